@@ -1,0 +1,25 @@
+"""combined_losses: name your losses, and train, watch and save them as one `keras.losses.Loss`.
+
+Glossary: a *composite* is a sum of losses; a *component* is one of them, under a name; a *weight*
+is the number it is multiplied with; the *reduction* is how a component's values of the batch become
+one number; a *domain loss* is one of `cl.losses`; a *tracked model* is a Keras model that reports
+every component (`cl.Model`, `cl.Sequential`, `cl.track`).
+"""
+
+from combined_losses import losses
+from combined_losses._version import __version__
+from combined_losses.composite import CompositeLoss, as_loss
+from combined_losses.training.mixin import ComponentMetricsMixin
+from combined_losses.training.models import Model, Sequential, track, untrack
+
+__all__ = [
+    "ComponentMetricsMixin",
+    "CompositeLoss",
+    "Model",
+    "Sequential",
+    "__version__",
+    "as_loss",
+    "losses",
+    "track",
+    "untrack",
+]

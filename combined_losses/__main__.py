@@ -1,0 +1,51 @@
+"""The command `combined-losses`, also `python -m combined_losses`."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from combined_losses import demo
+from combined_losses._internal.shell import EXIT_USAGE, CommandError
+from combined_losses._version import __version__
+
+# Every subcommand is a module with `add_parser(subparsers)`, which sets `run`, a function of the
+# parsed arguments. It imports what is slow to import when it runs, after its own checks.
+SUBCOMMANDS = (demo,)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="combined-losses",
+        description="Name your losses, and train, watch, balance and save them as one.",
+    )
+    parser.add_argument("--version", action="version", version=f"combined_losses {__version__}")
+    subparsers = parser.add_subparsers(title="commands", dest="command", required=True)
+    for subcommand in SUBCOMMANDS:
+        subcommand.add_parser(subparsers)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code, 2 where the user gave something wrong."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except CommandError as error:
+        message = " ".join(str(error).split())  # one line, whatever a file name holds
+        print(f"combined-losses {args.command}: error: {message}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"combined-losses {args.command}: stopped, nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

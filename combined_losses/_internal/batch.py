@@ -1,0 +1,140 @@
+"""One batch as the components of a composite see it: converted, aligned, weights and mask apart."""
+
+import copy
+
+import keras
+from keras import ops
+
+from combined_losses._internal.checks import check_predictions
+from combined_losses._internal.masks import read_mask
+from combined_losses.training import backend
+
+# What stands in for a target in a row of weight 0: inside the domain of logarithms, ratios,
+# probabilities and labels alike. And for a prediction there that is not finite.
+_NEUTRAL_TARGET = 1.0
+_NEUTRAL_PREDICTION = 0.5
+
+
+class Batch:
+    """`y_true`, `y_pred`, `sample_weight` and the mask of one call.
+
+    The conversion to a dtype is done once for all components of that dtype.
+    """
+
+    def __init__(self, y_true, y_pred, sample_weight=None):
+        self.mask = read_mask(y_pred)  # before any cast: a cast drops it
+        self.y_true = keras.tree.map_structure(_to_tensor, y_true)
+        self.y_pred = keras.tree.map_structure(_to_tensor, y_pred)
+        check_predictions(self.y_pred)
+        self.sample_weight = None if sample_weight is None else ops.convert_to_tensor(sample_weight)
+        self.replicas = backend.replica_count()
+        self._share = None
+        self._inputs = {}
+
+    @property
+    def weighted(self):
+        return self.sample_weight is not None or self.mask is not None
+
+    def unweighted(self):
+        """The same batch, for a loss that has applied weights and mask by itself."""
+        batch = copy.copy(self)
+        batch.sample_weight = batch.mask = None
+        batch._inputs = {}
+        return batch
+
+    def map_predictions(self, function):
+        """The same batch with `function` applied to the predictions."""
+        batch = copy.copy(self)
+        batch.y_pred = keras.tree.map_structure(function, self.y_pred)
+        batch._inputs = {}
+        return batch
+
+    @property
+    def size(self):
+        """The static batch size, or None."""
+        shape = keras.tree.flatten(self.y_pred)[0].shape
+        return shape[0] if len(shape) else None
+
+    @property
+    def share(self):
+        """This replica's share of the batch that all replicas see together."""
+        if self.replicas == 1:
+            return 1.0
+        if self._share is None:
+            size = ops.cast(ops.shape(keras.tree.flatten(self.y_pred)[0])[0], "float32")
+            self._share = size / backend.global_sum(size)
+        return self._share
+
+    def inputs(self, dtype, neutral="rows"):
+        """`(y_true, y_pred)` in `dtype`, of one rank, with the rows of weight 0 neutralised.
+
+        A NaN in a row of weight 0 has to go *before* the loss: a `where` on the values alone
+        leaves the gradient 0 * NaN = NaN. `neutral="rows"` replaces the targets of these rows
+        (they may be no valid targets at all, such as a label -1); `neutral="nan"` only what is
+        not finite, for a loss that cannot honour weights and still sees these rows.
+        """
+        key = (dtype, neutral if self.weighted else None)
+        if key not in self._inputs:
+            y_true = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_true)
+            y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
+            if self.weighted:
+                y_true = keras.tree.map_structure(
+                    lambda t: self._neutralise(t, _NEUTRAL_TARGET, everything=neutral == "rows"),
+                    y_true,
+                )
+                y_pred = keras.tree.map_structure(
+                    lambda t: self._neutralise(t, _NEUTRAL_PREDICTION, everything=False), y_pred
+                )
+            self._inputs[key] = align(y_true, y_pred)
+        return self._inputs[key]
+
+    def _neutralise(self, tensor, neutral, everything):
+        keep = None
+        for weight in (self.sample_weight, self.mask):
+            weight = None if weight is None else fit_from_left(weight, tensor)
+            if weight is not None:
+                used = ops.not_equal(weight, ops.cast(0, weight.dtype))
+                keep = used if keep is None else ops.logical_and(keep, used)
+        if keep is None:
+            return tensor
+        if not everything:
+            keep = ops.logical_or(keep, ops.isfinite(tensor))
+        return ops.where(keep, tensor, ops.cast(neutral, tensor.dtype))
+
+
+def _to_tensor(value):
+    return value if ops.is_tensor(value) else ops.convert_to_tensor(value)
+
+
+def align(y_true, y_pred):
+    """`(N,)` beside `(N, 1)`: brings both to one rank, as Keras's own losses do."""
+    if keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
+        return y_true, y_pred
+    true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
+    if true_rank == pred_rank + 1 and y_true.shape[-1] == 1:
+        if pred_rank == 1:
+            return y_true, ops.expand_dims(y_pred, -1)
+        return ops.squeeze(y_true, -1), y_pred
+    if pred_rank == true_rank + 1 and y_pred.shape[-1] == 1:
+        if true_rank == 1:
+            return ops.expand_dims(y_true, -1), y_pred
+        return y_true, ops.squeeze(y_pred, -1)
+    return y_true, y_pred
+
+
+def fit_from_left(weight, values):
+    """`weight` with the rank of `values`, matched from the left, or None where it does not fit.
+
+    Weights `(N,)` belong to the samples of values `(N, T)`, never to its columns. Weights finer
+    than the values, such as `(N, T)` against `(N,)`, do not fit.
+    """
+    rank = len(values.shape)
+    while len(weight.shape) > rank and weight.shape[-1] == 1:
+        weight = ops.squeeze(weight, -1)
+    if len(weight.shape) > rank:
+        return None
+    for ours, theirs in zip(weight.shape, values.shape, strict=False):
+        if ours not in (1, None) and theirs is not None and ours != theirs:
+            return None
+    missing = rank - len(weight.shape)
+    return ops.reshape(weight, (*ops.shape(weight), *([1] * missing))) if missing else weight

@@ -1,0 +1,100 @@
+"""Checks of what a component is given and what it returns; each message names the component."""
+
+import math
+
+import keras
+
+from combined_losses._internal.names import snake_case
+
+# Keras's losses whose `y_true` has another shape than `y_pred` by design. Every other loss of
+# Keras compares arrays of one shape (a test goes over all of `keras.losses`).
+_LABEL_LOSSES = (
+    "SparseCategoricalCrossentropy",
+    "CategoricalGeneralizedCrossEntropy",
+    "CTC",
+    "Circle",
+)
+_LABEL_FUNCTIONS = tuple(snake_case(name) for name in _LABEL_LOSSES)
+
+
+def keras_compares_equal_shapes(loss):
+    """Whether `loss`, a loss object or function, is one of Keras's that need equal shapes."""
+    if isinstance(loss, keras.losses.Loss):
+        for cls in type(loss).__mro__:
+            if cls.__module__.split(".")[0] == "keras":
+                return cls.__name__ not in (*_LABEL_LOSSES, "Loss", "LossFunctionWrapper")
+        return False
+    module = getattr(loss, "__module__", None) or ""
+    return module.split(".")[0] == "keras" and loss.__name__ not in _LABEL_FUNCTIONS
+
+
+def check_predictions(y_pred):
+    """Raises where predictions are not floating point: they would have no gradient."""
+    for leaf in keras.tree.flatten(y_pred):
+        dtype = keras.backend.standardize_dtype(leaf.dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            raise ValueError(
+                "`y_pred` must be floating point: whole numbers have no gradient. Cast it, for "
+                "example with keras.ops.cast(y_pred, 'float32'), or give the model's output a "
+                f"float dtype. Received: y_pred of dtype {dtype} and shape {tuple(leaf.shape)}"
+            )
+
+
+def check_equal_shapes(name, y_true, y_pred):
+    """Raises where `y_true` would be broadcast against `y_pred`."""
+    true, pred = tuple(y_true.shape), tuple(y_pred.shape)
+    if _compatible(true, pred):
+        return
+    hint = reshape_hint(true, pred)
+    if hint is None:
+        hint = (
+            f"they would be broadcast against each other, which gives a wrong number. Give "
+            f"targets of shape {pred}"
+        )
+    raise ValueError(
+        f"Component '{name}' compares arrays of one shape, but {hint}. "
+        f"Received: y_true of shape {true} and y_pred of shape {pred}"
+    )
+
+
+def _compatible(true, pred):
+    return len(true) == len(pred) and all(
+        a == b or a is None or b is None for a, b in zip(true, pred, strict=True)
+    )
+
+
+def reshape_hint(true, pred):
+    """What to do where a sample has the right number of elements in another shape, else None."""
+    if len(true) < 1 or len(pred) < 1 or true[1:] == pred[1:]:
+        return None
+    if None in true[1:] or None in pred[1:] or math.prod(true[1:]) != math.prod(pred[1:]):
+        return None
+    return (
+        f"y_pred has the right number of elements ({math.prod(pred[1:])}) in another shape than "
+        f"y_true: end the model with keras.layers.Reshape({true[1:]})"
+    )
+
+
+def check_values(name, values, batch_size):
+    """Raises unless a child returned a scalar or values that begin with the batch axis."""
+    shape = tuple(values.shape)
+    if not shape or batch_size is None or shape[0] is None or shape[0] == batch_size:
+        return
+    raise ValueError(
+        f"Component '{name}' must return a scalar or values that begin with the batch axis, of "
+        f"shape ({batch_size}, ...): reduce over the last axes (axis=-1), not over the first. "
+        f"Received: values of shape {shape}"
+    )
+
+
+def check_weight(name, value):
+    """A fixed weight as a float; raises where it is not a finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, (bool, str)) or not math.isfinite(number):
+        raise ValueError(
+            f"The weight of component '{name}' must be a finite number. Received: {value!r}"
+        )
+    return number

@@ -1,0 +1,149 @@
+"""A named child loss and the one way from it to a number."""
+
+import inspect
+import warnings
+
+import keras
+from keras import ops
+
+from combined_losses._internal import checks
+from combined_losses._internal.reduction import (
+    MEANS,
+    PER_COMPONENT,
+    fits,
+    per_sample,
+    reduce_values,
+)
+
+
+class Component:
+    """A child loss of a composite, or a loss of this library on its own.
+
+    Args:
+        name: the name that every message gives.
+        loss: a `keras.losses.Loss`.
+        equal_shapes: whether `loss` compares arrays of one shape, so that anything else is an
+            error instead of a broadcast.
+    """
+
+    def __init__(self, name, loss, equal_shapes):
+        self.name = name
+        self.loss = loss
+        self.equal_shapes = equal_shapes
+        # A child with a `__call__` of its own is opaque: it is called whole.
+        call = type(loss).__call__
+        ours = getattr(call, "combined_losses_reduction", False)
+        self.opaque = call is not keras.losses.Loss.__call__ and not ours
+        # Our own losses compute in float32 or more, whatever they are given.
+        half = loss.dtype in ("float16", "bfloat16")
+        self.dtype = "float32" if ours and half else loss.dtype
+        self._warned = set()
+
+    def reduced(self, batch, reduction=PER_COMPONENT):
+        """The value of this component, `()`, or `(batch,)` where the reduction is "none".
+
+        `reduction` is imposed, or `PER_COMPONENT`: the loss's own.
+        """
+        imposed = reduction != PER_COMPONENT
+        values, weighted = self._values(batch)
+        checks.check_values(self.name, values, batch.size)
+        # Accumulate in float32 or more.
+        if keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16"):
+            values = ops.cast(values, "float32")
+        if weighted:
+            batch = batch.unweighted()
+        self._check_weights(values, batch, imposed)
+        if values.shape:
+            return reduce_values(values, batch, reduction if imposed else self.loss.reduction)
+        if imposed and reduction in ("none", None):
+            raise ValueError(
+                f"Component '{self.name}' returns one number for the whole batch and cannot be "
+                'had per sample, which reduction="none" needs: return values that begin with the '
+                "batch axis. Received: values of shape ()"
+            )
+        return self._scale_scalar(values, batch)
+
+    def _values(self, batch):
+        """The values, and whether the child has honoured weights and mask by itself."""
+        if self.opaque:
+            return self._call_whole(batch)
+        values = self._call(batch, "rows")
+        if not values.shape and batch.weighted:
+            # It has averaged over rows that it should not see; let it see them as they are.
+            values = self._call(batch, "nan")
+        return values, False
+
+    def _call(self, batch, neutral):
+        y_true, y_pred = batch.inputs(self.dtype, neutral)
+        if self.equal_shapes and not keras.tree.is_nested(y_pred):
+            checks.check_equal_shapes(self.name, y_true, y_pred)
+        with _NamedErrors(self.name, y_true, y_pred):
+            return ops.convert_to_tensor(self.loss.call(y_true, y_pred))
+
+    def _call_whole(self, batch):
+        accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters
+        weight = {"sample_weight": batch.sample_weight} if accepts else {}
+        with _NamedErrors(self.name, batch.y_true, batch.y_pred):
+            return ops.convert_to_tensor(self.loss(batch.y_true, batch.y_pred, **weight)), accepts
+
+    def _check_weights(self, values, batch, imposed):
+        for what, weight in (("sample_weight", batch.sample_weight), ("mask", batch.mask)):
+            if weight is None or not len(weight.shape) or fits(self.name, what, weight, values):
+                continue
+            message = (
+                f"Component '{self.name}' cannot honour the {what} of shape "
+                f"{tuple(weight.shape)}: it has already reduced what they distinguish and "
+                f"returns values of shape {tuple(values.shape)}. Return one value for each weight"
+            )
+            if imposed:
+                raise ValueError(f"{message}. Received: a reduction imposed on all components")
+            if what not in self._warned:
+                self._warned.add(what)
+                warnings.warn(f"{message}; until then it counts unweighted.", stacklevel=2)
+
+    def _scale_scalar(self, value, batch):
+        """A number for a replica's part of the batch, as its contribution to the whole batch.
+
+        An opaque child whose `__call__` goes through Keras's has been divided by the number of
+        replicas there if its reduction is a mean.
+        """
+        if batch.sample_weight is not None and not len(batch.sample_weight.shape):
+            value = value * ops.cast(batch.sample_weight, value.dtype)
+        if batch.replicas == 1:
+            return value
+        scale = ops.cast(batch.share, value.dtype)
+        code = getattr(type(self.loss).__call__, "__code__", None)
+        calls_keras = code is not None and "__class__" in code.co_freevars  # it uses super()
+        if self.opaque and calls_keras and self.loss.reduction in MEANS:
+            scale = scale * batch.replicas
+        return value * scale
+
+    def per_sample(self, y_true, y_pred):
+        """The unweighted values of one batch, `(batch,)`."""
+        return per_sample(ops.convert_to_tensor(self.loss.call(y_true, y_pred)))
+
+
+class _NamedErrors:
+    """Adds the component's name to whatever goes wrong inside a child."""
+
+    def __init__(self, name, y_true, y_pred):
+        self.name = name
+        self.y_true = y_true
+        self.y_pred = y_pred
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if error is None or not isinstance(error, Exception):
+            return False
+        if not keras.tree.is_nested(self.y_true) and not keras.tree.is_nested(self.y_pred):
+            true, pred = tuple(self.y_true.shape), tuple(self.y_pred.shape)
+            hint = checks.reshape_hint(true, pred)
+            if hint is not None:
+                raise ValueError(
+                    f"Component '{self.name}' failed, and {hint}. "
+                    f"Received: y_true of shape {true} and y_pred of shape {pred}"
+                ) from error
+        error.add_note(f"This happened in component '{self.name}'.")
+        return False

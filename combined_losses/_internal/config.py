@@ -1,0 +1,77 @@
+"""Configs that lose nothing: from the `__init__` signature, and for Keras's own lossy losses."""
+
+import inspect
+
+import keras
+
+_BASE_ARGUMENTS = ("reduction", "name", "dtype")
+
+
+def signature_config(loss):
+    """The config of a loss: every argument of its `__init__`, read from the attribute of its name.
+
+    A hyper-parameter cannot be forgotten, because there is no list of them to keep.
+    """
+    parameters = inspect.signature(type(loss).__init__).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [name for name in names if name != "self" and name not in _BASE_ARGUMENTS]
+    missing = [name for name in names if not hasattr(loss, name)]
+    if missing:
+        raise ValueError(
+            f"{type(loss).__name__} cannot be saved: its `__init__` must store every argument "
+            "under its own name, for example `self.cost = cost` for an argument `cost`. "
+            f"Received: no attribute for {', '.join(missing)}"
+        )
+    config = {name: getattr(loss, name) for name in (*names, *_BASE_ARGUMENTS)}
+    return {key: keras.saving.serialize_keras_object(value) for key, value in config.items()}
+
+
+def construct(cls, config):
+    """The inverse of `signature_config`."""
+    return cls(**{key: _deserialize(value) for key, value in config.items()})
+
+
+def _deserialize(value):
+    if isinstance(value, (dict, list)):
+        return keras.saving.deserialize_keras_object(value)
+    return value
+
+
+def serialize_loss(loss):
+    """A loss object as Keras stores it, plus the arguments that Keras's own `get_config` drops.
+
+    `Huber(delta)`, `CosineSimilarity(axis)`, `SparseCategoricalCrossentropy(axis)` return the
+    config of the plain `Loss`; their arguments are in the config of the class between. No class of
+    Keras stores its `dtype`.
+    """
+    serialized = keras.saving.serialize_keras_object(loss)
+    parameters = inspect.signature(type(loss).__init__).parameters
+    complete = {}
+    for cls in reversed(type(loss).__mro__):
+        if "get_config" in vars(cls) and cls.__module__.split(".")[0] == "keras":
+            complete.update(cls.get_config(loss))
+    if isinstance(loss, keras.losses.Loss):
+        complete["dtype"] = loss.dtype
+    for key, value in complete.items():
+        if key in parameters:
+            serialized["config"].setdefault(key, value)
+    return serialized
+
+
+def serialize_function(function, name):
+    """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
+    if getattr(function, "__name__", None) == "<lambda>":
+        raise ValueError(
+            f"Component '{name}' is a lambda: it trains, but it cannot be saved, because a lambda "
+            "has no name to be found by when loading. Write it as a function and register it:\n"
+            '    @keras.saving.register_keras_serializable("my_package")\n'
+            f"    def {name}(y_true, y_pred): ...\n"
+            f"Received: {function!r}"
+        )
+    try:
+        return keras.saving.serialize_keras_object(function)
+    except Exception as error:
+        raise ValueError(
+            f"Component '{name}' cannot be saved. Write it as a function and register it with "
+            f'@keras.saving.register_keras_serializable("my_package"). Received: {function!r}'
+        ) from error

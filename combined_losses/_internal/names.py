@@ -1,0 +1,102 @@
+"""Names of components and the log keys that come from them."""
+
+import inspect
+import re
+
+# Log keys that the library itself writes.
+RESERVED_KEYS = ("loss", "regularization_loss", "weighting_loss", "base_loss")
+FORBIDDEN_CHARACTERS = "/.[]{}"
+
+
+def snake_case(name):
+    """`"MeanSquaredError"` -> `"mean_squared_error"`, `"KLDivergence"` -> `"kl_divergence"`."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def log_key(name):
+    """The log key of a component: `"mse"` -> `"mse_loss"`, `"huber_loss"` -> `"huber_loss"`."""
+    return name if name.endswith("_loss") else f"{name}_loss"
+
+
+def weight_key(name):
+    """The log key of a component's weight: `"mse"` -> `"mse_weight"`."""
+    return f"{name}_weight"
+
+
+def derive_name(loss):
+    """The name of a component that was given in a list, and whether the user chose it.
+
+    A string is its own name, a function its `__name__`, a loss its class in snake case unless the
+    user named it.
+    """
+    if isinstance(loss, str):
+        return loss, False
+    name = getattr(loss, "name", None)
+    if hasattr(loss, "function"):  # a FunctionLoss
+        return name, name != derive_name(loss.function)[0]
+    if isinstance(name, str):
+        default = snake_case(type(loss).__name__)
+        automatic = {default, _default_name(type(loss))}
+        # Keras numbers the objects that are not named: my_loss, my_loss_1, ...
+        if name in automatic or re.fullmatch(rf"{re.escape(default)}_\d+", name):
+            return default, False
+        return name, True
+    function = getattr(loss, "func", loss)  # functools.partial
+    name = getattr(function, "__name__", None) or snake_case(type(loss).__name__)
+    return ("lambda" if name == "<lambda>" else name), False
+
+
+def _default_name(cls):
+    parameter = inspect.signature(cls.__init__).parameters.get("name")
+    return None if parameter is None else parameter.default
+
+
+def make_unique(name, taken):
+    """`name`, or the first of `name_2`, `name_3`, … that is not in `taken`."""
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
+
+
+def check_name(name, owner):
+    """Raises a `ValueError` where `name` cannot name a component of `owner`."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(
+            f"Every component of '{owner}' needs a name: a non-empty string. Received: {name!r}"
+        )
+    bad = [c for c in FORBIDDEN_CHARACTERS if c in name]
+    if bad:
+        raise ValueError(
+            f"The name of a component of '{owner}' must not contain {' '.join(bad)} "
+            "(they separate log keys, paths and format fields); use '_' instead. "
+            f"Received: {name!r}"
+        )
+    if name.startswith("val_"):
+        raise ValueError(
+            f"The name of a component of '{owner}' must not begin with 'val_': its training key "
+            f"would read as a validation key. Received: {name!r}"
+        )
+    if name == "loss" or log_key(name) in RESERVED_KEYS:
+        raise ValueError(
+            f"The name of a component of '{owner}' must not be reserved: its log key would be "
+            f"'{log_key(name)}', which Keras or combined_losses writes. Choose a name other than "
+            f"'loss', 'regularization', 'weighting' and 'base'. Received: {name!r}"
+        )
+
+
+def check_log_keys(names, owner):
+    """Raises a `ValueError` where two components would write to one log key."""
+    seen = {}
+    for name in names:
+        for key in (log_key(name), weight_key(name)):
+            if key in seen:
+                raise ValueError(
+                    f"Two components of '{owner}' would write to the log key '{key}'; rename one "
+                    f"of them. Received: {seen[key]!r} and {name!r}"
+                )
+            seen[key] = name

@@ -1,0 +1,17 @@
+"""Arguments that several loss families check alike."""
+
+import math
+
+
+def check_number(owner, name, value, minimum=None, exclusive=False):
+    """Raises a `ValueError` unless `value` is a finite number of at least `minimum`."""
+    valid = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    )
+    if valid and minimum is not None:
+        valid = value > minimum if exclusive else value >= minimum
+    if not valid:
+        bound = "" if minimum is None else f" {'above' if exclusive else 'of at least'} {minimum}"
+        raise ValueError(
+            f"The argument `{name}` of {owner} must be a finite number{bound}. Received: {value!r}"
+        )

@@ -1,0 +1,522 @@
+"""`CompositeLoss`: a sum of named losses as one `keras.losses.Loss`."""
+
+import dataclasses
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal import checks, names
+from combined_losses._internal.batch import Batch
+from combined_losses._internal.component import Component
+from combined_losses._internal.config import serialize_loss
+from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
+from combined_losses.losses.base import FunctionLoss, Loss, Operators
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """What one call of a composite gives: each tensor `()`, or `(batch,)` if not reduced."""
+
+    total: Any
+    values: list  # in the order of `CompositeLoss.component_names`, unweighted
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class CompositeLoss(Operators, keras.losses.Loss):
+    """A weighted sum of named losses that trains, reports and saves as one loss.
+
+    `total = sum_i weights_i * component_i`. Compile it in `cl.Model`, `cl.Sequential` or a model
+    from `cl.track`, and every component becomes a metric, `<name>_loss`, from the same pass; in a
+    plain `keras.Model` it trains alike, and `as_metrics()` reports the parts.
+
+    Args:
+        losses: the components, a dict from name to loss, or a list. A component is a
+            `keras.losses.Loss`, a string that `keras.losses.get` knows, or a function
+            `f(y_true, y_pred)`. In a list a string is its own name, a function its `__name__`, a
+            loss its class in snake case unless it was named; a second one gets `_2`. The parts of
+            a nested `CompositeLoss` stay visible as `outer/inner`.
+        weights: a dict from name to number (default 1.0 for what it leaves out), a list with one
+            number for each component, or None: all 1.0. Finite numbers; see `set_weight`.
+        weighting: None; room for a rule that adapts the weights.
+        reduction: `"per_component"` (default): every component is reduced as it would be alone,
+            with its own `reduction`. One of Keras's (`"sum_over_batch_size"`, `"sum"`, `"mean"`,
+            `"mean_with_sample_weight"`): imposed on every component, after sample weights and
+            mask. `"none"` or None: one total for each sample, `(batch,)`, for custom loops.
+        name: a string, default `"composite_loss"`.
+        dtype: the dtype of the total, default `keras.config.floatx()`. Components keep their own.
+
+    Sample weights `(batch,)` weigh samples, finer ones what they match from the left; the mask of
+    `y_pred` reaches every component. A row of weight 0 cannot spoil loss or gradient, nor can a
+    component of weight 0. A component that reduces the batch by itself cannot honour weights or
+    mask: it counts unweighted, with one warning that names it.
+
+    Raises:
+        ValueError: on no components, a name that is reserved, duplicate or holds one of
+            `/ . [ ] { }`, a weight for an unknown name or that is not finite, an unknown loss or
+            reduction; when called, on integer predictions, on targets that would be broadcast,
+            on values that do not begin with the batch axis.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(
+    ...     {"mse": "mse", "under": cl.losses.UnderestimationPenalty(weight=2.0)},
+    ...     weights={"under": 0.5},
+    ... )
+    >>> y_true, y_pred = np.array([[3.0], [3.0]]), np.array([[1.0], [5.0]])
+    >>> float(loss(y_true, y_pred))
+    5.0
+    >>> {name: float(value) for name, value in loss.components(y_true, y_pred).items()}
+    {'mse': 4.0, 'under': 2.0}
+    """
+
+    def __init__(
+        self,
+        losses,
+        weights=None,
+        weighting=None,
+        reduction=PER_COMPONENT,
+        name="composite_loss",
+        dtype=None,
+    ):
+        if reduction != PER_COMPONENT and reduction not in REDUCTIONS:
+            allowed = ", ".join(repr(r) for r in (PER_COMPONENT, *REDUCTIONS))
+            raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
+        if weighting is not None:
+            raise ValueError(
+                "`weighting` must be None: this version has fixed weights, which `set_weight` "
+                f"changes. Received: {weighting!r}"
+            )
+        super().__init__(name=name, reduction="sum_over_batch_size", dtype=dtype)
+        self.losses = _as_children(losses, name)
+        self.weighting = weighting
+        self.reduction = self._resolve_reduction(reduction)
+        self._components = {key: as_component(key, loss) for key, loss in self.losses.items()}
+        self._weights = _as_weights(weights, self.names, name)
+        # Components that have had weight 0: see `_guarded`.
+        self._switched_off = {key for key, weight in self._weights.items() if weight == 0}
+        self._weight_values = keras.Variable(
+            list(self._weights.values()),
+            dtype="float64" if self.dtype == "float64" else "float32",
+            trainable=False,
+            name="component_weights",
+        )
+        self._changed = set()
+        self._models = weakref.WeakSet()
+        names.check_log_keys(self.component_names, name)
+
+    def _resolve_reduction(self, reduction):
+        """Children with reduction "none" give one total for each sample, if all of them do."""
+        if reduction != PER_COMPONENT:
+            return reduction
+        unreduced = [key for key, loss in self.losses.items() if loss.reduction in ("none", None)]
+        if unreduced and len(unreduced) < len(self.losses):
+            raise ValueError(
+                f"Components {unreduced} of '{self.name}' have reduction 'none' and the others "
+                "have not, so they have no sum. Give all of them a reduction, or pass "
+                f"reduction='none' for the composite. Received: losses={list(self.losses)}"
+            )
+        return "none" if unreduced else PER_COMPONENT
+
+    # Names and weights.
+
+    @property
+    def names(self):
+        """The names of the components, in order."""
+        return tuple(self.losses)
+
+    @property
+    def component_names(self):
+        """The names of the components, each followed by the parts of a nested composite."""
+        flat = []
+        for name, loss in self.losses.items():
+            flat.append(name)
+            if isinstance(loss, CompositeLoss):
+                flat.extend(f"{name}/{inner}" for inner in loss.component_names)
+        return tuple(flat)
+
+    @property
+    def weights(self):
+        """The current weight of each component, a dict from name to float."""
+        return dict(self._weights)
+
+    def set_weight(self, name, value):
+        """Changes a fixed weight, also between the batches of a running `fit`, on every backend.
+
+        Args:
+            name: a component, or a part of a nested composite as `outer/inner`.
+            value: a finite number. At 0 the component contributes neither value nor gradient.
+
+        In a plain `keras.Model` the compiled step has read the weight once and for all on JAX; use
+        `cl.track(model)`.
+
+        Raises:
+            ValueError: on an unknown name or a weight that is not a finite number.
+
+        Example:
+
+        >>> import combined_losses as cl
+        >>> loss = cl.CompositeLoss(["mse", "mae"])
+        >>> loss.set_weight("mae", 0.3)
+        >>> loss.weights
+        {'mse': 1.0, 'mae': 0.3}
+        """
+        outer, _, inner = name.partition("/") if isinstance(name, str) else (name, "", "")
+        if outer not in self.losses:
+            raise ValueError(
+                f"'{self.name}' has no component of this name; it has "
+                f"{', '.join(map(repr, self.component_names))}. Received: {name!r}"
+            )
+        if inner and isinstance(self.losses[outer], CompositeLoss):
+            self.losses[outer].set_weight(inner, value)
+            return
+        value = checks.check_weight(name, value)
+        self._sync_models()
+        self._changed.add(name)
+        self._assign(name, value)
+
+    def _assign(self, name, value):
+        self._weights[name] = value
+        self._weight_values.assign(list(self._weights.values()))
+        if value == 0 and name not in self._switched_off:
+            self._switched_off.add(name)
+            self._retrace_models()
+
+    def moving_weights(self):
+        """The weights that have been changed, which logs therefore show: a dict as `weights`."""
+        moving = {name: self._weights[name] for name in self.losses if name in self._changed}
+        for name, loss in self.losses.items():
+            if isinstance(loss, CompositeLoss):
+                inner = loss.moving_weights().items()
+                moving.update({f"{name}/{part}": value for part, value in inner})
+        return moving
+
+    def _register_model(self, model):
+        """Called by the mixin: the models whose compiled steps hold this composite's state."""
+        self._models.add(model)
+        for loss in self.losses.values():
+            if isinstance(loss, CompositeLoss):
+                loss._register_model(model)
+
+    def _sync_models(self):
+        # JAX keeps the state of a running fit outside the variables; bring it back first, else
+        # the next step would overwrite what is assigned here.
+        for model in self._models:
+            if hasattr(model, "jax_state_sync"):
+                model.jax_state_sync()
+
+    def _retrace_models(self):
+        for model in self._models:
+            if getattr(model, "train_function", None) is not None:
+                model.make_train_function(force=True)
+
+    @property
+    def variables(self):
+        """The state of this composite and its nested ones, which the mixin gives to the model."""
+        variables = [self._weight_values]
+        for loss in self.losses.values():
+            if isinstance(loss, CompositeLoss):
+                variables.extend(loss.variables)
+        return variables
+
+    # Computation.
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """The total: `()`, or `(batch,)` where the reduction is "none"."""
+        return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
+
+    __call__.combined_losses_reduction = True
+
+    def call(self, y_true, y_pred):
+        """The total of each sample, `(batch,)`, without weights, mask and reduction."""
+        batch = Batch(y_true, y_pred).unweighted()
+        return self.evaluate(batch, reduction="none").total
+
+    def components(self, y_true, y_pred, sample_weight=None):
+        """Each component's unweighted value, for custom loops.
+
+        Args:
+            y_true, y_pred: arrays or tensors `(batch, ...)`.
+            sample_weight: None, or weights that match the values from the left, such as `(batch,)`.
+
+        Returns:
+            A dict from name to a tensor `()`, or `(batch,)` where the reduction is "none". A
+            nested composite is followed by its parts, `outer/inner`.
+        """
+        evaluation = self.evaluate(Batch(y_true, y_pred, sample_weight))
+        return dict(zip(self.component_names, evaluation.values, strict=True))
+
+    def component(self, name, y_true, y_pred, sample_weight=None):
+        """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
+        return self._component_value(name, Batch(y_true, y_pred, sample_weight), self.reduction)
+
+    def _component_value(self, name, batch, reduction):
+        outer, _, inner = name.partition("/")
+        component = self._components[outer]
+        if not isinstance(component, CompositeLoss):
+            return component.reduced(batch, reduction or "none")
+        reduction = component.reduction if reduction == PER_COMPONENT else reduction
+        if inner:
+            return component._component_value(inner, batch, reduction)
+        return component.evaluate(batch, reduction).total
+
+    def evaluate(self, batch, reduction=None):
+        """The `Evaluation` of a `Batch`; `reduction` overrides this composite's own."""
+        reduction = reduction or self.reduction or "none"
+        inner = None if reduction == PER_COMPONENT else reduction
+        direct, values = [], []
+        for index, (name, component) in enumerate(self._components.items()):
+            seen = self._guarded(batch, name, index)
+            if isinstance(component, CompositeLoss):
+                nested = component.evaluate(seen, inner)
+                value, parts = nested.total, nested.values
+            else:
+                value, parts = component.reduced(seen, reduction), []
+            direct.append(ops.cast(value, self.dtype))
+            values.extend([direct[-1], *parts])
+        return Evaluation(self._total(ops.stack(direct)), values)
+
+    def _total(self, values):
+        """The weighted sum over the first axis; a component of weight 0 adds 0, not 0 * NaN."""
+        weights = ops.cast(self._weight_values, self.dtype)
+        weights = ops.reshape(weights, (-1, *([1] * (len(values.shape) - 1))))
+        terms = ops.where(ops.equal(weights, 0.0), ops.zeros_like(values), weights * values)
+        return ops.sum(terms, axis=0)
+
+    def _guarded(self, batch, name, index):
+        """The batch, without a way for the gradient of a component while its weight is 0.
+
+        The gradient of a NaN is NaN also after a product with 0, so it has to be cut off at
+        `y_pred`. That costs one pass over `y_pred`, so only a component that has had weight 0 pays
+        it; `set_weight(name, 0)` compiles the step anew the first time.
+        """
+        if name not in self._switched_off:
+            return batch
+        off = ops.equal(self._weight_values[index], 0.0)
+        return batch.map_predictions(lambda p: ops.where(off, ops.stop_gradient(p), p))
+
+    # For a plain Keras model.
+
+    def as_metrics(self):
+        """Metrics that report every component in a plain `keras.Model`.
+
+        Pass them as `weighted_metrics=loss.as_metrics()`: Keras gives sample weights to no other
+        metrics. The parts are computed a second time for it; `cl.track(model)` reports them from
+        the same pass instead.
+
+        Returns:
+            A list with one `keras.metrics.Metric` for each component, named `<name>_loss`.
+
+        Example:
+
+        >>> import combined_losses as cl
+        >>> [metric.name for metric in cl.CompositeLoss(["mse", "mae"]).as_metrics()]
+        ['mse_loss', 'mae_loss']
+        """
+        from combined_losses.training.tracker import ComponentMetric
+
+        return [ComponentMetric(self, name) for name in self.component_names]
+
+    # Saving.
+
+    def get_config(self):
+        return {
+            "losses": [[name, _serialize_child(name, loss)] for name, loss in self.losses.items()],
+            "weights": list(self._weights.values()),
+            "reduction": self.reduction,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        losses = {name: _deserialize_child(name, child) for name, child in config.pop("losses")}
+        return cls(losses, **config)
+
+    def save_own_variables(self, store):
+        """Called by Keras's saver, which walks `model.loss`."""
+        store["weights"] = np.array(list(self._weights.values()))
+
+    def load_own_variables(self, store):
+        """Called by Keras's saver; a file without weights leaves them as they are."""
+        if "weights" in store.keys():  # noqa: SIM118 - an h5 store, not a dict
+            for name, value in zip(self.names, np.array(store["weights"]), strict=True):
+                self._sync_models()
+                self._assign(name, float(value))
+
+
+# Components.
+
+
+def as_component(name, loss):
+    """What a composite evaluates: a nested composite, or a `Component`."""
+    if isinstance(loss, CompositeLoss):
+        return loss
+    equal = loss.same_shape if isinstance(loss, Loss) else checks.keras_compares_equal_shapes(loss)
+    return Component(name, loss, equal)
+
+
+def as_loss(loss):
+    """Gives operators to any loss, so that `0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss(fn)` works.
+
+    Args:
+        loss: a string that `keras.losses.get` knows, a function `f(y_true, y_pred)`, or a
+            `keras.losses.Loss`.
+
+    Returns:
+        `loss` itself if it has operators; a loss for a string or function; for a loss of Keras the
+        `CompositeLoss` of it alone.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = 0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss("mae")
+    >>> loss.weights
+    {'mse': 0.7, 'mae': 0.3}
+    """
+    if isinstance(loss, Operators):
+        return loss
+    child = _as_child(loss, "as_loss", None)
+    return child if isinstance(child, Operators) else CompositeLoss([child])
+
+
+def _as_child(loss, owner, name):
+    """A component as a `keras.losses.Loss`."""
+    where = f"Component '{name}' of '{owner}'" if name else f"A component of '{owner}'"
+    if isinstance(loss, str):
+        try:
+            known = keras.losses.get(loss)
+        except ValueError as error:
+            raise ValueError(
+                f"{where} must be a loss that `keras.losses.get` knows, for example 'mse' or "
+                f"'categorical_crossentropy'. Received: {loss!r}"
+            ) from error
+        return known if isinstance(known, keras.losses.Loss) else FunctionLoss(loss)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    if isinstance(loss, type) or not callable(loss):
+        hint = f"; create it first: {loss.__name__}()" if isinstance(loss, type) else ""
+        raise ValueError(
+            f"{where} must be a keras.losses.Loss, a string, or a function f(y_true, y_pred)"
+            f"{hint}. Received: {loss!r} of type {type(loss).__name__}"
+        )
+    return FunctionLoss(loss)
+
+
+def _as_children(losses, owner):
+    if isinstance(losses, dict):
+        pairs = list(losses.items())
+        for name, _ in pairs:
+            names.check_name(name, owner)
+    elif isinstance(losses, (list, tuple)):
+        pairs = _named(losses, owner)
+    else:
+        raise ValueError(
+            f"`losses` of '{owner}' must be a dict from name to loss, or a list of losses. "
+            f"Received: {losses!r}"
+        )
+    if not pairs:
+        raise ValueError(f"`losses` of '{owner}' must not be empty. Received: {losses!r}")
+    return {name: _as_child(loss, owner, name) for name, loss in pairs}
+
+
+def _named(losses, owner):
+    """Names for the components of a list; two that the user gave must differ."""
+    pairs, chosen = {}, set()
+    for loss in losses:
+        if not isinstance(loss, str) and not callable(loss):
+            _as_child(loss, owner, None)  # raises
+        name, given = names.derive_name(loss)
+        if given and name in chosen:
+            raise ValueError(
+                f"Two components of '{owner}' have the same name; rename one of them. "
+                f"Received: {name!r} twice"
+            )
+        chosen.update([name] if given else [])
+        names.check_name(name, owner)
+        pairs[names.make_unique(name, pairs)] = loss
+    return list(pairs.items())
+
+
+def _as_weights(weights, component_names, owner):
+    """A dict from name to float; 1.0 for what is not given."""
+    if weights is None:
+        weights = {}
+    if isinstance(weights, (list, tuple)):
+        if len(weights) != len(component_names):
+            raise ValueError(
+                f"`weights` of '{owner}' must have one number for each of its "
+                f"{len(component_names)} components {list(component_names)}. "
+                f"Received: {len(weights)} weights, {weights!r}"
+            )
+        weights = dict(zip(component_names, weights, strict=True))
+    if not isinstance(weights, dict):
+        raise ValueError(
+            f"`weights` of '{owner}' must be a dict from component name to number, or a list of "
+            f"numbers. Received: {weights!r}"
+        )
+    unknown = [name for name in weights if name not in component_names]
+    if unknown:
+        raise ValueError(
+            f"`weights` of '{owner}' must name components: {list(component_names)}. "
+            f"Received: {unknown[0]!r}"
+        )
+    return {name: checks.check_weight(name, weights.get(name, 1.0)) for name in component_names}
+
+
+def _serialize_child(name, loss):
+    if isinstance(loss, FunctionLoss):
+        loss.get_config()  # names the component where it cannot be saved
+    return serialize_loss(loss)
+
+
+def _deserialize_child(name, child):
+    try:
+        return keras.saving.deserialize_keras_object(child)
+    except (TypeError, ValueError) as error:
+        error.add_note(
+            f"This is component '{name}' of a CompositeLoss. Register its function or class with "
+            '@keras.saving.register_keras_serializable("my_package") before saving, and import it '
+            "before loading."
+        )
+        raise
+
+
+# Operators.
+
+
+def add(left, right):
+    """The flat composite of two losses; plain composites are merged, others stay one component."""
+    try:
+        terms = [*_terms(left), *_terms(right)]
+    except ValueError:
+        return NotImplemented
+    losses, weights = {}, {}
+    for name, loss, weight in terms:
+        name = names.make_unique(name, losses)
+        losses[name], weights[name] = loss, weight
+    return CompositeLoss(losses, weights)
+
+
+def scale(loss, factor):
+    """`factor * loss` as a composite."""
+    if not isinstance(factor, (int, float)) or isinstance(factor, bool):
+        return NotImplemented
+    terms = _terms(loss)
+    return CompositeLoss(
+        {name: child for name, child, _ in terms},
+        {name: factor * weight for name, _, weight in terms},
+    )
+
+
+def _terms(loss):
+    """`(name, loss, weight)` of what an operator sees in `loss`."""
+    if isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT:
+        return [(name, child, loss._weights[name]) for name, child in loss.losses.items()]
+    child = _as_child(loss, "a sum", None)
+    return [(names.derive_name(child)[0] if not isinstance(loss, str) else loss, child, 1.0)]

@@ -1,0 +1,91 @@
+"""One network trained twice on the same data, with its main loss alone and with a composite."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import combined_losses as cl
+from combined_losses.demo.folder import write_history
+from combined_losses.demo.training import Advance, Split, Trainer, save_and_check, tensorboard
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared, and how it is measured."""
+
+    subject: str  # what the networks are trained on, in short
+    title: str
+    caption: str
+    arms: dict[str, cl.CompositeLoss]  # the main loss alone, then the composite
+    build: Callable[[], keras.Model]
+    splits: list[Split]  # one for each repetition
+    epochs: int
+    batch_size: int
+    measure: Callable[[int, np.ndarray], dict[str, float]]  # of a repetition's predictions
+
+
+@dataclass
+class Comparison:
+    """What came out: `scores[arm][label]` and `predictions[arm]` have an entry a repetition."""
+
+    experiment: Experiment
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    predictions: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    # Of the composite in the first repetition, which is the one that is saved:
+    history: keras.callbacks.History | None = None
+    evaluated: dict[str, float] = field(default_factory=dict)
+    has_tensorboard: bool = False
+
+    @property
+    def labels(self) -> list[str]:
+        return list(next(iter(self.scores.values())))
+
+    def values(self, label: str) -> list[np.ndarray]:
+        """Of both arms, over the repetitions."""
+        return [np.array(scores[label]) for scores in self.scores.values()]
+
+
+def compare(experiment: Experiment, folder: Path, *, seed: int, step: Callable) -> Comparison:
+    """Trains both arms once for each split; writes the first repetition of it into `folder`."""
+    folder.mkdir(exist_ok=True)
+    trainers = {arm: Trainer(experiment.build, loss) for arm, loss in experiment.arms.items()}
+    result = Comparison(experiment)
+    for repetition, split in enumerate(experiment.splits):
+        for arm, trainer in trainers.items():
+            first = repetition == 0
+            events = tensorboard(folder / "tensorboard" / _slug(arm)) if first else []
+            history = trainer.fit(
+                split,
+                seed=seed + repetition,
+                validate=first,
+                epochs=experiment.epochs,
+                batch_size=experiment.batch_size,
+                callbacks=[Advance(step), *events],
+            )
+            y_pred = trainer.model.predict(split.held_out[0], verbose=0)
+            _record(result, arm, repetition, y_pred)
+            if first and arm == list(trainers)[-1]:
+                result.has_tensorboard = bool(events)
+                _keep(result, history, split, folder)
+    return result
+
+
+def _slug(arm: str) -> str:
+    """A folder's name that TensorBoard shows as it is."""
+    return arm.replace("\n", " ").replace(" + ", "_and_").replace(" ", "_")
+
+
+def _record(result: Comparison, arm: str, repetition: int, y_pred: np.ndarray) -> None:
+    result.predictions.setdefault(arm, []).append(y_pred)
+    scores = result.scores.setdefault(arm, {})
+    for label, value in result.experiment.measure(repetition, y_pred).items():
+        scores.setdefault(label, []).append(float(value))
+
+
+def _keep(result: Comparison, history: keras.callbacks.History, split: Split, folder: Path) -> None:
+    result.history = history
+    write_history(folder / "history.csv", history.history)
+    result.evaluated = save_and_check(history.model, folder / "model.keras", split.held_out)

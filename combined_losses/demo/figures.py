@@ -1,0 +1,73 @@
+"""The demo's figures, drawn without a display."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from combined_losses.demo.comparison import Comparison
+from combined_losses.reporting import plots
+
+STYLE = {"font.size": 12, "axes.titlesize": 12, "hatch.linewidth": 0.5}
+ALONE, COMPOSITE = "#555555", "#0072B2"
+
+
+def components(path: Path, result: Comparison) -> None:
+    """Each component's curve, and its share of the loss."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_history(result, left, right)
+        figure.suptitle(list(result.experiment.arms)[-1])
+        figure.savefig(path, dpi=120)
+
+
+def overview(path: Path, result: Comparison, errors: dict[str, np.ndarray], unit: str) -> None:
+    """The components, their shares, and what the composite changes: the README's picture."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.9), layout="constrained")
+        left, middle, right = figure.subplots(1, 3)
+        _draw_history(result, left, middle)
+        _draw_errors(right, errors, unit)
+        figure.savefig(path, dpi=130)
+
+
+def _draw_history(result: Comparison, left, right) -> None:
+    plots.components(result.history, left)
+    left.set_title("Every component, from one pass")
+    plots.shares(result.history, right)
+    right.set_title("What the loss is made of")
+
+
+def _draw_errors(ax, errors: dict[str, np.ndarray], unit: str) -> None:
+    """Both arms' errors as outlines, with the share that is below zero."""
+    low, high = np.percentile(np.concatenate(list(errors.values())), [0.5, 99.5])
+    limit = 1.05 * max(-low, high)
+    bins = np.linspace(-limit, limit, 25)
+    styles = ({"color": ALONE, "linestyle": "--"}, {"color": COMPOSITE, "linestyle": "-"})
+    ax.axvspan(-limit, 0, color="#F3F3F3", zorder=0)
+    for (arm, values), style in zip(errors.items(), styles, strict=True):
+        below = f"{100 * np.mean(values < 0):.0f} % underestimated"
+        ax.hist(values, bins, histtype="step", linewidth=2, label=f"{arm}: {below}", **style)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_xlim(-limit, limit)
+    ax.set_xlabel(f"predicted - true ({unit})")
+    ax.set_ylabel("held-out rows")
+    ax.set_title("Errors on held-out data")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+
+
+def examples(path: Path, images: dict[str, np.ndarray]) -> None:
+    """One row for each entry of `images`, dark is stroke."""
+    count = len(next(iter(images.values())))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(2.6 + 1.1 * count, 1.15 * len(images)), layout="constrained")
+        axes = figure.subplots(len(images), count)
+        for row, (name, pictures) in zip(axes, images.items(), strict=True):
+            for ax, picture in zip(row, pictures, strict=True):
+                ax.imshow(picture, cmap="gray_r", vmin=0, vmax=1)
+                ax.set(xticks=[], yticks=[])
+            row[0].set_ylabel(name.replace(" + ", "\n+ "), rotation=0, ha="right", va="center")
+        figure.savefig(path, dpi=110)

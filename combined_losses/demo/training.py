@@ -1,0 +1,88 @@
+"""Training the same small network many times, and saving one so that it loads as it was."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import combined_losses as cl
+from combined_losses._internal.shell import CommandError, quiet_stderr
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training data and held-out data, each a pair of inputs and targets."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    held_out: tuple[np.ndarray, np.ndarray]
+
+
+class Advance(keras.callbacks.Callback):
+    """Calls `step` after every epoch."""
+
+    def __init__(self, step: Callable[[], None]):
+        super().__init__()
+        self.step = step
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.step()
+
+
+class Trainer:
+    """A compiled network that can start over, because compiling takes longer than training it."""
+
+    def __init__(self, build: Callable[[], keras.Model], loss: cl.CompositeLoss):
+        self.build = build
+        self.model = build()
+        self.model.compile(keras.optimizers.Adam(3e-3), loss=loss)
+        self.model.optimizer.build(self.model.trainable_variables)
+        self._optimizer_start = [v.numpy() for v in self.model.optimizer.variables]
+
+    def start_over(self, seed: int) -> None:
+        """New starting weights, the same for every trainer of this network and `seed`."""
+        keras.utils.set_random_seed(seed)
+        for layer, fresh in zip(self.model.layers, self.build().layers, strict=True):
+            layer.set_weights(fresh.get_weights())
+        for variable, start in zip(
+            self.model.optimizer.variables, self._optimizer_start, strict=True
+        ):
+            variable.assign(start)
+
+    def fit(self, split: Split, *, seed: int, validate: bool, **kwargs) -> keras.callbacks.History:
+        """Trains from the start; validation takes half of the time, so only where it is kept."""
+        self.start_over(seed)
+        held_out = split.held_out if validate else None
+        return self.model.fit(*split.train, validation_data=held_out, verbose=0, **kwargs)
+
+
+def tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
+    """The TensorBoard callback; none where TensorFlow, which writes the events, is missing."""
+    callback = keras.callbacks.TensorBoard(folder, write_graph=False)
+    try:
+        with quiet_stderr():
+            callback.summary  # noqa: B018 - imports TensorFlow, also on the other backends
+    except ImportError:
+        return []
+    return [callback]
+
+
+def save_and_check(model: keras.Model, path: Path, data: tuple) -> dict[str, float]:
+    """Saves the model, loads it, and returns what both evaluate to; raises where they differ."""
+    before = model.evaluate(*data, verbose=0, return_dict=True)
+    model.save(path)
+    after = keras.models.load_model(path).evaluate(*data, verbose=0, return_dict=True)
+    check_equal(before, after, path.name)
+    return before
+
+
+def check_equal(before: Mapping[str, float], after: Mapping[str, float], name: str) -> None:
+    same = before.keys() == after.keys() and all(
+        np.isclose(before[key], after[key], rtol=1e-5, atol=1e-7, equal_nan=True) for key in before
+    )
+    if not same:
+        raise CommandError(
+            f"{name}, loaded again, does not evaluate to the same numbers, so nothing was "
+            f"written: before saving {before}, after loading {after}; please report this"
+        )

@@ -1,0 +1,136 @@
+"""The base of every loss of this library: one reduction, a lossless config, operators."""
+
+import functools
+
+import keras
+
+from combined_losses._internal.batch import Batch
+from combined_losses._internal.checks import keras_compares_equal_shapes
+from combined_losses._internal.component import Component
+from combined_losses._internal.config import construct, serialize_function, signature_config
+from combined_losses._internal.names import derive_name, snake_case
+
+
+class Operators:
+    """`a + b`, `0.5 * a`, `a / 2` and `sum([a, b])`: each builds one flat `CompositeLoss`."""
+
+    def __add__(self, other):
+        from combined_losses.composite import add
+
+        return add(self, other)
+
+    def __radd__(self, other):
+        from combined_losses.composite import add
+
+        # sum() starts at 0.
+        return self if isinstance(other, int) and other == 0 else add(other, self)
+
+    def __mul__(self, factor):
+        from combined_losses.composite import scale
+
+        return scale(self, factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor):
+        if isinstance(divisor, (int, float)) and divisor != 0:
+            return self * (1 / divisor)
+        return NotImplemented
+
+
+class Loss(Operators, keras.losses.Loss):
+    """Base class of domain losses: subclass it, store the arguments, write `call`.
+
+    What a subclass gets: `y_true` and `y_pred` of one rank and in one dtype, and an error where
+    they would be broadcast; masks and sample weights on its values, per-sample weights from the
+    left; rows of weight 0 that cannot spoil the gradient; a config with every argument of its
+    `__init__`; the right scale under `tf.distribute`; operators.
+
+    Args:
+        reduction: one of Keras's: `"sum_over_batch_size"` (default), `"sum"`, `"mean"`,
+            `"mean_with_sample_weight"`, `"none"` or `None`.
+        name: a string, default the class in snake case.
+        dtype: the dtype of the computation, default `keras.config.floatx()`.
+
+    A subclass implements `call(y_true, y_pred)`, which returns *unreduced* values: of shape
+    `(batch,)` or `(batch, ...)`, so that sample weights, masks and replicas stay right. Where
+    `y_true` has another shape than `y_pred` by design (labels, say), it sets
+    `same_shape = False`.
+
+    Example:
+
+    >>> import keras
+    >>> import combined_losses as cl
+    >>> @keras.saving.register_keras_serializable("my_package")
+    ... class Understock(cl.losses.Loss):
+    ...     def __init__(self, cost=2.0, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.cost = cost
+    ...
+    ...     def call(self, y_true, y_pred):
+    ...         return keras.ops.mean(self.cost * keras.ops.relu(y_true - y_pred), axis=-1)
+    >>> loss = "mse" + 0.5 * Understock(cost=3.0)
+    >>> sorted(loss.weights.items())
+    [('mse', 1.0), ('understock', 0.5)]
+    """
+
+    same_shape = True
+
+    def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
+        super().__init__(
+            name=name or snake_case(type(self).__name__), reduction=reduction, dtype=dtype
+        )
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return self._component.reduced(Batch(y_true, y_pred, sample_weight))
+
+    # Marks this `__call__` as the one reduction, for `Component`.
+    __call__.combined_losses_reduction = True
+
+    @functools.cached_property
+    def _component(self):
+        return Component(self.name, self, self.same_shape)
+
+    def get_config(self):
+        return signature_config(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return construct(cls, config)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class FunctionLoss(Loss):
+    """A loss given as a function `f(y_true, y_pred)` or as a string that names one of Keras's.
+
+    Args:
+        function: a function, or a string that `keras.losses.get` knows.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from combined_losses.losses.base import FunctionLoss
+    >>> loss = FunctionLoss("mae")
+    >>> float(loss(np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]])))
+    1.0
+    """
+
+    def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):
+        super().__init__(
+            reduction=reduction, name=name or derive_name(function)[0], dtype=dtype
+        )
+        self.function = function
+        self._function = keras.losses.get(function) if isinstance(function, str) else function
+
+    @property
+    def same_shape(self):
+        return keras_compares_equal_shapes(self._function)
+
+    def call(self, y_true, y_pred):
+        return self._function(y_true, y_pred)
+
+    def get_config(self):
+        config = {"reduction": self.reduction, "name": self.name, "dtype": self.dtype}
+        if isinstance(self.function, str):
+            return {"function": self.function, **config}
+        return {"function": serialize_function(self.function, self.name), **config}

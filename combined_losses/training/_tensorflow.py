@@ -1,0 +1,15 @@
+"""What only TensorFlow has: several replicas that each see a part of the batch."""
+
+import tensorflow as tf
+
+
+def replica_count():
+    """The number of replicas that compute this batch together; 1 outside a replica."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def global_sum(value):
+    """The sum of `value` over all replicas, without a gradient."""
+    context = tf.distribute.get_replica_context()
+    return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, value))

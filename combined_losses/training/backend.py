@@ -1,0 +1,18 @@
+"""The functions that differ between the frameworks, chosen once for the backend in use."""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from combined_losses.training._tensorflow import global_sum, replica_count
+else:
+
+    def replica_count():
+        """The number of replicas that compute this batch together."""
+        return 1
+
+    def global_sum(value):
+        """The sum of `value` over all replicas."""
+        return value
+
+
+__all__ = ["global_sum", "replica_count"]

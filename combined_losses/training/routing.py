@@ -1,0 +1,153 @@
+"""Which output of a model meets which target, sample weight and loss."""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from combined_losses._internal.names import log_key, weight_key
+from combined_losses.composite import CompositeLoss, as_component, as_loss
+
+
+@dataclasses.dataclass
+class Route:
+    """One output with its loss; `output` is "" where the model has a single one."""
+
+    output: str
+    loss: Any  # a CompositeLoss or a Component
+    weight: float
+
+    @property
+    def keys(self):
+        """The log keys of what this route evaluates, in order."""
+        if not isinstance(self.loss, CompositeLoss):
+            return [log_key(self.output)]
+        return [log_key(self._prefixed(name)) for name in self.loss.component_names]
+
+    def moving_weights(self):
+        """The log keys and current values of the weights that can change."""
+        if not isinstance(self.loss, CompositeLoss):
+            return {}
+        moving = self.loss.moving_weights()
+        return {weight_key(self._prefixed(name)): value for name, value in moving.items()}
+
+    def evaluate(self, batch):
+        """What this route adds to the total, and the values behind its keys."""
+        if isinstance(self.loss, CompositeLoss):
+            evaluation = self.loss.evaluate(batch)
+            total, values = evaluation.total, evaluation.values
+        else:
+            total = self.loss.reduced(batch)
+            values = [total]
+        return (total if self.weight == 1 else self.weight * total), values
+
+    def _prefixed(self, name):
+        return f"{self.output}_{name}" if self.output else name
+
+
+def composites(loss):
+    """The `CompositeLoss` objects of a compiled `loss`, in order, each once."""
+    found = {}
+    for leaf in keras.tree.flatten(loss):
+        if isinstance(leaf, CompositeLoss):
+            found[id(leaf)] = leaf
+    return list(found.values())
+
+
+def name_outputs(structure, layer_names=None):
+    """Outputs by name: a dict from name to leaf, with the one name "" for a single output."""
+    if isinstance(structure, dict):
+        named = dict(structure)
+    elif isinstance(structure, (list, tuple)):
+        if not layer_names or len(layer_names) != len(structure):
+            layer_names = [f"output_{i + 1}" for i in range(len(structure))]
+        named = dict(zip(layer_names, structure, strict=True))
+    else:
+        return {"": structure}
+    return named if len(named) > 1 else {"": next(iter(named.values()))}
+
+
+def make_routes(loss, loss_weights, outputs):
+    """The routes of a compiled `loss` over the output names `outputs`."""
+    losses = _by_output("loss", loss, outputs, shared=True)
+    weights = _by_output("loss_weights", loss_weights, outputs, shared=True)
+    routes = []
+    for output in outputs:
+        if losses.get(output) is None:
+            continue
+        child = losses[output]
+        if isinstance(child, (list, tuple)):
+            child = CompositeLoss(list(child))
+        if not isinstance(child, CompositeLoss):
+            child = as_component(output or "loss", _with_call(child))
+        weight = weights.get(output)
+        routes.append(Route(output, child, 1.0 if weight is None else float(weight)))
+    _check_keys(routes)
+    return routes
+
+
+def _with_call(loss):
+    child = as_loss(loss)
+    return loss if isinstance(child, CompositeLoss) else child
+
+
+def _check_keys(routes):
+    seen = {}
+    for route in routes:
+        for key in route.keys:
+            if key in seen:
+                raise ValueError(
+                    f"Two losses would write to the log key '{key}': those of the outputs "
+                    f"'{seen[key]}' and '{route.output}'. Rename a component or an output. "
+                    f"Received: components {list(getattr(route.loss, 'component_names', []))}"
+                )
+            seen[key] = route.output
+
+
+def _by_output(what, values, outputs, shared):
+    """`values`, given as one for all, a list or a dict, as a dict from output name."""
+    if isinstance(values, dict):
+        if outputs == [""] and len(values) == 1:
+            return {"": next(iter(values.values()))}
+        unknown = [key for key in values if key not in outputs]
+        if unknown:
+            raise ValueError(
+                f"`{what}` must name outputs of the model: {outputs}. Received: {unknown[0]!r}"
+            )
+        return values
+    if isinstance(values, (list, tuple)):
+        if len(values) == len(outputs):
+            return dict(zip(outputs, values, strict=True))
+        if what == "loss" and outputs == [""]:
+            return {"": values}
+        raise ValueError(
+            f"`{what}` must have one entry for each of the {len(outputs)} outputs {outputs}. "
+            f"Received: {len(values)} entries"
+        )
+    return dict.fromkeys(outputs, values) if shared else {}
+
+
+def pick(what, values, routes, outputs, route):
+    """The part of `values` (`y` or `sample_weight`) that belongs to `route`."""
+    if route.output == "":
+        single = isinstance(values, (list, tuple, dict)) and len(values) == 1
+        return keras.tree.flatten(values)[0] if single else values
+    if isinstance(values, dict):
+        if route.output in values or what == "sample_weight":
+            return values.get(route.output)
+        raise ValueError(
+            f"`y` must hold a target for output '{route.output}', which has a loss. "
+            f"Received: y with the keys {list(values)}"
+        )
+    if isinstance(values, (list, tuple)):
+        if len(values) == len(outputs):
+            return values[outputs.index(route.output)]
+        if len(values) == len(routes):  # only the outputs that have a loss
+            return values[routes.index(route)]
+    elif what == "sample_weight":
+        return values
+    received = len(values) if isinstance(values, (list, tuple)) else f"shape {values.shape}"
+    raise ValueError(
+        f"`{what}` must hold one entry for each of the outputs {outputs}, as a list or a dict. "
+        f"Received: {received}"
+    )

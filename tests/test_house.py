@@ -1,0 +1,105 @@
+"""The rules of the house that can be checked by reading the package."""
+
+import ast
+import configparser
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import keras
+import pytest
+
+import combined_losses
+from tests.processes import PACKAGE, run_python
+
+ROOT = Path(__file__).parents[1]
+FRAMEWORKS = ("tensorflow", "jax", "torch")
+
+
+def imported_roots(source: str) -> set[str]:
+    """The top-level packages that a module imports, wherever in it and in whichever way."""
+    roots = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            roots.add(node.module)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func
+            called = called.id if isinstance(called, ast.Name) else called
+            if called in ("import_module", "__import__"):
+                roots.add(str(node.args[0].value))
+    return {root.partition(".")[0] for root in roots}
+
+
+def test_imported_roots_sees_every_way():
+    source = """
+import torch.nn as nn
+def f():
+    from tensorflow.python import x
+    importlib.import_module("jax.numpy"); __import__("flax"); import_module("optax")
+from . import chex
+"""
+    assert imported_roots(source) == {"torch", "tensorflow", "jax", "flax", "optax"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_frameworks_are_imported_by_their_own_file_only(path):
+    own = {path.stem[1:]} if path.parent == PACKAGE / "training" else set()
+    foreign = imported_roots(path.read_text(encoding="utf-8")) & set(FRAMEWORKS) - own
+    assert not foreign, f"move this code to training/_{foreign.pop()}.py"
+
+
+def test_import_loads_no_other_framework(tmp_path):
+    """What `import keras` loads is Keras's affair; the package adds no framework to it."""
+    source = f"""
+import sys
+import keras
+before = set(sys.modules)
+import combined_losses
+print(*sorted((set(sys.modules) - before) & set({FRAMEWORKS})), "tensorflow" in sys.modules)
+"""
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    assert run_python(source, tmp_path).split() == [str(on_tensorflow)]
+
+
+def public_objects(module) -> dict[str, object]:
+    """Every class and function that `__all__` of a module, and of the modules in it, names."""
+    found = {}
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if inspect.ismodule(thing):
+            found |= public_objects(thing)
+        elif inspect.isclass(thing) or inspect.isfunction(thing):
+            found[f"{module.__name__}.{name}"] = thing
+    return found
+
+
+PUBLIC = public_objects(combined_losses)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_name_has_an_example_that_runs(name):
+    docstring = PUBLIC[name].__doc__ or ""
+    examples = doctest.DocTestParser().get_examples(docstring)
+    run = [example for example in examples if not example.options.get(doctest.SKIP)]
+    short = name.rpartition(".")[2]
+    assert any(short in example.source for example in run), f"no example of {short}"
+
+
+def test_version_is_in_one_place():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert setup["metadata"]["version"] == "attr: combined_losses._version.__version__"
+    files = [ROOT / "setup.py", ROOT / "pyproject.toml", *PACKAGE.rglob("*.py")]
+    stated = re.compile(r"""^\s*(__version__|version)\s*=\s*["']?\d""", re.MULTILINE)
+    stating = [f for f in files if stated.search(f.read_text(encoding="utf-8"))]
+    assert stating == [PACKAGE / "_version.py"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", combined_losses.__version__)
+
+
+def test_package_is_marked_as_typed():
+    assert (PACKAGE / "py.typed").is_file()

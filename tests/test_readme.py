@@ -1,0 +1,109 @@
+"""Every Python block of README.md runs: alone, as a script, in an empty directory.
+
+A block after the comment `<!-- continues -->` runs in one script with the block before it.
+"""
+
+import re
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.processes import run_python
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+CONTINUES = "<!-- continues -->"
+BLOCK = re.compile(
+    r"^[ ]*(?P<fence>`{3,}|~{3,})(?P<language>[^\s`]*)[^\n`]*\n(?P<code>.*?)^[ ]*(?P=fence)[ ]*$",
+    re.MULTILINE | re.DOTALL,
+)
+FENCE = re.compile(r"^[ ]*(```|~~~)", re.MULTILINE)
+# Anything else, no language or `py` included, might be Python that nobody runs.
+LANGUAGES = {"python", "bash", "text", "console"}
+
+
+@dataclass(frozen=True)
+class Block:
+    line: int  # of its first line of code, counted from 1
+    language: str
+    code: str
+    continues: bool
+
+
+def read_blocks(text: str) -> list[Block]:
+    """All fenced blocks of a Markdown text, in order."""
+    assert not FENCE.search(BLOCK.sub("", text)), "a block is opened and never closed"
+    return [
+        Block(
+            line=text.count("\n", 0, found.start("code")) + 1,
+            language=found["language"],
+            code=textwrap.dedent(found["code"]),
+            continues=text[: found.start()].rstrip().endswith(CONTINUES),
+        )
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def to_scripts(blocks: list[Block]) -> list[str]:
+    """One script for each chain of Python blocks; its line numbers are those of the README."""
+    scripts: list[str] = []
+    for block in blocks:
+        if block.language != "python":
+            assert not block.continues, f"line {block.line}: {CONTINUES} is for Python blocks"
+            continue
+        if not block.continues:
+            scripts.append("")
+        assert scripts, f"line {block.line}: there is no Python block to continue"
+        scripts[-1] += "\n" * (block.line - 1 - scripts[-1].count("\n")) + block.code
+    return scripts
+
+
+def first_line(script: str) -> str:
+    blank = len(script) - len(script.lstrip("\n"))
+    return f"line {blank + 1}"
+
+
+BLOCKS = read_blocks(README)
+SCRIPTS = to_scripts(BLOCKS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=first_line)
+def test_block_runs(script, tmp_path):
+    run_python(script, cwd=tmp_path)
+
+
+def test_no_block_is_left_out():
+    assert {block.language for block in BLOCKS} <= LANGUAGES
+    assert len(SCRIPTS) == sum(b.language == "python" and not b.continues for b in BLOCKS) > 0
+    assert README.count(CONTINUES) == sum(block.continues for block in BLOCKS)
+
+
+SAMPLE = f"""# Title
+```python
+a = 1
+```
+{CONTINUES}
+
+```python
+b = a
+```
+~~~text
+```python
+~~~
+  ```python
+  if a:
+      c = 2
+  ```
+"""
+
+
+def test_lines_are_kept_and_chains_are_joined():
+    scripts = to_scripts(read_blocks(SAMPLE))
+    assert scripts == ["\n\na = 1\n\n\n\n\nb = a\n", "\n" * 13 + "if a:\n    c = 2\n"]
+    assert [first_line(script) for script in scripts] == ["line 3", "line 14"]
+
+
+def test_an_open_block_is_an_error():
+    with pytest.raises(AssertionError, match="never closed"):
+        read_blocks(SAMPLE + "```python\n")
