@@ -108,8 +108,10 @@ def import_time(rounds=7):
         "import time, keras; s = time.perf_counter(); import combined_losses; "
         "print(time.perf_counter() - s)"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-            for _ in range(rounds)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(rounds)
+    ]
     return statistics.median(float(run.stdout.split()[-1]) for run in runs)
 
 
@@ -119,16 +121,22 @@ def main():
     rounds = parser.parse_args().rounds
     cores = len(os.sched_getaffinity(0))
     print(f"{keras.backend.backend()}, keras {keras.__version__}, {cores} cores, medians")
-    print(f"{'outputs':>12} {'n':>4} {'sum':>9} {'usual':>9} {'composite':>9}   ratio to sum, usual")
+    print(
+        f"{'outputs':>12} {'n':>4} {'sum':>9} {'usual':>9} {'composite':>9}   ratio to sum, usual"
+    )
     cases = [(n, 4096, 16, 256, 25) for n in (2, 8, 32)] + [(2, 1, 4, 32, 205)]
     for n, width, hidden, batch, steps in cases:
         times, ratios = step_times(n, width, hidden, batch, steps, rounds)
         shown = " ".join(f"{1e3 * times[way]:7.2f}ms" for way in ("sum", "usual", "composite"))
-        print(f"{f'{batch}x{width}':>12} {n:4d} {shown}   {ratios['sum']:.2f}, {ratios['usual']:.2f}")
+        print(
+            f"{f'{batch}x{width}':>12} {n:4d} {shown}   {ratios['sum']:.2f}, {ratios['usual']:.2f}"
+        )
     firsts = [(first_step("usual"), first_step("composite")) for _ in range(3)]
     usual, composite = (statistics.median(column) for column in zip(*firsts, strict=True))
-    print(f"first step, n = 128: usual {usual:.2f} s, composite {composite:.2f} s, "
-          f"ratio {composite / usual:.2f}")
+    print(
+        f"first step, n = 128: usual {usual:.2f} s, composite {composite:.2f} s, "
+        f"ratio {composite / usual:.2f}"
+    )
     print(f"import combined_losses after keras: {import_time():.3f} s")
 
 

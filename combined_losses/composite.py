@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal import checks, names
+from combined_losses._internal.arguments import as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.component import Component
+from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses.losses.base import FunctionLoss, Loss, Operators
@@ -92,11 +93,11 @@ class CompositeLoss(Operators, keras.losses.Loss):
                 f"changes. Received: {weighting!r}"
             )
         super().__init__(name=name, reduction="sum_over_batch_size", dtype=dtype)
-        self.losses = _as_children(losses, name)
+        self.losses = as_children(losses, name)
         self.weighting = weighting
         self.reduction = self._resolve_reduction(reduction)
         self._components = {key: as_component(key, loss) for key, loss in self.losses.items()}
-        self._weights = _as_weights(weights, self.names, name)
+        self._weights = as_weights(weights, self.names, name)
         # Components that have had weight 0: see `_guarded`.
         self._switched_off = {key for key, weight in self._weights.items() if weight == 0}
         self._weight_values = keras.Variable(
@@ -225,11 +226,10 @@ class CompositeLoss(Operators, keras.losses.Loss):
 
     # Computation.
 
+    @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
         """The total: `()`, or `(batch,)` where the reduction is "none"."""
         return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
-
-    __call__.combined_losses_reduction = True
 
     def call(self, y_true, y_pred):
         """The total of each sample, `(batch,)`, without weights, mask and reduction."""
@@ -317,7 +317,7 @@ class CompositeLoss(Operators, keras.losses.Loss):
         >>> [metric.name for metric in cl.CompositeLoss(["mse", "mae"]).as_metrics()]
         ['mse_loss', 'mae_loss']
         """
-        from combined_losses.training.tracker import ComponentMetric
+        from combined_losses.training.component_metric import ComponentMetric
 
         return [ComponentMetric(self, name) for name in self.component_names]
 
@@ -381,92 +381,8 @@ def as_loss(loss):
     """
     if isinstance(loss, Operators):
         return loss
-    child = _as_child(loss, "as_loss", None)
+    child = as_child(loss, "as_loss", None)
     return child if isinstance(child, Operators) else CompositeLoss([child])
-
-
-def _as_child(loss, owner, name):
-    """A component as a `keras.losses.Loss`."""
-    where = f"Component '{name}' of '{owner}'" if name else f"A component of '{owner}'"
-    if isinstance(loss, str):
-        try:
-            known = keras.losses.get(loss)
-        except ValueError as error:
-            raise ValueError(
-                f"{where} must be a loss that `keras.losses.get` knows, for example 'mse' or "
-                f"'categorical_crossentropy'. Received: {loss!r}"
-            ) from error
-        return known if isinstance(known, keras.losses.Loss) else FunctionLoss(loss)
-    if isinstance(loss, keras.losses.Loss):
-        return loss
-    if isinstance(loss, type) or not callable(loss):
-        hint = f"; create it first: {loss.__name__}()" if isinstance(loss, type) else ""
-        raise ValueError(
-            f"{where} must be a keras.losses.Loss, a string, or a function f(y_true, y_pred)"
-            f"{hint}. Received: {loss!r} of type {type(loss).__name__}"
-        )
-    return FunctionLoss(loss)
-
-
-def _as_children(losses, owner):
-    if isinstance(losses, dict):
-        pairs = list(losses.items())
-        for name, _ in pairs:
-            names.check_name(name, owner)
-    elif isinstance(losses, (list, tuple)):
-        pairs = _named(losses, owner)
-    else:
-        raise ValueError(
-            f"`losses` of '{owner}' must be a dict from name to loss, or a list of losses. "
-            f"Received: {losses!r}"
-        )
-    if not pairs:
-        raise ValueError(f"`losses` of '{owner}' must not be empty. Received: {losses!r}")
-    return {name: _as_child(loss, owner, name) for name, loss in pairs}
-
-
-def _named(losses, owner):
-    """Names for the components of a list; two that the user gave must differ."""
-    pairs, chosen = {}, set()
-    for loss in losses:
-        if not isinstance(loss, str) and not callable(loss):
-            _as_child(loss, owner, None)  # raises
-        name, given = names.derive_name(loss)
-        if given and name in chosen:
-            raise ValueError(
-                f"Two components of '{owner}' have the same name; rename one of them. "
-                f"Received: {name!r} twice"
-            )
-        chosen.update([name] if given else [])
-        names.check_name(name, owner)
-        pairs[names.make_unique(name, pairs)] = loss
-    return list(pairs.items())
-
-
-def _as_weights(weights, component_names, owner):
-    """A dict from name to float; 1.0 for what is not given."""
-    if weights is None:
-        weights = {}
-    if isinstance(weights, (list, tuple)):
-        if len(weights) != len(component_names):
-            raise ValueError(
-                f"`weights` of '{owner}' must have one number for each of its "
-                f"{len(component_names)} components {list(component_names)}. "
-                f"Received: {len(weights)} weights, {weights!r}"
-            )
-        weights = dict(zip(component_names, weights, strict=True))
-    if not isinstance(weights, dict):
-        raise ValueError(
-            f"`weights` of '{owner}' must be a dict from component name to number, or a list of "
-            f"numbers. Received: {weights!r}"
-        )
-    unknown = [name for name in weights if name not in component_names]
-    if unknown:
-        raise ValueError(
-            f"`weights` of '{owner}' must name components: {list(component_names)}. "
-            f"Received: {unknown[0]!r}"
-        )
-    return {name: checks.check_weight(name, weights.get(name, 1.0)) for name in component_names}
 
 
 def _serialize_child(name, loss):
@@ -518,5 +434,5 @@ def _terms(loss):
     """`(name, loss, weight)` of what an operator sees in `loss`."""
     if isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT:
         return [(name, child, loss._weights[name]) for name, child in loss.losses.items()]
-    child = _as_child(loss, "a sum", None)
+    child = as_child(loss, "a sum", None)
     return [(names.derive_name(child)[0] if not isinstance(loss, str) else loss, child, 1.0)]

@@ -15,6 +15,14 @@ from combined_losses._internal.reduction import (
     reduce_values,
 )
 
+_ONE_REDUCTION = set()
+
+
+def one_reduction(call):
+    """Marks a `__call__` that reduces as this library does: a child that has it is not opaque."""
+    _ONE_REDUCTION.add(call)
+    return call
+
 
 class Component:
     """A child loss of a composite, or a loss of this library on its own.
@@ -32,7 +40,7 @@ class Component:
         self.equal_shapes = equal_shapes
         # A child with a `__call__` of its own is opaque: it is called whole.
         call = type(loss).__call__
-        ours = getattr(call, "combined_losses_reduction", False)
+        ours = call in _ONE_REDUCTION
         self.opaque = call is not keras.losses.Loss.__call__ and not ours
         # Our own losses compute in float32 or more, whatever they are given.
         half = loss.dtype in ("float16", "bfloat16")

@@ -48,8 +48,9 @@ def serialize_loss(loss):
     parameters = inspect.signature(type(loss).__init__).parameters
     complete = {}
     for cls in reversed(type(loss).__mro__):
-        if "get_config" in vars(cls) and cls.__module__.split(".")[0] == "keras":
-            complete.update(cls.get_config(loss))
+        get_config = vars(cls).get("get_config")
+        if get_config is not None and cls.__module__.split(".")[0] == "keras":
+            complete.update(get_config(loss))
     if isinstance(loss, keras.losses.Loss):
         complete["dtype"] = loss.dtype
     for key, value in complete.items():

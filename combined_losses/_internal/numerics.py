@@ -5,9 +5,7 @@ import math
 
 def check_number(owner, name, value, minimum=None, exclusive=False):
     """Raises a `ValueError` unless `value` is a finite number of at least `minimum`."""
-    valid = (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if valid and minimum is not None:
         valid = value > minimum if exclusive else value >= minimum
     if not valid:

@@ -1,6 +1,7 @@
 """What `combined-losses demo` does once its arguments are known to be right."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import keras
@@ -25,6 +26,8 @@ CONTENT = {
 
 def run_demo(args: argparse.Namespace, table: Table | None) -> None:
     """Runs (a) on `table`, or (a) on the diabetes data and (b); fills `args.out`."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may have no "±"
     console = Console(highlight=False)
     backend = keras.backend.backend()
     console.print(f"combined-losses demo, Keras {keras.__version__} on {backend}, seed {args.seed}")

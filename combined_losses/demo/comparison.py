@@ -9,7 +9,14 @@ import numpy as np
 
 import combined_losses as cl
 from combined_losses.demo.folder import write_history
-from combined_losses.demo.training import Advance, Split, Trainer, save_and_check, tensorboard
+from combined_losses.demo.training import (
+    EVALUATION_BATCH,
+    Advance,
+    Split,
+    Trainer,
+    save_and_check,
+    tensorboard,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,9 @@ def compare(experiment: Experiment, folder: Path, *, seed: int, step: Callable) 
                 batch_size=experiment.batch_size,
                 callbacks=[Advance(step), *events],
             )
-            y_pred = trainer.model.predict(split.held_out[0], verbose=0)
+            y_pred = trainer.model.predict(
+                split.held_out[0], batch_size=EVALUATION_BATCH, verbose=0
+            )
             _record(result, arm, repetition, y_pred)
             if first and arm == list(trainers)[-1]:
                 result.has_tensorboard = bool(events)

@@ -42,8 +42,7 @@ def _draw_history(result: Comparison, left, right) -> None:
 
 def _draw_errors(ax, errors: dict[str, np.ndarray], unit: str) -> None:
     """Both arms' errors as outlines, with the share that is below zero."""
-    low, high = np.percentile(np.concatenate(list(errors.values())), [0.5, 99.5])
-    limit = 1.05 * max(-low, high)
+    limit = 1.05 * np.percentile(np.abs(np.concatenate(list(errors.values()))), 99)
     bins = np.linspace(-limit, limit, 25)
     styles = ({"color": ALONE, "linestyle": "--"}, {"color": COMPOSITE, "linestyle": "-"})
     ax.axvspan(-limit, 0, color="#F3F3F3", zorder=0)
@@ -52,11 +51,13 @@ def _draw_errors(ax, errors: dict[str, np.ndarray], unit: str) -> None:
         ax.hist(values, bins, histtype="step", linewidth=2, label=f"{arm}: {below}", **style)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_xlim(-limit, limit)
+    ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
+    ax.locator_params(axis="x", nbins=5)
     ax.set_xlabel(f"predicted - true ({unit})")
     ax.set_ylabel("held-out rows")
     ax.set_title("Errors on held-out data")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), handlelength=1.5, frameon=False)
 
 
 def examples(path: Path, images: dict[str, np.ndarray]) -> None:

@@ -51,7 +51,7 @@ def experiment(table: Table, folds: list[Fold], *, epochs: int | None) -> Experi
     rows = f"{len(table.y):,} {table.rows}"
     return Experiment(
         subject=rows,
-        title=f"{table.name}: {rows}, where underestimating is the costly side",
+        title=f"{table.name}, {rows}: underestimating is the costly side",
         caption=f"error = predicted - true; {FOLDS}-fold cross-validation: every row is "
         "predicted by a network that has not seen it",
         arms={

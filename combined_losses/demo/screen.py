@@ -38,30 +38,43 @@ def comparison_table(result: Comparison) -> Table:
         table.add_column(arm.replace(" + ", "\n+ "), justify="right", no_wrap=True)
     table.add_column("change", justify="right", no_wrap=True)
     for label in result.labels:
-        alone, composite = result.values(label)
-        table.add_row(Text(label), *cells(alone, composite))
+        table.add_row(*cells(label, *result.values(label)))
     return table
 
 
-def cells(alone: np.ndarray, composite: np.ndarray) -> list[Text]:
-    """Mean ± standard deviation of both arms and of their paired difference."""
+def cells(label: str, alone: np.ndarray, composite: np.ndarray) -> list[Text]:
+    """The label, and mean ± standard deviation of both arms and of their paired difference."""
+    power = _power(max(abs(alone.mean()), abs(composite.mean())))
+    if power:  # in the unit, so that the columns stay narrow
+        label = label.replace(" (", f" (1e{power} ", 1)
+    alone, composite = alone / 10.0**power, composite / 10.0**power
     change = composite - alone
-    decimals = _decimals(max(abs(alone.mean()), abs(composite.mean())))
-    mean, deviation = change.mean(), change.std(ddof=1)
-    unclear = not abs(mean) > deviation
-    texts = [Text(_plus_minus(values, decimals)) for values in (alone, composite)]
-    sign = "~ " if unclear else ""
-    text = Text(sign + _plus_minus(change, decimals, sign="+"), "dim" if unclear else "bold")
-    return [*texts, text]
+    decimals = _decimals(max(abs(alone.mean()), abs(composite.mean())), change.std(ddof=1))
+    unclear = not abs(change.mean()) > change.std(ddof=1)
+    text = ("~ " if unclear else "") + _plus_minus(change, decimals, sign="+")
+    return [
+        Text(label),
+        Text(_plus_minus(alone, decimals)),
+        Text(_plus_minus(composite, decimals)),
+        Text(text, "dim" if unclear else "bold"),
+    ]
 
 
-def _decimals(size: float) -> int | None:
-    """For three significant digits; None where only powers of ten are readable."""
-    if size == 0 or not 1e-3 <= size < 1e6:
-        return None if size else 0
-    return max(0, 2 - math.floor(math.log10(size)))
+def _power(size: float) -> int:
+    """The power of ten to take out of numbers that are too long to read, else 0."""
+    readable = size == 0 or not math.isfinite(size) or 1e-3 <= size < 1e6
+    return 0 if readable else math.floor(math.log10(size))
 
 
-def _plus_minus(values: np.ndarray, decimals: int | None, sign: str = "-") -> str:
-    form = ".2e" if decimals is None else f",.{decimals}f"
-    return f"{values.mean():{sign}{form}} ± {values.std(ddof=1):{form}}"
+def _decimals(size: float, deviation: float) -> int:
+    """For three digits of `size`, or one more if `deviation` had none otherwise."""
+    if size == 0 or not math.isfinite(size):
+        return 0
+    digits = 2 - math.floor(math.log10(size))
+    if 0 < deviation < math.inf:
+        digits = max(digits, min(digits + 1, -math.floor(math.log10(deviation))))
+    return max(0, digits)
+
+
+def _plus_minus(values: np.ndarray, decimals: int, sign: str = "-") -> str:
+    return f"{values.mean():{sign},.{decimals}f} ± {values.std(ddof=1):,.{decimals}f}"

@@ -20,8 +20,9 @@ def experiment(*, epochs: int | None, seed: int) -> Experiment:
     train, held_out = len(split.train[0]), len(split.held_out[0])
     return Experiment(
         subject=f"{train + held_out:,} digits",
-        title="Handwritten digits: which pixels are stroke, seen through noise",
-        caption=f"{held_out} held-out images; {REPETITIONS} trainings of each network",
+        title="Handwritten digits: which pixels are stroke, seen through noise?",
+        caption=f"{held_out} held-out images; undecided: 0.1 < p < 0.9; {REPETITIONS} trainings of "
+        "each network",
         arms={
             "cross-entropy": cl.CompositeLoss({"bce": "binary_crossentropy"}),
             "cross-entropy + 0.2 boundary": cl.CompositeLoss(
@@ -64,7 +65,7 @@ def _measure(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
     boundary = cl.losses.BoundaryDisagreement(axes=(1, 2))
     return {
         "boundary disagreement (%)": 100 * float(boundary(y_true, y_pred)),
-        "pixels with 0.1 < p < 0.9 (%)": 100 * np.mean((y_pred > 0.1) & (y_pred < 0.9)),
+        "undecided pixels (%)": 100 * np.mean((y_pred > 0.1) & (y_pred < 0.9)),
         "stroke IoU (%)": 100 * np.sum(true & stroke) / np.sum(true | stroke),
         "right pixels (%)": 100 * np.mean(true == stroke),
     }

@@ -28,7 +28,7 @@ def load_diabetes() -> Table:
     from sklearn.datasets import load_diabetes as load
 
     x, y = load(return_X_y=True)
-    return Table(name="Diabetes progression", rows="patients", unit="points", x=x, y=y)
+    return Table(name="Diabetes", rows="patients", unit="points", x=x, y=y)
 
 
 def check_data(path: Path | None, target: str | None) -> None:

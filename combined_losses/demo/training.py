@@ -10,6 +10,8 @@ import numpy as np
 import combined_losses as cl
 from combined_losses._internal.shell import CommandError, quiet_stderr
 
+EVALUATION_BATCH = 1024
+
 
 @dataclass(frozen=True)
 class Split:
@@ -70,9 +72,10 @@ def tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
 
 def save_and_check(model: keras.Model, path: Path, data: tuple) -> dict[str, float]:
     """Saves the model, loads it, and returns what both evaluate to; raises where they differ."""
-    before = model.evaluate(*data, verbose=0, return_dict=True)
+    how = {"batch_size": EVALUATION_BATCH, "verbose": 0, "return_dict": True}
+    before = model.evaluate(*data, **how)
     model.save(path)
-    after = keras.models.load_model(path).evaluate(*data, verbose=0, return_dict=True)
+    after = keras.models.load_model(path).evaluate(*data, **how)
     check_equal(before, after, path.name)
     return before
 

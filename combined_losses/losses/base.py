@@ -6,7 +6,7 @@ import keras
 
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import keras_compares_equal_shapes
-from combined_losses._internal.component import Component
+from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import construct, serialize_function, signature_config
 from combined_losses._internal.names import derive_name, snake_case
 
@@ -81,11 +81,9 @@ class Loss(Operators, keras.losses.Loss):
             name=name or snake_case(type(self).__name__), reduction=reduction, dtype=dtype
         )
 
+    @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
         return self._component.reduced(Batch(y_true, y_pred, sample_weight))
-
-    # Marks this `__call__` as the one reduction, for `Component`.
-    __call__.combined_losses_reduction = True
 
     @functools.cached_property
     def _component(self):
@@ -116,15 +114,10 @@ class FunctionLoss(Loss):
     """
 
     def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):
-        super().__init__(
-            reduction=reduction, name=name or derive_name(function)[0], dtype=dtype
-        )
+        super().__init__(reduction=reduction, name=name or derive_name(function)[0], dtype=dtype)
         self.function = function
         self._function = keras.losses.get(function) if isinstance(function, str) else function
-
-    @property
-    def same_shape(self):
-        return keras_compares_equal_shapes(self._function)
+        self.same_shape = keras_compares_equal_shapes(self._function)
 
     def call(self, y_true, y_pred):
         return self._function(y_true, y_pred)

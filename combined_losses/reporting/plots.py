@@ -184,12 +184,14 @@ def _finish(ax, dashed):
     handles, labels = ax.get_legend_handles_labels()
     if dashed:
         handles.append(Line2D([], [], color="#555555", linestyle="--"))
-        labels.append("in validation")
+        labels.append("validation")
     ax.legend(
         handles,
         labels,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.18),
         ncols=min(3, len(handles)),
+        handlelength=1.8,
+        columnspacing=1.2,
         frameon=False,
     )

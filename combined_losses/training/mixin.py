@@ -1,22 +1,20 @@
-"""`ComponentMetricsMixin`: the part of a model that trains on composites and reports their parts."""
+"""`ComponentMetricsMixin`: the part of a model that trains on composites and reports parts."""
 
 import contextlib
-import contextvars
 import functools
+from typing import TYPE_CHECKING, Any
 
 import keras
-from keras import ops
 
-from combined_losses._internal.batch import Batch
-from combined_losses.training import backend, routing
-from combined_losses.training.tracker import ComponentTracker
+from combined_losses.training import routing
+from combined_losses.training.tracker import Tracking, inside_step, is_inside_step
 
-# True inside a training or test step: results leave the step as one vector, not as n scalars.
-_in_step = contextvars.ContextVar("combined_losses_in_step", default=False)
 _STATE = "_combined_losses"
 
+_Base: Any = keras.Model if TYPE_CHECKING else object
 
-class ComponentMetricsMixin:
+
+class ComponentMetricsMixin(_Base):
     """Makes a Keras model report every component of the `CompositeLoss` it is compiled with.
 
     Put it before `keras.Model` in a class of your own; `cl.Model`, `cl.Sequential` and `cl.track`
@@ -49,19 +47,28 @@ class ComponentMetricsMixin:
     {'loss': 6.0, 'mse_loss': 4.0, 'mae_loss': 2.0}
     """
 
+    loss: Any
+    train_function: Any
+    test_function: Any
+
     # Compiling: Keras is given no loss of its own to compute, so that there is one way from the
     # outputs to the total, this one, and nothing is computed or logged twice.
 
     @functools.wraps(keras.Model.compile)
-    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs):
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, *args, **kwargs):
         self.__dict__.pop(_STATE, None)
+        before = getattr(self, "loss", None)
         if not routing.composites(loss):
-            super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+            if loss is None and routing.composites(before):
+                self.loss = None
+            super().compile(optimizer, loss, loss_weights, *args, **kwargs)
             return
-        stale = getattr(self, "loss", None) is not None and not routing.composites(self.loss)
-        super().compile(optimizer=optimizer, loss=loss if stale else None, **kwargs)
+        # A loss that Keras computed before stays in it until it is given another one.
+        stale = before is not None and not routing.composites(before)
+        super().compile(optimizer, loss if stale else None, None, *args, **kwargs)
         self.loss = loss
         self.__dict__[_STATE] = _State(loss, loss_weights)
+        self._tracking()  # checks names and outputs now, where the outputs are known
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -140,7 +147,7 @@ class ComponentMetricsMixin:
                 return None
             strategy = getattr(self, "distribute_strategy", None)
             with contextlib.nullcontext() if strategy is None else strategy.scope():
-                state.tracking = _Tracking(state.loss, state.loss_weights, outputs)
+                state.tracking = Tracking(state.loss, state.loss_weights, outputs)
             for composite in routing.composites(state.loss):
                 composite._register_model(self)
         return state.tracking
@@ -156,11 +163,11 @@ class ComponentMetricsMixin:
         return tracking.evaluate(y, outputs, sample_weight, self.losses)
 
     def train_step(self, *args):
-        with _step():
+        with inside_step():
             return super().train_step(*args)
 
     def test_step(self, *args):
-        with _step():
+        with inside_step():
             return super().test_step(*args)
 
     def get_metrics_result(self):
@@ -172,7 +179,7 @@ class ComponentMetricsMixin:
         if not tracking.seen:
             return results
         tracking.check_collisions(results)
-        if _in_step.get():
+        if is_inside_step():
             return {**results, tracking.tracker.name: packed}
         return tracking.unpack(results, packed)
 
@@ -240,9 +247,7 @@ class ComponentMetricsMixin:
         return self._ordered(logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.train_on_batch)
-    def train_on_batch(
-        self, x, y=None, sample_weight=None, class_weight=None, return_dict=False
-    ):
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         self._check_trainable()
         tracked = _STATE in self.__dict__
         logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
@@ -272,15 +277,6 @@ class ComponentMetricsMixin:
         return logs if return_dict else list(logs.values())
 
 
-@contextlib.contextmanager
-def _step():
-    token = _in_step.set(True)
-    try:
-        yield
-    finally:
-        _in_step.reset(token)
-
-
 def _joined(variables, more):
     known = {id(v) for v in variables}
     return [*variables, *(v for v in more if id(v) not in known)]
@@ -294,132 +290,3 @@ class _State:
         self.loss_weights = loss_weights
         self.outputs = None
         self.tracking = None
-
-
-class _Tracking:
-    """The routes of a model and the one vector in which everything is recorded.
-
-    The vector: the total, the values of each route, the regularisation loss.
-    """
-
-    def __init__(self, loss, loss_weights, outputs):
-        self.outputs = outputs
-        self.routes = routing.make_routes(loss, loss_weights, outputs)
-        keys = [key for route in self.routes for key in route.keys]
-        self.keys = ["loss", *keys, "regularization_loss"]
-        self.tracker = ComponentTracker(len(self.keys))
-        self.seen = False  # a step has been traced
-        self.regularized = False
-        self.replicas = 1
-
-    @property
-    def visible(self):
-        """The keys after `loss` that logs show, in order."""
-        keys = self.keys[1:] if self.regularized else self.keys[1:-1]
-        return [*keys, *self.weights()]
-
-    def weights(self):
-        """The log keys and values of the weights that have been changed."""
-        found = {}
-        for route in self.routes:
-            found.update(route.moving_weights())
-        return found
-
-    def evaluate(self, y, outputs, sample_weight, regularization):
-        """The total; adds this batch to the tracker."""
-        if list(outputs) != self.outputs:
-            raise ValueError(
-                f"The model was compiled for the outputs {self.outputs} and now gives "
-                f"{list(outputs)}; compile it again."
-            )
-        totals, values, batch = [], [], None
-        for route in self.routes:
-            target, weight = (
-                routing.pick(what, given, self.routes, self.outputs, route)
-                for what, given in (("y", y), ("sample_weight", sample_weight))
-            )
-            batch = Batch(target, outputs[route.output], weight)
-            total, parts = route.evaluate(batch)
-            totals.append(total)
-            values.extend(parts)
-        penalty = self._regularization(regularization, batch.replicas)
-        total = sum(totals[1:], totals[0])
-        if penalty is not None:
-            total = total + ops.cast(penalty, total.dtype)
-        self._update([total, *values, 0.0 if penalty is None else penalty], batch)
-        return total
-
-    def _regularization(self, losses, replicas):
-        if not losses:
-            return None
-        self.regularized = True
-        return sum(ops.sum(ops.cast(loss, "float32")) for loss in losses) / replicas
-
-    def _update(self, entries, batch):
-        """Adds the vector times the batch size.
-
-        The entries are this replica's contributions to the batch that all replicas see, so they
-        are weighed with the size of that whole batch.
-        """
-        self.seen = True
-        self.replicas = batch.replicas
-        first = keras.tree.flatten(batch.y_pred)[0]
-        size = ops.cast(ops.shape(first)[0] if len(first.shape) else 1, "float32")
-        whole = size if batch.replicas == 1 else backend.global_sum(size)
-        vector = ops.stack([ops.cast(entry, "float32") for entry in entries])
-        self.tracker.update_state(vector * whole, size)
-
-    def check_collisions(self, results):
-        for key in results:
-            if key != "loss" and key in self.visible:
-                raise ValueError(
-                    f"A metric and a component would write to the log key '{key}'. Rename the "
-                    f"component or the metric. Received: metrics {sorted(results)}"
-                )
-
-    def unpack(self, results, packed):
-        """Logs with a name for every entry of the vector that is shown."""
-        read = _reader(packed)
-        logs = {"loss": results.pop("loss", read(0))}
-        if self.replicas > 1:
-            # Keras weighs each replica's share of the loss as if it were the whole.
-            logs["loss"] = read(0)
-        last = len(self.keys) if self.regularized else len(self.keys) - 1
-        logs.update((self.keys[index], read(index)) for index in range(1, last))
-        return {**logs, **self.weights(), **results}
-
-
-def _reader(packed):
-    """Reads entries of the vector: lazily on the host, as scalars inside a compiled step."""
-    if not _in_step.get():
-        return _HostVector(packed).read
-    return lambda index: packed[index]
-
-
-class _HostVector:
-    """The vector of a step, brought to the host once, when the first number is asked for."""
-
-    def __init__(self, packed):
-        self.packed = packed
-        self.values = None
-
-    def read(self, index):
-        return _Number(self, index)
-
-
-class _Number:
-    """One entry of a vector that may still be computed on the device; a float when asked."""
-
-    __slots__ = ("index", "vector")
-
-    def __init__(self, vector, index):
-        self.vector = vector
-        self.index = index
-
-    def __float__(self):
-        if self.vector.values is None:
-            self.vector.values = ops.convert_to_numpy(self.vector.packed)
-        return float(self.vector.values[self.index])
-
-    def __repr__(self):
-        return repr(float(self))

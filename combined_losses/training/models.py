@@ -1,11 +1,13 @@
 """`cl.Model` and `cl.Sequential`, and the way from and to plain Keras models."""
 
+from typing import Any
+
 import keras
 
 from combined_losses.training.mixin import ComponentMetricsMixin
 
 # The class behind `keras.Model(inputs, outputs)`, which Keras does not export.
-_KerasFunctional = type(keras.Model.__new__(keras.Model, inputs=None, outputs=None))
+_KerasFunctional: Any = type(keras.Model.__new__(keras.Model, inputs=None, outputs=None))
 
 
 @keras.saving.register_keras_serializable("combined_losses")

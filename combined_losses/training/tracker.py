@@ -1,7 +1,30 @@
-"""Metrics that hold component values: one vector for all of them, one scalar for a plain model."""
+"""What a tracked model records in every step: one vector for all its components."""
+
+import contextlib
+import contextvars
 
 import keras
 from keras import ops
+
+from combined_losses._internal.batch import Batch
+from combined_losses.training import backend, routing
+
+# True inside a training or test step: results leave the step as one vector, not as n scalars.
+_in_step = contextvars.ContextVar("combined_losses_in_step", default=False)
+
+
+@contextlib.contextmanager
+def inside_step():
+    """The block is a training or test step of a tracked model."""
+    token = _in_step.set(True)
+    try:
+        yield
+    finally:
+        _in_step.reset(token)
+
+
+def is_inside_step():
+    return _in_step.get()
 
 
 class ComponentTracker(keras.metrics.Metric):
@@ -28,38 +51,130 @@ class ComponentTracker(keras.metrics.Metric):
         return self.total / ops.maximum(self.count, 1.0)
 
 
-@keras.saving.register_keras_serializable("combined_losses")
-class ComponentMetric(keras.metrics.Metric):
-    """One component of a `CompositeLoss` as a metric of a plain `keras.Model`.
+class Tracking:
+    """The routes of a model and the one vector in which everything is recorded.
 
-    Args:
-        loss: the `CompositeLoss`.
-        component: the name of one of its components, `outer/inner` for a part of a nested one.
-        name: the key in the logs, default `<component>_loss`.
+    The vector: the total, the values of each route, the regularisation loss.
     """
 
-    def __init__(self, loss, component, name=None):
-        from combined_losses._internal.names import log_key
+    def __init__(self, loss, loss_weights, outputs):
+        self.outputs = outputs
+        self.routes = routing.make_routes(loss, loss_weights, outputs)
+        keys = [key for route in self.routes for key in route.keys]
+        self.keys = ["loss", *keys, "regularization_loss"]
+        self.tracker = ComponentTracker(len(self.keys))
+        self.seen = False  # a step has been traced
+        self.regularized = False
+        self.replicas = 1
 
-        super().__init__(name=name or log_key(component))
-        self.loss = loss
-        self.component = component
-        self.total = self.add_variable((), "zeros", name="total")
-        self.count = self.add_variable((), "zeros", name="count")
+    @property
+    def visible(self):
+        """The keys after `loss` that logs show, in order."""
+        keys = self.keys[1:] if self.regularized else self.keys[1:-1]
+        return [*keys, *self.weights()]
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        value = self.loss.component(self.component, y_true, y_pred, sample_weight)
-        size = ops.cast(ops.shape(keras.tree.flatten(y_pred)[0])[0], self.dtype)
-        self.total.assign_add(ops.cast(value, self.dtype) * size)
-        self.count.assign_add(size)
+    def weights(self):
+        """The log keys and values of the weights that have been changed."""
+        found = {}
+        for route in self.routes:
+            found.update(route.moving_weights())
+        return found
 
-    def result(self):
-        return self.total / ops.maximum(self.count, 1.0)
+    def evaluate(self, y, outputs, sample_weight, regularization):
+        """The total; adds this batch to the tracker."""
+        if list(outputs) != self.outputs:
+            raise ValueError(
+                f"The model was compiled for the outputs {self.outputs} and now gives "
+                f"{list(outputs)}; compile it again."
+            )
+        totals, values = [], []
+        for route in self.routes:
+            target, weight = (
+                routing.pick(what, given, self.routes, self.outputs, route)
+                for what, given in (("y", y), ("sample_weight", sample_weight))
+            )
+            batch = Batch(target, outputs[route.output], weight)
+            total, parts = route.evaluate(batch)
+            totals.append(total)
+            values.extend(parts)
+        penalty = self._regularization(regularization, batch.replicas)
+        total = sum(totals[1:], totals[0])
+        if penalty is not None:
+            total = total + ops.cast(penalty, total.dtype)
+        self._update([total, *values, 0.0 if penalty is None else penalty], batch)
+        return total
 
-    def get_config(self):
-        loss = keras.saving.serialize_keras_object(self.loss)
-        return {"loss": loss, "component": self.component, "name": self.name}
+    def _regularization(self, losses, replicas):
+        if not losses:
+            return None
+        self.regularized = True
+        return sum(ops.sum(ops.cast(loss, "float32")) for loss in losses) / replicas
 
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
+    def _update(self, entries, batch):
+        """Adds the vector times the batch size.
+
+        The entries are this replica's contributions to the batch that all replicas see, so they
+        are weighed with the size of that whole batch.
+        """
+        self.seen = True
+        self.replicas = batch.replicas
+        first = keras.tree.flatten(batch.y_pred)[0]
+        size = ops.cast(ops.shape(first)[0] if len(first.shape) else 1, "float32")
+        whole = size if batch.replicas == 1 else backend.global_sum(size)
+        vector = ops.stack([ops.cast(entry, "float32") for entry in entries])
+        self.tracker.update_state(vector * whole, size)
+
+    def check_collisions(self, results):
+        for key in results:
+            if key != "loss" and key in self.visible:
+                raise ValueError(
+                    f"A metric and a component would write to the log key '{key}'. Rename the "
+                    f"component or the metric. Received: metrics {sorted(results)}"
+                )
+
+    def unpack(self, results, packed):
+        """Logs with a name for every entry of the vector that is shown."""
+        read = _reader(packed)
+        logs = {"loss": results.pop("loss", read(0))}
+        if self.replicas > 1:
+            # Keras weighs each replica's share of the loss as if it were the whole.
+            logs["loss"] = read(0)
+        last = len(self.keys) if self.regularized else len(self.keys) - 1
+        logs.update((self.keys[index], read(index)) for index in range(1, last))
+        return {**logs, **self.weights(), **results}
+
+
+def _reader(packed):
+    """Reads entries of the vector: lazily on the host, as scalars inside a compiled step."""
+    if not _in_step.get():
+        return _HostVector(packed).read
+    return lambda index: packed[index]
+
+
+class _HostVector:
+    """The vector of a step, brought to the host once, when the first number is asked for."""
+
+    def __init__(self, packed):
+        self.packed = packed
+        self.values = None
+
+    def read(self, index):
+        return _Number(self, index)
+
+
+class _Number:
+    """One entry of a vector that may still be computed on the device; a float when asked."""
+
+    __slots__ = ("index", "vector")
+
+    def __init__(self, vector, index):
+        self.vector = vector
+        self.index = index
+
+    def __float__(self):
+        if self.vector.values is None:
+            self.vector.values = ops.convert_to_numpy(self.vector.packed)
+        return float(self.vector.values[self.index])
+
+    def __repr__(self):
+        return repr(float(self))

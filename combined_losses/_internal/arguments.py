@@ -1,0 +1,90 @@
+"""What a user gave as `losses` and `weights` of a composite, checked."""
+
+import keras
+
+from combined_losses._internal import checks, names
+from combined_losses.losses.base import FunctionLoss
+
+
+def as_child(loss, owner, name):
+    """A component as a `keras.losses.Loss`."""
+    where = f"Component '{name}' of '{owner}'" if name else f"A component of '{owner}'"
+    if isinstance(loss, str):
+        try:
+            known = keras.losses.get(loss)
+        except ValueError as error:
+            raise ValueError(
+                f"{where} must be a loss that `keras.losses.get` knows, for example 'mse' or "
+                f"'categorical_crossentropy'. Received: {loss!r}"
+            ) from error
+        return known if isinstance(known, keras.losses.Loss) else FunctionLoss(loss)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    if isinstance(loss, type) or not callable(loss):
+        hint = f"; create it first: {loss.__name__}()" if isinstance(loss, type) else ""
+        raise ValueError(
+            f"{where} must be a keras.losses.Loss, a string, or a function f(y_true, y_pred)"
+            f"{hint}. Received: {loss!r} of type {type(loss).__name__}"
+        )
+    return FunctionLoss(loss)
+
+
+def as_children(losses, owner):
+    if isinstance(losses, dict):
+        pairs = list(losses.items())
+        for name, _ in pairs:
+            names.check_name(name, owner)
+    elif isinstance(losses, (list, tuple)):
+        pairs = _named(losses, owner)
+    else:
+        raise ValueError(
+            f"`losses` of '{owner}' must be a dict from name to loss, or a list of losses. "
+            f"Received: {losses!r}"
+        )
+    if not pairs:
+        raise ValueError(f"`losses` of '{owner}' must not be empty. Received: {losses!r}")
+    return {name: as_child(loss, owner, name) for name, loss in pairs}
+
+
+def _named(losses, owner):
+    """Names for the components of a list; two that the user gave must differ."""
+    pairs, chosen = {}, set()
+    for loss in losses:
+        if not isinstance(loss, str) and not callable(loss):
+            as_child(loss, owner, None)  # raises
+        name, given = names.derive_name(loss)
+        if given and name in chosen:
+            raise ValueError(
+                f"Two components of '{owner}' have the same name; rename one of them. "
+                f"Received: {name!r} twice"
+            )
+        chosen.update([name] if given else [])
+        names.check_name(name, owner)
+        pairs[names.make_unique(name, pairs)] = loss
+    return list(pairs.items())
+
+
+def as_weights(weights, component_names, owner):
+    """A dict from name to float; 1.0 for what is not given."""
+    if weights is None:
+        weights = {}
+    if isinstance(weights, (list, tuple)):
+        if len(weights) != len(component_names):
+            raise ValueError(
+                f"`weights` of '{owner}' must have one number for each of its "
+                f"{len(component_names)} components {list(component_names)}. "
+                f"Received: {len(weights)} weights, {weights!r}"
+            )
+        weights = dict(zip(component_names, weights, strict=True))
+    if not isinstance(weights, dict):
+        raise ValueError(
+            f"`weights` of '{owner}' must be a dict from component name to number, or a list of "
+            f"numbers. Received: {weights!r}"
+        )
+    unknown = [name for name in weights if name not in component_names]
+    if unknown:
+        raise ValueError(
+            f"`weights` of '{owner}' must name components: {list(component_names)}. "
+            f"Received: {unknown[0]!r}"
+        )
+    return {name: checks.check_weight(name, weights.get(name, 1.0)) for name in component_names}
