@@ -9,7 +9,7 @@ from combined_losses._internal.shell import EXIT_USAGE, CommandError
 from combined_losses._version import __version__
 
 # Every subcommand is a module with `add_parser(subparsers)`, which sets `run`, a function of the
-# parsed arguments. It imports what is slow to import when it runs, after its own checks.
+# parsed arguments, and `parser`. What is slow to import is imported by `run`, after its checks.
 SUBCOMMANDS = (demo,)
 
 
@@ -34,7 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code, 2 where the user gave something wrong."""
-    args = build_parser().parse_args(argv)
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:  # said by the subcommand, whose --help is the one to read
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         args.run(args)
     except CommandError as error:

@@ -1,6 +1,7 @@
 """`CompositeLoss`: a sum of named losses as one `keras.losses.Loss`."""
 
 import dataclasses
+import warnings
 import weakref
 from typing import Any
 
@@ -15,6 +16,7 @@ from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses.losses.base import FunctionLoss, Loss, Operators
+from combined_losses.training import backend
 
 
 @dataclasses.dataclass
@@ -107,6 +109,7 @@ class CompositeLoss(Operators, keras.losses.Loss):
             name="component_weights",
         )
         self._changed = set()
+        self._weights_compiled_in = False
         self._models = weakref.WeakSet()
         names.check_log_keys(self.component_names, name)
 
@@ -152,8 +155,8 @@ class CompositeLoss(Operators, keras.losses.Loss):
             name: a component, or a part of a nested composite as `outer/inner`.
             value: a finite number. At 0 the component contributes neither value nor gradient.
 
-        In a plain `keras.Model` the compiled step has read the weight once and for all on JAX; use
-        `cl.track(model)`.
+        In a plain `keras.Model` on JAX the compiled step has read the weight once and for all; a
+        warning says so, and `cl.track(model)` helps.
 
         Raises:
             ValueError: on an unknown name or a weight that is not a finite number.
@@ -176,6 +179,14 @@ class CompositeLoss(Operators, keras.losses.Loss):
             self.losses[outer].set_weight(inner, value)
             return
         value = checks.check_weight(name, value)
+        if self._weights_compiled_in and not self._models:
+            self._weights_compiled_in = False  # once
+            warnings.warn(
+                f"'{self.name}' was compiled in a plain keras.Model or a function of your own, "
+                "which on JAX has read its weights once and for all: the change has no effect "
+                "there. Train it in cl.Model, cl.Sequential or cl.track(model).",
+                stacklevel=2,
+            )
         self._sync_models()
         self._changed.add(name)
         self._assign(name, value)
@@ -229,6 +240,8 @@ class CompositeLoss(Operators, keras.losses.Loss):
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
         """The total: `()`, or `(batch,)` where the reduction is "none"."""
+        # A tracked model does not come this way.
+        self._weights_compiled_in |= backend.is_traced(keras.tree.flatten(y_pred)[0])
         return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
 
     def call(self, y_true, y_pred):

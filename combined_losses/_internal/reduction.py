@@ -1,7 +1,5 @@
 """The one reduction: from the values of a loss to the number that enters the total."""
 
-import math
-
 from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
@@ -29,15 +27,18 @@ def reduce_values(values, batch, reduction):
         values = ops.where(ops.equal(combined, 0.0), ops.zeros_like(values), values * combined)
     if reduction in ("none", None):
         return per_sample(values)
-    total = ops.sum(values)
     if reduction == "sum":
-        return total
+        return ops.sum(values)
+    if reduction != "mean_with_sample_weight" and mask is None and batch.replicas == 1:
+        return ops.mean(values)
+    total = ops.sum(values)
     if reduction == "mean_with_sample_weight" and combined is not None:
         return _divide(total, ops.sum(ops.broadcast_to(combined, ops.shape(values))), batch)
     if mask is not None:
         return _divide(total, ops.sum(ops.broadcast_to(mask, ops.shape(values))), batch)
-    mean = total / _safe_count(_size(values), values.dtype)
-    return mean if batch.replicas == 1 else mean * ops.cast(batch.share, mean.dtype)
+    # A replica without samples contributes 0.
+    mean = total / ops.cast(ops.maximum(ops.size(values), 1), values.dtype)
+    return mean * ops.cast(batch.share, mean.dtype)
 
 
 def per_sample(values):
@@ -71,15 +72,3 @@ def _divide(total, count, batch):
     # An all-masked batch gives 0 with gradient 0.
     empty = ops.equal(count, 0.0)
     return ops.where(empty, ops.zeros_like(total), total / ops.where(empty, 1.0, count))
-
-
-def _size(values):
-    if None not in values.shape:
-        return float(math.prod(values.shape))
-    return ops.prod(ops.convert_to_tensor(ops.shape(values), dtype="int32"))
-
-
-def _safe_count(count, dtype):
-    if isinstance(count, float):
-        return max(count, 1.0)
-    return ops.cast(ops.maximum(count, 1), dtype)

@@ -7,6 +7,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from combined_losses.demo.comparison import Comparison
+from combined_losses.demo.units import power_of_ten, put_power
 from combined_losses.reporting import plots
 
 STYLE = {"font.size": 12, "axes.titlesize": 12, "hatch.linewidth": 0.5}
@@ -43,6 +44,9 @@ def _draw_history(result: Comparison, left, right) -> None:
 def _draw_errors(ax, errors: dict[str, np.ndarray], unit: str) -> None:
     """Both arms' errors as outlines, with the share that is below zero."""
     limit = 1.05 * np.percentile(np.abs(np.concatenate(list(errors.values()))), 99)
+    power = power_of_ten(limit)
+    errors = {arm: values / 10.0**power for arm, values in errors.items()}
+    limit /= 10.0**power
     bins = np.linspace(-limit, limit, 25)
     styles = ({"color": ALONE, "linestyle": "--"}, {"color": COMPOSITE, "linestyle": "-"})
     ax.axvspan(-limit, 0, color="#F3F3F3", zorder=0)
@@ -51,9 +55,8 @@ def _draw_errors(ax, errors: dict[str, np.ndarray], unit: str) -> None:
         ax.hist(values, bins, histtype="step", linewidth=2, label=f"{arm}: {below}", **style)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_xlim(-limit, limit)
-    ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, 5))
     ax.locator_params(axis="x", nbins=5)
-    ax.set_xlabel(f"predicted - true ({unit})")
+    ax.set_xlabel(put_power(f"predicted - true ({unit})", power), parse_math=False)
     ax.set_ylabel("held-out rows")
     ax.set_title("Errors on held-out data")
     ax.spines[["top", "right"]].set_visible(False)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from combined_losses.demo.comparison import Comparison
+from combined_losses.demo.units import power_of_ten, put_power
 
 
 def progress_bar(console: Console) -> Progress:
@@ -44,9 +45,8 @@ def comparison_table(result: Comparison) -> Table:
 
 def cells(label: str, alone: np.ndarray, composite: np.ndarray) -> list[Text]:
     """The label, and mean ± standard deviation of both arms and of their paired difference."""
-    power = _power(max(abs(alone.mean()), abs(composite.mean())))
-    if power:  # in the unit, so that the columns stay narrow
-        label = label.replace(" (", f" (1e{power} ", 1)
+    power = power_of_ten(max(abs(alone.mean()), abs(composite.mean())))
+    label = put_power(label, power)
     alone, composite = alone / 10.0**power, composite / 10.0**power
     change = composite - alone
     decimals = _decimals(max(abs(alone.mean()), abs(composite.mean())), change.std(ddof=1))
@@ -58,12 +58,6 @@ def cells(label: str, alone: np.ndarray, composite: np.ndarray) -> list[Text]:
         Text(_plus_minus(composite, decimals)),
         Text(text, "dim" if unclear else "bold"),
     ]
-
-
-def _power(size: float) -> int:
-    """The power of ten to take out of numbers that are too long to read, else 0."""
-    readable = size == 0 or not math.isfinite(size) or 1e-3 <= size < 1e6
-    return 0 if readable else math.floor(math.log10(size))
 
 
 def _decimals(size: float, deviation: float) -> int:

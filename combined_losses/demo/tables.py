@@ -67,7 +67,7 @@ def read_table(path: Path, target: str) -> Table:
             f"--target {target} is {y[0]:g} in every row of {path}, so there is nothing to learn: "
             "choose a column that varies"
         )
-    unit = target if len(target) <= 16 else "target"
+    unit = target if len(target) <= 16 and target.isprintable() else "target"
     return Table(path.name, "rows", unit, np.delete(numbers, column, axis=1), y)
 
 

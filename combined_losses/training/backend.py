@@ -15,4 +15,13 @@ else:
         return value
 
 
-__all__ = ["global_sum", "replica_count"]
+if keras.backend.backend() == "jax":
+    from combined_losses.training._jax import is_traced
+else:
+
+    def is_traced(tensor):
+        """Whether a compiled function is reading `tensor` and all state once and for all."""
+        return False
+
+
+__all__ = ["global_sum", "is_traced", "replica_count"]

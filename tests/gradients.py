@@ -1,0 +1,43 @@
+"""The gradient of a function of one array, by whichever backend Keras runs on."""
+
+import keras
+import numpy as np
+
+
+def gradient(function, x):
+    """d function(x) / d x as a NumPy array; a tensor of several values counts as their sum.
+
+    `function` is given a tensor of the dtype of `x` (float32 where `x` is a list or float64).
+    """
+    x = np.asarray(x)
+    x = x.astype("float32") if x.dtype == "float64" else x
+    return np.asarray(_BACKENDS[keras.backend.backend()](function, x))
+
+
+def _tensorflow(function, x):
+    import tensorflow as tf
+
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = tf.reduce_sum(function(x))
+    return tape.gradient(value, x, unconnected_gradients="zero")
+
+
+def _jax(function, x):
+    import jax
+
+    return jax.grad(lambda x: keras.ops.sum(function(x)))(jax.numpy.asarray(x))
+
+
+def _torch(function, x):
+    import torch
+
+    x = torch.tensor(x, requires_grad=True)
+    value = function(x).sum()
+    if not value.requires_grad:
+        return np.zeros(x.shape, x.detach().numpy().dtype)
+    return torch.autograd.grad(value, x, allow_unused=True, materialize_grads=True)[0]
+
+
+_BACKENDS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
