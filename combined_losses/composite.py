@@ -15,6 +15,7 @@ from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
+from combined_losses._internal.traits import keras_traits
 from combined_losses.losses.base import FunctionLoss, Loss, Operators
 from combined_losses.training import backend
 
@@ -169,13 +170,13 @@ class CompositeLoss(Operators, keras.losses.Loss):
         >>> loss.weights
         {'mse': 1.0, 'mae': 0.3}
         """
-        outer, _, inner = name.partition("/") if isinstance(name, str) else (name, "", "")
-        if outer not in self.losses:
+        outer, _, inner = name.partition("/") if name in self.component_names else ("", "", "")
+        if not outer:
             raise ValueError(
                 f"'{self.name}' has no component of this name; it has "
                 f"{', '.join(map(repr, self.component_names))}. Received: {name!r}"
             )
-        if inner and isinstance(self.losses[outer], CompositeLoss):
+        if inner:
             self.losses[outer].set_weight(inner, value)
             return
         value = checks.check_weight(name, value)
@@ -241,7 +242,7 @@ class CompositeLoss(Operators, keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         """The total: `()`, or `(batch,)` where the reduction is "none"."""
         # A tracked model does not come this way.
-        self._weights_compiled_in |= backend.is_traced(keras.tree.flatten(y_pred)[0])
+        self._weights_compiled_in |= backend.is_compiling()
         return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
 
     def call(self, y_true, y_pred):
@@ -370,8 +371,7 @@ def as_component(name, loss):
     """What a composite evaluates: a nested composite, or a `Component`."""
     if isinstance(loss, CompositeLoss):
         return loss
-    equal = loss.same_shape if isinstance(loss, Loss) else checks.keras_compares_equal_shapes(loss)
-    return Component(name, loss, equal)
+    return Component(name, loss, loss.traits if isinstance(loss, Loss) else keras_traits(loss))
 
 
 def as_loss(loss):
@@ -400,7 +400,7 @@ def as_loss(loss):
 
 def _serialize_child(name, loss):
     if isinstance(loss, FunctionLoss):
-        loss.get_config()  # names the component where it cannot be saved
+        loss.serialized_function(name)  # names the component where it cannot be saved
     return serialize_loss(loss)
 
 

@@ -9,10 +9,8 @@ from combined_losses._internal.checks import check_predictions
 from combined_losses._internal.masks import read_mask
 from combined_losses.training import backend
 
-# What stands in for a target in a row of weight 0: inside the domain of logarithms, ratios,
-# probabilities and labels alike. And for a prediction there that is not finite.
-_NEUTRAL_TARGET = 1.0
-_NEUTRAL_PREDICTION = 0.5
+# What stands in for a prediction in a row of weight 0, and for a number that is not finite there.
+_NEUTRAL = 0.5
 
 
 class Batch:
@@ -65,40 +63,44 @@ class Batch:
             self._share = size / backend.global_sum(size)
         return self._share
 
-    def inputs(self, dtype, neutral="rows"):
+    def weights(self):
+        """`(what, tensor)` of the sample weights and the mask, where given."""
+        pairs = (("sample_weight", self.sample_weight), ("mask", self.mask))
+        return [(what, weight) for what, weight in pairs if weight is not None]
+
+    def inputs(self, dtype, neutral_target=None):
         """`(y_true, y_pred)` in `dtype`, of one rank, with the rows of weight 0 neutralised.
 
         A NaN in a row of weight 0 has to go *before* the loss: a `where` on the values alone
-        leaves the gradient 0 * NaN = NaN. `neutral="rows"` replaces the targets of these rows
-        (they may be no valid targets at all, such as a label -1); `neutral="nan"` only what is
-        not finite, for a loss that cannot honour weights and still sees these rows.
+        leaves the gradient 0 * NaN = NaN, also where only the derivative is not finite. So targets
+        (they may be no valid ones at all, such as a label -1) become `neutral_target` there, and
+        predictions a constant. With None only what is not finite is replaced: for a loss that
+        cannot honour weights and still sees these rows.
         """
-        key = (dtype, neutral if self.weighted else None)
+        key = (dtype, neutral_target)
         if key not in self._inputs:
             y_true = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_true)
             y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
             if self.weighted:
                 y_true = keras.tree.map_structure(
-                    lambda t: self._neutralise(t, _NEUTRAL_TARGET, everything=neutral == "rows"),
-                    y_true,
+                    lambda t: self._neutralise(t, neutral_target), y_true
                 )
-                y_pred = keras.tree.map_structure(
-                    lambda t: self._neutralise(t, _NEUTRAL_PREDICTION, everything=False), y_pred
-                )
+                neutral = None if neutral_target is None else _NEUTRAL
+                y_pred = keras.tree.map_structure(lambda t: self._neutralise(t, neutral), y_pred)
             self._inputs[key] = align(y_true, y_pred)
         return self._inputs[key]
 
-    def _neutralise(self, tensor, neutral, everything):
+    def _neutralise(self, tensor, neutral):
         keep = None
-        for weight in (self.sample_weight, self.mask):
-            weight = None if weight is None else fit_from_left(weight, tensor)
+        for _, weight in self.weights():
+            weight = fit_from_left(weight, tensor)
             if weight is not None:
                 used = ops.not_equal(weight, ops.cast(0, weight.dtype))
                 keep = used if keep is None else ops.logical_and(keep, used)
         if keep is None:
             return tensor
-        if not everything:
-            keep = ops.logical_or(keep, ops.isfinite(tensor))
+        if neutral is None:
+            keep, neutral = ops.logical_or(keep, ops.isfinite(tensor)), _NEUTRAL
         return ops.where(keep, tensor, ops.cast(neutral, tensor.dtype))
 
 

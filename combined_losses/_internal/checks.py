@@ -4,29 +4,6 @@ import math
 
 import keras
 
-from combined_losses._internal.names import snake_case
-
-# Keras's losses whose `y_true` has another shape than `y_pred` by design. Every other loss of
-# Keras compares arrays of one shape (a test goes over all of `keras.losses`).
-_LABEL_LOSSES = (
-    "SparseCategoricalCrossentropy",
-    "CategoricalGeneralizedCrossEntropy",
-    "CTC",
-    "Circle",
-)
-_LABEL_FUNCTIONS = tuple(snake_case(name) for name in _LABEL_LOSSES)
-
-
-def keras_compares_equal_shapes(loss):
-    """Whether `loss`, a loss object or function, is one of Keras's that need equal shapes."""
-    if isinstance(loss, keras.losses.Loss):
-        for cls in type(loss).__mro__:
-            if cls.__module__.split(".")[0] == "keras":
-                return cls.__name__ not in (*_LABEL_LOSSES, "Loss", "LossFunctionWrapper")
-        return False
-    module = getattr(loss, "__module__", None) or ""
-    return module.split(".")[0] == "keras" and loss.__name__ not in _LABEL_FUNCTIONS
-
 
 def check_predictions(y_pred):
     """Raises where predictions are not floating point: they would have no gradient."""

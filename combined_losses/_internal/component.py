@@ -30,14 +30,13 @@ class Component:
     Args:
         name: the name that every message gives.
         loss: a `keras.losses.Loss`.
-        equal_shapes: whether `loss` compares arrays of one shape, so that anything else is an
-            error instead of a broadcast.
+        traits: what may be relied on of it, `Traits`.
     """
 
-    def __init__(self, name, loss, equal_shapes):
+    def __init__(self, name, loss, traits):
         self.name = name
         self.loss = loss
-        self.equal_shapes = equal_shapes
+        self.traits = traits
         # A child with a `__call__` of its own is opaque: it is called whole.
         call = type(loss).__call__
         ours = call in _ONE_REDUCTION
@@ -48,21 +47,22 @@ class Component:
         self._warned = set()
 
     def reduced(self, batch, reduction=PER_COMPONENT):
-        """The value of this component, `()`, or `(batch,)` where the reduction is "none".
+        """The value of this component, `()`.
 
-        `reduction` is imposed, or `PER_COMPONENT`: the loss's own.
+        `reduction` is imposed, or `PER_COMPONENT`: the loss's own. Imposed "none" gives one value
+        for each sample, `(batch,)`; the loss's own "none" gives its values as they are.
         """
         imposed = reduction != PER_COMPONENT
         values, weighted = self._values(batch)
-        checks.check_values(self.name, values, batch.size)
         # Accumulate in float32 or more.
         if keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16"):
             values = ops.cast(values, "float32")
         if weighted:
             batch = batch.unweighted()
         self._check_weights(values, batch, imposed)
-        if values.shape:
-            return reduce_values(values, batch, reduction if imposed else self.loss.reduction)
+        if len(values.shape):
+            reduced = reduce_values(values, batch, reduction if imposed else self.loss.reduction)
+            return per_sample(reduced) if imposed and len(reduced.shape) else reduced
         if imposed and reduction in ("none", None):
             raise ValueError(
                 f"Component '{self.name}' returns one number for the whole batch and cannot be "
@@ -75,28 +75,41 @@ class Component:
         """The values, and whether the child has honoured weights and mask by itself."""
         if self.opaque:
             return self._call_whole(batch)
-        values = self._call(batch, "rows")
-        if not values.shape and batch.weighted:
-            # It has averaged over rows that it should not see; let it see them as they are.
-            values = self._call(batch, "nan")
+        if not batch.weighted or self.traits.couples_batch:
+            return self._call(batch, None), False
+        values = self._call(batch, self.traits.neutral_target)
+        if any(not self._fits(what, weight, values) for what, weight in batch.weights()):
+            # It has reduced over rows that it should not see; let it see them as they are.
+            values = self._call(batch, None)
         return values, False
 
-    def _call(self, batch, neutral):
-        y_true, y_pred = batch.inputs(self.dtype, neutral)
-        if self.equal_shapes and not keras.tree.is_nested(y_pred):
-            checks.check_equal_shapes(self.name, y_true, y_pred)
+    def _call(self, batch, neutral_target):
+        y_true, y_pred = batch.inputs(self.dtype, neutral_target)
+        if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
+            if self.traits.same_shape:
+                checks.check_equal_shapes(self.name, y_true, y_pred)
+            if self.traits.elementwise and len(y_pred.shape) == 1:
+                # (N,) is a batch of N numbers, not one sample of N elements.
+                y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
         with _NamedErrors(self.name, y_true, y_pred):
-            return ops.convert_to_tensor(self.loss.call(y_true, y_pred))
+            values = ops.convert_to_tensor(self.loss.call(y_true, y_pred))
+        checks.check_values(self.name, values, batch.size)
+        return values
 
     def _call_whole(self, batch):
         accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters
         weight = {"sample_weight": batch.sample_weight} if accepts else {}
         with _NamedErrors(self.name, batch.y_true, batch.y_pred):
-            return ops.convert_to_tensor(self.loss(batch.y_true, batch.y_pred, **weight)), accepts
+            values = ops.convert_to_tensor(self.loss(batch.y_true, batch.y_pred, **weight))
+        checks.check_values(self.name, values, batch.size)
+        return values, accepts
+
+    def _fits(self, what, weight, values):
+        return not len(weight.shape) or fits(self.name, what, weight, values)
 
     def _check_weights(self, values, batch, imposed):
-        for what, weight in (("sample_weight", batch.sample_weight), ("mask", batch.mask)):
-            if weight is None or not len(weight.shape) or fits(self.name, what, weight, values):
+        for what, weight in batch.weights():
+            if self._fits(what, weight, values):
                 continue
             message = (
                 f"Component '{self.name}' cannot honour the {what} of shape "

@@ -26,7 +26,7 @@ def reduce_values(values, batch, reduction):
         # where, not the product alone: 0 * inf is NaN.
         values = ops.where(ops.equal(combined, 0.0), ops.zeros_like(values), values * combined)
     if reduction in ("none", None):
-        return per_sample(values)
+        return values
     if reduction == "sum":
         return ops.sum(values)
     if reduction != "mean_with_sample_weight" and mask is None and batch.replicas == 1:
@@ -49,7 +49,7 @@ def per_sample(values):
 
 def fits(name, what, weight, values):
     """Whether `values` still distinguish what `weight` weighs; raises where the sizes differ."""
-    if values.shape and fit_from_left(weight, values) is not None:
+    if len(values.shape) and fit_from_left(weight, values) is not None:
         return True
     for ours, theirs in zip(weight.shape, values.shape, strict=False):
         if ours not in (1, None) and theirs is not None and ours != theirs:

@@ -55,3 +55,16 @@ def quiet_stderr() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def is_command() -> bool:
+    """Whether this process is `combined-losses` or `python -m combined_losses`."""
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    if program == "-m":  # what Python puts there until it has found the module
+        return "combined_losses" in sys.orig_argv
+    return program.removesuffix(".exe") == "combined-losses"
+
+
+def quiet_if_command() -> contextlib.AbstractContextManager[None]:
+    """`quiet_stderr()` in a process of the command's, nothing in anybody else's."""
+    return quiet_stderr() if is_command() else contextlib.nullcontext()

@@ -9,10 +9,11 @@ from combined_losses.demo.tables import check_data, read_table
 
 NEEDS = {"matplotlib": "matplotlib", "rich": "rich", "sklearn": "scikit-learn"}
 
-DESCRIPTION = """Trains on real data that comes with scikit-learn, without a network: (a) diabetes
-progression, where underestimating is the costly side: MSE alone against MSE + underestimation
-penalty; (b) handwritten digits, stroke against background from noisy pixels: cross-entropy alone
-against cross-entropy + 0.2 boundary disagreement. With --data it runs (a) on your numbers."""
+DESCRIPTION = """Trains on real data that comes with scikit-learn; nothing is downloaded.
+(a) Diabetes progression, where underestimating is the costly side: MSE alone against MSE +
+underestimation penalty. (b) Handwritten digits, stroke against background from noisy pixels:
+cross-entropy alone against cross-entropy + 0.2 boundary disagreement. With --data it runs (a)
+on your numbers."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -33,11 +34,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="comma-separated numbers with a header line; every column but --target is an input",
     )
     parser.add_argument("--target", metavar="COLUMN", help="the column of --data to predict")
+    _add_training_arguments(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epochs",
         type=_whole_number(1, 10_000),
         metavar="N",
-        help="epochs of every training (default: 20 in (a), 15 in (b))",
+        help="epochs of every training (default: 20 in (a), 12 in (b))",
     )
     parser.add_argument(
         "--seed",
@@ -46,7 +52,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="N",
         help="of the starting weights, the order of the data and the noise (default: 0)",
     )
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _whole_number(low: int, high: int):

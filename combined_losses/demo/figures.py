@@ -1,6 +1,7 @@
 """The demo's figures, drawn without a display."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -10,7 +11,7 @@ from combined_losses.demo.comparison import Comparison
 from combined_losses.demo.units import power_of_ten, put_power
 from combined_losses.reporting import plots
 
-STYLE = {"font.size": 12, "axes.titlesize": 12, "hatch.linewidth": 0.5}
+STYLE: dict[Any, Any] = {"font.size": 12, "axes.titlesize": 12, "hatch.linewidth": 0.5}
 ALONE, COMPOSITE = "#555555", "#0072B2"
 
 

@@ -8,7 +8,7 @@ from combined_losses.demo.comparison import Comparison, Experiment
 from combined_losses.demo.training import Split
 
 REPETITIONS = 3
-EPOCHS = 15
+EPOCHS = 12
 TRAINING_IMAGES = 1200
 STROKE = 6 / 16  # a pixel above this intensity belongs to the stroke
 NOISE = 0.3  # standard deviation; intensities are from 0 to 1

@@ -5,10 +5,10 @@ import functools
 import keras
 
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.checks import keras_compares_equal_shapes
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import construct, serialize_function, signature_config
 from combined_losses._internal.names import derive_name, snake_case
+from combined_losses._internal.traits import Traits, keras_traits
 
 
 class Operators:
@@ -53,9 +53,11 @@ class Loss(Operators, keras.losses.Loss):
         dtype: the dtype of the computation, default `keras.config.floatx()`.
 
     A subclass implements `call(y_true, y_pred)`, which returns *unreduced* values: of shape
-    `(batch,)` or `(batch, ...)`, so that sample weights, masks and replicas stay right. Where
-    `y_true` has another shape than `y_pred` by design (labels, say), it sets
-    `same_shape = False`.
+    `(batch,)` or `(batch, ...)`, so that sample weights, masks and replicas stay right. Class
+    attributes tell what is special: `same_shape = False` where `y_true` has another shape than
+    `y_pred` by design (labels, say); `elementwise = True` where the values are means over the last
+    axis of elements that do not see each other; `couples_batch = True` where the samples of a
+    batch see each other.
 
     Example:
 
@@ -75,6 +77,8 @@ class Loss(Operators, keras.losses.Loss):
     """
 
     same_shape = True
+    elementwise = False
+    couples_batch = False
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
         super().__init__(
@@ -85,9 +89,13 @@ class Loss(Operators, keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         return self._component.reduced(Batch(y_true, y_pred, sample_weight))
 
+    @property
+    def traits(self):
+        return Traits(self.same_shape, self.elementwise, self.couples_batch)
+
     @functools.cached_property
     def _component(self):
-        return Component(self.name, self, self.same_shape)
+        return Component(self.name, self, self.traits)
 
     def get_config(self):
         return signature_config(self)
@@ -117,13 +125,25 @@ class FunctionLoss(Loss):
         super().__init__(reduction=reduction, name=name or derive_name(function)[0], dtype=dtype)
         self.function = function
         self._function = keras.losses.get(function) if isinstance(function, str) else function
-        self.same_shape = keras_compares_equal_shapes(self._function)
+        self._traits = keras_traits(self._function)
+
+    @property
+    def traits(self):
+        return self._traits
 
     def call(self, y_true, y_pred):
         return self._function(y_true, y_pred)
 
     def get_config(self):
-        config = {"reduction": self.reduction, "name": self.name, "dtype": self.dtype}
+        return {
+            "function": self.serialized_function(self.name),
+            "reduction": self.reduction,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+    def serialized_function(self, name):
+        """The function as it is saved; where it cannot be, the error names component `name`."""
         if isinstance(self.function, str):
-            return {"function": self.function, **config}
-        return {"function": serialize_function(self.function, self.name), **config}
+            return self.function
+        return serialize_function(self.function, name)

@@ -37,6 +37,8 @@ class UnderestimationPenalty(Loss):
     Limit: `weight * Pinball(q)` without its over-prediction half (Koenker & Bassett 1978).
     """
 
+    elementwise = True
+
     def __init__(self, weight=2.0, **kwargs):
         super().__init__(**kwargs)
         check_number("UnderestimationPenalty", "weight", weight, minimum=0)
@@ -76,6 +78,8 @@ class AsymmetricError(Loss):
     Limits: (1, 1, 2) is MSE; (1, 1, 1) is MAE; (q, 1 - q, 1) is the pinball loss of quantile q
     (Koenker & Bassett 1978); (t, 1 - t, 2) is the expectile loss of t (Newey & Powell 1987).
     """
+
+    elementwise = True
 
     def __init__(self, under_weight=2.0, over_weight=1.0, power=2.0, **kwargs):
         super().__init__(**kwargs)

@@ -16,12 +16,12 @@ else:
 
 
 if keras.backend.backend() == "jax":
-    from combined_losses.training._jax import is_traced
+    from combined_losses.training._jax import is_compiling
 else:
 
-    def is_traced(tensor):
-        """Whether a compiled function is reading `tensor` and all state once and for all."""
+    def is_compiling():
+        """Whether a function is being compiled that reads all state once and for all."""
         return False
 
 
-__all__ = ["global_sum", "is_traced", "replica_count"]
+__all__ = ["global_sum", "is_compiling", "replica_count"]
