@@ -6,6 +6,11 @@ one number; a *domain loss* is one of `cl.losses`; a *tracked model* is a Keras 
 every component (`cl.Model`, `cl.Sequential`, `cl.track`).
 """
 
+from combined_losses._internal.shell import quiet_if_command
+
+with quiet_if_command():
+    import keras  # noqa: F401 - first: the command must not show what TensorFlow logs
+
 from combined_losses import losses
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss

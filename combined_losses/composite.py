@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal import checks, names
-from combined_losses._internal.arguments import as_child, as_children, as_weights
+from combined_losses._internal.arguments import as_child, as_children, as_weights, component_name
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import serialize_loss
@@ -448,4 +448,4 @@ def _terms(loss):
     if isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT:
         return [(name, child, loss._weights[name]) for name, child in loss.losses.items()]
     child = as_child(loss, "a sum", None)
-    return [(names.derive_name(child)[0] if not isinstance(loss, str) else loss, child, 1.0)]
+    return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]

@@ -124,6 +124,7 @@ def test_is_a_module_that_runs(tmp_path):
     command = [sys.executable, "-m", "combined_losses", "demo", "--epochs", "none"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
     assert "must be a whole number from 1 to 10000, received 'none'" in done.stderr
 
 

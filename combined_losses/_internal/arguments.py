@@ -52,7 +52,7 @@ def _named(losses, owner):
     for loss in losses:
         if not isinstance(loss, str) and not callable(loss):
             as_child(loss, owner, None)  # raises
-        name, given = names.derive_name(loss)
+        name, given = component_name(loss)
         if given and name in chosen:
             raise ValueError(
                 f"Two components of '{owner}' have the same name; rename one of them. "
@@ -62,6 +62,13 @@ def _named(losses, owner):
         names.check_name(name, owner)
         pairs[names.make_unique(name, pairs)] = loss
     return list(pairs.items())
+
+
+def component_name(loss):
+    """The name of a component without one, and whether the user chose it."""
+    if isinstance(loss, FunctionLoss):
+        return loss.name, loss.name != names.derive_name(loss.function)[0]
+    return names.derive_name(loss)
 
 
 def as_weights(weights, component_names, owner):

@@ -34,8 +34,6 @@ def derive_name(loss):
     if isinstance(loss, str):
         return loss, False
     name = getattr(loss, "name", None)
-    if hasattr(loss, "function"):  # a FunctionLoss
-        return name, name != derive_name(loss.function)[0]
     if isinstance(name, str):
         default = snake_case(type(loss).__name__)
         automatic = {default, _default_name(type(loss))}

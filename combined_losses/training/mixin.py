@@ -107,6 +107,8 @@ class ComponentMetricsMixin(_Base):
 
     @property
     def metrics_names(self):
+        if _STATE not in self.__dict__:
+            return super().metrics_names
         names = []
         for metric in super().metrics:
             try:

@@ -135,13 +135,17 @@ def test_a_string_or_function_is_the_mean_of_its_values(child, name, weight):
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX without x64
 @weighted
 def test_a_float64_child_computes_in_float64(weight):
-    y_true, y_pred = uniform(4, 3).astype("float64"), uniform(4, 3, seed=1).astype("float64")
-    y_pred += np.random.default_rng(0).normal(0, 1e-9, y_pred.shape)
-    child = keras.losses.MeanSquaredError(dtype="float64")
-    actual = value(cl.CompositeLoss([child], dtype="float64"), y_true, y_pred, weight)
-    rtol = 1e-6 if keras.backend.backend() == "jax" else 1e-14
-    np.testing.assert_allclose(actual, value(child, y_true, y_pred, weight), rtol=rtol)
-    assert actual.dtype == ("float32" if keras.backend.backend() == "jax" else "float64")
+    y_true = uniform(4, 3).astype("float64")
+    y_pred = y_true + 1e-9 * uniform(4, 3, seed=1)  # in float32 there is no difference
+    loss = cl.CompositeLoss([keras.losses.MeanSquaredError(dtype="float64")], dtype="float64")
+    actual = value(loss, y_true, y_pred, weight)
+    if keras.backend.backend() == "jax":
+        assert actual.dtype == "float32"
+        return
+    values = np.mean((y_true - y_pred) ** 2, axis=-1)
+    expected = np.mean(values if weight is None else values * weight)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
+    assert actual.dtype == "float64"
 
 
 def test_a_float64_child_adds_to_a_float32_total():
