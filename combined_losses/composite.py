@@ -1,9 +1,7 @@
 """`CompositeLoss`: a sum of named losses as one `keras.losses.Loss`."""
 
-import dataclasses
 import warnings
 import weakref
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,24 +10,15 @@ from keras import ops
 from combined_losses._internal import checks, names
 from combined_losses._internal.arguments import as_child, as_children, as_weights, component_name
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.component import Component, one_reduction
+from combined_losses._internal.component import Evaluation, split
+from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
-from combined_losses._internal.traits import keras_traits
-from combined_losses.losses.base import FunctionLoss, Loss, Operators
-from combined_losses.training import backend
-
-
-@dataclasses.dataclass
-class Evaluation:
-    """What one call of a composite gives: each tensor `()`, or `(batch,)` if not reduced."""
-
-    total: Any
-    values: list  # in the order of `CompositeLoss.component_names`, unweighted
+from combined_losses.losses.base import FunctionLoss, Operators
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class CompositeLoss(Operators, keras.losses.Loss):
+class CompositeLoss(Compound):
     """A weighted sum of named losses that trains, reports and saves as one loss.
 
     `total = sum_i weights_i * component_i`. Compile it in `cl.Model`, `cl.Sequential` or a model
@@ -95,11 +84,11 @@ class CompositeLoss(Operators, keras.losses.Loss):
                 "`weighting` must be None: this version has fixed weights, which `set_weight` "
                 f"changes. Received: {weighting!r}"
             )
-        super().__init__(name=name, reduction="sum_over_batch_size", dtype=dtype)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.losses = as_children(losses, name)
         self.weighting = weighting
-        self.reduction = self._resolve_reduction(reduction)
-        self._components = {key: as_component(key, loss) for key, loss in self.losses.items()}
+        self._resolve_reduction()
+        self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
         self._weights = as_weights(weights, self.names, name)
         # Components that have had weight 0: see `_guarded`.
         self._switched_off = {key for key, weight in self._weights.items() if weight == 0}
@@ -110,14 +99,13 @@ class CompositeLoss(Operators, keras.losses.Loss):
             name="component_weights",
         )
         self._changed = set()
-        self._weights_compiled_in = False
         self._models = weakref.WeakSet()
         names.check_log_keys(self.component_names, name)
 
-    def _resolve_reduction(self, reduction):
+    def _resolve_reduction(self):
         """Children with reduction "none" give one total for each sample, if all of them do."""
-        if reduction != PER_COMPONENT:
-            return reduction
+        if self.reduction != PER_COMPONENT:
+            return
         unreduced = [key for key, loss in self.losses.items() if loss.reduction in ("none", None)]
         if unreduced and len(unreduced) < len(self.losses):
             raise ValueError(
@@ -125,7 +113,21 @@ class CompositeLoss(Operators, keras.losses.Loss):
                 "have not, so they have no sum. Give all of them a reduction, or pass "
                 f"reduction='none' for the composite. Received: losses={list(self.losses)}"
             )
-        return "none" if unreduced else PER_COMPONENT
+        if unreduced:
+            self.reduction = "none"
+
+    @property
+    def children(self):
+        return {f"{name}/": loss for name, loss in self.losses.items()}
+
+    @property
+    def routes(self):
+        """Whether a component chooses its outputs, so that the composite sees all of them."""
+        return any(isinstance(loss, Compound) and loss.routes for loss in self.losses.values())
+
+    @property
+    def needs_target(self):
+        return any(getattr(loss, "needs_target", True) for loss in self.losses.values())
 
     # Names and weights.
 
@@ -140,7 +142,7 @@ class CompositeLoss(Operators, keras.losses.Loss):
         flat = []
         for name, loss in self.losses.items():
             flat.append(name)
-            if isinstance(loss, CompositeLoss):
+            if isinstance(loss, Compound):
                 flat.extend(f"{name}/{inner}" for inner in loss.component_names)
         return tuple(flat)
 
@@ -170,18 +172,12 @@ class CompositeLoss(Operators, keras.losses.Loss):
         >>> loss.weights
         {'mse': 1.0, 'mae': 0.3}
         """
-        outer, _, inner = name.partition("/") if name in self.component_names else ("", "", "")
-        if not outer:
-            raise ValueError(
-                f"'{self.name}' has no component of this name; it has "
-                f"{', '.join(map(repr, self.component_names))}. Received: {name!r}"
-            )
-        if inner:
-            self.losses[outer].set_weight(inner, value)
+        if name not in self.losses:
+            super().set_weight(name, value)
             return
         value = checks.check_weight(name, value)
-        if self._weights_compiled_in and not self._models:
-            self._weights_compiled_in = False  # once
+        if self._compiled_in and not self._models:
+            self._compiled_in = False  # once
             warnings.warn(
                 f"'{self.name}' was compiled in a plain keras.Model or a function of your own, "
                 "which on JAX has read its weights once and for all: the change has no effect "
@@ -202,18 +198,11 @@ class CompositeLoss(Operators, keras.losses.Loss):
     def moving_weights(self):
         """The weights that have been changed, which logs therefore show: a dict as `weights`."""
         moving = {name: self._weights[name] for name in self.losses if name in self._changed}
-        for name, loss in self.losses.items():
-            if isinstance(loss, CompositeLoss):
-                inner = loss.moving_weights().items()
-                moving.update({f"{name}/{part}": value for part, value in inner})
-        return moving
+        return {**moving, **super().moving_weights()}
 
-    def _register_model(self, model):
-        """Called by the mixin: the models whose compiled steps hold this composite's state."""
+    def register_model(self, model):
         self._models.add(model)
-        for loss in self.losses.values():
-            if isinstance(loss, CompositeLoss):
-                loss._register_model(model)
+        super().register_model(model)
 
     def _sync_models(self):
         # JAX keeps the state of a running fit outside the variables; bring it back first, else
@@ -228,27 +217,10 @@ class CompositeLoss(Operators, keras.losses.Loss):
                 model.make_train_function(force=True)
 
     @property
-    def variables(self):
-        """The state of this composite and its nested ones, which the mixin gives to the model."""
-        variables = [self._weight_values]
-        for loss in self.losses.values():
-            if isinstance(loss, CompositeLoss):
-                variables.extend(loss.variables)
-        return variables
+    def own_variables(self):
+        return [self._weight_values]
 
     # Computation.
-
-    @one_reduction
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        """The total: `()`, or `(batch,)` where the reduction is "none"."""
-        # A tracked model does not come this way.
-        self._weights_compiled_in |= backend.is_compiling()
-        return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
-
-    def call(self, y_true, y_pred):
-        """The total of each sample, `(batch,)`, without weights, mask and reduction."""
-        batch = Batch(y_true, y_pred).unweighted()
-        return self.evaluate(batch, reduction="none").total
 
     def components(self, y_true, y_pred, sample_weight=None):
         """Each component's unweighted value, for custom loops.
@@ -261,38 +233,34 @@ class CompositeLoss(Operators, keras.losses.Loss):
             A dict from name to a tensor `()`, or `(batch,)` where the reduction is "none". A
             nested composite is followed by its parts, `outer/inner`.
         """
-        evaluation = self.evaluate(Batch(y_true, y_pred, sample_weight))
-        return dict(zip(self.component_names, evaluation.values, strict=True))
+        values = self.evaluate(Batch(y_true, y_pred, sample_weight)).values
+        reduced = self.reduction not in ("none", None)
+        return dict(zip(self.component_names, split(values, reduced), strict=True))
 
     def component(self, name, y_true, y_pred, sample_weight=None):
         """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
-        return self._component_value(name, Batch(y_true, y_pred, sample_weight), self.reduction)
-
-    def _component_value(self, name, batch, reduction):
         outer, _, inner = name.partition("/")
-        component = self._components[outer]
-        if not isinstance(component, CompositeLoss):
-            return component.reduced(batch, reduction or "none")
-        reduction = component.reduction if reduction == PER_COMPONENT else reduction
-        if inner:
-            return component._component_value(inner, batch, reduction)
-        return component.evaluate(batch, reduction).total
+        node = self._nodes[outer]
+        reduction = self._imposed(PER_COMPONENT)
+        evaluation = node.evaluate(Batch(y_true, y_pred, sample_weight), reduction, outer)
+        if not inner:
+            return evaluation.total
+        reduced = self.reduction not in ("none", None)
+        return split(evaluation.values, reduced)[node.component_names.index(inner)]
 
-    def evaluate(self, batch, reduction=None):
-        """The `Evaluation` of a `Batch`; `reduction` overrides this composite's own."""
-        reduction = reduction or self.reduction or "none"
-        inner = None if reduction == PER_COMPONENT else reduction
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        reduction = self._imposed(reduction)
         direct, values = [], []
-        for index, (name, component) in enumerate(self._components.items()):
+        for index, (name, node) in enumerate(self._nodes.items()):
             seen = self._guarded(batch, name, index)
-            if isinstance(component, CompositeLoss):
-                nested = component.evaluate(seen, inner)
-                value, parts = nested.total, nested.values
-            else:
-                value, parts = component.reduced(seen, reduction), []
-            direct.append(ops.cast(value, self.dtype))
+            total, parts = node.evaluate(seen, reduction, f"{label}/{name}" if label else name)
+            direct.append(ops.cast(total, self.dtype))
             values.extend([direct[-1], *parts])
-        return Evaluation(self._total(ops.stack(direct)), values)
+        return Evaluation(self._total(ops.stack(direct)), tuple(values))
+
+    def _imposed(self, reduction):
+        """What the components are reduced by: what is imposed from outside, or this one's own."""
+        return self.reduction or "none" if reduction == PER_COMPONENT else reduction
 
     def _total(self, values):
         """The weighted sum over the first axis; a component of weight 0 adds 0, not 0 * NaN."""
@@ -365,13 +333,6 @@ class CompositeLoss(Operators, keras.losses.Loss):
 
 
 # Components.
-
-
-def as_component(name, loss):
-    """What a composite evaluates: a nested composite, or a `Component`."""
-    if isinstance(loss, CompositeLoss):
-        return loss
-    return Component(name, loss, loss.traits if isinstance(loss, Loss) else keras_traits(loss))
 
 
 def as_loss(loss):

@@ -19,15 +19,22 @@ class Batch:
     The conversion to a dtype is done once for all components of that dtype.
     """
 
-    def __init__(self, y_true, y_pred, sample_weight=None):
+    def __init__(self, y_true, y_pred, sample_weight=None, source=(None, None)):
         self.mask = read_mask(y_pred)  # before any cast: a cast drops it
         self.y_true = keras.tree.map_structure(_to_tensor, y_true)
         self.y_pred = keras.tree.map_structure(_to_tensor, y_pred)
         check_predictions(self.y_pred)
-        self.sample_weight = None if sample_weight is None else ops.convert_to_tensor(sample_weight)
+        self.sample_weight = keras.tree.map_structure(_to_tensor, sample_weight)
+        self.model, self.x = source
         self.replicas = backend.replica_count()
         self._share = None
         self._inputs = {}
+
+    def replaced(self, **data):
+        """The same batch with other `y_true`, `y_pred`, `sample_weight` or `mask`."""
+        batch = copy.copy(self)
+        vars(batch).update(data, _inputs={})
+        return batch
 
     @property
     def weighted(self):
@@ -35,17 +42,11 @@ class Batch:
 
     def unweighted(self):
         """The same batch, for a loss that has applied weights and mask by itself."""
-        batch = copy.copy(self)
-        batch.sample_weight = batch.mask = None
-        batch._inputs = {}
-        return batch
+        return self.replaced(sample_weight=None, mask=None)
 
     def map_predictions(self, function):
         """The same batch with `function` applied to the predictions."""
-        batch = copy.copy(self)
-        batch.y_pred = keras.tree.map_structure(function, self.y_pred)
-        batch._inputs = {}
-        return batch
+        return self.replaced(y_pred=keras.tree.map_structure(function, self.y_pred))
 
     @property
     def size(self):
@@ -79,7 +80,7 @@ class Batch:
         """
         key = (dtype, neutral_target)
         if key not in self._inputs:
-            y_true = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_true)
+            y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), self.y_true)
             y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
             if self.weighted:
                 y_true = keras.tree.map_structure(
@@ -92,6 +93,8 @@ class Batch:
 
     def _neutralise(self, tensor, neutral):
         keep = None
+        if tensor is None:
+            return None
         for _, weight in self.weights():
             weight = fit_from_left(weight, tensor)
             if weight is not None:
@@ -105,12 +108,16 @@ class Batch:
 
 
 def _to_tensor(value):
-    return value if ops.is_tensor(value) else ops.convert_to_tensor(value)
+    return value if value is None or ops.is_tensor(value) else ops.convert_to_tensor(value)
+
+
+def _cast(tensor, dtype):
+    return tensor if tensor is None else ops.cast(tensor, dtype)
 
 
 def align(y_true, y_pred):
     """`(N,)` beside `(N, 1)`: brings both to one rank, as Keras's own losses do."""
-    if keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
+    if y_true is None or keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
         return y_true, y_pred
     true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
     if true_rank == pred_rank + 1 and y_true.shape[-1] == 1:

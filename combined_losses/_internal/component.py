@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -18,10 +19,30 @@ from combined_losses._internal.reduction import (
 _ONE_REDUCTION = set()
 
 
+class Evaluation(NamedTuple):
+    """What one call gives, each tensor `()`, or `(batch,)` if not reduced.
+
+    `values` holds those of the parts, unweighted, in the order of their names: scalars, or vectors
+    of several parts at once, with the parts as the first axis.
+    """
+
+    total: Any
+    values: tuple = ()
+
+
 def one_reduction(call):
     """Marks a `__call__` that reduces as this library does: a child that has it is not opaque."""
     _ONE_REDUCTION.add(call)
     return call
+
+
+def split(values, reduced=True):
+    """The values of an `Evaluation`, one tensor for each part."""
+    parts = []
+    for value in values:
+        vector = len(value.shape) == (1 if reduced else 2)
+        parts.extend([value[i] for i in range(value.shape[0])] if vector else [value])
+    return parts
 
 
 class Component:
@@ -46,80 +67,88 @@ class Component:
         self.dtype = "float32" if ours and half else loss.dtype
         self._warned = set()
 
-    def reduced(self, batch, reduction=PER_COMPONENT):
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        """The `Evaluation` of a `Batch`; see `reduced`."""
+        return Evaluation(self.reduced(batch, reduction, label))
+
+    def reduced(self, batch, reduction=PER_COMPONENT, label=None):
         """The value of this component, `()`.
 
         `reduction` is imposed, or `PER_COMPONENT`: the loss's own. Imposed "none" gives one value
-        for each sample, `(batch,)`; the loss's own "none" gives its values as they are.
+        for each sample, `(batch,)`; the loss's own "none" gives its values as they are. `label` is
+        the name for messages where this component is part of others.
         """
         imposed = reduction != PER_COMPONENT
-        values, weighted = self._values(batch)
+        label = label or self.name
+        values, weighted = self.values(batch, label)
         # Accumulate in float32 or more.
         if keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16"):
             values = ops.cast(values, "float32")
         if weighted:
             batch = batch.unweighted()
-        self._check_weights(values, batch, imposed)
+        self._check_weights(values, batch, imposed, label)
         if len(values.shape):
             reduced = reduce_values(values, batch, reduction if imposed else self.loss.reduction)
             return per_sample(reduced) if imposed and len(reduced.shape) else reduced
         if imposed and reduction in ("none", None):
             raise ValueError(
-                f"Component '{self.name}' returns one number for the whole batch and cannot be "
+                f"Component '{label}' returns one number for the whole batch and cannot be "
                 'had per sample, which reduction="none" needs: return values that begin with the '
                 "batch axis. Received: values of shape ()"
             )
         return self._scale_scalar(values, batch)
 
-    def _values(self, batch):
+    def values(self, batch, label):
         """The values, and whether the child has honoured weights and mask by itself."""
         if self.opaque:
-            return self._call_whole(batch)
+            return self._call_whole(batch, label)
         if not batch.weighted or self.traits.couples_batch:
-            return self._call(batch, None), False
-        values = self._call(batch, self.traits.neutral_target)
-        if any(not self._fits(what, weight, values) for what, weight in batch.weights()):
+            return self._call(batch, None, label), False
+        values = self._call(batch, self.traits.neutral_target, label)
+        if any(not _fits(label, what, weight, values) for what, weight in batch.weights()):
             # It has reduced over rows that it should not see; let it see them as they are.
-            values = self._call(batch, None)
+            values = self._call(batch, None, label)
         return values, False
 
-    def _call(self, batch, neutral_target):
+    def _call(self, batch, neutral_target, label):
         y_true, y_pred = batch.inputs(self.dtype, neutral_target)
+        if y_true is None:
+            raise ValueError(
+                f"Component '{label}' needs a target. Give `y`, or wrap a term without a target "
+                "in cl.wrappers.PredictionOnly. Received: y_true=None"
+            )
         if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
             if self.traits.same_shape:
-                checks.check_equal_shapes(self.name, y_true, y_pred)
+                checks.check_equal_shapes(label, y_true, y_pred)
             if self.traits.elementwise and len(y_pred.shape) == 1:
                 # (N,) is a batch of N numbers, not one sample of N elements.
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-        with _NamedErrors(self.name, y_true, y_pred):
+        with _NamedErrors(label, y_true, y_pred):
             values = ops.convert_to_tensor(self.loss.call(y_true, y_pred))
-        checks.check_values(self.name, values, batch.size)
+        checks.check_values(label, values, batch.size)
         return values
 
-    def _call_whole(self, batch):
+    def _call_whole(self, batch, label):
         accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters
         weight = {"sample_weight": batch.sample_weight} if accepts else {}
-        with _NamedErrors(self.name, batch.y_true, batch.y_pred):
+        with _NamedErrors(label, batch.y_true, batch.y_pred):
             values = ops.convert_to_tensor(self.loss(batch.y_true, batch.y_pred, **weight))
-        checks.check_values(self.name, values, batch.size)
+        checks.check_values(label, values, batch.size)
         return values, accepts
 
-    def _fits(self, what, weight, values):
-        return not len(weight.shape) or fits(self.name, what, weight, values)
-
-    def _check_weights(self, values, batch, imposed):
+    def _check_weights(self, values, batch, imposed, label):
         for what, weight in batch.weights():
-            if self._fits(what, weight, values):
+            if _fits(label, what, weight, values):
                 continue
             message = (
-                f"Component '{self.name}' cannot honour the {what} of shape "
+                f"Component '{label}' cannot honour the {what} of shape "
                 f"{tuple(weight.shape)}: it has already reduced what they distinguish and "
                 f"returns values of shape {tuple(values.shape)}. Return one value for each weight"
             )
             if imposed:
                 raise ValueError(f"{message}. Received: a reduction imposed on all components")
-            if what not in self._warned:
-                self._warned.add(what)
+            if (label, what) not in self._warned:
+                self._warned.add((label, what))
                 warnings.warn(f"{message}; until then it counts unweighted.", stacklevel=2)
 
     def _scale_scalar(self, value, batch):
@@ -142,6 +171,10 @@ class Component:
     def per_sample(self, y_true, y_pred):
         """The unweighted values of one batch, `(batch,)`."""
         return per_sample(ops.convert_to_tensor(self.loss.call(y_true, y_pred)))
+
+
+def _fits(label, what, weight, values):
+    return not len(weight.shape) or fits(label, what, weight, values)
 
 
 class _NamedErrors:

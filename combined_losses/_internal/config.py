@@ -23,7 +23,18 @@ def signature_config(loss):
             f"Received: no attribute for {', '.join(missing)}"
         )
     config = {name: getattr(loss, name) for name in (*names, *_BASE_ARGUMENTS)}
-    return {key: keras.saving.serialize_keras_object(value) for key, value in config.items()}
+    return {key: _serialize(value) for key, value in config.items()}
+
+
+def _serialize(value):
+    """A value as Keras stores it; losses in it without loss of their arguments."""
+    if isinstance(value, keras.losses.Loss):
+        return serialize_loss(value)
+    if isinstance(value, list):
+        return [_serialize(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _serialize(item) for key, item in value.items()}
+    return keras.saving.serialize_keras_object(value)
 
 
 def construct(cls, config):

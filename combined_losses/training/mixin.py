@@ -58,13 +58,13 @@ class ComponentMetricsMixin(_Base):
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, *args, **kwargs):
         self.__dict__.pop(_STATE, None)
         before = getattr(self, "loss", None)
-        if not routing.composites(loss):
-            if loss is None and routing.composites(before):
+        if not routing.compounds(loss):
+            if loss is None and routing.compounds(before):
                 self.loss = None
             super().compile(optimizer, loss, loss_weights, *args, **kwargs)
             return
         # A loss that Keras computed before stays in it until it is given another one.
-        stale = before is not None and not routing.composites(before)
+        stale = before is not None and not routing.compounds(before)
         super().compile(optimizer, loss if stale else None, None, *args, **kwargs)
         self.loss = loss
         self.__dict__[_STATE] = _State(loss, loss_weights)
@@ -97,8 +97,8 @@ class ComponentMetricsMixin(_Base):
         return _joined(super().weights, [v for v in self._loss_variables() if v.trainable])
 
     def _loss_variables(self):
-        composites = routing.composites(getattr(self, "loss", None))
-        return [v for composite in composites for v in composite.variables]
+        compounds = routing.compounds(getattr(self, "loss", None))
+        return [v for compound in compounds for v in compound.variables]
 
     @property
     def metrics(self):
@@ -150,8 +150,8 @@ class ComponentMetricsMixin(_Base):
             strategy = getattr(self, "distribute_strategy", None)
             with contextlib.nullcontext() if strategy is None else strategy.scope():
                 state.tracking = Tracking(state.loss, state.loss_weights, outputs)
-            for composite in routing.composites(state.loss):
-                composite._register_model(self)
+            for composite in routing.compounds(state.loss):
+                composite.register_model(self)
         return state.tracking
 
     # Computing.
@@ -162,7 +162,7 @@ class ComponentMetricsMixin(_Base):
         if tracking is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         outputs = routing.name_outputs(y_pred, getattr(self, "output_names", None))
-        return tracking.evaluate(y, outputs, sample_weight, self.losses)
+        return tracking.evaluate(self, x, y, outputs, sample_weight)
 
     def train_step(self, *args):
         with inside_step():
@@ -263,7 +263,7 @@ class ComponentMetricsMixin(_Base):
         return self._ordered(logs, return_dict) if tracked else logs
 
     def _check_trainable(self):
-        for composite in routing.composites(getattr(self, "loss", None)):
+        for composite in routing.compounds(getattr(self, "loss", None)):
             if composite.reduction in ("none", None):
                 raise ValueError(
                     f"A model cannot train on '{composite.name}': its reduction is 'none', so it "

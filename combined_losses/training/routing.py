@@ -5,51 +5,58 @@ from typing import Any
 
 import keras
 
+from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.names import log_key, weight_key
-from combined_losses.composite import CompositeLoss, as_component, as_loss
+from combined_losses.composite import CompositeLoss, as_loss
 
 
 @dataclasses.dataclass
 class Route:
-    """One output with its loss; `output` is "" where the model has a single one."""
+    """One output with its loss.
 
-    output: str
-    loss: Any  # a CompositeLoss or a Component
+    `output` is "" where the model has a single one, and None for a loss that chooses its outputs
+    itself and sees all of them.
+    """
+
+    output: str | None
+    loss: Any  # a Compound or a Component
     weight: float
+
+    @property
+    def _reports_total(self):
+        # A composite's total is in `loss`; a plain loss of one of several outputs has its own key.
+        return bool(self.output) and not isinstance(self.loss, CompositeLoss)
 
     @property
     def keys(self):
         """The log keys of what this route evaluates, in order."""
-        if not isinstance(self.loss, CompositeLoss):
-            return [log_key(self.output)]
-        return [log_key(self._prefixed(name)) for name in self.loss.component_names]
+        total = [log_key(self.output)] if self._reports_total else []
+        parts = self.loss.component_names if isinstance(self.loss, Compound) else ()
+        return [*total, *(log_key(self._prefixed(name)) for name in parts)]
 
     def moving_weights(self):
         """The log keys and current values of the weights that can change."""
-        if not isinstance(self.loss, CompositeLoss):
+        if not isinstance(self.loss, Compound):
             return {}
         moving = self.loss.moving_weights()
         return {weight_key(self._prefixed(name)): value for name, value in moving.items()}
 
     def evaluate(self, batch):
         """What this route adds to the total, and the values behind its keys."""
-        if isinstance(self.loss, CompositeLoss):
-            evaluation = self.loss.evaluate(batch)
-            total, values = evaluation.total, evaluation.values
-        else:
-            total = self.loss.reduced(batch)
-            values = [total]
+        total, values = self.loss.evaluate(batch)
+        if self._reports_total:
+            values = (total, *values)
         return (total if self.weight == 1 else self.weight * total), values
 
     def _prefixed(self, name):
         return f"{self.output}_{name}" if self.output else name
 
 
-def composites(loss):
-    """The `CompositeLoss` objects of a compiled `loss`, in order, each once."""
+def compounds(loss):
+    """The losses made of losses in a compiled `loss`, in order, each once."""
     found = {}
     for leaf in keras.tree.flatten(loss):
-        if isinstance(leaf, CompositeLoss):
+        if isinstance(leaf, Compound):
             found[id(leaf)] = leaf
     return list(found.values())
 
@@ -67,10 +74,23 @@ def name_outputs(structure, layer_names=None):
     return named if len(named) > 1 else {"": next(iter(named.values()))}
 
 
+def rename_single(outputs, model):
+    """Outputs for a loss that chooses among them: a single one gets the name of its layer."""
+    if "" not in outputs:
+        return outputs
+    names = getattr(model, "output_names", None)
+    if isinstance(model, keras.Sequential):
+        names = [model.layers[-1].name]
+    return {names[0] if names else "output": outputs[""]}
+
+
 def make_routes(loss, loss_weights, outputs):
     """The routes of a compiled `loss` over the output names `outputs`."""
-    losses = _by_output("loss", loss, outputs, shared=True)
-    weights = _by_output("loss_weights", loss_weights, outputs, shared=True)
+    if isinstance(loss, Compound) and loss.routes:
+        weight = 1.0 if loss_weights is None else float(loss_weights)
+        return [Route(None, loss, weight)]
+    losses = _by_output("loss", loss, outputs)
+    weights = _by_output("loss_weights", loss_weights, outputs)
     routes = []
     for output in outputs:
         if losses.get(output) is None:
@@ -78,8 +98,12 @@ def make_routes(loss, loss_weights, outputs):
         child = losses[output]
         if isinstance(child, (list, tuple)):
             child = CompositeLoss(list(child))
-        if not isinstance(child, CompositeLoss):
-            child = as_component(output or "loss", _with_call(child))
+        if isinstance(child, Compound) and child.routes:
+            raise ValueError(
+                f"The loss of output '{output}' chooses its outputs itself, so it has to be "
+                f"compiled alone, as loss=..., not for one output. Received: {child.name!r}"
+            )
+        child = as_node(output or "loss", _with_call(child))
         weight = weights.get(output)
         routes.append(Route(output, child, 1.0 if weight is None else float(weight)))
     _check_keys(routes)
@@ -88,7 +112,7 @@ def make_routes(loss, loss_weights, outputs):
 
 def _with_call(loss):
     child = as_loss(loss)
-    return loss if isinstance(child, CompositeLoss) else child
+    return loss if isinstance(child, Compound) else child
 
 
 def _check_keys(routes):
@@ -104,7 +128,7 @@ def _check_keys(routes):
             seen[key] = route.output
 
 
-def _by_output(what, values, outputs, shared):
+def _by_output(what, values, outputs):
     """`values`, given as one for all, a list or a dict, as a dict from output name."""
     if isinstance(values, dict):
         if outputs == [""] and len(values) == 1:
@@ -124,11 +148,13 @@ def _by_output(what, values, outputs, shared):
             f"`{what}` must have one entry for each of the {len(outputs)} outputs {outputs}. "
             f"Received: {len(values)} entries"
         )
-    return dict.fromkeys(outputs, values) if shared else {}
+    return dict.fromkeys(outputs, values)
 
 
 def pick(what, values, routes, outputs, route):
     """The part of `values` (`y` or `sample_weight`) that belongs to `route`."""
+    if route.output is None:
+        return values
     if route.output == "":
         single = isinstance(values, (list, tuple, dict)) and len(values) == 1
         return keras.tree.flatten(values)[0] if single else values

@@ -80,7 +80,7 @@ class Tracking:
             found.update(route.moving_weights())
         return found
 
-    def evaluate(self, y, outputs, sample_weight, regularization):
+    def evaluate(self, model, x, y, outputs, sample_weight):
         """The total; adds this batch to the tracker."""
         if list(outputs) != self.outputs:
             raise ValueError(
@@ -93,11 +93,13 @@ class Tracking:
                 routing.pick(what, given, self.routes, self.outputs, route)
                 for what, given in (("y", y), ("sample_weight", sample_weight))
             )
-            batch = Batch(target, outputs[route.output], weight)
+            joint = route.output is None
+            y_pred = routing.rename_single(outputs, model) if joint else outputs[route.output]
+            batch = Batch(target, y_pred, weight, source=(model, x))
             total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)
-        penalty = self._regularization(regularization, batch.replicas)
+        penalty = self._regularization(model.losses, batch.replicas)
         total = sum(totals[1:], totals[0])
         if penalty is not None:
             total = total + ops.cast(penalty, total.dtype)
@@ -121,8 +123,7 @@ class Tracking:
         first = keras.tree.flatten(batch.y_pred)[0]
         size = ops.cast(ops.shape(first)[0] if len(first.shape) else 1, "float32")
         whole = size if batch.replicas == 1 else backend.global_sum(size)
-        vector = ops.stack([ops.cast(entry, "float32") for entry in entries])
-        self.tracker.update_state(vector * whole, size)
+        self.tracker.update_state(_vector(entries) * whole, size)
 
     def check_collisions(self, results):
         for key in results:
@@ -142,6 +143,14 @@ class Tracking:
         last = len(self.keys) if self.regularized else len(self.keys) - 1
         logs.update((self.keys[index], read(index)) for index in range(1, last))
         return {**logs, **self.weights(), **results}
+
+
+def _vector(entries):
+    """Scalars and vectors as one vector in float32, with as few operations as possible."""
+    entries = [ops.cast(entry, "float32") for entry in entries]
+    if all(len(entry.shape) == 0 for entry in entries):
+        return ops.stack(entries)
+    return ops.concatenate([ops.reshape(entry, (-1,)) for entry in entries])
 
 
 def _reader(packed):

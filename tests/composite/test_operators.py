@@ -135,14 +135,14 @@ def test_operands_stay_as_they_are():
 def test_only_losses_can_be_added(other):
     with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \+"):
         own() + other
-    if not (isinstance(other, int) and other == 0):
-        with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \+"):
-            other + own()
+    with pytest.raises(TypeError):
+        other + own()
 
 
-def test_an_unknown_string_cannot_be_added():
-    with pytest.raises((TypeError, ValueError), match="msee|unsupported operand"):
-        own() + "msee"
+@pytest.mark.parametrize("add", [lambda: own() + "msee", lambda: "msee" + own()])
+def test_an_unknown_string_cannot_be_added(add):
+    with pytest.raises((TypeError, ValueError)):
+        add()
 
 
 @pytest.mark.parametrize("factor", ["2", None, True, own(), [2.0], 2j], ids=repr)

@@ -1,0 +1,104 @@
+"""What composites and wrappers share: losses made of losses, with parts that have names."""
+
+import keras
+
+from combined_losses._internal.batch import Batch
+from combined_losses._internal.component import Component, one_reduction
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._internal.traits import keras_traits
+from combined_losses.losses.base import Loss, Operators
+from combined_losses.training import backend
+
+
+class Compound(Operators, keras.losses.Loss):
+    """A loss made of losses (abstract).
+
+    A subclass gives `children`, `component_names` and `evaluate(batch, reduction, label)`.
+    """
+
+    # Keras calls this once an output; one that chooses its outputs sees all of them together.
+    routes = False
+    needs_target = True
+
+    def __init__(self, name, reduction, dtype):
+        super().__init__(name=name, dtype=dtype)
+        self.reduction = reduction
+        self._compiled_in = False
+
+    @property
+    def children(self):
+        """The losses it is made of: a dict from the prefix of their names to the loss."""
+        raise NotImplementedError
+
+    @property
+    def component_names(self):
+        """The names of the parts that are reported, in order."""
+        raise NotImplementedError
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        """The `Evaluation` of a `Batch`; `reduction` is imposed, or `PER_COMPONENT`: its own."""
+        raise NotImplementedError
+
+    @one_reduction
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """The total: `()`, or `(batch,)` where the reduction is "none"."""
+        # A tracked model does not come this way.
+        self._compiled_in |= backend.is_compiling()
+        return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
+
+    def call(self, y_true, y_pred):
+        """The total of each sample, `(batch,)`, without weights, mask and reduction."""
+        batch = Batch(y_true, y_pred).unweighted()
+        return self.evaluate(batch, reduction="none").total
+
+    # Its state, and that of the compounds inside.
+
+    def _compounds(self):
+        return [(p, child) for p, child in self.children.items() if isinstance(child, Compound)]
+
+    @property
+    def own_variables(self):
+        """The state of this loss alone."""
+        return []
+
+    @property
+    def variables(self):
+        """The state of this loss and of those inside, which the mixin gives to the model."""
+        nested = [child.variables for _, child in self._compounds()]
+        return [*self.own_variables, *(v for variables in nested for v in variables)]
+
+    def moving_weights(self):
+        """The weights that have been changed, which logs therefore show, by component."""
+        moving = {}
+        for prefix, child in self._compounds():
+            moving.update({prefix + name: w for name, w in child.moving_weights().items()})
+        return moving
+
+    def set_weight(self, name, value):
+        """Changes the weight of a component inside; see `CompositeLoss.set_weight`."""
+        for prefix, child in self._compounds():
+            inner = name[len(prefix) :] if isinstance(name, str) else ""
+            if prefix + inner == name and inner in child.component_names:
+                child.set_weight(inner, value)
+                return
+        raise ValueError(
+            f"'{self.name}' has no component of this name; it has "
+            f"{', '.join(map(repr, self.component_names)) or 'none'}. Received: {name!r}"
+        )
+
+    def register_model(self, model):
+        """Called by the mixin: a model whose compiled steps hold the state of this loss."""
+        for _, child in self._compounds():
+            child.register_model(model)
+
+
+def as_node(name, loss):
+    """What can be evaluated on a `Batch`: a compound itself, or the `Component` of a loss."""
+    if isinstance(loss, Compound):
+        return loss
+    return Component(name, loss, traits_of(loss))
+
+
+def traits_of(loss):
+    """What may be relied on of a loss."""
+    return loss.traits if isinstance(loss, Loss) else keras_traits(loss)
