@@ -124,12 +124,20 @@ class Tracking:
         vector = ops.stack([ops.cast(entry, "float32") for entry in entries])
         self.tracker.update_state(vector * whole, size)
 
-    def check_collisions(self, results):
-        for key in results:
-            if key != "loss" and key in self.visible:
+    def check_metrics(self, metrics):
+        """Raises where a compiled metric would write to the key of a component or its weight."""
+        taken = {*self.keys, *(key for route in self.routes for key in route.weight_keys)}
+        for metric in keras.tree.flatten(metrics):
+            name = (
+                metric
+                if isinstance(metric, str)
+                else getattr(metric, "name", None) or getattr(metric, "__name__", "")
+            )
+            keys = {name, *(f"{output}_{name}" for output in self.outputs)}
+            if metric is not None and keys & taken:
                 raise ValueError(
-                    f"A metric and a component would write to the log key '{key}'. Rename the "
-                    f"component or the metric. Received: metrics {sorted(results)}"
+                    f"A metric and a component would write to the log key '{min(keys & taken)}'. "
+                    f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
     def unpack(self, results, packed):
@@ -142,6 +150,10 @@ class Tracking:
         last = len(self.keys) if self.regularized else len(self.keys) - 1
         logs.update((self.keys[index], read(index)) for index in range(1, last))
         return {**logs, **self.weights(), **results}
+
+
+def _name_of(metric) -> str:
+    return getattr(metric, "name", None) or getattr(metric, "__name__", "")
 
 
 def _reader(packed):

@@ -131,21 +131,21 @@ def test_operands_stay_as_they_are():
     assert right.name == "own"
 
 
-@pytest.mark.parametrize("other", [1.0, 1, None, [own()], {"a": "mse"}, keras.losses.Huber], ids=repr)
+@pytest.mark.parametrize("other", [1.0, 1, None, [own()], {"a": "mse"}, keras.losses.Huber])
 def test_only_losses_can_be_added(other):
     with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \+"):
         own() + other
-    if not (isinstance(other, int) and other == 0):
-        with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \+"):
-            other + own()
+    with pytest.raises(TypeError):
+        other + own()
 
 
-def test_an_unknown_string_cannot_be_added():
-    with pytest.raises((TypeError, ValueError), match="msee|unsupported operand"):
-        own() + "msee"
+@pytest.mark.parametrize("add", [lambda: own() + "msee", lambda: "msee" + own()])
+def test_an_unknown_string_cannot_be_added(add):
+    with pytest.raises((TypeError, ValueError)):
+        add()
 
 
-@pytest.mark.parametrize("factor", ["2", None, True, own(), [2.0], 2j], ids=repr)
+@pytest.mark.parametrize("factor", ["2", None, True, own(), [2.0], 2j])
 def test_only_numbers_can_be_factors(factor):
     with pytest.raises(TypeError):
         own() * factor
@@ -153,7 +153,7 @@ def test_only_numbers_can_be_factors(factor):
         factor * own()
 
 
-@pytest.mark.parametrize("divisor", ["2", None, True, own()], ids=repr)
+@pytest.mark.parametrize("divisor", ["2", None, True, own()])
 def test_only_numbers_can_be_divisors(divisor):
     with pytest.raises(TypeError):
         own() / divisor
