@@ -136,7 +136,7 @@ class Tracking:
             keys = {name, *(f"{output}_{name}" for output in self.outputs)}
             if metric is not None and keys & taken:
                 raise ValueError(
-                    f"A metric and a component would write to the log key '{min(keys & taken)}'. "
+                    f"A metric and a component would write to the log key '{sorted(keys & taken)[0]}'. "
                     f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
@@ -153,7 +153,9 @@ class Tracking:
 
 
 def _name_of(metric) -> str:
-    return getattr(metric, "name", None) or getattr(metric, "__name__", "")
+    if isinstance(metric, str):
+        return metric
+    return str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 
 def _reader(packed):

@@ -19,7 +19,6 @@ from tests.composite.children import (
     SquaredError,
     log_ratio,
     squared_error,
-    uniform,
     value,
 )
 from tests.messages import raises
@@ -218,7 +217,12 @@ def test_a_lambda_trains_but_cannot_be_saved(child, nested):
     if nested:
         loss = cl.CompositeLoss({"inner": loss})
     assert np.isfinite(value(loss, Y_TRUE, Y_PRED))
-    said = ("Component 'shape'", "lambda", "@keras.saving.register_keras_serializable", "def shape(")
+    said = (
+        "Component 'shape'",
+        "lambda",
+        "@keras.saving.register_keras_serializable",
+        "def shape(",
+    )
     with raises(ValueError, *said, "Received: "):
         keras.saving.serialize_keras_object(loss)
 
@@ -259,7 +263,7 @@ def test_what_was_not_registered_names_the_component_when_loading(child):
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(cl.CompositeLoss([child]))))
     (name,) = cl.CompositeLoss([child]).names
     text = json.dumps(config).replace(__name__, "a_module_that_is_not_there")
-    with raises((TypeError, ValueError), f"component '{name}'", "register_keras_serializable"):
+    with raises((TypeError, ValueError), f"Component '{name}'", "register_keras_serializable"):
         keras.saving.deserialize_keras_object(json.loads(text))
 
 

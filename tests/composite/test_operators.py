@@ -66,7 +66,8 @@ def test_a_divisor_is_a_weight(divisor):
 
 def test_the_example_of_the_readme():
     check(
-        0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss("mae"), {"mse": ("mse", 0.7), "mae": ("mae", 0.3)}
+        0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss("mae"),
+        {"mse": ("mse", 0.7), "mae": ("mae", 0.3)},
     )
 
 

@@ -31,7 +31,6 @@ def close(actual, expected, rtol=1e-5, atol=1e-6):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
-
 def make(case, **kwargs):
     return case.loss(**case.arguments, **kwargs)
 

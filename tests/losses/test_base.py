@@ -105,6 +105,13 @@ def weighted_mse(y_true, y_pred):
     return np.mean(np.square(y_true - y_pred) * WEIGHTS)
 
 
+@pytest.mark.parametrize("loss", [Understock(), cl.CompositeLoss([Understock()])])
+def test_lists_of_numbers_are_arrays(loss):
+    """As in the examples of Keras's own losses."""
+    assert value(loss, [[3.0, 1.0]], [[1.0, 1.0]]) == 2.0
+    assert value(loss, [[3.0], [1.0]], [[1.0], [0.5]], [0.5, 0.0]) == 1.0
+
+
 def test_integer_targets_are_numbers():
     y_true = np.array([[3], [0], [2], [1]])
     y_pred = uniform(4, 1)

@@ -96,7 +96,9 @@ def test_an_axis_of_length_1_contributes_0():
     assert np.all(np.isfinite(slope(Boundary(), y_true, y_pred)))
 
 
-@pytest.mark.parametrize("shape, axes", [((3, 4), (1,)), ((3, 4, 5), (1, 2)), ((3, 2, 3, 4, 1), (1, 2, 3))])
+@pytest.mark.parametrize(
+    "shape, axes", [((3, 4), (1,)), ((3, 4, 5), (1, 2)), ((3, 2, 3, 4, 1), (1, 2, 3))]
+)
 def test_fields_of_any_rank_have_one_value_for_each_sample(shape, axes):
     y_true, y_pred = RNG.normal(size=(2, *shape)).astype("float32")
     assert value(Boundary(axes=axes, reduction="none"), y_true, y_pred).shape == (3,)
@@ -106,7 +108,9 @@ def test_fields_of_any_rank_have_one_value_for_each_sample(shape, axes):
 def test_an_axis_that_is_not_there_is_an_error(axes):
     """-4 is the batch axis of these arrays."""
     shape = "y_pred of shape (3, 4, 5, 2)"
-    with raises(ValueError, "`axes` of BoundaryDisagreement", "rank 4", f"axes={axes!r} and {shape}"):
+    with raises(
+        ValueError, "`axes` of BoundaryDisagreement", "rank 4", f"axes={axes!r} and {shape}"
+    ):
         Boundary(axes=axes)(Y_TRUE, Y_PRED)
 
 

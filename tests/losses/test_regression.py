@@ -21,7 +21,11 @@ def close(actual, expected, rtol=2e-6):
 
 
 def slope(loss, y_true, y_pred):
-    return gradient(lambda p: loss(y_true, p), np.asarray(y_pred, "float32"))
+    return gradient(lambda p: loss(y_true, p), y_pred)
+
+
+def one(number):
+    return np.array([[number]], "float32")
 
 
 def pinball(quantile):
@@ -57,8 +61,8 @@ def test_limits_of_the_asymmetric_error(arguments, other):
 
 def test_the_penalty_prices_predictions_below_the_target():
     """The mistake of one of the six programs was to price the other side."""
-    assert value(Penalty(weight=2.0), [[3.0]], [[1.0]]) == 4.0
-    assert value(Penalty(weight=2.0), [[1.0]], [[3.0]]) == 0.0
+    assert value(Penalty(weight=2.0), one(3), one(1)) == 4.0
+    assert value(Penalty(weight=2.0), one(1), one(3)) == 0.0
 
 
 def test_over_prediction_is_free_for_the_penalty():
@@ -106,7 +110,7 @@ SIZES = [1e-20, 1e-6, 1e-3, 1.0, 1e3, 1e8]
 @pytest.mark.parametrize("power", [1, 1.5, 2, 3.0])
 def test_slopes_are_right_over_many_sizes_of_the_error(power, size):
     loss = Error(2.0, 3.0, power)
-    below, above = slope(loss, [[size]], [[0.0]]), slope(loss, [[0.0]], [[size]])
+    below, above = slope(loss, one(size), one(0)), slope(loss, one(0), one(size))
     expected = power * np.float64(size) ** (power - 1)
     np.testing.assert_allclose([below, above], [[[-2 * expected]], [[3 * expected]]], rtol=1e-5)
 
@@ -115,8 +119,8 @@ def test_slopes_are_right_over_many_sizes_of_the_error(power, size):
 def test_values_are_right_over_many_sizes_of_the_error(size):
     for power in (1, 1.5, 2):
         expected = 2 * np.float64(size) ** power
-        np.testing.assert_allclose(value(Error(2.0, 3.0, power), [[size]], [[0.0]]), expected, 1e-5)
-    np.testing.assert_allclose(value(Penalty(2.0), [[size]], [[0.0]]), 2 * size, rtol=1e-5)
+        np.testing.assert_allclose(value(Error(2.0, 3.0, power), one(size), one(0)), expected, 1e-5)
+    np.testing.assert_allclose(value(Penalty(2.0), one(size), one(0)), 2 * size, rtol=1e-5)
 
 
 def test_float16_errors_do_not_overflow():
