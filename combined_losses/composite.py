@@ -323,13 +323,19 @@ class CompositeLoss(Compound):
     def save_own_variables(self, store):
         """Called by Keras's saver, which walks `model.loss`."""
         store["weights"] = np.array(list(self._weights.values()))
+        store["changed"] = np.array([name in self._changed for name in self.losses])
 
     def load_own_variables(self, store):
         """Called by Keras's saver; a file without weights leaves them as they are."""
-        if "weights" in store.keys():  # noqa: SIM118 - an h5 store, not a dict
-            for name, value in zip(self.names, np.array(store["weights"]), strict=True):
-                self._sync_models()
-                self._assign(name, float(value))
+        if "weights" not in store.keys():  # noqa: SIM118 - an h5 store, not a dict
+            return
+        self._sync_models()
+        stored = zip(
+            self.names, np.array(store["weights"]), np.array(store["changed"]), strict=True
+        )
+        for name, value, changed in stored:
+            self._assign(name, float(value))
+            self._changed.update([name] if changed else [])
 
 
 # Components.
@@ -369,12 +375,12 @@ def _deserialize_child(name, child):
     try:
         return keras.saving.deserialize_keras_object(child)
     except (TypeError, ValueError) as error:
-        error.add_note(
-            f"This is component '{name}' of a CompositeLoss. Register its function or class with "
-            '@keras.saving.register_keras_serializable("my_package") before saving, and import it '
-            "before loading."
-        )
-        raise
+        # Not a note: Keras makes a new exception from the text of this one.
+        raise type(error)(
+            f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
+            'class with @keras.saving.register_keras_serializable("my_package") before saving, '
+            f"and import it before loading, or pass it in custom_objects. {error}"
+        ) from error
 
 
 # Operators.

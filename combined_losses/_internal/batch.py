@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from combined_losses._internal.checks import check_predictions
-from combined_losses._internal.masks import read_mask
+from combined_losses._internal.masks import read_mask, with_mask
 from combined_losses.training import backend
 
 # What stands in for a prediction in a row of weight 0, and for a number that is not finite there.
@@ -46,7 +46,9 @@ class Batch:
 
     def map_predictions(self, function):
         """The same batch with `function` applied to the predictions."""
-        return self.replaced(y_pred=keras.tree.map_structure(function, self.y_pred))
+        mapped = keras.tree.map_structure(function, self.y_pred)
+        # The mask goes along, for a loss that reads it itself.
+        return self.replaced(y_pred=with_mask(mapped, self.mask))
 
     @property
     def size(self):

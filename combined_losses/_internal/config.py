@@ -57,6 +57,7 @@ def serialize_loss(loss):
     """
     serialized = keras.saving.serialize_keras_object(loss)
     parameters = inspect.signature(type(loss).__init__).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     complete = {}
     for cls in reversed(type(loss).__mro__):
         get_config = vars(cls).get("get_config")
@@ -65,7 +66,8 @@ def serialize_loss(loss):
     if isinstance(loss, keras.losses.Loss):
         complete["dtype"] = loss.dtype
     for key, value in complete.items():
-        if key in parameters:
+        is_dtype = key == "dtype" and takes_any and value != keras.config.floatx()
+        if key in parameters or is_dtype:
             serialized["config"].setdefault(key, value)
     return serialized
 

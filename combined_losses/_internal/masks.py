@@ -1,4 +1,4 @@
-"""Reading the mask that a layer left on the predictions."""
+"""Reading the mask that a layer left on the predictions, and putting one there."""
 
 import threading
 
@@ -7,25 +7,42 @@ import keras
 _local = threading.local()
 
 
-class _MaskReader(keras.layers.Layer):
-    """Receives the mask of its input: the one public way to it that works on JAX's tracers too."""
+class _MaskPort(keras.layers.Layer):
+    """Takes the mask of its input and may give its output another one.
+
+    A layer is the one public way to a mask that works on JAX's tracers too.
+    """
 
     def __init__(self):
-        super().__init__(name="combined_losses_mask_reader", autocast=False)
-        self.supports_masking = True
+        super().__init__(name="combined_losses_mask_port", autocast=False)
 
     def call(self, inputs, mask=None):
         _local.mask = mask
         return inputs
+
+    def compute_mask(self, inputs, previous_mask):
+        return _local.new_mask if _local.new_mask is not None else previous_mask
 
 
 def read_mask(y_pred):
     """The mask that Keras propagated to `y_pred`, or None."""
     if keras.tree.is_nested(y_pred) or not keras.ops.is_tensor(y_pred):
         return None
-    if not hasattr(_local, "reader"):
-        _local.reader = _MaskReader()
-    _local.mask = None
-    _local.reader(y_pred)
+    _pass(y_pred, None)
     mask, _local.mask = _local.mask, None
     return mask
+
+
+def with_mask(y_pred, mask):
+    """`y_pred`, a tensor without a mask, with `mask`."""
+    return y_pred if mask is None else _pass(y_pred, mask)
+
+
+def _pass(y_pred, new_mask):
+    if not hasattr(_local, "port"):
+        _local.port = _MaskPort()
+    _local.new_mask = new_mask
+    try:
+        return _local.port(y_pred)
+    finally:
+        _local.new_mask = None

@@ -33,9 +33,9 @@ class Operators:
     __rmul__ = __mul__
 
     def __truediv__(self, divisor):
-        if isinstance(divisor, (int, float)) and divisor != 0:
-            return self * (1 / divisor)
-        return NotImplemented
+        if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
+            return NotImplemented
+        return self * (1 / divisor)
 
 
 class Loss(Operators, keras.losses.Loss):

@@ -55,19 +55,28 @@ class ComponentMetricsMixin(_Base):
     # outputs to the total, this one, and nothing is computed or logged twice.
 
     @functools.wraps(keras.Model.compile)
-    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, *args, **kwargs):
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        **kwargs,
+    ):
         self.__dict__.pop(_STATE, None)
         before = getattr(self, "loss", None)
+        kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
         if not routing.compounds(loss):
             if loss is None and routing.compounds(before):
                 self.loss = None
-            super().compile(optimizer, loss, loss_weights, *args, **kwargs)
+            super().compile(optimizer, loss, loss_weights, **kwargs)
             return
         # A loss that Keras computed before stays in it until it is given another one.
         stale = before is not None and not routing.compounds(before)
-        super().compile(optimizer, loss if stale else None, None, *args, **kwargs)
+        super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
-        self.__dict__[_STATE] = _State(loss, loss_weights)
+        self.__dict__[_STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
         self._tracking()  # checks names and outputs now, where the outputs are known
 
     def get_compile_config(self):
@@ -150,6 +159,7 @@ class ComponentMetricsMixin(_Base):
             strategy = getattr(self, "distribute_strategy", None)
             with contextlib.nullcontext() if strategy is None else strategy.scope():
                 state.tracking = Tracking(state.loss, state.loss_weights, outputs)
+            state.tracking.check_metrics(state.metrics)
             for composite in routing.compounds(state.loss):
                 composite.register_model(self)
         return state.tracking
@@ -180,7 +190,6 @@ class ComponentMetricsMixin(_Base):
         packed = results.pop(tracking.tracker.name)
         if not tracking.seen:
             return results
-        tracking.check_collisions(results)
         if is_inside_step():
             return {**results, tracking.tracker.name: packed}
         return tracking.unpack(results, packed)
@@ -287,8 +296,9 @@ def _joined(variables, more):
 class _State:
     """What a model compiled with a composite keeps; no Keras object, so that no saver walks it."""
 
-    def __init__(self, loss, loss_weights):
+    def __init__(self, loss, loss_weights, metrics):
         self.loss = loss
         self.loss_weights = loss_weights
+        self.metrics = metrics
         self.outputs = None
         self.tracking = None

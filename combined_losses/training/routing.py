@@ -34,6 +34,12 @@ class Route:
         parts = self.loss.component_names if isinstance(self.loss, Compound) else ()
         return [*total, *(log_key(self._prefixed(name)) for name in parts)]
 
+    @property
+    def weight_keys(self):
+        """The log keys that its weights have or may get."""
+        names = self.loss.component_names if isinstance(self.loss, CompositeLoss) else ()
+        return [weight_key(self._prefixed(name)) for name in names]
+
     def moving_weights(self):
         """The log keys and current values of the weights that can change."""
         if not isinstance(self.loss, Compound):

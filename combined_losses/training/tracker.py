@@ -125,12 +125,20 @@ class Tracking:
         whole = size if batch.replicas == 1 else backend.global_sum(size)
         self.tracker.update_state(_vector(entries) * whole, size)
 
-    def check_collisions(self, results):
-        for key in results:
-            if key != "loss" and key in self.visible:
+    def check_metrics(self, metrics):
+        """Raises where a compiled metric would write to the key of a component or its weight."""
+        taken = {*self.keys, *(key for route in self.routes for key in route.weight_keys)}
+        for metric in keras.tree.flatten(metrics):
+            name = (
+                metric
+                if isinstance(metric, str)
+                else getattr(metric, "name", None) or getattr(metric, "__name__", "")
+            )
+            keys = {name, *(f"{output}_{name}" for output in self.outputs)}
+            if metric is not None and keys & taken:
                 raise ValueError(
-                    f"A metric and a component would write to the log key '{key}'. Rename the "
-                    f"component or the metric. Received: metrics {sorted(results)}"
+                    f"A metric and a component would write to the log key '{sorted(keys & taken)[0]}'. "
+                    f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
     def unpack(self, results, packed):
@@ -151,6 +159,12 @@ def _vector(entries):
     if all(len(entry.shape) == 0 for entry in entries):
         return ops.stack(entries)
     return ops.concatenate([ops.reshape(entry, (-1,)) for entry in entries])
+
+
+def _name_of(metric) -> str:
+    if isinstance(metric, str):
+        return metric
+    return str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 
 def _reader(packed):

@@ -127,7 +127,11 @@ def test_a_weighting_is_not_there_yet():
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
 @pytest.mark.parametrize("loss", [cl.CompositeLoss(["mse"]), cl.losses.UnderestimationPenalty()])
 def test_predictions_without_a_gradient(loss, dtype):
-    said = ("`y_pred` must be floating point", "keras.ops.cast", f"Received: y_pred of dtype {dtype}")
+    said = (
+        "`y_pred` must be floating point",
+        "keras.ops.cast",
+        f"Received: y_pred of dtype {dtype}",
+    )
     with raises(ValueError, *said, "shape (4, 1)"):
         loss(np.ones((4, 1)), np.ones((4, 1), dtype))
 

@@ -1,0 +1,245 @@
+"""What every class of `combined_losses.losses` must do, whatever it measures."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import combined_losses as cl
+from tests.composite.children import REDUCTIONS, WEIGHTS, value
+from tests.contracts.reference import read_cases
+from tests.contracts.registry import CASES
+from tests.gradients import gradient
+from tests.masks import masked
+from tests.messages import raises
+
+REFERENCES = read_cases()
+NOT_ARGUMENTS = ("self", "kwargs", "reduction", "name", "dtype")
+
+every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
+
+
+def parameters(cls):
+    signature = inspect.signature(cls.__init__).parameters
+    return {name: p for name, p in signature.items() if name not in NOT_ARGUMENTS}
+
+
+def close(actual, expected, rtol=1e-5, atol=1e-6):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def make(case, **kwargs):
+    return case.loss(**case.arguments, **kwargs)
+
+
+# The registry.
+
+
+def test_every_loss_has_a_case():
+    losses = {getattr(cl.losses, name) for name in cl.losses.__all__} - {cl.losses.Loss}
+    assert losses == {case.loss for case in CASES}, "add one case to registry.py"
+
+
+@every_loss
+def test_every_argument_is_off_its_default_and_makes_a_difference(case):
+    defaults = {name: parameter.default for name, parameter in parameters(case.loss).items()}
+    assert set(case.arguments) == set(defaults)
+    of_default = value(case.loss(), case.y_true, case.y_pred)
+    for name, argument in case.arguments.items():
+        assert argument != defaults[name]
+        changed = value(case.loss(**{name: argument}), case.y_true, case.y_pred)
+        assert changed != of_default, f"`{name}` makes no difference here"
+
+
+@every_loss
+def test_every_argument_is_documented(case):
+    for name in parameters(case.loss):
+        assert f"{name}: " in case.loss.__doc__ or f"`{name}`" in case.loss.__doc__
+
+
+# Numbers.
+
+
+@pytest.mark.parametrize("arguments", ["default", "off default"])
+@every_loss
+def test_values_and_gradients_are_those_of_the_oracle(case, arguments):
+    kwargs = case.arguments if arguments == "off default" else {}
+    values, slope = case.oracle(case.y_true, case.y_pred, **kwargs)
+    loss = case.loss(reduction="none", **kwargs)
+    close(value(loss, case.y_true, case.y_pred), values)
+    close(gradient(lambda p: loss(case.y_true, p), case.y_pred), slope)
+
+
+@pytest.mark.parametrize("entry", REFERENCES, ids=lambda entry: entry["id"])
+def test_values_and_gradients_are_those_of_the_reference(entry):
+    """The tolerances are those of the entry, for computation in float32."""
+    loss = getattr(cl.losses, entry["loss"])(reduction="none", **entry["kwargs"])
+    values = value(loss, entry["y_true"], entry["y_pred"])
+    assert values.shape == entry["values"].shape
+    close(values, entry["values"], entry["value_rtol"], entry["value_atol"])
+    slope = gradient(lambda p: loss(entry["y_true"], p), entry["y_pred"])
+    assert np.all(np.isfinite(slope))
+    if entry["compare_gradient"]:
+        close(slope, entry["grad"], entry["grad_rtol"], entry["grad_atol"])
+
+
+def test_every_loss_has_a_reference():
+    assert {entry["loss"] for entry in REFERENCES} == {case.loss.__name__ for case in CASES}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@every_loss
+def test_the_reduction_comes_after_the_weights(case, reduction):
+    values, _ = case.oracle(case.y_true, case.y_pred, **case.arguments)
+    weight = np.broadcast_to(WEIGHTS.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
+    divisor = {"sum": 1, "mean_with_sample_weight": weight.sum()}.get(reduction, values.size)
+    expected = values * weight if reduction == "none" else (values * weight).sum() / divisor
+    close(value(make(case, reduction=reduction), case.y_true, case.y_pred, WEIGHTS), expected)
+
+
+@every_loss
+def test_a_composite_of_one_is_the_loss(case):
+    composite = cl.CompositeLoss({"a": make(case)})
+    for weight in (None, WEIGHTS):
+        alone = value(make(case), case.y_true, case.y_pred, weight)
+        assert value(composite, case.y_true, case.y_pred, weight) == alone
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@every_loss
+def test_float16_inputs_are_computed_in_float32(case, dtype):
+    y_true, y_pred = case.y_true.astype("float16"), case.y_pred.astype("float16")
+    values, _ = case.oracle(y_true, y_pred, **case.arguments)
+    actual = value(make(case, dtype=dtype), y_true, y_pred)
+    assert actual.dtype == "float32"
+    close(actual, values.mean())
+
+
+@every_loss
+def test_a_perfect_prediction_has_a_finite_value_and_gradient(case):
+    for y in (case.y_true, np.zeros_like(case.y_true), np.ones_like(case.y_true)):
+        assert np.isfinite(value(make(case), y, y))
+        assert np.all(np.isfinite(gradient(lambda p, y=y: make(case)(y, p), y)))
+
+
+# Which samples count.
+
+
+@every_loss
+def test_one_sample_is_its_own_mean(case):
+    values = value(make(case, reduction="none"), case.y_true, case.y_pred)
+    one = value(make(case), case.y_true[:1], case.y_pred[:1])
+    close(one, values[0].mean())
+
+
+@every_loss
+def test_weight_0_and_a_mask_drop_the_sample(case):
+    kept, loss = WEIGHTS > 0, make(case, reduction="mean_with_sample_weight")
+    dropped = value(loss, case.y_true[kept], case.y_pred[kept], WEIGHTS[kept])
+    close(value(loss, case.y_true, case.y_pred, WEIGHTS), dropped)
+    close(value(loss, case.y_true, masked(case.y_pred, kept), WEIGHTS), dropped)
+
+
+@every_loss
+def test_the_order_of_the_samples_does_not_matter(case):
+    order = [2, 0, 3, 1]
+    shuffled = value(make(case), case.y_true[order], case.y_pred[order], WEIGHTS[order])
+    close(value(make(case), case.y_true, case.y_pred, WEIGHTS), shuffled)
+
+
+@every_loss
+def test_a_weight_of_2_is_the_sample_twice(case):
+    loss, twice = make(case, reduction="sum"), [0, 1, 1, 2, 3]
+    weight = np.array([1.0, 2.0, 1.0, 1.0], "float32")
+    doubled = value(loss, case.y_true[twice], case.y_pred[twice])
+    close(value(loss, case.y_true, case.y_pred, weight), doubled)
+
+
+@pytest.mark.parametrize("bad_pred", [np.nan, 0.0])
+@every_loss
+def test_a_bad_row_of_weight_0_does_no_harm(case, bad_pred):
+    y_true, y_pred = case.y_true.astype("float32"), case.y_pred.copy()
+    y_true[1], y_pred[1] = np.nan, bad_pred
+    sound = value(make(case), case.y_true, case.y_pred, WEIGHTS)
+    close(value(make(case), y_true, y_pred, WEIGHTS), sound)
+    slope = gradient(lambda p: make(case)(y_true, p, WEIGHTS), y_pred)
+    close(slope, gradient(lambda p: make(case)(case.y_true, p, WEIGHTS), case.y_pred))
+
+
+# Configuration and errors.
+
+
+@every_loss
+def test_every_argument_comes_back_from_the_config(case):
+    loss = make(case, reduction="sum", name="named", dtype="float16")
+    serialized = keras.saving.serialize_keras_object(loss)
+    assert serialized["registered_name"] == f"combined_losses>{case.loss.__name__}"
+    loaded = keras.saving.deserialize_keras_object(json.loads(json.dumps(serialized)))
+    assert type(loaded) is case.loss
+    assert (loaded.reduction, loaded.name, loaded.dtype) == ("sum", "named", "float16")
+    assert json.dumps(loaded.get_config()) == json.dumps(loss.get_config())
+    assert set(loss.get_config()) == {*case.arguments, "reduction", "name", "dtype"}
+    assert value(loaded, case.y_true, case.y_pred) == value(loss, case.y_true, case.y_pred)
+
+
+@every_loss
+def test_the_arguments_are_stored_as_they_were_given(case):
+    loss = make(case)
+    assert {name: getattr(loss, name) for name in case.arguments} == case.arguments
+
+
+REFUSED = [
+    pytest.param(case.loss, name, bad, id=f"{case.loss.__name__}({name}={bad!r})")
+    for case in CASES
+    for name, values in case.refused.items()
+    for bad in values
+]
+
+
+@pytest.mark.parametrize("cls, name, bad", REFUSED)
+def test_an_argument_outside_its_domain_is_an_error(cls, name, bad):
+    with raises(ValueError, f"`{name}` of {cls.__name__}", "must be", f"Received: {bad!r}"):
+        cls(**{name: bad})
+
+
+@every_loss
+def test_a_target_of_another_shape_is_an_error(case):
+    if not case.loss.same_shape:
+        pytest.skip("its targets have a shape of their own")
+    y_true = case.y_true[:, :1]
+    received = f"Received: y_true of shape {y_true.shape} and y_pred of shape {case.y_pred.shape}"
+    with raises(ValueError, "broadcast", f"shape {case.y_pred.shape}", received):
+        make(case)(y_true, case.y_pred)
+
+
+@every_loss
+def test_it_trains_in_a_compiled_step_with_partial_batches(case):
+    """The same number as outside, where the batch size is unknown when the step is compiled."""
+    model = cl.Sequential([keras.Input(case.y_pred.shape[1:]), keras.layers.Rescaling(1.0)])
+    model.compile("sgd", loss=cl.CompositeLoss({"a": make(case, reduction="sum")}))
+    logs = model.evaluate(case.y_pred, case.y_true, batch_size=3, verbose=0, return_dict=True)
+    sums = [value(make(case, reduction="sum"), *batch) for batch in batches(case)]
+    expected = np.average(sums, weights=[3, len(case.y_pred) - 3])
+    assert logs == pytest.approx({"loss": expected, "a_loss": expected}, rel=1e-5)
+
+
+def batches(case):
+    return [(case.y_true[s], case.y_pred[s]) for s in (slice(0, 3), slice(3, None))]
+
+
+@every_loss
+def test_its_name_is_its_class_in_snake_case(case):
+    name = case.loss().name
+    assert name.replace("_", "") == case.loss.__name__.lower()
+    assert cl.CompositeLoss([case.loss(), case.loss()]).names == (name, f"{name}_2")
+
+
+@every_loss
+def test_call_returns_unreduced_values(case):
+    values = make(case).call(ops.array(case.y_true), ops.array(case.y_pred))
+    expected, _ = case.oracle(case.y_true, case.y_pred, **case.arguments)
+    assert tuple(values.shape) == expected.shape
+    assert values.shape[0] == len(case.y_pred)
