@@ -129,15 +129,11 @@ class Tracking:
         """Raises where a compiled metric would write to the key of a component or its weight."""
         taken = {*self.keys, *(key for route in self.routes for key in route.weight_keys)}
         for metric in keras.tree.flatten(metrics):
-            name = (
-                metric
-                if isinstance(metric, str)
-                else getattr(metric, "name", None) or getattr(metric, "__name__", "")
-            )
-            keys = {name, *(f"{output}_{name}" for output in self.outputs)}
-            if metric is not None and keys & taken:
+            name = _name_of(metric)
+            shared = taken & {name, *(f"{output}_{name}" for output in self.outputs)}
+            if metric is not None and shared:
                 raise ValueError(
-                    f"A metric and a component would write to the log key '{sorted(keys & taken)[0]}'. "
+                    f"A metric and a component would write to the log key '{shared.pop()}'. "
                     f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
