@@ -1,0 +1,78 @@
+"""The base of every wrapper: one child, seen through a changed batch."""
+
+from combined_losses._internal.arguments import as_child, component_name
+from combined_losses._internal.compound import Compound, as_node
+from combined_losses._internal.config import construct, signature_config
+from combined_losses._internal.reduction import PER_COMPONENT
+
+
+class Wrapper(Compound):
+    """A loss that shows its child another view of the data (abstract).
+
+    A subclass implements `see(batch, label)`, which returns the batch that the child sees; sample
+    weights and mask are part of it. It has the operators of every loss, a config with every
+    argument, and, where the child has named parts, those names.
+
+    Args:
+        loss: a `keras.losses.Loss`, a string that `keras.losses.get` knows, or a function
+            `f(y_true, y_pred)`.
+        reduction: `"per_component"` (default): as the child is reduced alone; or one of Keras's.
+        name: a string, default the name of the child.
+        dtype: default the dtype of the child.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> class Doubled(cl.wrappers.Wrapper):
+    ...     def see(self, batch, label):
+    ...         return batch.replaced(y_true=2 * batch.y_true, y_pred=2 * batch.y_pred)
+    >>> float(Doubled("mae")(np.ones((3, 1)), np.zeros((3, 1))))
+    2.0
+    """
+
+    def __init__(self, loss, reduction=PER_COMPONENT, name=None, dtype=None):
+        child = as_child(loss, type(self).__name__, None)
+        own = child.reduction if reduction == PER_COMPONENT else reduction
+        super().__init__(
+            name=name or component_name(child)[0], reduction=own, dtype=dtype or child.dtype
+        )
+        self.loss = child
+        self._node = as_node(self.name, child)
+
+    @property
+    def children(self):
+        return {"": self.loss}
+
+    @property
+    def component_names(self):
+        return self.loss.component_names if isinstance(self.loss, Compound) else ()
+
+    @property
+    def routes(self):
+        return isinstance(self.loss, Compound) and self.loss.routes
+
+    @property
+    def needs_target(self):
+        return getattr(self.loss, "needs_target", True)
+
+    def see(self, batch, label):
+        """The batch that the child sees; `label` is the name of the component, for messages."""
+        raise NotImplementedError
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label = label or self.name
+        return self._node.evaluate(self.see(batch, label), self._imposed(reduction), label)
+
+    def _imposed(self, reduction):
+        """What the child is reduced by; `PER_COMPONENT` where that is its own reduction."""
+        if reduction != PER_COMPONENT or self.reduction == self.loss.reduction:
+            return reduction
+        return self.reduction or "none"
+
+    def get_config(self):
+        return signature_config(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return construct(cls, config)

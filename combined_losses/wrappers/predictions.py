@@ -1,0 +1,64 @@
+"""Predictions changed on their way to the loss: an activation, or no way back for the gradient."""
+
+import keras
+from keras import ops
+
+from combined_losses.wrappers.base import Wrapper
+
+__all__ = ["Activated", "StopGradient"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class StopGradient(Wrapper):
+    """Watches a quantity without training on it: value and metric, no gradient.
+
+    Args:
+        loss, reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss({"mse": "mse", "mae": cl.wrappers.StopGradient("mae")})
+    """
+
+    def see(self, batch, label):
+        return batch.map_predictions(ops.stop_gradient)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Activated(Wrapper):
+    """Applies an activation to the predictions before the loss, for outputs that are logits.
+
+    Where the loss has `from_logits`, prefer that: it is numerically safer.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        activation: a name that `keras.activations.get` knows, such as `"softmax"` (over the last
+            axis) or `"sigmoid"`, or a registered function of a tensor.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Raises:
+        ValueError: if the activation is unknown.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.Activated("mae", "sigmoid")
+    >>> float(loss(np.array([[1.0]]), np.array([[0.0]])))
+    0.5
+    """
+
+    def __init__(self, loss, activation, **kwargs):
+        super().__init__(loss, **kwargs)
+        self.activation = activation
+        try:
+            self._function = keras.activations.get(activation)
+        except ValueError as error:
+            raise ValueError(
+                f"The argument `activation` of Activated ('{self.name}') must be one that "
+                f"`keras.activations.get` knows, for example 'softmax'. Received: {activation!r}"
+            ) from error
+
+    def see(self, batch, label):
+        return batch.map_predictions(lambda p: self._function(ops.cast(p, self.dtype)))

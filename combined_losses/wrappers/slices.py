@@ -1,0 +1,197 @@
+"""Parts of one array: slices, units, channels, elements."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.batch import align
+from combined_losses.wrappers.base import Wrapper
+from combined_losses.wrappers.channels import PerChannel, PerElement
+
+__all__ = ["OnSlice", "PerChannel", "PerElement", "Scaled"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class OnSlice(Wrapper):
+    """A loss on a part of the array: columns, a region, a step of a sequence.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        index: a NumPy basic index into `y_true` and `y_pred` with the batch axis first, as
+            `np.s_` gives it: integers, slices and one `...`, for example `np.s_[..., 0:2]`. The
+            batch axis is taken whole.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Sample weights and masks that reach as far as the indexed axes are indexed alike.
+
+    Raises:
+        ValueError: if the index is no basic index, cuts the batch axis, has more entries than the
+            arrays have axes, or reaches beyond an axis.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(
+    ...     {
+    ...         "position": cl.wrappers.OnSlice("mse", np.s_[..., 0:2]),
+    ...         "visible": cl.wrappers.OnSlice("binary_crossentropy", np.s_[..., 2:3]),
+    ...     }
+    ... )
+    >>> loss.names
+    ('position', 'visible')
+    """
+
+    def __init__(self, loss, index, **kwargs):
+        super().__init__(loss, **kwargs)
+        self.index = index
+        self._index = _basic_index(index, self.name)
+
+    def see(self, batch, label):
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        if y_true is not None and len(y_true.shape) != len(y_pred.shape):
+            raise ValueError(
+                f"Component '{label}' is a slice of arrays of one rank. Received: y_true of shape "
+                f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+            )
+        index = _full_index(self._index, tuple(y_pred.shape), label)
+        return batch.replaced(
+            y_true=None if y_true is None else y_true[index],
+            y_pred=y_pred[index],
+            sample_weight=_index_weight(batch.sample_weight, index),
+            mask=_index_weight(batch.mask, index),
+        )
+
+    def get_config(self):
+        # Slices and `...` are not JSON; numbers and lists of numbers are.
+        items = [
+            [item.start, item.stop, item.step]
+            if isinstance(item, slice)
+            else "..."
+            if item is Ellipsis
+            else int(item)
+            for item in self._index
+        ]
+        return {**super().get_config(), "index": items}
+
+    @classmethod
+    def from_config(cls, config):
+        items = [
+            slice(*item) if isinstance(item, list) else Ellipsis if item == "..." else item
+            for item in config["index"]
+        ]
+        config = {key: value for key, value in config.items() if key != "index"}
+        config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(index=tuple(items), **config)
+
+
+def _basic_index(index, name):
+    items = index if isinstance(index, tuple) else (index,)
+    for item in items:
+        plain = item is Ellipsis or isinstance(item, (int, np.integer, slice))
+        if not plain or isinstance(item, bool):
+            raise ValueError(
+                f"The argument `index` of OnSlice ('{name}') must be a NumPy basic index of "
+                f"integers, slices and one `...`, for example np.s_[..., 0:2]. Received: {index!r}"
+            )
+    if sum(item is Ellipsis for item in items) > 1:
+        raise ValueError(
+            f"The argument `index` of OnSlice ('{name}') may hold one `...`. Received: {index!r}"
+        )
+    if items and items[0] is not Ellipsis and items[0] != slice(None):
+        raise ValueError(
+            f"The argument `index` of OnSlice ('{name}') must take the batch axis whole: begin "
+            f"with `:` or `...`. Received: {index!r}"
+        )
+    return items
+
+
+def _full_index(items, shape, label):
+    """One entry for each axis, checked against the static shape."""
+    given = sum(item is not Ellipsis for item in items)
+    if given > len(shape):
+        raise ValueError(
+            f"The index of component '{label}' has {given} entries for arrays of {len(shape)} "
+            f"axes. Received: y_pred of shape {shape}"
+        )
+    at = items.index(Ellipsis) if Ellipsis in items else len(items)
+    rest = [slice(None)] * (len(shape) - given)
+    full = (*items[:at], *rest, *items[at + 1 :])
+    for axis, (item, size) in enumerate(zip(full, shape, strict=True)):
+        if size is not None and not _reaches(item, size):
+            raise ValueError(
+                f"The index of component '{label}' is out of range on axis {axis}: it asks for "
+                f"{item!r} of {size} entries. Received: y_pred of shape {shape}"
+            )
+    return full
+
+
+def _reaches(item, size):
+    if not isinstance(item, slice):
+        return -size <= item < size
+    ends = [end for end in (item.start, item.stop) if end is not None]
+    return all(-size <= end <= size for end in ends) and len(range(*item.indices(size))) > 0
+
+
+def _index_weight(weight, index):
+    """Weights or a mask of the axes that `index` cuts; an axis of length 1 stays as it is."""
+    if weight is None:
+        return None
+    pairs = zip(weight.shape, index, strict=False)
+    return weight[tuple(_all_of(item) if size == 1 else item for size, item in pairs)]
+
+
+def _all_of(item):
+    return slice(None) if isinstance(item, slice) else 0
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Scaled(Wrapper):
+    """A loss in other units: both arguments divided by a scale.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        scale: a number, or an array that broadcasts against one sample, such as one number for
+            each column. Finite, not 0.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Raises:
+        ValueError: if the scale is 0 or not finite.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.Scaled("mse", 10.0)
+    >>> float(loss(np.array([[30.0]]), np.array([[10.0]])))
+    4.0
+    """
+
+    def __init__(self, loss, scale, **kwargs):
+        super().__init__(loss, **kwargs)
+        values = np.asarray(scale)
+        if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)) or np.any(values == 0):
+            raise ValueError(
+                f"The argument `scale` of Scaled ('{self.name}') must be a finite number or array "
+                f"without a 0. Received: {scale!r}"
+            )
+        self.scale = scale
+
+    @classmethod
+    def from_data(cls, loss, y, **kwargs):
+        """The loss in units of the standard deviation of each element of `y`, `(samples, ...)`."""
+        deviation = np.std(np.asarray(y, "float64"), axis=0)
+        if not np.all(deviation > 0):
+            raise ValueError(
+                "Scaled.from_data needs targets that vary in every element; leave out what is "
+                f"constant, or give `scale` yourself. Received: standard deviations {deviation}"
+            )
+        return cls(loss, deviation.tolist(), **kwargs)
+
+    def see(self, batch, label):
+        scale = ops.convert_to_tensor(self.scale, dtype=self.dtype)
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        return batch.replaced(
+            y_true=None if y_true is None else ops.cast(y_true, self.dtype) / scale,
+            y_pred=ops.cast(y_pred, self.dtype) / scale,
+        )
