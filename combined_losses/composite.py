@@ -199,14 +199,15 @@ class CompositeLoss(Operators, keras.losses.Loss):
             self._switched_off.add(name)
             self._retrace_models()
 
-    def moving_weights(self):
-        """The weights that have been changed, which logs therefore show: a dict as `weights`."""
-        moving = {name: self._weights[name] for name in self.losses if name in self._changed}
+    def current_weights(self, all_of_them=False):
+        """The weights that have been changed, which logs show, or all; those inside too."""
+        shown = self.losses if all_of_them else self._changed
+        found = {name: weight for name, weight in self._weights.items() if name in shown}
         for name, loss in self.losses.items():
             if isinstance(loss, CompositeLoss):
-                inner = loss.moving_weights().items()
-                moving.update({f"{name}/{part}": value for part, value in inner})
-        return moving
+                inner = loss.current_weights(all_of_them).items()
+                found.update({f"{name}/{part}": weight for part, weight in inner})
+        return found
 
     def _register_model(self, model):
         """Called by the mixin: the models whose compiled steps hold this composite's state."""

@@ -31,16 +31,17 @@ class Component:
         name: the name that every message gives.
         loss: a `keras.losses.Loss`.
         traits: what may be relied on of it, `Traits`.
+        opaque: whether it is called whole; default: where it has a `__call__` of its own.
     """
 
-    def __init__(self, name, loss, traits):
+    def __init__(self, name, loss, traits, opaque=None):
         self.name = name
         self.loss = loss
         self.traits = traits
-        # A child with a `__call__` of its own is opaque: it is called whole.
         call = type(loss).__call__
         ours = call in _ONE_REDUCTION
-        self.opaque = call is not keras.losses.Loss.__call__ and not ours
+        own_call = call is not keras.losses.Loss.__call__ and not ours
+        self.opaque = own_call if opaque is None else opaque
         # Our own losses compute in float32 or more, whatever they are given.
         half = loss.dtype in ("float16", "bfloat16")
         self.dtype = "float32" if ours and half else loss.dtype

@@ -227,7 +227,11 @@ class ComponentMetricsMixin(_Base):
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
         self._check_trainable()
-        return super().fit(*args, **kwargs)
+        tracking = self._tracking()
+        before = {} if tracking is None else tracking.weights(all_of_them=True)
+        history = super().fit(*args, **kwargs)
+        _fill_in(history.history, before)
+        return history
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(
@@ -286,6 +290,16 @@ class ComponentMetricsMixin(_Base):
         names = [name for name in self.metrics_names if name in logs]
         logs = {name: logs[name] for name in [*names, *(k for k in logs if k not in names)]}
         return logs if return_dict else list(logs.values())
+
+
+def _fill_in(history, weights):
+    """Gives a weight that was first changed in a later epoch the epochs before, when it was not."""
+    for prefix in ("", "val_"):
+        epochs = len(history.get(f"{prefix}loss", []))
+        for key, value in weights.items():
+            logged = history.get(prefix + key)
+            if logged is not None:
+                logged[:0] = [value] * (epochs - len(logged))
 
 
 def _joined(variables, more):

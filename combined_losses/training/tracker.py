@@ -73,11 +73,11 @@ class Tracking:
         keys = self.keys[1:] if self.regularized else self.keys[1:-1]
         return [*keys, *self.weights()]
 
-    def weights(self):
-        """The log keys and values of the weights that have been changed."""
+    def weights(self, all_of_them=False):
+        """The log keys and values of the weights that have been changed, or of all."""
         found = {}
         for route in self.routes:
-            found.update(route.moving_weights())
+            found.update(route.weights(all_of_them))
         return found
 
     def evaluate(self, y, outputs, sample_weight, regularization):
@@ -126,7 +126,7 @@ class Tracking:
 
     def check_metrics(self, metrics):
         """Raises where a compiled metric would write to the key of a component or its weight."""
-        taken = {*self.keys, *(key for route in self.routes for key in route.weight_keys)}
+        taken = {*self.keys, *(key for route in self.routes for key in route.weights(True))}
         for metric in keras.tree.flatten(metrics):
             name = _name_of(metric)
             shared = taken & {name, *(f"{output}_{name}" for output in self.outputs)}

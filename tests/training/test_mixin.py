@@ -80,6 +80,14 @@ def test_a_batch_with_sample_weights_on_its_own():
     assert float(logs["mse_loss"]) == pytest.approx(np.mean(weight * squares), rel=1e-6)
 
 
+def test_the_metrics_can_be_asked_for_their_results():
+    model, (x, y) = compiled(metrics=["mae"]), arrays()
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert {key: float(value) for key, value in model.get_metrics_result().items()} == logs
+    model.reset_metrics()
+    assert float(model.get_metrics_result()["mse_loss"]) == 0.0
+
+
 def test_the_progress_bar_shows_the_components(capsys):
     x, y = arrays()
     model = compiled()
