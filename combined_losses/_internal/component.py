@@ -138,7 +138,8 @@ class Component:
         calls_keras = code is not None and "__class__" in code.co_freevars  # it uses super()
         if self.opaque and calls_keras and self.loss.reduction in MEANS:
             scale = scale * batch.replicas
-        return value * scale
+        # A replica without samples has a mean of nothing, NaN, and contributes 0.
+        return ops.where(ops.equal(scale, 0.0), ops.zeros_like(value), value * scale)
 
     def per_sample(self, y_true, y_pred):
         """The unweighted values of one batch, `(batch,)`."""

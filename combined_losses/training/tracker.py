@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 
 import keras
+import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import Batch
@@ -136,9 +137,8 @@ class Tracking:
                     f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
-    def unpack(self, results, packed):
-        """Logs with a name for every entry of the vector that is shown."""
-        read = _reader(packed)
+    def unpack(self, results, read):
+        """Logs with a name for every entry of the vector that is shown; `read(index)` gives it."""
         logs = {"loss": results.pop("loss", read(0))}
         if self.replicas > 1:
             # Keras weighs each replica's share of the loss as if it were the whole.
@@ -154,14 +154,7 @@ def _name_of(metric) -> str:
     return str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 
-def _reader(packed):
-    """Reads entries of the vector: lazily on the host, as scalars inside a compiled step."""
-    if not _in_step.get():
-        return _HostVector(packed).read
-    return lambda index: packed[index]
-
-
-class _HostVector:
+class LazyVector:
     """The vector of a step, brought to the host once, when the first number is asked for."""
 
     def __init__(self, packed):
@@ -169,10 +162,15 @@ class _HostVector:
         self.values = None
 
     def read(self, index):
-        return _Number(self, index)
+        return _LazyNumber(self, index)
+
+    def number(self, index):
+        if self.values is None:
+            self.values = ops.convert_to_numpy(self.packed)
+        return float(self.values[index])
 
 
-class _Number:
+class _LazyNumber:
     """One entry of a vector that may still be computed on the device; a float when asked."""
 
     __slots__ = ("index", "vector")
@@ -182,9 +180,10 @@ class _Number:
         self.index = index
 
     def __float__(self):
-        if self.vector.values is None:
-            self.vector.values = ops.convert_to_numpy(self.vector.packed)
-        return float(self.vector.values[self.index])
+        return self.vector.number(self.index)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(float(self), dtype=dtype)
 
     def __repr__(self):
         return repr(float(self))

@@ -88,8 +88,8 @@ def run(loss, samples, batch_size, masked, weighted, regularized, inside, change
     x, y = X[:samples], Y[:samples]
     weight = W[:samples] if weighted else None
     kwargs = dict(batch_size=batch_size, verbose=0)
-    history = model.fit(x, y, sample_weight=weight, epochs=2, shuffle=False, callbacks=[Change()] * changed,
-                        validation_data=(x, y), **kwargs).history
+    history = model.fit(x, y, sample_weight=weight, epochs=2, shuffle=False,
+                        callbacks=[Change()] * changed, validation_data=(x, y), **kwargs).history
     logs = model.evaluate(x, y, sample_weight=weight, return_dict=True, **kwargs)
     return {"history": history, "logs": logs, "weights": np.ravel(model.get_weights()[0]).tolist()}
 

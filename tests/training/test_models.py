@@ -109,6 +109,15 @@ def test_it_trains_and_reports_also_before_it_is_built(make):
     assert logs["mse_loss"] == pytest.approx(mse(y, model.predict(x, verbose=0)), rel=1e-6)
 
 
+def test_a_functional_subclass_leaves_cl_model_as_it_was():
+    """Keras makes such a class functional by changing the bases of all classes above it."""
+    bases = cl.Model.__bases__
+    assert isinstance(FunctionalSubclass(), cl.Model)
+    assert cl.Model.__bases__ == bases
+    x, y = arrays()
+    trains(LineOfModel(), x, y)
+
+
 def test_the_models_are_what_keras_calls_them():
     assert isinstance(functional(cl.Model), keras.Model)
     assert isinstance(functional(cl.Model), cl.Model)

@@ -130,7 +130,9 @@ def test_a_weight_set_between_epochs_acts_on_the_next_epoch():
             parts = [history[f"{prefix}{name}_loss"][epoch] for name in ("mse", "mae")]
             total = parts[0] + weight * parts[1]
             assert history[f"{prefix}loss"][epoch] == pytest.approx(total, rel=1e-6)
-    assert history["val_mae_weight"][-1] == 4.0
+    # Changed after the first epoch and its validation; filled in, so that every list is as long.
+    assert history["mae_weight"] == [1.0, 3.0, 4.0]
+    assert history["val_mae_weight"] == [1.0, 3.0, 4.0]
 
 
 def test_a_weight_set_between_single_batches_acts_on_the_next():
