@@ -338,6 +338,9 @@ class CompositeLoss(Operators, keras.losses.Loss):
 
     # Saving.
 
+    def __getstate__(self):
+        return {**vars(self), "_models": weakref.WeakSet()}  # a copy trains in no model yet
+
     def get_config(self):
         return {
             "losses": [[name, _serialize_child(name, loss)] for name, loss in self.losses.items()],

@@ -141,10 +141,6 @@ class Component:
         # A replica without samples has a mean of nothing, NaN, and contributes 0.
         return ops.where(ops.equal(scale, 0.0), ops.zeros_like(value), value * scale)
 
-    def per_sample(self, y_true, y_pred):
-        """The unweighted values of one batch, `(batch,)`."""
-        return per_sample(ops.convert_to_tensor(self.loss.call(y_true, y_pred)))
-
 
 class _NamedErrors:
     """Adds the component's name to whatever goes wrong inside a child."""

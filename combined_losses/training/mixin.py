@@ -160,6 +160,7 @@ class ComponentMetricsMixin(_Base):
             with contextlib.nullcontext() if strategy is None else strategy.scope():
                 tracking = Tracking(state.loss, state.loss_weights, outputs)
             tracking.check_metrics(state.metrics)
+            tracking.is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
             state.tracking = tracking
             for composite in routing.composites(state.loss):
                 composite._register_model(self)

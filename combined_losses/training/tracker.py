@@ -67,6 +67,8 @@ class Tracking:
         self.seen = False  # a step has been traced
         self.regularized = False
         self.replicas = 1
+        # Whether `evaluate` gives the whole loss: not where a `compute_loss` of the user's adds to it.
+        self.is_whole = True
 
     @property
     def visible(self):
@@ -140,7 +142,7 @@ class Tracking:
     def unpack(self, results, read):
         """Logs with a name for every entry of the vector that is shown; `read(index)` gives it."""
         logs = {"loss": results.pop("loss", read(0))}
-        if self.replicas > 1:
+        if self.replicas > 1 and self.is_whole:
             # Keras weighs each replica's share of the loss as if it were the whole.
             logs["loss"] = read(0)
         last = len(self.keys) if self.regularized else len(self.keys) - 1
