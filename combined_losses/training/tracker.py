@@ -67,7 +67,7 @@ class Tracking:
         self.seen = False  # a step has been traced
         self.regularized = False
         self.replicas = 1
-        # Whether `evaluate` gives the whole loss: not where a `compute_loss` of the user's adds to it.
+        # Whether `evaluate` gives the whole loss: not where a user's `compute_loss` adds to it.
         self.is_whole = True
 
     @property
