@@ -195,10 +195,10 @@ class CompositeLoss(Compound):
             self._switched_off.add(name)
             self._retrace_models()
 
-    def moving_weights(self):
-        """The weights that have been changed, which logs therefore show: a dict as `weights`."""
-        moving = {name: self._weights[name] for name in self.losses if name in self._changed}
-        return {**moving, **super().moving_weights()}
+    def current_weights(self, all_of_them=False):
+        shown = self.losses if all_of_them else self._changed
+        found = {name: weight for name, weight in self._weights.items() if name in shown}
+        return {**found, **super().current_weights(all_of_them)}
 
     def register_model(self, model):
         self._models.add(model)
@@ -304,6 +304,9 @@ class CompositeLoss(Compound):
         return [ComponentMetric(self, name) for name in self.component_names]
 
     # Saving.
+
+    def __getstate__(self):
+        return {**vars(self), "_models": weakref.WeakSet()}  # a copy trains in no model yet
 
     def get_config(self):
         return {

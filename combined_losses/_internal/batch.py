@@ -21,8 +21,8 @@ class Batch:
 
     def __init__(self, y_true, y_pred, sample_weight=None, source=(None, None)):
         self.mask = read_mask(y_pred)  # before any cast: a cast drops it
-        self.y_true = keras.tree.map_structure(_to_tensor, y_true)
-        self.y_pred = keras.tree.map_structure(_to_tensor, y_pred)
+        self.y_true = _to_tensors(y_true)
+        self.y_pred = _to_tensors(y_pred)
         check_predictions(self.y_pred)
         self.sample_weight = keras.tree.map_structure(_to_tensor, sample_weight)
         self.model, self.x = source
@@ -107,6 +107,13 @@ class Batch:
         if neutral is None:
             keep, neutral = ops.logical_or(keep, ops.isfinite(tensor)), _NEUTRAL
         return ops.where(keep, tensor, ops.cast(neutral, tensor.dtype))
+
+
+def _to_tensors(values):
+    """Tensors in the structure of `values`; a list of numbers is an array, not a structure."""
+    if all(isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(values)):
+        return ops.convert_to_tensor(values)
+    return keras.tree.map_structure(_to_tensor, values)
 
 
 def _to_tensor(value):

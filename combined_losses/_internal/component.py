@@ -52,16 +52,17 @@ class Component:
         name: the name that every message gives.
         loss: a `keras.losses.Loss`.
         traits: what may be relied on of it, `Traits`.
+        opaque: whether it is called whole; default: where it has a `__call__` of its own.
     """
 
-    def __init__(self, name, loss, traits):
+    def __init__(self, name, loss, traits, opaque=None):
         self.name = name
         self.loss = loss
         self.traits = traits
-        # A child with a `__call__` of its own is opaque: it is called whole.
         call = type(loss).__call__
         ours = call in _ONE_REDUCTION
-        self.opaque = call is not keras.losses.Loss.__call__ and not ours
+        own_call = call is not keras.losses.Loss.__call__ and not ours
+        self.opaque = own_call if opaque is None else opaque
         # Our own losses compute in float32 or more, whatever they are given.
         half = loss.dtype in ("float16", "bfloat16")
         self.dtype = "float32" if ours and half else loss.dtype
@@ -166,11 +167,8 @@ class Component:
         calls_keras = code is not None and "__class__" in code.co_freevars  # it uses super()
         if self.opaque and calls_keras and self.loss.reduction in MEANS:
             scale = scale * batch.replicas
-        return value * scale
-
-    def per_sample(self, y_true, y_pred):
-        """The unweighted values of one batch, `(batch,)`."""
-        return per_sample(ops.convert_to_tensor(self.loss.call(y_true, y_pred)))
+        # A replica without samples has a mean of nothing, NaN, and contributes 0.
+        return ops.where(ops.equal(scale, 0.0), ops.zeros_like(value), value * scale)
 
 
 def _fits(label, what, weight, values):

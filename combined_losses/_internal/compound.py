@@ -67,12 +67,13 @@ class Compound(Operators, keras.losses.Loss):
         nested = [child.variables for _, child in self._compounds()]
         return [*self.own_variables, *(v for variables in nested for v in variables)]
 
-    def moving_weights(self):
-        """The weights that have been changed, which logs therefore show, by component."""
-        moving = {}
+    def current_weights(self, all_of_them=False):
+        """The weights that have been changed, which logs show, or all; those inside too."""
+        found = {}
         for prefix, child in self._compounds():
-            moving.update({prefix + name: w for name, w in child.moving_weights().items()})
-        return moving
+            inner = child.current_weights(all_of_them).items()
+            found.update({prefix + name: weight for name, weight in inner})
+        return found
 
     def set_weight(self, name, value):
         """Changes the weight of a component inside; see `CompositeLoss.set_weight`."""

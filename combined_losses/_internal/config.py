@@ -12,9 +12,7 @@ def signature_config(loss):
 
     A hyper-parameter cannot be forgotten, because there is no list of them to keep.
     """
-    parameters = inspect.signature(type(loss).__init__).parameters.values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = [name for name in names if name != "self" and name not in _BASE_ARGUMENTS]
+    names = [name for name in _arguments(type(loss)) if name not in _BASE_ARGUMENTS]
     missing = [name for name in names if not hasattr(loss, name)]
     if missing:
         raise ValueError(
@@ -35,6 +33,21 @@ def _serialize(value):
     if isinstance(value, dict):
         return {key: _serialize(item) for key, item in value.items()}
     return keras.saving.serialize_keras_object(value)
+
+
+def _arguments(cls):
+    """The arguments of `cls`, also those that it hands on to its bases through `**kwargs`."""
+    found = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        found.update(
+            {p.name: None for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        )
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(found)
 
 
 def construct(cls, config):

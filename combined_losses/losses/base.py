@@ -95,7 +95,7 @@ class Loss(Operators, keras.losses.Loss):
 
     @functools.cached_property
     def _component(self):
-        return Component(self.name, self, self.traits)
+        return Component(self.name, self, self.traits, opaque=False)
 
     def get_config(self):
         return signature_config(self)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from combined_losses._internal.numerics import magnitude
 from combined_losses.losses.base import Loss
 
 __all__ = ["BoundaryDisagreement"]
@@ -65,7 +66,7 @@ class BoundaryDisagreement(Loss):
         others = tuple(range(1, rank))
         total = 0.0
         for axis in axes:
-            difference = ops.abs(_edges(y_true, axis) - _edges(y_pred, axis))
+            difference = magnitude(_edges(y_true, axis) - _edges(y_pred, axis))
             if y_pred.shape[axis] != 1:
                 total = total + ops.mean(difference, axis=others)
             else:
@@ -82,4 +83,4 @@ def _edges(field, axis):
     ahead = [slice(None)] * len(field.shape)
     behind = list(ahead)
     ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-    return ops.abs(field[tuple(ahead)] - field[tuple(behind)])
+    return magnitude(field[tuple(ahead)] - field[tuple(behind)])

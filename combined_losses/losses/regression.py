@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.numerics import check_number
+from combined_losses._internal.numerics import check_number, magnitude
 from combined_losses.losses.base import Loss
 
 __all__ = ["AsymmetricError", "UnderestimationPenalty"]
@@ -95,7 +95,7 @@ class AsymmetricError(Loss):
         # One power instead of two: at most one side is non-zero, so the sum of the sides is
         # price * |e|^power with the price of the side that e is on.
         price = ops.where(error > 0, self.under_weight, self.over_weight)
-        return ops.mean(ops.cast(price, error.dtype) * self._power(ops.abs(error)), axis=-1)
+        return ops.mean(ops.cast(price, error.dtype) * self._power(magnitude(error)), axis=-1)
 
     def _power(self, size):
         if self.power == 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses.training import routing
-from combined_losses.training.tracker import Tracking, inside_step, is_inside_step
+from combined_losses.training.tracker import LazyVector, Tracking, inside_step, is_inside_step
 
 _STATE = "_combined_losses"
 
@@ -158,8 +158,10 @@ class ComponentMetricsMixin(_Base):
                 return None
             strategy = getattr(self, "distribute_strategy", None)
             with contextlib.nullcontext() if strategy is None else strategy.scope():
-                state.tracking = Tracking(state.loss, state.loss_weights, outputs)
-            state.tracking.check_metrics(state.metrics)
+                tracking = Tracking(state.loss, state.loss_weights, outputs)
+            tracking.check_metrics(state.metrics)
+            tracking.is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
+            state.tracking = tracking
             for composite in routing.compounds(state.loss):
                 composite.register_model(self)
         return state.tracking
@@ -192,7 +194,7 @@ class ComponentMetricsMixin(_Base):
             return results
         if is_inside_step():
             return {**results, tracking.tracker.name: packed}
-        return tracking.unpack(results, packed)
+        return tracking.unpack(results, LazyVector(packed).number)
 
     def make_train_function(self, force=False):
         stale = force or self.train_function is None
@@ -212,12 +214,14 @@ class ComponentMetricsMixin(_Base):
         """A step function whose logs have names again."""
 
         def unpacked(*args):
-            result = function(*args)
+            with inside_step():  # also for a `train_step` of the user's
+                result = function(*args)
             logs, *state = result if isinstance(result, tuple) else (result,)
             tracking = self._tracking()
             if tracking is not None and tracking.tracker.name in logs:
                 logs = dict(logs)
-                logs = tracking.unpack(logs, logs.pop(tracking.tracker.name))
+                vector = LazyVector(logs.pop(tracking.tracker.name))
+                logs = tracking.unpack(logs, vector.read)
             return (logs, *state) if state else logs
 
         return unpacked
@@ -227,7 +231,11 @@ class ComponentMetricsMixin(_Base):
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
         self._check_trainable()
-        return super().fit(*args, **kwargs)
+        tracking = self._tracking()
+        before = {} if tracking is None else tracking.weights(all_of_them=True)
+        history = super().fit(*args, **kwargs)
+        _fill_in(history.history, before)
+        return history
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(
@@ -284,8 +292,26 @@ class ComponentMetricsMixin(_Base):
 
     def _ordered(self, logs, return_dict):
         names = [name for name in self.metrics_names if name in logs]
-        logs = {name: logs[name] for name in [*names, *(k for k in logs if k not in names)]}
+        names += [name for name in logs if name not in names]
+        logs = {name: _python_number(logs[name]) for name in names}
         return logs if return_dict else list(logs.values())
+
+
+def _python_number(value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):  # a metric of the user's that is no number
+        return value
+
+
+def _fill_in(history, weights):
+    """Gives a weight that was first changed in a later epoch the epochs before, when it was not."""
+    for prefix in ("", "val_"):
+        epochs = len(history.get(f"{prefix}loss", []))
+        for key, value in weights.items():
+            logged = history.get(prefix + key)
+            if logged is not None:
+                logged[:0] = [value] * (epochs - len(logged))
 
 
 def _joined(variables, more):

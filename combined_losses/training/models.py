@@ -32,10 +32,14 @@ class Model(ComponentMetricsMixin, keras.Model):
     """
 
     def __new__(cls, *args, **kwargs):
-        functional = len(args) == 2 or "outputs" in kwargs
-        if cls is Model and functional:
+        if cls is Model and _is_functional(args, kwargs):
             return super().__new__(Functional)
         return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        if _is_functional(args, kwargs) and not isinstance(self, _KerasFunctional):
+            _become_functional(type(self))
+        super().__init__(*args, **kwargs)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -61,6 +65,23 @@ class Sequential(ComponentMetricsMixin, keras.Sequential):
     >>> model.metrics_names
     ['loss', 'mse_loss', 'mae_loss']
     """
+
+
+def _is_functional(args, kwargs):
+    """Whether these are the arguments of `Model(inputs, outputs)`."""
+    return len(args) == 2 or "outputs" in kwargs
+
+
+def _become_functional(cls):
+    """Puts `Functional` in the place of `Model` among the bases of a user's class.
+
+    Keras does so itself with its own classes, but it would rewrite the bases of every class above,
+    `cl.Model` included, and with it every other class of the user's.
+    """
+    for base in cls.__bases__:
+        if base is not Model and issubclass(base, Model):
+            _become_functional(base)
+    cls.__bases__ = tuple(Functional if base is Model else base for base in cls.__bases__)
 
 
 def track(model):

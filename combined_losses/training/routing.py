@@ -34,18 +34,12 @@ class Route:
         parts = self.loss.component_names if isinstance(self.loss, Compound) else ()
         return [*total, *(log_key(self._prefixed(name)) for name in parts)]
 
-    @property
-    def weight_keys(self):
-        """The log keys that its weights have or may get."""
-        names = self.loss.component_names if isinstance(self.loss, CompositeLoss) else ()
-        return [weight_key(self._prefixed(name)) for name in names]
-
-    def moving_weights(self):
-        """The log keys and current values of the weights that can change."""
+    def weights(self, all_of_them=False):
+        """The log keys and current values of the weights that have been changed, or of all."""
         if not isinstance(self.loss, Compound):
             return {}
-        moving = self.loss.moving_weights()
-        return {weight_key(self._prefixed(name)): value for name, value in moving.items()}
+        weights = self.loss.current_weights(all_of_them)
+        return {weight_key(self._prefixed(name)): value for name, value in weights.items()}
 
     def evaluate(self, batch):
         """What this route adds to the total, and the values behind its keys."""

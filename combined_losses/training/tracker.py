@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 
 import keras
+import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import Batch
@@ -66,6 +67,8 @@ class Tracking:
         self.seen = False  # a step has been traced
         self.regularized = False
         self.replicas = 1
+        # Whether `evaluate` gives the whole loss: not where a user's `compute_loss` adds to it.
+        self.is_whole = True
 
     @property
     def visible(self):
@@ -73,11 +76,11 @@ class Tracking:
         keys = self.keys[1:] if self.regularized else self.keys[1:-1]
         return [*keys, *self.weights()]
 
-    def weights(self):
-        """The log keys and values of the weights that have been changed."""
+    def weights(self, all_of_them=False):
+        """The log keys and values of the weights that have been changed, or of all."""
         found = {}
         for route in self.routes:
-            found.update(route.moving_weights())
+            found.update(route.weights(all_of_them))
         return found
 
     def evaluate(self, model, x, y, outputs, sample_weight):
@@ -127,7 +130,7 @@ class Tracking:
 
     def check_metrics(self, metrics):
         """Raises where a compiled metric would write to the key of a component or its weight."""
-        taken = {*self.keys, *(key for route in self.routes for key in route.weight_keys)}
+        taken = {*self.keys, *(key for route in self.routes for key in route.weights(True))}
         for metric in keras.tree.flatten(metrics):
             name = _name_of(metric)
             shared = taken & {name, *(f"{output}_{name}" for output in self.outputs)}
@@ -137,11 +140,10 @@ class Tracking:
                     f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
-    def unpack(self, results, packed):
-        """Logs with a name for every entry of the vector that is shown."""
-        read = _reader(packed)
+    def unpack(self, results, read):
+        """Logs with a name for every entry of the vector that is shown; `read(index)` gives it."""
         logs = {"loss": results.pop("loss", read(0))}
-        if self.replicas > 1:
+        if self.replicas > 1 and self.is_whole:
             # Keras weighs each replica's share of the loss as if it were the whole.
             logs["loss"] = read(0)
         last = len(self.keys) if self.regularized else len(self.keys) - 1
@@ -163,14 +165,7 @@ def _name_of(metric) -> str:
     return str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 
-def _reader(packed):
-    """Reads entries of the vector: lazily on the host, as scalars inside a compiled step."""
-    if not _in_step.get():
-        return _HostVector(packed).read
-    return lambda index: packed[index]
-
-
-class _HostVector:
+class LazyVector:
     """The vector of a step, brought to the host once, when the first number is asked for."""
 
     def __init__(self, packed):
@@ -178,10 +173,15 @@ class _HostVector:
         self.values = None
 
     def read(self, index):
-        return _Number(self, index)
+        return _LazyNumber(self, index)
+
+    def number(self, index):
+        if self.values is None:
+            self.values = ops.convert_to_numpy(self.packed)
+        return float(self.values[index])
 
 
-class _Number:
+class _LazyNumber:
     """One entry of a vector that may still be computed on the device; a float when asked."""
 
     __slots__ = ("index", "vector")
@@ -191,9 +191,10 @@ class _Number:
         self.index = index
 
     def __float__(self):
-        if self.vector.values is None:
-            self.vector.values = ops.convert_to_numpy(self.vector.packed)
-        return float(self.vector.values[self.index])
+        return self.vector.number(self.index)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(float(self), dtype=dtype)
 
     def __repr__(self):
         return repr(float(self))

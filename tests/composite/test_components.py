@@ -105,6 +105,24 @@ def test_gradients_are_those_of_the_weighted_sum():
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
 
 
+def both(y_true, y_pred):
+    """Reads two outputs at once."""
+    squared, ratio = (ops.square(y_true[key] - y_pred[key]) for key in ("left", "right"))
+    return ops.mean(squared + ratio, axis=-1)
+
+
+def test_a_component_may_see_several_outputs_at_once():
+    y_true, y_pred = Y_TRUE.copy(), Y_PRED.copy()
+    y_true[1], y_pred[1] = np.nan, np.nan  # where the weight is 0
+    targets = {"left": y_true[:, 0], "right": y_true[:, 1]}
+    predictions = {"left": y_pred[:, 0], "right": y_pred[:, 1]}
+    expected = np.mean((SQUARED[:, 0] + SQUARED[:, 1]) * WEIGHTS)
+    close(value(cl.CompositeLoss({"both": both}), targets, predictions, WEIGHTS), expected)
+    whole = {"left": targets["left"], "right": np.arange(4)}
+    with pytest.raises(ValueError, match="`y_pred` must be floating point"):
+        cl.CompositeLoss({"both": both})(targets, whole)
+
+
 # Weights.
 
 

@@ -8,8 +8,11 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
+from combined_losses._internal.names import snake_case
+from combined_losses._internal.traits import keras_traits
 from tests.composite.children import (
     KERAS_CHILDREN,
+    KERAS_CLASSES,
     REDUCTIONS,
     SCALAR_CHILDREN,
     SCALAR_REDUCTIONS,
@@ -38,6 +41,43 @@ def close(actual, expected):
 
 def test_every_loss_of_keras_has_data():
     assert not WITHOUT_DATA, "add them to _DATA in children.py"
+
+
+# What is relied on of each loss of Keras, measured.
+
+
+def values_of(child, rows=slice(None)):
+    loss = child.make(reduction="none")
+    return value(loss, child.y_true[rows], child.y_pred[rows])
+
+
+def values_of_elements(child):
+    """Each element as a sample of its own, then their mean."""
+    columns = child.y_true.reshape(-1, 1), child.y_pred.reshape(-1, 1)
+    return value(child.make(reduction="none"), *columns).reshape(child.y_pred.shape).mean(axis=-1)
+
+
+@pytest.mark.filterwarnings("ignore:In loss categorical:SyntaxWarning")  # of a single class
+@every_child
+def test_the_traits_of_every_loss_of_keras_are_right(child):
+    traits = keras_traits(child.make())
+    assert traits.same_shape == (child.y_true.shape == child.y_pred.shape)
+    alone = np.concatenate([values_of(child, slice(n, n + 1)) for n in range(4)])
+    assert traits.couples_batch == (not np.allclose(alone, values_of(child), rtol=1e-4))
+    if traits.same_shape:
+        of_elements = np.allclose(values_of_elements(child), values_of(child), rtol=1e-4)
+        assert traits.elementwise == of_elements
+
+
+def test_a_function_of_keras_has_the_traits_of_its_class():
+    functions = {name: getattr(keras.losses, snake_case(name), None) for name in KERAS_CLASSES}
+    found = {name: function for name, function in functions.items() if function is not None}
+    assert len(found) > 15
+    for name, function in found.items():
+        assert keras_traits(function) == keras_traits(KERAS_CLASSES[name]()), name
+
+
+# The composite.
 
 
 @weighted

@@ -162,6 +162,15 @@ def steps_as_samples():
     return Y_TRUE.reshape(12, 2), Y_PRED.reshape(12, 2)
 
 
+@pytest.mark.parametrize("make", [list, tuple, np.float64, np.int64, lambda w: np.array(w) > 0])
+def test_weights_may_be_of_any_kind(make):
+    weight = make([2, 0, 1, 1])
+    full = np.array(weight, "float32")
+    for child in (SquaredError(), cl.losses.AsymmetricError(), "mse"):
+        loss = cl.CompositeLoss([child])
+        close(value(loss, Y_TRUE, Y_PRED, weight), value(loss, Y_TRUE, Y_PRED, full))
+
+
 def test_weights_of_samples_never_weigh_columns():
     """`(N,)` against values `(N, N)` fits both axes; a sample is the first."""
     y_true, y_pred = uniform(3, 3, 2), uniform(3, 3, 2, seed=1)

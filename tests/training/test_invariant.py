@@ -222,9 +222,7 @@ def test_logs_add_up_and_are_the_means_of_the_epoch(seed):
     model, kernel, penalty = case.model()
     model.compile(keras.optimizers.SGD(0.0), loss=case.composite.loss, run_eagerly=case.eager)
     expected_warning = (
-        pytest.warns(UserWarning, match="cannot honour")
-        if case.warns
-        else contextlib.nullcontext()
+        pytest.warns(UserWarning, match="cannot honour") if case.warns else contextlib.nullcontext()
     )
     with expected_warning:
         rows = slice(0, 7)

@@ -80,6 +80,14 @@ def test_a_batch_with_sample_weights_on_its_own():
     assert float(logs["mse_loss"]) == pytest.approx(np.mean(weight * squares), rel=1e-6)
 
 
+def test_the_metrics_can_be_asked_for_their_results():
+    model, (x, y) = compiled(metrics=["mae"]), arrays()
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert {key: float(value) for key, value in model.get_metrics_result().items()} == logs
+    model.reset_metrics()
+    assert float(model.get_metrics_result()["mse_loss"]) == 0.0
+
+
 def test_the_progress_bar_shows_the_components(capsys):
     x, y = arrays()
     model = compiled()
@@ -151,23 +159,39 @@ def test_no_regularization_key_without_regularization():
 # Collisions.
 
 
+class Line(cl.ComponentMetricsMixin, keras.Model):
+    """Its outputs show only when it is called for the first time."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+@pytest.mark.parametrize("key", ["mse_loss", "mse_weight"])
+@pytest.mark.parametrize("which", ["metrics", "weighted_metrics"])
+def test_a_metric_that_would_hide_a_component_is_an_error(key, which):
+    metrics = ["mae", keras.metrics.MeanSquaredError(name=key)]
+    with pytest.raises(ValueError, match=f"'{key}'.*Rename.*Received"):
+        line().compile(sgd(), loss=mse_and_mae(), **{which: metrics})
+
+
 @pytest.mark.parametrize("step", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
-def test_a_metric_that_would_hide_a_component_is_an_error(step):
+def test_it_is_an_error_before_the_first_step_of_a_model_that_is_not_built(step):
+    model, (x, y) = Line(), arrays()
     metric = keras.metrics.MeanSquaredError(name="mse_loss")
-    model, (x, y) = compiled(learning_rate=0.1, metrics=[metric]), arrays()
-    before = weights_of(model)
     with pytest.raises(ValueError, match="'mse_loss'.*Rename"):
+        model.compile(sgd(), loss=mse_and_mae(), metrics=[metric])
         getattr(model, step)(x, y)
-    np.testing.assert_array_equal(weights_of(model), before)
+    assert model.optimizer.iterations == 0
 
 
-def test_a_metric_that_would_hide_the_weight_of_a_component_is_an_error():
-    loss = mse_and_mae()
-    loss.set_weight("mse", 2.0)
-    metric = keras.metrics.MeanSquaredError(name="mse_weight")
-    model, (x, y) = compiled(loss, metrics=[metric]), arrays()
-    with pytest.raises(ValueError, match="'mse_weight'"):
-        model.fit(x, y, verbose=0)
+def test_a_metric_of_the_name_of_a_component_is_no_collision():
+    model, (x, y) = compiled(metrics=["mae", "mse"]), arrays()
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert list(logs) == ["loss", "mse_loss", "mae_loss", "mae", "mse"]
 
 
 # Reduction "none".

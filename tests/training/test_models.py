@@ -109,12 +109,30 @@ def test_it_trains_and_reports_also_before_it_is_built(make):
     assert logs["mse_loss"] == pytest.approx(mse(y, model.predict(x, verbose=0)), rel=1e-6)
 
 
+def test_a_functional_subclass_leaves_cl_model_as_it_was():
+    """Keras makes such a class functional by changing the bases of all classes above it."""
+    bases = cl.Model.__bases__
+    assert isinstance(FunctionalSubclass(), cl.Model)
+    assert cl.Model.__bases__ == bases
+    x, y = arrays()
+    trains(LineOfModel(), x, y)
+
+
 def test_the_models_are_what_keras_calls_them():
     assert isinstance(functional(cl.Model), keras.Model)
     assert isinstance(functional(cl.Model), cl.Model)
     assert isinstance(line(), keras.Sequential)
     # Only a Functional model has the layers between as attributes.
     assert functional(cl.Model).get_layer("head").output.shape == (None, 1)
+
+
+def test_the_loss_adds_no_parameters_to_the_model(capsys):
+    model, plain = line(), line(keras.Sequential)
+    model.compile(sgd(), loss=mse_and_mae())
+    assert model.count_params() == plain.count_params() == 4
+    assert [w.shape for w in model.get_weights()] == [w.shape for w in plain.get_weights()]
+    model.summary()
+    assert "Total params: 4" in capsys.readouterr().out
 
 
 def test_a_model_inside_a_model_reports_for_the_outer_one():
@@ -226,7 +244,11 @@ def test_untrack_gives_the_plain_class_and_the_same_layers(make):
 
 def test_what_untrack_gives_loads_without_this_package(tmp_path):
     x, y = arrays()
-    models = {"functional": functional(cl.Model), "sequential": line(), "deferred": deferred(cl.Sequential)}
+    models = {
+        "functional": functional(cl.Model),
+        "sequential": line(),
+        "deferred": deferred(cl.Sequential),
+    }
     expected = {}
     for name, model in models.items():
         trains(model, x, y)

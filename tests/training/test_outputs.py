@@ -231,7 +231,9 @@ def test_a_subclassed_model_that_has_not_been_built(structure, names):
         target = dict(zip("ab", target, strict=True))
     model.compile(sgd(FROZEN), loss=mse_and_mae())
     history = model.fit(x, target, batch_size=4, verbose=0).history
-    assert sorted(history) == sorted(["loss", *(f"{n}_{c}_loss" for n in names for c in ("mse", "mae"))])
+    assert sorted(history) == sorted(
+        ["loss", *(f"{n}_{c}_loss" for n in names for c in ("mse", "mae"))]
+    )
     assert history[f"{names[1]}_mse_loss"] == pytest.approx([mse(y[:, 1:], 0)], rel=1e-6)
     assert model.evaluate(x, target, verbose=0)[0] == pytest.approx(history["loss"][0], rel=1e-6)
 
@@ -303,5 +305,7 @@ def test_without_a_composite_logs_and_weights_are_keras_s(structure):
         given = target if structure is dict else [*target.values()]
         history = model.fit(x, given, batch_size=4, shuffle=False, epochs=2, verbose=0).history
         values = model.evaluate(x, given, verbose=0)
-        seen.append((history, values, model.metrics_names, [w.tolist() for w in model.get_weights()]))
+        seen.append(
+            (history, values, model.metrics_names, [w.tolist() for w in model.get_weights()])
+        )
     assert seen[0] == seen[1]

@@ -1,0 +1,155 @@
+"""Two replicas train and report as one device does (TensorFlow, two logical CPUs).
+
+Batches of 4: ten samples leave a partial batch of two, seven one that is split unevenly, nine one
+that leaves the second replica with nothing. (Keras itself fails where the first batch is uneven.)
+"""
+
+import json
+
+import keras
+import pytest
+
+from tests.processes import run_python
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
+
+SCRIPT = '''
+import json
+import warnings
+
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import keras
+import numpy as np
+from keras import ops
+
+import combined_losses as cl
+
+# A scalar child cannot honour weights, and says so.
+warnings.filterwarnings("ignore", "Component 'rms' cannot honour")
+STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(2, 10, 3, 2)).astype("float32")
+X[:6, 2] = 0.0  # masked
+W = np.array([0, 1, 2, 0.5, 1, 3, 0, 1, 1, 2], "float32")
+
+
+def mean_square_of_the_batch(y_true, y_pred):
+    """A scalar whose mean over replicas is the one of the batch only with the right shares."""
+    return ops.mean(ops.square(y_true - y_pred))
+
+
+class Whole(keras.losses.Loss):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+
+LOSSES = {
+    "elementwise": lambda: cl.CompositeLoss({"mse": "mse", "mae": "mae"}, {"mae": 0.5}),
+    "scalar": lambda: cl.CompositeLoss({"mse": "mse", "rms": mean_square_of_the_batch}),
+    "opaque": lambda: cl.CompositeLoss({"mse": "mse", "whole": Whole()}),
+    "sum": lambda: cl.CompositeLoss(["mse", "mae"], reduction="sum"),
+    "mean_with_sample_weight": lambda: cl.CompositeLoss(
+        ["mse", "mae"], reduction="mean_with_sample_weight"
+    ),
+    "nested": lambda: cl.CompositeLoss({"in": LOSSES["elementwise"](), "mae": "mae"}, {"in": 2.0}),
+    "own": lambda: cl.CompositeLoss({"under": cl.losses.UnderestimationPenalty(), "mse": "mse"}),
+}
+
+
+def make(masked, regularized, inside, loss):
+    layers = [keras.layers.Masking(0.0)] if masked else []
+    penalty = keras.regularizers.L2(0.1) if regularized else None
+    dense = keras.layers.Dense(2, kernel_initializer="ones", kernel_regularizer=penalty)
+    model = cl.Sequential([keras.Input((3, 2)), *layers, dense])
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+    loss = LOSSES[loss]() if inside else OUTSIDE[loss]
+    # Eager steps on one device, an independent and quicker way to the same numbers.
+    eager = not tf.distribute.has_strategy()
+    model.compile(optimizer, loss=loss, metrics=["mae"], run_eagerly=eager)
+    return model
+
+
+class Change(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.loss.set_weight("mae", 3.0)
+
+
+def run(loss, samples, batch_size, masked, weighted, regularized, inside, changed):
+    model = make(masked, regularized, inside, loss)
+    x, y = X[:samples], Y[:samples]
+    weight = W[:samples] if weighted else None
+    kwargs = dict(batch_size=batch_size, verbose=0)
+    history = model.fit(x, y, sample_weight=weight, epochs=2, shuffle=False,
+                        callbacks=[Change()] * changed, validation_data=(x, y), **kwargs).history
+    logs = model.evaluate(x, y, sample_weight=weight, return_dict=True, **kwargs)
+    return {"history": history, "logs": logs, "weights": np.ravel(model.get_weights()[0]).tolist()}
+
+
+found = []
+for case in json.load(open("cases.json")):
+    OUTSIDE = {case["loss"]: LOSSES[case["loss"]]()}
+    alone = run(**case)
+    OUTSIDE = {case["loss"]: LOSSES[case["loss"]]()}
+    with STRATEGY.scope():
+        together = run(**case)
+    found.append([alone, together])
+print(json.dumps(found))
+'''
+
+
+def case(loss, samples, batch_size=4, inside=True, **flags):
+    off = dict.fromkeys(("masked", "weighted", "regularized", "changed"), False)
+    return {
+        "loss": loss,
+        "samples": samples,
+        "batch_size": batch_size,
+        "inside": inside,
+        **off,
+        **flags,
+    }
+
+
+CASES = [
+    case("elementwise", 10, batch_size=10),
+    case("elementwise", 9),
+    case("elementwise", 7, masked=True, weighted=True),
+    case("scalar", 10),
+    case("scalar", 7),
+    case("scalar", 9, weighted=True),
+    case("sum", 7),
+    case("opaque", 7),
+    case("own", 10, masked=True, inside=False),
+    case("mean_with_sample_weight", 7, masked=True, weighted=True, regularized=True),
+    case("nested", 9, regularized=True, changed=True, inside=False),
+]
+
+
+def name_of(case):
+    return "-".join([case["loss"], str(case["samples"]), *(k for k in case if case[k] is True)])
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("distribution")
+    (directory / "cases.json").write_text(json.dumps(CASES))
+    printed = run_python(SCRIPT, directory)
+    return json.loads(printed.splitlines()[-1])
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=map(name_of, CASES))
+def test_two_replicas_do_as_one_device(index, found):
+    alone, together = found[index]
+    assert together["weights"] == pytest.approx(alone["weights"], rel=1e-5)
+    assert together["history"].keys() == alone["history"].keys()
+    for key, values in alone["history"].items():
+        assert together["history"][key] == pytest.approx(values, rel=1e-5), key
+    assert together["logs"] == pytest.approx(alone["logs"], rel=1e-5)
