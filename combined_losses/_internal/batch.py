@@ -19,13 +19,14 @@ class Batch:
     The conversion to a dtype is done once for all components of that dtype.
     """
 
-    def __init__(self, y_true, y_pred, sample_weight=None, source=(None, None)):
+    def __init__(self, y_true, y_pred, sample_weight=None, source=(None, None, None)):
         self.mask = read_mask(y_pred)  # before any cast: a cast drops it
         self.y_true = _to_tensors(y_true)
         self.y_pred = _to_tensors(y_pred)
         check_predictions(self.y_pred)
         self.sample_weight = keras.tree.map_structure(_to_tensor, sample_weight)
-        self.model, self.x = source
+        self.model, self.x, self.outputs = source
+        self.unfit_mask = "warn"  # or "raise", "ignore": where the values have lost what it masks
         self.replicas = backend.replica_count()
         self._share = None
         self._inputs = {}

@@ -139,13 +139,16 @@ class Component:
 
     def _check_weights(self, values, batch, imposed, label):
         for what, weight in batch.weights():
-            if _fits(label, what, weight, values):
+            unfit = batch.unfit_mask if what == "mask" else "warn"
+            if _fits(label, what, weight, values) or unfit == "ignore":
                 continue
             message = (
                 f"Component '{label}' cannot honour the {what} of shape "
                 f"{tuple(weight.shape)}: it has already reduced what they distinguish and "
                 f"returns values of shape {tuple(values.shape)}. Return one value for each weight"
             )
+            if unfit == "raise":
+                raise ValueError(f"{message}, or wrap another loss. Received: {self.loss!r}")
             if imposed:
                 raise ValueError(f"{message}. Received: a reduction imposed on all components")
             if (label, what) not in self._warned:

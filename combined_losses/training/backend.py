@@ -3,7 +3,7 @@
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from combined_losses.training._tensorflow import global_sum, replica_count
+    from combined_losses.training._tensorflow import global_sum, gradient, replica_count
 else:
 
     def replica_count():
@@ -16,7 +16,7 @@ else:
 
 
 if keras.backend.backend() == "jax":
-    from combined_losses.training._jax import is_compiling
+    from combined_losses.training._jax import gradient, is_compiling
 else:
 
     def is_compiling():
@@ -24,4 +24,7 @@ else:
         return False
 
 
-__all__ = ["global_sum", "is_compiling", "replica_count"]
+if keras.backend.backend() == "torch":
+    from combined_losses.training._torch import gradient
+
+__all__ = ["global_sum", "gradient", "is_compiling", "replica_count"]

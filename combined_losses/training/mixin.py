@@ -173,8 +173,7 @@ class ComponentMetricsMixin(_Base):
         tracking = self._tracking(y_pred)
         if tracking is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        outputs = routing.name_outputs(y_pred, getattr(self, "output_names", None))
-        return tracking.evaluate(self, x, y, outputs, sample_weight)
+        return tracking.evaluate(self, x, y, y_pred, sample_weight)
 
     def train_step(self, *args):
         with inside_step():

@@ -83,8 +83,9 @@ class Tracking:
             found.update(route.weights(all_of_them))
         return found
 
-    def evaluate(self, model, x, y, outputs, sample_weight):
+    def evaluate(self, model, x, y, y_pred, sample_weight):
         """The total; adds this batch to the tracker."""
+        outputs = routing.name_outputs(y_pred, getattr(model, "output_names", None))
         if list(outputs) != self.outputs:
             raise ValueError(
                 f"The model was compiled for the outputs {self.outputs} and now gives "
@@ -97,8 +98,8 @@ class Tracking:
                 for what, given in (("y", y), ("sample_weight", sample_weight))
             )
             joint = route.output is None
-            y_pred = routing.rename_single(outputs, model) if joint else outputs[route.output]
-            batch = Batch(target, y_pred, weight, source=(model, x))
+            seen = routing.rename_single(outputs, model) if joint else outputs[route.output]
+            batch = Batch(target, seen, weight, source=(model, x, y_pred))
             total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)

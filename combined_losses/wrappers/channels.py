@@ -32,27 +32,29 @@ class _PerPart(Wrapper):
                 f"of {', '.join(map(repr, AGGREGATIONS))}. Received: {aggregation!r}"
             )
         self.names, self.size, self.weights, self.aggregation = names, size, weights, aggregation
-        self._part_names = self._resolve_names(names, size)
-        self._part_weights = self._resolve_weights(weights)
+        self._part_names = self._as_names(names, size)
+        self._weights = self._as_weights(weights)
 
-    def _resolve_names(self, names, size):
-        if names is not None:
-            names = tuple(names)
-            for name in names:
-                check_name(name, self.name)
-            check_log_keys(names, self.name)
-            if size is not None and _count(size) != len(names):
-                raise ValueError(
-                    f"`names` and `size` of '{self.name}' must agree. Received: {len(names)} names "
-                    f"and size={size!r}"
-                )
-            return names
-        if size is None:
-            return ()
-        shape = (size,) if isinstance(size, int) else tuple(size)
-        return tuple("_".join([self._part, *map(str, at)]) for at in np.ndindex(*shape))
+    def _as_names(self, names, size):
+        if names is None:
+            shape = () if size is None else (size,) if isinstance(size, int) else tuple(size)
+            at = np.ndindex(*shape) if shape else ()
+            return tuple("_".join([self._part, *map(str, index)]) for index in at)
+        names = tuple(names)
+        for name in names:
+            check_name(name, self.name)
+        check_log_keys(names, self.name)
+        if size is not None and np.prod(size) != len(names):
+            raise ValueError(
+                f"`names` and `size` of '{self.name}' must agree. Received: {len(names)} names "
+                f"and size={size!r}"
+            )
+        return names
 
-    def _resolve_weights(self, weights):
+    def _as_weights(self, weights):
+        """An array, or None."""
+        if weights is None:
+            return None
         if isinstance(weights, dict):
             unknown = [name for name in weights if name not in self._part_names]
             if unknown:
@@ -61,8 +63,6 @@ class _PerPart(Wrapper):
                     f"Received: {unknown[0]!r}"
                 )
             weights = [weights.get(name, 1.0) for name in self._part_names]
-        if weights is None:
-            return None
         values = np.asarray(weights, "float64")
         if not np.all(np.isfinite(values)):
             raise ValueError(
@@ -78,60 +78,59 @@ class _PerPart(Wrapper):
     def children(self):
         return {}
 
-    def _check_count(self, count, what, label, shape):
+    @property
+    def routes(self):
+        return False
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label = label or self.name
+        reduction = self.reduction or "none" if reduction == PER_COMPONENT else reduction
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
+        parts, weights = self._evaluate_parts(batch, reduction, label)
+        total = self._total(parts, weights)
+        return Evaluation(total, (parts,) if self._part_names else ())
+
+    def _evaluate_parts(self, batch, reduction, label):
+        """The parts, `(parts,)` or `(parts, batch)`, and their weights: None or an array."""
+        raise NotImplementedError
+
+    def _total(self, parts, weights):
+        weighted = parts
+        if weights is not None:
+            shape = (-1, *([1] * (len(parts.shape) - 1)))
+            weighted = parts * ops.cast(weights.reshape(shape), parts.dtype)
+        if self.aggregation == "sum":
+            return ops.sum(weighted, axis=0)
+        if self.aggregation == "mean" or weights is None:
+            return ops.mean(weighted, axis=0)
+        return ops.sum(weighted, axis=0) / float(weights.sum())
+
+    def _check_count(self, count, label, shape):
         if self._part_names and count is not None and count != len(self._part_names):
             raise ValueError(
-                f"Component '{label}' has {len(self._part_names)} names for {count} {what}. Give "
-                f"one name for each. Received: y_pred of shape {shape}"
+                f"Component '{label}' has {len(self._part_names)} names for {count} "
+                f"{self._part}s; give one for each. Received: y_pred of shape {shape}"
             )
 
-    def _weight_map(self, shape, label):
-        """Weights as an array that broadcasts against values of `shape`, or None."""
-        if self._part_weights is None:
-            return None
-        weights, per_sample = self._part_weights, tuple(shape[1:])
-        fits = len(weights.shape) <= len(per_sample) and all(
-            theirs is None or ours == theirs
-            for ours, theirs in zip(weights.shape[::-1], per_sample[::-1], strict=False)
-        )
-        if not fits:
+    def _check_weights(self, shape, label, *allowed):
+        if self._weights is not None and self._weights.shape not in allowed:
             raise ValueError(
-                f"The weights of component '{label}' must have the shape of one sample, "
-                f"{per_sample}, or one number for each part. Received: weights of shape "
-                f"{weights.shape}"
+                f"The weights of component '{label}' must be one number for each {self._part} or "
+                f"an array of the shape of one sample, {tuple(shape[1:])}. "
+                f"Received: weights of shape {self._weights.shape}"
             )
-        return weights
-
-    def _aggregate(self, values, scale):
-        """The total of the parts, `values` with the parts first."""
-        if self.aggregation == "sum":
-            return ops.sum(values, axis=0)
-        if self.aggregation == "mean" or scale is None:
-            return ops.mean(values, axis=0)
-        return ops.sum(values, axis=0) / ops.cast(scale, values.dtype)
-
-    def _node_of(self, child, label):
-        node = Component(label, child, traits_of(child))
-        if node.opaque:
-            raise ValueError(
-                f"Component '{label}' has a loss with a `__call__` of its own, which cannot be "
-                f"taken apart into parts. Received: {child!r}"
-            )
-        return node
 
     def _values(self, child, batch, label):
-        """Unreduced values of a child that must not reduce the batch."""
-        values, _ = self._node_of(child, label).values(batch, label)
-        if not len(values.shape):
+        """The unreduced values of a child, which must not reduce the batch."""
+        node = Component(label, child, traits_of(child))
+        values = None if node.opaque else node.values(batch, label)[0]
+        if values is None or not len(values.shape):
             raise ValueError(
-                f"Component '{label}' needs one value for each sample, and its loss returns one "
-                f"number for the whole batch. Received: {child!r}"
+                f"Component '{label}' needs a loss that gives one value for each sample, in "
+                f"`call`; this one reduces the batch. Received: {child!r}"
             )
         return values
-
-
-def _count(size):
-    return size if isinstance(size, int) else math.prod(size)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -175,10 +174,10 @@ class PerChannel(_PerPart):
                 "The argument `axis` of PerChannel must be an integer other than the batch axis "
                 f"0. Received: {axis!r}"
             )
-        several = isinstance(loss, (list, tuple, dict))
-        if isinstance(loss, dict):
-            names = list(loss) if names is None else names
-        given = list(loss.values()) if isinstance(loss, dict) else loss if several else [loss]
+        by_name, several = isinstance(loss, dict), isinstance(loss, (list, tuple, dict))
+        if by_name and names is None:
+            names = list(loss)
+        given = list(loss.values()) if by_name else list(loss) if several else [loss]
         if not given:
             raise ValueError(f"PerChannel needs a loss. Received: {loss!r}")
         children = [as_child(child, "PerChannel", None) for child in given]
@@ -187,53 +186,47 @@ class PerChannel(_PerPart):
         super().__init__(children[0], names, size, weights, aggregation, **kwargs)
         self.axis = axis
         if several:
-            self._check_count(len(children), "losses", self.name, None)
-            self.loss = dict(zip(loss, children, strict=True)) if isinstance(loss, dict) else children
+            self._check_count(len(children), self.name, None)
+            self.loss = dict(zip(loss, children, strict=True)) if by_name else children
         self._groups = _grouped(children) if several else [(children[0], None)]
 
-    def _imposed(self, reduction):
-        return (self.reduction or "none") if reduction == PER_COMPONENT else reduction
-
-    @property
-    def routes(self):
-        return False
-
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
-        label, reduction = label or self.name, self._imposed(reduction)
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
-        count = y_pred.shape[self.axis] if -len(y_pred.shape) < self.axis < len(y_pred.shape) else 0
-        if count == 0:
+    def _evaluate_parts(self, batch, reduction, label):
+        shape = tuple(batch.y_pred.shape)
+        if not -len(shape) < self.axis < len(shape):
             raise ValueError(
-                f"Component '{label}' has no axis {self.axis}. Received: y_pred of shape "
-                f"{tuple(y_pred.shape)}"
+                f"Component '{label}' has no axis {self.axis}. Received: y_pred of shape {shape}"
             )
-        self._check_count(count, "channels", label, tuple(y_pred.shape))
+        count = shape[self.axis]
+        self._check_count(count, label, shape)
+        self._check_weights(shape, label, (count,), shape[1:])
         # Channels last, so that values, weights and masks all match from the left.
-        batch = batch.replaced(y_true=self._last(y_true), y_pred=self._last(y_pred))
-        groups = [self._group(c, at, batch, reduction, label) for c, at in self._groups]
-        if len(groups) == 1:
-            parts = groups[0]
-        else:
-            order = np.argsort([i for _, at in self._groups for i in at])
-            parts = ops.take(ops.concatenate(groups, axis=0), order, axis=0)
-        return self._evaluation(parts, tuple(batch.y_pred.shape), label)
+        batch = batch.replaced(y_true=self._last(batch.y_true), y_pred=self._last(batch.y_pred))
+        importance = self._importance()
+        parts = [
+            self._group(child, at, batch, importance, reduction, label)
+            for child, at in self._groups
+        ]
+        if len(parts) > 1:
+            order = np.argsort([channel for _, at in self._groups for channel in at])
+            parts = [ops.take(ops.concatenate(parts, axis=0), order, axis=0)]
+        # An importance map is in the parts already.
+        return parts[0], self._weights if importance is None else None
 
     def _last(self, array):
-        return array if self.axis in (-1, len(array.shape) - 1) else ops.moveaxis(array, self.axis, -1)
+        rank = len(array.shape)
+        return array if self.axis in (-1, rank - 1) else ops.moveaxis(array, self.axis, -1)
 
-    def _evaluation(self, parts, shape, label):
-        weights, scale = self._weight_map(shape, label), None
-        if weights is not None:
-            scale = weights.reshape(-1, weights.shape[-1]).mean(axis=0)
-        if weights is not None and len(weights.shape) == 1:
-            shaped = weights.reshape((-1, *([1] * (len(parts.shape) - 1))))
-            weighted = parts * ops.cast(shaped, parts.dtype)
-        else:
-            weighted = parts  # an importance map is in the values already
-        total = self._aggregate(weighted, None if scale is None else scale.sum())
-        return Evaluation(total, (parts,) if self._part_names else ())
+    def _importance(self):
+        """The importance map with the channels last, or None."""
+        if self._weights is None or self._weights.ndim == 1:
+            return None
+        axis = self.axis if self.axis < 0 else self.axis - 1  # without the batch axis
+        weights = np.moveaxis(self._weights, axis, -1)
+        if self.aggregation == "weighted_mean":
+            return weights / weights.mean()
+        return weights
 
-    def _group(self, child, at, batch, reduction, label):
+    def _group(self, child, at, batch, importance, reduction, label):
         """The channels `at` (None: all) of one loss: `(channels,)` or `(channels, batch)`."""
         if at is not None:
             batch = batch.replaced(
@@ -241,54 +234,47 @@ class PerChannel(_PerPart):
                 y_pred=ops.take(batch.y_pred, at, axis=-1),
             )
         elementwise = traits_of(child).elementwise
-        values = (self._all_at_once if elementwise else self._folded)(child, batch, label)
-        weights = self._weight_map(tuple(batch.y_pred.shape) if at is None else (None,), label) if at is None else None
-        if weights is not None and len(weights.shape) > 1:
+        values = (_all_at_once if elementwise else _folded)(self._values, child, batch, label)
+        if importance is not None:
             if not elementwise:
                 raise ValueError(
                     f"Component '{label}' has an importance map for a loss that does not judge "
-                    f"single elements. Received: weights of shape {weights.shape}"
+                    f"single elements. Received: {child!r}"
                 )
-            values = values * ops.cast(weights, values.dtype)
+            chosen = importance if at is None else importance[..., at]
+            values = values * ops.cast(chosen, values.dtype)
         reduced = reduce_values(values, batch, reduction, axes=range(len(values.shape) - 1))
-        if reduction in ("none", None):
-            inner = tuple(range(1, len(values.shape) - 1))
-            return ops.transpose(ops.mean(reduced, axis=inner) if inner else reduced)
-        return reduced
+        if reduction not in ("none", None):
+            return reduced
+        inner = tuple(range(1, len(values.shape) - 1))
+        return ops.transpose(ops.mean(reduced, axis=inner) if inner else reduced)
 
-    def _all_at_once(self, child, batch, label):
-        """A loss of single elements averages over the last axis: here an axis of length 1."""
-        return self._values(
-            child,
-            batch.replaced(
-                y_true=ops.expand_dims(batch.y_true, -1), y_pred=ops.expand_dims(batch.y_pred, -1)
-            ),
-            label,
-        )
 
-    def _folded(self, child, batch, label):
-        """Each channel as a sample with one channel; `(batch, ..., channels)` of the values."""
-        count = batch.y_pred.shape[-1]
+def _all_at_once(values_of, child, batch, label):
+    """A loss of single elements averages over the last axis: here one of length 1, so over none."""
+    y_true, y_pred = ops.expand_dims(batch.y_true, -1), ops.expand_dims(batch.y_pred, -1)
+    return values_of(child, batch.replaced(y_true=y_true, y_pred=y_pred), label)
 
-        def fold(array):
-            channels = ops.moveaxis(array, -1, 1)
-            return ops.reshape(channels, (-1, *channels.shape[2:], 1))
 
-        def repeat(weight):
-            return None if weight is None else ops.repeat(weight, count, axis=0)
+def _folded(values_of, child, batch, label):
+    """Each channel as a sample with one channel; the values are `(batch, ..., channels)`."""
+    count = batch.y_pred.shape[-1]
 
-        values = self._values(
-            child,
-            batch.replaced(
-                y_true=fold(batch.y_true),
-                y_pred=fold(batch.y_pred),
-                sample_weight=repeat(batch.sample_weight),
-                mask=repeat(batch.mask),
-            ),
-            label,
-        )
-        values = ops.reshape(values, (-1, count, *values.shape[1:]))
-        return ops.moveaxis(values, 1, -1)
+    def fold(array):
+        channels = ops.moveaxis(array, -1, 1)
+        return ops.reshape(channels, (-1, *channels.shape[2:], 1))
+
+    def repeat(weight):
+        return weight if weight is None or not len(weight.shape) else ops.repeat(weight, count, 0)
+
+    folded = batch.replaced(
+        y_true=fold(batch.y_true),
+        y_pred=fold(batch.y_pred),
+        sample_weight=repeat(batch.sample_weight),
+        mask=repeat(batch.mask),
+    )
+    values = values_of(child, folded, label)
+    return ops.moveaxis(ops.reshape(values, (-1, count, *values.shape[1:])), 1, -1)
 
 
 def _grouped(children):
@@ -345,30 +331,20 @@ class PerElement(_PerPart):
                 f"Received: {self.loss!r}"
             )
 
-    def _imposed(self, reduction):
-        return (self.reduction or "none") if reduction == PER_COMPONENT else reduction
-
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
-        label, reduction = label or self.name, self._imposed(reduction)
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
-        shape = tuple(y_pred.shape)
-        self._check_count(None if None in shape[1:] else math.prod(shape[1:]), "elements", label, shape)
-        batch = batch.replaced(y_true=ops.expand_dims(y_true, -1), y_pred=ops.expand_dims(y_pred, -1))
-        values = self._values(self.loss, batch, label)
+    def _evaluate_parts(self, batch, reduction, label):
+        shape = tuple(batch.y_pred.shape)
+        if None in shape[1:]:
+            raise ValueError(
+                f"Component '{label}' needs a static shape but for the batch axis. "
+                f"Received: y_pred of shape {shape}"
+            )
+        count = math.prod(shape[1:])
+        self._check_count(count, label, shape)
+        self._check_weights(shape, label, (count,), shape[1:])
+        values = _all_at_once(self._values, self.loss, batch, label)
         parts = reduce_values(values, batch, reduction, axes=(0,))
         if reduction in ("none", None):
-            parts = ops.transpose(ops.reshape(parts, (-1, math.prod(shape[1:]))))
+            parts = ops.transpose(ops.reshape(parts, (-1, count)))
         else:
             parts = ops.reshape(parts, (-1,))
-        return self._evaluation(parts, shape, label)
-
-    def _evaluation(self, parts, shape, label):
-        weights = self._part_weights
-        if weights is not None and weights.shape not in (shape[1:], (math.prod(shape[1:]),)):
-            self._weight_map((None,), label)
-        weighted = parts
-        if weights is not None:
-            flat = weights.reshape((-1, *([1] * (len(parts.shape) - 1))))
-            weighted = parts * ops.cast(flat, parts.dtype)
-        total = self._aggregate(weighted, None if weights is None else weights.sum())
-        return Evaluation(total, (parts,) if self._part_names else ())
+        return parts, None if self._weights is None else self._weights.reshape(-1)

@@ -1,0 +1,211 @@
+"""Labels that are missing, void or rare: masks and weights that come from the targets."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.batch import align, fit_from_left
+from combined_losses._internal.compound import Compound, traits_of
+from combined_losses.wrappers.base import Wrapper
+
+__all__ = ["ClassWeighted", "Masked", "OneHot"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Masked(Wrapper):
+    """A loss on the labels that are there.
+
+    Missing targets are replaced before the loss, so that value and gradient stay finite; the mean
+    is over the valid ones: single elements for a loss of single elements (MSE, MAE, Huber, …),
+    rows for one of classes (a row is missing where all or some of its targets are). A batch without
+    a valid target gives 0 with gradient 0.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        mask_value: the target that means "missing": `nan` (default), a number such as -1, or None
+            for no such value.
+        mask: None, or an array of the shape of one sample, true where targets count.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Raises:
+        ValueError: for a loss that reduces over elements and rows, such as a region loss, and if
+            neither `mask_value` nor `mask` is given.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.Masked("mse")
+    >>> float(loss(np.array([[1.0, np.nan], [3.0, 5.0]]), np.array([[1.0, 1.0], [1.0, 1.0]])))
+    6.666666507720947
+    """
+
+    def __init__(self, loss, mask_value=math.nan, mask=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        if mask_value is None and mask is None:
+            raise ValueError(
+                f"Masked ('{self.name}') needs `mask_value` or `mask`. Received: None for both"
+            )
+        if isinstance(self.loss, Compound) or self._node.opaque:
+            raise ValueError(
+                f"Masked ('{self.name}') needs a single loss that gives its values in `call`; put "
+                "Masked inside other wrappers and around each component of a composite. "
+                f"Received: {self.loss!r}"
+            )
+        self.mask_value = mask_value
+        self.mask = mask
+        self._mask = None if mask is None else np.asarray(mask, bool)
+
+    def see(self, batch, label):
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        valid, traits = self._valid(y_true, label), traits_of(self.loss)
+        y_true = ops.where(valid, y_true, ops.cast(traits.neutral_target, y_true.dtype))
+        if traits.elementwise:
+            # Elements of their own: the loss averages over a last axis of length 1.
+            y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
+        elif len(y_true.shape) == len(y_pred.shape):
+            valid = ops.all(valid, axis=-1)  # rows of classes, or labels (..., 1)
+        mask = _both(batch.mask, valid)
+        return batch.replaced(y_true=y_true, y_pred=y_pred, mask=mask, unfit_mask="raise")
+
+    def _valid(self, y_true, label):
+        valid = None
+        if self.mask_value is not None and not math.isnan(self.mask_value):
+            valid = ops.not_equal(y_true, ops.cast(self.mask_value, y_true.dtype))
+        elif self.mask_value is not None:
+            valid = ops.logical_not(ops.isnan(ops.cast(y_true, self.dtype)))
+        if self._mask is not None:
+            if self._mask.shape != tuple(y_true.shape)[1:]:
+                raise ValueError(
+                    f"The mask of component '{label}' must have the shape of one sample, "
+                    f"{tuple(y_true.shape)[1:]}. Received: mask of shape {self._mask.shape}"
+                )
+            fixed = ops.broadcast_to(ops.convert_to_tensor(self._mask), ops.shape(y_true))
+            valid = fixed if valid is None else ops.logical_and(valid, fixed)
+        return valid
+
+
+def _both(mask, valid):
+    """The mask of the batch and that of the targets, as one."""
+    if mask is None:
+        return valid
+    fitted = fit_from_left(mask, valid)
+    return valid if fitted is None else ops.logical_and(ops.cast(fitted, "bool"), valid)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class ClassWeighted(Wrapper):
+    """Weighs every row by the weight of its class, also for dense targets such as images.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        weights: one number for each class, at least 0.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Targets are one-hot (or soft) rows `(batch, ..., classes)`, or labels `(batch, ...)` or
+    `(batch, ..., 1)`. The weights act as sample weights and multiply those that are given.
+
+    Raises:
+        ValueError: if a weight is negative or not finite, or the number of classes differs.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.ClassWeighted("sparse_categorical_crossentropy", [1.0, 3.0])
+    >>> y_pred = np.full((2, 2), 0.5)
+    >>> round(float(loss(np.array([0, 1]), y_pred)), 4)  # (1 + 3) / 2 * log 2
+    1.3863
+    """
+
+    def __init__(self, loss, weights, **kwargs):
+        super().__init__(loss, **kwargs)
+        values = np.asarray(weights, "float64")
+        if values.ndim != 1 or not np.all(np.isfinite(values)) or np.any(values < 0):
+            raise ValueError(
+                f"The argument `weights` of ClassWeighted ('{self.name}') must be one finite "
+                f"number of at least 0 for each class. Received: {weights!r}"
+            )
+        self.weights = weights
+        self._weights = values
+
+    def see(self, batch, label):
+        y_true, count = batch.y_true, len(self._weights)
+        weights = ops.convert_to_tensor(self._weights, dtype=self.dtype)
+        same_rank = len(y_true.shape) == len(batch.y_pred.shape)
+        if same_rank and y_true.shape[-1] == count:
+            rows = ops.sum(ops.cast(y_true, self.dtype) * weights, axis=-1)
+        elif same_rank and y_true.shape[-1] != 1:
+            raise ValueError(
+                f"Component '{label}' has weights for {count} classes. "
+                f"Received: y_true of shape {tuple(y_true.shape)}"
+            )
+        else:
+            labels = ops.squeeze(y_true, -1) if same_rank else y_true
+            rows = ops.take(weights, ops.clip(ops.cast(labels, "int32"), 0, count - 1))
+        if batch.sample_weight is not None:
+            given = fit_from_left(batch.sample_weight, rows)
+            if given is not None:
+                rows = rows * ops.cast(given, rows.dtype)
+        return batch.replaced(sample_weight=rows)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class OneHot(Wrapper):
+    """Maps of class ids for a loss that wants one-hot targets; void pixels do not count.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        num_classes: the number of classes, at least 2.
+        ignore_value: None, or the id of void pixels, such as 255.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Targets are ids `(batch, ...)` or `(batch, ..., 1)`, predictions `(batch, ..., num_classes)`.
+    Void pixels are masked; for a loss that gives one value for each sample, target and prediction
+    are 0 there. Any other id outside `0 … num_classes - 1` is a row of zeros.
+
+    Raises:
+        ValueError: if `num_classes` is no integer of at least 2, or the predictions have another
+            number of classes.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.OneHot("categorical_crossentropy", 2, ignore_value=255)
+    >>> round(float(loss(np.array([[0, 255]]), np.array([[[0.5, 0.5], [0.9, 0.1]]]))), 4)
+    0.6931
+    """
+
+    def __init__(self, loss, num_classes, ignore_value=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+            raise ValueError(
+                f"The argument `num_classes` of OneHot ('{self.name}') must be an integer of at "
+                f"least 2. Received: {num_classes!r}"
+            )
+        self.num_classes = num_classes
+        self.ignore_value = ignore_value
+
+    def see(self, batch, label):
+        y_true, y_pred = batch.y_true, batch.y_pred
+        if y_pred.shape[-1] != self.num_classes:
+            raise ValueError(
+                f"Component '{label}' has {self.num_classes} classes. "
+                f"Received: y_pred of shape {tuple(y_pred.shape)}"
+            )
+        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
+            y_true = ops.squeeze(y_true, -1)
+        ids = ops.cast(y_true, "int32")
+        if self.ignore_value is None:
+            return batch.replaced(y_true=ops.one_hot(ids, self.num_classes, dtype=self.dtype))
+        valid = ops.not_equal(ids, ops.cast(self.ignore_value, "int32"))
+        known = ops.where(valid, ids, -1)  # a row of zeros
+        return batch.replaced(
+            y_true=ops.one_hot(known, self.num_classes, dtype=self.dtype),
+            y_pred=ops.where(ops.expand_dims(valid, -1), y_pred, ops.zeros_like(y_pred)),
+            mask=_both(batch.mask, valid),
+            unfit_mask="ignore",
+        )

@@ -1,0 +1,255 @@
+"""Which outputs, inputs and targets of a model a component reads."""
+
+import keras
+from keras import ops
+
+from combined_losses._internal.component import Evaluation
+from combined_losses._internal.compound import Compound
+from combined_losses._internal.config import construct, serialize_function, signature_config
+from combined_losses._internal.masks import read_mask
+from combined_losses._internal.names import derive_name
+from combined_losses._internal.reduction import PER_COMPONENT, per_sample, reduce_values
+from combined_losses.training import backend
+from combined_losses.wrappers.base import Wrapper
+
+__all__ = ["OnInputs", "OnOutput", "PredictionOnly"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class OnOutput(Wrapper):
+    """A loss on chosen outputs of a model of several.
+
+    A composite with such a component sees all outputs together, where Keras would call it once for
+    each; every component of it has to say what it reads. It trains in `cl.Model`, `cl.Sequential`
+    and `cl.track`.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        output: the name of an output (a key of a dict of outputs, or the name of the layer), or a
+            tuple of names: the loss is then given a tuple of predictions.
+        target: a key of `y`; default the same key, or the whole of `y` where it has no such key.
+            Sample weights in a dict are chosen likewise.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Raises:
+        ValueError: if the model has no such output, `y` no such key, or in a plain `keras.Model`.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(
+    ...     {
+    ...         "mask": cl.wrappers.OnOutput("binary_crossentropy", "mask"),
+    ...         "price": cl.wrappers.OnOutput("mse", "price"),
+    ...     }
+    ... )
+    """
+
+    routes = True
+
+    def __init__(self, loss, output, target=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        names = output if isinstance(output, (tuple, list)) else [output]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(
+                f"The argument `output` of OnOutput ('{self.name}') must be the name of an output, "
+                f"or a tuple of names. Received: {output!r}"
+            )
+        self.output = output
+        self.target = target
+
+    def see(self, batch, label):
+        outputs = batch.y_pred
+        if not isinstance(outputs, dict):
+            raise ValueError(
+                f"Component '{label}' chooses an output of the model, and Keras gives a loss one "
+                "output at a time. Compile it in cl.Model, cl.Sequential or cl.track(model), or "
+                "call it with a dict of outputs. Received: y_pred of shape "
+                f"{tuple(outputs.shape)}"
+            )
+        several = isinstance(self.output, (tuple, list))
+        unknown = [n for n in (self.output if several else [self.output]) if n not in outputs]
+        if unknown:
+            raise ValueError(
+                f"Component '{label}' reads an output that the model has not; it has "
+                f"{', '.join(map(repr, outputs))}. Received: {unknown[0]!r}"
+            )
+        y_pred = tuple(outputs[n] for n in self.output) if several else outputs[self.output]
+        return batch.replaced(
+            y_true=self._target(batch, list(outputs), label),
+            y_pred=y_pred,
+            sample_weight=self._weight(batch.sample_weight),
+            mask=read_mask(y_pred),
+        )
+
+    def _target(self, batch, outputs, label):
+        y = batch.y_true
+        if isinstance(y, dict):
+            if self.target is not None and self.target not in y:
+                raise ValueError(
+                    f"Component '{label}' has the target {self.target!r}, and `y` the keys "
+                    f"{', '.join(map(repr, y))}. Received: target={self.target!r}"
+                )
+            key = self.output if self.target is None else self.target
+            return y[key] if isinstance(key, str) and key in y else y
+        names = [self.target or self.output]
+        if isinstance(y, (list, tuple)) and len(y) == len(outputs) and names[0] in outputs:
+            return y[outputs.index(names[0])]
+        return y
+
+    def _weight(self, weight):
+        if isinstance(weight, dict):
+            return weight.get(self.target if self.target is not None else self.output)
+        return weight
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class PredictionOnly(Wrapper):
+    """A term without a target: a regulariser of the predictions, a divergence, sparsity.
+
+    `fit(x)` needs no `y` where no component needs one.
+
+    Args:
+        loss: a loss, which is given zeros as `y_true`; a string; or a function of the predictions
+            alone, `f(y_pred)`, or of both, `f(y_true, y_pred)`.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.PredictionOnly("mae")
+    >>> float(loss(None, np.array([[2.0], [4.0]])))
+    3.0
+    """
+
+    @property
+    def needs_target(self):
+        return False
+
+    def see(self, batch, label):
+        zeros = keras.tree.map_structure(ops.zeros_like, batch.y_pred)
+        return batch.replaced(y_true=zeros)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class OnInputs(Compound):
+    """A term of the model itself, its inputs, targets and outputs: an equation, a symmetry.
+
+    Args:
+        function: `f(model, x, y, y_pred)`, which returns values of shape `(batch,)` or
+            `(batch, ...)`. `y` and `y_pred` are as the model has them. Register it to save the
+            model.
+        reduction: one of Keras's, default `"sum_over_batch_size"`.
+        name: default the name of the function.
+        dtype: default `keras.config.floatx()`.
+
+    `cl.input_gradients(model, x)` gives derivatives by the inputs. It trains in `cl.Model`,
+    `cl.Sequential` and `cl.track`, and sees all outputs.
+
+    Example:
+
+    >>> import keras
+    >>> import combined_losses as cl
+    >>> def flat(model, x, y, y_pred):
+    ...     return keras.ops.square(cl.input_gradients(model, x))
+    >>> loss = cl.CompositeLoss({"flat": cl.wrappers.OnInputs(flat)})
+    """
+
+    routes = True
+    needs_target = False
+
+    def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):
+        if not callable(function):
+            raise ValueError(
+                "OnInputs needs a function f(model, x, y, y_pred). "
+                f"Received: {function!r} of type {type(function).__name__}"
+            )
+        super().__init__(name or derive_name(function)[0], reduction, dtype)
+        self.function = function
+
+    @property
+    def children(self):
+        return {}
+
+    @property
+    def component_names(self):
+        return ()
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        if batch.model is None:
+            raise ValueError(
+                f"Component '{label or self.name}' needs the model and its inputs, which Keras "
+                "does not give to a loss. Compile it in cl.Model, cl.Sequential or "
+                "cl.track(model). Received: a call without a model"
+            )
+        values = self.function(batch.model, batch.x, batch.y_true, batch.outputs)
+        values = ops.cast(values, self.dtype)
+        reduction = self.reduction or "none" if reduction == PER_COMPONENT else reduction
+        if keras.tree.is_nested(batch.sample_weight):
+            batch = batch.replaced(sample_weight=None)
+        reduced = reduce_values(values, batch.replaced(mask=None), reduction)
+        return Evaluation(per_sample(reduced) if reduction in ("none", None) else reduced)
+
+    def get_config(self):
+        return {**signature_config(self), "function": serialize_function(self.function, self.name)}
+
+    @classmethod
+    def from_config(cls, config):
+        return construct(cls, config)
+
+
+def input_gradients(model, x, order=1, output=None):
+    """Derivatives of a model's output by its inputs, for equations in a loss.
+
+    Args:
+        model: a Keras model of one input.
+        x: inputs `(batch, inputs)`.
+        order: 1 (default) for first derivatives, 2 for second ones by the same input, and so on.
+        output: None for a model of one output, else the name of one of a dict of outputs.
+
+    Returns:
+        `(batch, inputs)` for an output `(batch, 1)`, else `(batch, outputs, inputs)`.
+
+    Raises:
+        ValueError: if `order` is no integer of at least 1, or `x` not of rank 2.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> inputs = keras.Input((1,))
+    >>> model = keras.Model(inputs, inputs**3)
+    >>> x = np.array([[2.0]], "float32")
+    >>> [float(cl.input_gradients(model, x, order)[0, 0]) for order in (1, 2)]
+    [12.0, 12.0]
+    """
+    x = ops.convert_to_tensor(x)
+    if isinstance(order, bool) or not isinstance(order, int) or order < 1 or len(x.shape) != 2:
+        raise ValueError(
+            "`input_gradients` needs x of shape (batch, inputs) and an order of at least 1. "
+            f"Received: x of shape {tuple(x.shape)} and order={order!r}"
+        )
+
+    def predictions(inputs):
+        y = model(inputs, training=False)
+        return y if output is None else y[output]
+
+    count = predictions(x).shape[-1]
+    columns = [
+        _derivative(lambda inputs, k=k: predictions(inputs)[..., k], x, order) for k in range(count)
+    ]
+    return columns[0] if count == 1 else ops.stack(columns, axis=1)
+
+
+def _derivative(function, x, order):
+    """The derivatives of a function `(batch, inputs) -> (batch,)` by each input, `order` times."""
+    gradient = backend.gradient(lambda inputs: ops.sum(function(inputs)))
+    if order == 1:
+        return gradient(x)
+    columns = [
+        _derivative(lambda inputs, d=d: gradient(inputs)[:, d], x, order - 1)[:, d]
+        for d in range(x.shape[1])
+    ]
+    return ops.stack(columns, axis=1)

@@ -1,0 +1,214 @@
+"""One loss at several resolutions."""
+
+import keras
+from keras import ops
+
+from combined_losses._internal.batch import align
+from combined_losses._internal.component import Evaluation
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses.wrappers.base import Wrapper
+
+__all__ = ["DeepSupervision", "MultiScale"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class MultiScale(Wrapper):
+    """A loss on fields and on their averages over blocks: what matters at several sizes.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        scales: the sides of the blocks, integers of at least 1. Default (1, 2, 4). The parts are
+            reported as `scale_1`, `scale_2`, …
+        weights: None: 1.0 for each scale; or one number for each.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Shapes: `(batch, spatial..., channels)` with one to three spatial axes; a last incomplete block
+    is left out. Sample weights and masks of the spatial axes are averaged alike.
+
+    Raises:
+        ValueError: on scales or weights that are not allowed, or an axis shorter than a block.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.MultiScale("mse", scales=(1, 2))
+    >>> y_pred = np.array([1.0, -1.0, 1.0, -1.0]).reshape(1, 4, 1)
+    >>> float(loss(np.zeros((1, 4, 1)), y_pred))  # the averages over two are right
+    1.0
+    """
+
+    def __init__(self, loss, scales=(1, 2, 4), weights=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        good = [isinstance(s, int) and not isinstance(s, bool) and s >= 1 for s in scales]
+        if not scales or not all(good) or len(set(scales)) < len(scales):
+            raise ValueError(
+                f"The argument `scales` of MultiScale ('{self.name}') must be different integers "
+                f"of at least 1. Received: {scales!r}"
+            )
+        if weights is not None and len(weights) != len(scales):
+            raise ValueError(
+                f"The argument `weights` of MultiScale ('{self.name}') must be one number for each "
+                f"of its {len(scales)} scales. Received: {weights!r}"
+            )
+        self.scales = scales
+        self.weights = weights
+
+    @property
+    def component_names(self):
+        return tuple(f"scale_{scale}" for scale in self.scales)
+
+    @property
+    def children(self):
+        return {}
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label, reduction = label or self.name, self._imposed(reduction)
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
+        values = [
+            self._node.evaluate(_pooled(batch, s, self.dtype, label), reduction, label).total
+            for s in self.scales
+        ]
+        weights = self.weights or [1.0] * len(values)
+        total = sum(w * v for w, v in zip(weights, values, strict=True))
+        return Evaluation(total, tuple(values))
+
+
+def _pooled(batch, scale, dtype, label):
+    if scale == 1:
+        return batch
+    shape = tuple(batch.y_pred.shape)
+    if not 3 <= len(shape) <= 5 or any(n is not None and n < scale for n in shape[1:-1]):
+        raise ValueError(
+            f"Component '{label}' averages over blocks of {scale} along the spatial axes of "
+            f"(batch, spatial..., channels). Received: y_pred of shape {shape}"
+        )
+
+    def pool(array):
+        return ops.average_pool(
+            ops.cast(array, dtype), scale, scale, "valid", data_format="channels_last"
+        )
+
+    def pool_weight(weight):
+        # Only weights of all spatial axes have a size to average over.
+        if weight is None or len(weight.shape) < len(shape) - 1:
+            return weight
+        if len(weight.shape) == len(shape):
+            return pool(weight)
+        return ops.squeeze(pool(ops.expand_dims(weight, -1)), -1)
+
+    return batch.replaced(
+        y_true=pool(batch.y_true),
+        y_pred=pool(batch.y_pred),
+        sample_weight=pool_weight(batch.sample_weight),
+        mask=pool_weight(batch.mask),
+    )
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class DeepSupervision(Wrapper):
+    """A loss on a list of outputs at decreasing resolution.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        weights: `"exp"` (default): 1, 1/2, 1/4, … divided by their sum; or one number for each
+            output.
+        outputs: the names of the outputs, finest first; the parts are reported under them. Default
+            all outputs in their order, not reported.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    The target is one array of the finest resolution, of which the others see every n-th element
+    along the spatial axes, or a list with one array for each output.
+
+    It trains in `cl.Model`, `cl.Sequential` and `cl.track`, and sees all outputs.
+
+    Raises:
+        ValueError: if an output is unknown, the number of weights differs, or a resolution does not
+            divide the finest one.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.DeepSupervision("binary_crossentropy", outputs=["full", "half"])
+    >>> loss.component_names
+    ('full', 'half')
+    """
+
+    routes = True
+
+    def __init__(self, loss, weights="exp", outputs=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        if weights != "exp" and (isinstance(weights, str) or not len(weights)):
+            raise ValueError(
+                f"The argument `weights` of DeepSupervision ('{self.name}') must be 'exp' or one "
+                f"number for each output. Received: {weights!r}"
+            )
+        self.weights = weights
+        self.outputs = outputs
+
+    @property
+    def component_names(self):
+        return tuple(self.outputs or ())
+
+    @property
+    def children(self):
+        return {}
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label, reduction = label or self.name, self._imposed(reduction)
+        if not isinstance(batch.y_pred, dict):
+            raise ValueError(
+                f"Component '{label}' sees all outputs of a model. Compile it in cl.Model or "
+                "cl.track(model), or call it with a dict of outputs. Received: one output"
+            )
+        names = list(self.outputs or batch.y_pred)
+        unknown = [name for name in names if name not in batch.y_pred]
+        if unknown:
+            raise ValueError(
+                f"Component '{label}' reads an output that the model has not; it has "
+                f"{', '.join(map(repr, batch.y_pred))}. Received: {unknown[0]!r}"
+            )
+        weights = self._resolve_weights(len(names), label)
+        values = [
+            self._node.evaluate(_level(batch, names, name, label), reduction, label).total
+            for name in names
+        ]
+        total = sum(w * v for w, v in zip(weights, values, strict=True))
+        return Evaluation(total, tuple(values) if self.outputs else ())
+
+    def _resolve_weights(self, count, label):
+        if isinstance(self.weights, str):
+            weights = [0.5**level for level in range(count)]
+            return [weight / sum(weights) for weight in weights]
+        if len(self.weights) != count:
+            raise ValueError(
+                f"Component '{label}' has {len(self.weights)} weights for {count} outputs. "
+                f"Received: {self.weights!r}"
+            )
+        return self.weights
+
+
+def _level(batch, names, name, label):
+    """The batch at the resolution of output `name`."""
+    y_pred, y = batch.y_pred[name], batch.y_true
+    if isinstance(y, dict) and name in y:
+        return batch.replaced(y_true=y[name], y_pred=y_pred)
+    if isinstance(y, (list, tuple)) and len(y) == len(names):
+        return batch.replaced(y_true=y[names.index(name)], y_pred=y_pred)
+    if keras.tree.is_nested(y):
+        raise ValueError(
+            f"Component '{label}' needs one target, or one for each output. "
+            f"Received: y of {len(y)} entries"
+        )
+    spatial = range(1, len(y_pred.shape) - 1)
+    steps = [slice(None)] * len(y.shape)
+    for axis in spatial:
+        fine, coarse = y.shape[axis], y_pred.shape[axis]
+        if fine is None or coarse is None or fine % coarse:
+            raise ValueError(
+                f"Component '{label}' needs resolutions that divide that of the target. Received: "
+                f"y of shape {tuple(y.shape)} and '{name}' of shape {tuple(y_pred.shape)}"
+            )
+        steps[axis] = slice(None, None, fine // coarse)
+    return batch.replaced(y_true=y[tuple(steps)], y_pred=y_pred)
