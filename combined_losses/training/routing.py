@@ -67,6 +67,14 @@ def name_outputs(structure, layer_names=None):
     return named if len(named) > 1 else {"": next(iter(named.values()))}
 
 
+def check_single(loss, names):
+    """Raises where a dict of losses does not name the only output of a model by one of `names`."""
+    if isinstance(loss, dict) and names and not any(name in loss for name in names):
+        raise ValueError(
+            f"`loss` must name the output of the model, {names[0]!r}. Received: {list(loss)[0]!r}"
+        )
+
+
 def make_routes(loss, loss_weights, outputs):
     """The routes of a compiled `loss` over the output names `outputs`."""
     losses = _by_output("loss", loss, outputs, shared=True)
@@ -129,6 +137,8 @@ def _by_output(what, values, outputs, shared):
 
 def pick(what, values, routes, outputs, route):
     """The part of `values` (`y` or `sample_weight`) that belongs to `route`."""
+    if values is None and what == "y":
+        raise ValueError("`y` must hold the targets that the loss compares with. Received: y=None")
     if route.output == "":
         single = isinstance(values, (list, tuple, dict)) and len(values) == 1
         return keras.tree.flatten(values)[0] if single else values
