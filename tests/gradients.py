@@ -27,7 +27,9 @@ def _tensorflow(function, x):
 def _jax(function, x):
     import jax
 
-    return jax.grad(lambda x: keras.ops.sum(function(x)))(jax.numpy.asarray(x))
+    # Compiled as one: faster than the many small programs of a function never seen before.
+    slope = jax.jit(jax.grad(lambda x: keras.ops.sum(function(x))))
+    return slope(jax.numpy.asarray(x))
 
 
 def _torch(function, x):

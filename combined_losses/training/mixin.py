@@ -142,7 +142,11 @@ class ComponentMetricsMixin(_Base):
             return [""]
         layer_names = getattr(self, "output_names", None)
         if layer_names is not None and y_pred is None:
-            return list(routing.name_outputs(self.output, layer_names))
+            outputs = list(routing.name_outputs(self.output, layer_names))
+            if outputs == [""]:
+                keys = list(self.output) if isinstance(self.output, dict) else []
+                routing.check_single(self.__dict__[_STATE].loss, [*keys, *layer_names])
+            return outputs
         if y_pred is not None:
             return list(routing.name_outputs(y_pred, layer_names))
         return self.__dict__[_STATE].outputs

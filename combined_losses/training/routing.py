@@ -84,6 +84,14 @@ def rename_single(outputs, model):
     return {names[0] if names else "output": outputs[""]}
 
 
+def check_single(loss, names):
+    """Raises where a dict of losses does not name the only output of a model by one of `names`."""
+    if isinstance(loss, dict) and names and not any(name in loss for name in names):
+        raise ValueError(
+            f"`loss` must name outputs of the model: {list(names)}. Received: {list(loss)[0]!r}"
+        )
+
+
 def make_routes(loss, loss_weights, outputs):
     """The routes of a compiled `loss` over the output names `outputs`."""
     if isinstance(loss, Compound) and loss.routes:
@@ -153,7 +161,9 @@ def _by_output(what, values, outputs):
 
 def pick(what, values, routes, outputs, route):
     """The part of `values` (`y` or `sample_weight`) that belongs to `route`."""
-    if route.output is None:
+    if values is None and what == "y" and getattr(route.loss, "needs_target", True):
+        raise ValueError("`y` must hold the targets that the loss compares with. Received: y=None")
+    if route.output is None or values is None:
         return values
     if route.output == "":
         single = isinstance(values, (list, tuple, dict)) and len(values) == 1

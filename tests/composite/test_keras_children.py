@@ -62,10 +62,10 @@ def values_of_elements(child):
 def test_the_traits_of_every_loss_of_keras_are_right(child):
     traits = keras_traits(child.make())
     assert traits.same_shape == (child.y_true.shape == child.y_pred.shape)
-    alone = np.concatenate([values_of(child, slice(n, n + 1)) for n in range(4)])
-    assert traits.couples_batch == (not np.allclose(alone, values_of(child), rtol=1e-4))
+    alone, together = values_of(child, slice(0, 1)), values_of(child)
+    assert traits.couples_batch == (not np.allclose(alone[0], together[0], rtol=1e-4))
     if traits.same_shape:
-        of_elements = np.allclose(values_of_elements(child), values_of(child), rtol=1e-4)
+        of_elements = np.allclose(values_of_elements(child), together, rtol=1e-4)
         assert traits.elementwise == of_elements
 
 

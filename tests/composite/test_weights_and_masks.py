@@ -325,11 +325,11 @@ def test_a_component_of_weight_0_contributes_neither_value_nor_gradient(child):
 @pytest.mark.parametrize("child", NEVER.values(), ids=NEVER)
 def test_a_component_can_be_switched_off_and_on(child):
     loss = cl.CompositeLoss({"mse": "mse", "never": child})
-    assert np.isnan(value(loss, Y_TRUE, Y_PRED))
+    for weight in (1.0, 0.0, -1.0):
+        loss.set_weight("never", weight)
+        assert np.isnan(value(loss, Y_TRUE, Y_PRED)) == (weight != 0)
     loss.set_weight("never", 0.0)
     check_only_mse_counts(loss)
-    loss.set_weight("never", 1.0)
-    assert np.isnan(value(loss, Y_TRUE, Y_PRED))
 
 
 def test_a_part_of_a_nested_composite_can_be_switched_off():

@@ -279,6 +279,22 @@ def test_a_missing_target_is_an_error_that_names_it(target):
         model.fit(x, target(y), verbose=0)
 
 
+def test_a_wrong_name_of_the_only_output_is_an_error():
+    inputs = keras.Input((3,))
+    model = cl.Model(inputs, keras.layers.Dense(1, name="a")(inputs))
+    with pytest.raises(ValueError, match="`loss` must name outputs.*'a'.*'wrong'"):
+        model.compile(sgd(), loss={"wrong": mse_and_mae()})
+        model.fit(*arrays(), verbose=0)
+
+
+def test_no_targets_at_all_is_an_error_that_says_so():
+    model, x, _, _ = problem(dict)
+    for tracked in (model, cl.Sequential([keras.Input((3,)), keras.layers.Dense(1)])):
+        tracked.compile(sgd(), loss=mse_and_mae())
+        with pytest.raises(ValueError, match="`y` must"):
+            tracked.fit(x, verbose=0)
+
+
 def test_two_losses_that_would_share_a_key_are_an_error():
     inputs = keras.Input((3,))
     outputs = {name: keras.layers.Dense(1)(inputs) for name in ("a", "a_b")}

@@ -147,6 +147,23 @@ def test_a_weight_set_between_single_batches_acts_on_the_next():
     np.testing.assert_allclose(weights_of(model), state, rtol=1e-5)
 
 
+def test_training_goes_on_with_a_new_weight_after_an_interruption():
+    """In a notebook: stop, change a weight, `fit` again; the momentum is kept."""
+    loss, (x, y) = mse_and_mae(), arrays()
+    model = compiled(loss)
+    weights = [(1.0, 1.0), *[(1.0, 3.0)] * 3]
+    state, _ = numpy_training(model, np.r_[x[:BATCH], x], np.r_[y[:BATCH], y], weights)
+
+    def interrupt(batch, logs):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, keras.callbacks.LambdaCallback(on_train_batch_end=interrupt))
+    loss.set_weight("mae", 3.0)
+    fit(model)
+    np.testing.assert_allclose(weights_of(model), state, rtol=1e-5)
+
+
 def test_a_weight_set_between_two_fits():
     model = compiled(mse_and_mae())
     fit(model)
