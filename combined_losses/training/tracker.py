@@ -85,7 +85,7 @@ class Tracking:
 
     def evaluate(self, y, outputs, sample_weight, regularization):
         """The total; adds this batch to the tracker."""
-        if list(outputs) != self.outputs:
+        if set(outputs) != set(self.outputs):  # torch may sort a dict of outputs
             raise ValueError(
                 f"The model was compiled for the outputs {self.outputs} and now gives "
                 f"{list(outputs)}; compile it again."
