@@ -86,7 +86,7 @@ class Tracking:
     def evaluate(self, model, x, y, y_pred, sample_weight):
         """The total; adds this batch to the tracker."""
         outputs = routing.name_outputs(y_pred, getattr(model, "output_names", None))
-        if list(outputs) != self.outputs:
+        if set(outputs) != set(self.outputs):  # torch may sort a dict of outputs
             raise ValueError(
                 f"The model was compiled for the outputs {self.outputs} and now gives "
                 f"{list(outputs)}; compile it again."

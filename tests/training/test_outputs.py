@@ -325,3 +325,14 @@ def test_without_a_composite_logs_and_weights_are_keras_s(structure):
             (history, values, model.metrics_names, [w.tolist() for w in model.get_weights()])
         )
     assert seen[0] == seen[1]
+
+
+def test_a_dict_of_outputs_may_come_in_any_order():
+    inputs = keras.Input((3,))
+    outputs = {"b": keras.layers.Dense(1)(inputs), "a": keras.layers.Dense(1)(inputs)}
+    model = cl.Model(inputs, outputs)
+    model.compile(sgd(), loss={"b": mse_and_mae(), "a": "mse"})
+    x, y = arrays()
+    model.fit(x, {"b": y, "a": y}, verbose=0)
+    names = ["loss", "b_mse_loss", "b_mae_loss", "a_loss"]
+    assert list(model.evaluate(x, {"b": y, "a": y}, verbose=0, return_dict=True)) == names
