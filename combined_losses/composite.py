@@ -13,6 +13,7 @@ from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import serialize_loss
+from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses.losses.base import FunctionLoss, Operators
 
@@ -252,11 +253,27 @@ class CompositeLoss(Compound):
         reduction = self._imposed(reduction)
         direct, values = [], []
         for index, (name, node) in enumerate(self._nodes.items()):
-            seen = self._guarded(batch, name, index)
-            total, parts = node.evaluate(seen, reduction, f"{label}/{name}" if label else name)
+            path = f"{label}/{name}" if label else name
+            seen = self._guarded(self._only_output(batch, node, path), name, index)
+            total, parts = node.evaluate(seen, reduction, path)
             direct.append(ops.cast(total, self.dtype))
             values.extend([direct[-1], *parts])
         return Evaluation(self._total(ops.stack(direct)), tuple(values))
+
+    def _only_output(self, batch, node, path):
+        """Where others choose their outputs, a component that does not sees the only one."""
+        if not self.routes or not isinstance(batch.y_pred, dict):
+            return batch
+        if isinstance(node, Compound) and node.routes:
+            return batch
+        if len(batch.y_pred) > 1:
+            raise ValueError(
+                f"Component '{path}' must say what it reads, because others of '{self.name}' do: "
+                "wrap it in cl.wrappers.OnOutput(loss, output). The outputs are "
+                f"{', '.join(map(repr, batch.y_pred))}. Received: a loss without an output"
+            )
+        y_pred = next(iter(batch.y_pred.values()))
+        return batch.replaced(y_pred=y_pred, mask=read_mask(y_pred))
 
     def _imposed(self, reduction):
         """What the components are reduced by: what is imposed from outside, or this one's own."""

@@ -16,14 +16,19 @@ class Compound(Operators, keras.losses.Loss):
     A subclass gives `children`, `component_names` and `evaluate(batch, reduction, label)`.
     """
 
-    # Keras calls this once an output; one that chooses its outputs sees all of them together.
-    routes = False
-    needs_target = True
-
     def __init__(self, name, reduction, dtype):
         super().__init__(name=name, dtype=dtype)
         self.reduction = reduction
         self._compiled_in = False
+
+    @property
+    def routes(self):
+        """Whether it chooses its outputs, and so sees all of them; Keras calls a loss for each."""
+        return False
+
+    @property
+    def needs_target(self):
+        return True
 
     @property
     def children(self):
