@@ -41,6 +41,16 @@ class Batch:
     def weighted(self):
         return self.sample_weight is not None or self.mask is not None
 
+    def neutralised(self, tensor):
+        """`tensor` of this batch without what is not finite in rows of weight 0."""
+        return self._neutralise(tensor, None) if self.weighted else tensor
+
+    def with_target(self):
+        """The same batch, with zeros as the target of terms that read none."""
+        if self.y_true is not None:
+            return self
+        return self.replaced(y_true=keras.tree.map_structure(ops.zeros_like, self.y_pred))
+
     def unweighted(self):
         """The same batch, for a loss that has applied weights and mask by itself."""
         return self.replaced(sample_weight=None, mask=None)

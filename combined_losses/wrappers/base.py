@@ -38,6 +38,7 @@ class Wrapper(Compound):
             name=name or component_name(child)[0], reduction=own, dtype=dtype or child.dtype
         )
         self.loss = child
+        self.name_is_given = name is not None
         self._node = as_node(self.name, child)
 
     @property

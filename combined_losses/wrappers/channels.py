@@ -85,6 +85,7 @@ class _PerPart(Wrapper):
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label = label or self.name
         reduction = self.reduction or "none" if reduction == PER_COMPONENT else reduction
+        batch = batch.with_target()
         y_true, y_pred = align(batch.y_true, batch.y_pred)
         batch = batch.replaced(y_true=y_true, y_pred=y_pred)
         parts, weights = self._evaluate_parts(batch, reduction, label)

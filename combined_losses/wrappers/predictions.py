@@ -61,4 +61,7 @@ class Activated(Wrapper):
             ) from error
 
     def see(self, batch, label):
-        return batch.map_predictions(lambda p: self._function(ops.cast(p, self.dtype)))
+        # An activation of a NaN has a gradient of NaN, also in a row that does not count.
+        return batch.map_predictions(
+            lambda p: self._function(batch.neutralised(ops.cast(p, self.dtype)))
+        )

@@ -64,6 +64,7 @@ class MultiScale(Wrapper):
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label, reduction = label or self.name, self._imposed(reduction)
+        batch = batch.with_target()
         y_true, y_pred = align(batch.y_true, batch.y_pred)
         batch = batch.replaced(y_true=y_true, y_pred=y_pred)
         values = [
@@ -192,6 +193,8 @@ class DeepSupervision(Wrapper):
 def _level(batch, names, name, label):
     """The batch at the resolution of output `name`."""
     y_pred, y = batch.y_pred[name], batch.y_true
+    if y is None:
+        return batch.replaced(y_pred=y_pred)
     if isinstance(y, dict) and name in y:
         return batch.replaced(y_true=y[name], y_pred=y_pred)
     if isinstance(y, (list, tuple)) and len(y) == len(names):

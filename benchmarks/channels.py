@@ -1,0 +1,229 @@
+"""What do 128 channels with a metric each cost? Against the plain loss, and a loop over channels.
+
+TABLE
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+GIB = 2**30
+VARIANTS = ("plain", "loop", "no names", "names")
+ELEMENTS = (10, 10, 10)
+
+
+# In a child process: the variants as functions `(y_true, y_pred) -> (total, parts)`.
+
+
+def make_loss(variant, channels):
+    import keras
+    from keras import ops
+
+    import combined_losses as cl
+    from combined_losses._internal.batch import Batch
+
+    plain = keras.losses.MeanSquaredError()
+    if variant == "plain":
+        return lambda y_true, y_pred: (plain(y_true, y_pred), ())
+    if variant == "loop":
+
+        def loop(y_true, y_pred):
+            one = [slice(channel, channel + 1) for channel in range(channels)]
+            parts = ops.stack([plain(y_true[..., at], y_pred[..., at]) for at in one])
+            return ops.sum(parts), parts
+
+        return loop
+    size = channels if variant == "names" else None
+    loss = cl.wrappers.PerChannel(keras.losses.MeanSquaredError(), size=size)
+    return lambda y_true, y_pred: tuple(loss.evaluate(Batch(y_true, y_pred)))
+
+
+def make_step(variant, channels, xla):
+    """Total, parts and the gradient by y_pred, compiled anew."""
+    import keras
+
+    loss = make_loss(variant, channels)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        by_prediction = jax.value_and_grad(lambda p, t: loss(t, p), has_aux=True)
+        step = jax.jit(lambda t, p: by_prediction(p, t))
+        return lambda t, p: jax.block_until_ready(step(t, p))
+    import tensorflow as tf
+
+    @tf.function(jit_compile=xla)
+    def step(y_true, y_pred):
+        with tf.GradientTape() as tape:
+            tape.watch(y_pred)
+            total, parts = loss(y_true, y_pred)
+        return (total, parts), tape.gradient(total, y_pred)
+
+    def finished(y_true, y_pred):
+        (total, _), _ = result = step(y_true, y_pred)
+        total.numpy()
+        return result
+
+    return finished
+
+
+def make_data(shape):
+    import numpy as np
+    from keras import ops
+
+    rng = np.random.default_rng(0)
+    return [ops.convert_to_tensor(rng.standard_normal(shape, "float32")) for _ in range(2)]
+
+
+def seconds(function, *args):
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
+
+
+def measure_time(options):
+    data = make_data(options["shape"])
+    variants, channels = options["variants"], options["shape"][-1]
+    first, step = {v: [] for v in variants}, {v: [] for v in variants}
+    for _ in range(options["firsts"]):
+        steps = {}
+        for variant in variants:
+            start = time.perf_counter()
+            steps[variant] = make_step(variant, channels, options["xla"])
+            steps[variant](*data)
+            first[variant].append(time.perf_counter() - start)
+    for _ in range(options["rounds"]):
+        for variant in variants:
+            step[variant].append(seconds(steps[variant], *data))
+    return {v: [statistics.median(first[v]), statistics.median(step[v])] for v in variants}
+
+
+def measure_memory(options):
+    """GiB before the first step, and the peak after two, in a process for this variant alone."""
+    data = make_data(options["shape"])
+    step = make_step(options["variants"][0], options["shape"][-1], options["xla"])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    for _ in range(2):
+        step(*data)
+    return [before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB]
+
+
+def measure_elements(options):
+    """Seconds to the first step of a model whose elements each have a metric, and of a plain one."""
+    import keras
+    import numpy as np
+
+    import combined_losses as cl
+
+    def first_step(named):
+        layers = [
+            keras.Input((8,)),
+            keras.layers.Dense(int(np.prod(ELEMENTS))),
+            keras.layers.Reshape(ELEMENTS),
+        ]
+        model = (cl.Sequential if named else keras.Sequential)(layers)
+        x, y = np.zeros((32, 8), "float32"), np.zeros((32, *ELEMENTS), "float32")
+        start = time.perf_counter()
+        loss = cl.CompositeLoss([cl.wrappers.PerElement("mse", size=ELEMENTS)]) if named else "mse"
+        model.compile("adam", loss=loss, jit_compile="auto" if options["xla"] else False)
+        model.fit(x, y, verbose=0)
+        return time.perf_counter() - start
+
+    first_step(False)  # what only the first model of a process pays
+    times = [(first_step(False), first_step(True)) for _ in range(options["firsts"])]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+MEASURES = {f.__name__: f for f in (measure_time, measure_memory, measure_elements)}
+
+
+def in_child(measure, backend, limit=None, **options):
+    """What a measurement returns, made in a process of its own; None where memory did not suffice."""
+
+    def restrict():
+        if limit:
+            resource.setrlimit(resource.RLIMIT_DATA, (int(limit * GIB), int(limit * GIB)))
+
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", json.dumps([measure.__name__, options])],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        preexec_fn=restrict,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        print(done.stderr[-1500:] if not limit else "", file=sys.stderr, end="")
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# The table.
+
+
+def table(name, backend, xla, shape, variants, args):
+    common = {"xla": xla, "shape": shape}
+    times = in_child(
+        measure_time,
+        backend,
+        variants=variants,
+        rounds=args.rounds,
+        firsts=args.firsts,
+        **common,
+    )
+    rows = {}
+    for variant in variants:
+        memory = in_child(measure_memory, backend, variants=[variant], **common)
+        rows[variant] = [*times[variant], memory[1], memory[1] - memory[0]]
+    for variant, row in rows.items():
+        shown = "  ".join(
+            f"{value:8.3f} ({value / base:5.2f})"
+            for value, base in zip(row, rows["plain"], strict=True)
+        )
+        print(f"{name:16} {variant:9} {shown}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", type=int, nargs=4, default=[256, 64, 64, 128])
+    parser.add_argument("--loop-batch", type=int, default=16, help="batch of the table with a loop")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--firsts", type=int, default=3)
+    parser.add_argument("--only", choices=["tensorflow", "tensorflow, XLA", "jax"])
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        measure, options = json.loads(args.child)
+        print(json.dumps(MEASURES[measure](options)))
+        return
+    ways = {
+        "tensorflow": ("tensorflow", False),
+        "tensorflow, XLA": ("tensorflow", True),
+        "jax": ("jax", True),
+    }
+    ways = {name: way for name, way in ways.items() if args.only in (None, name)}
+    print(f"{len(os.sched_getaffinity(0))} cores; in brackets: times the plain loss")
+    for shape, variants in (
+        (args.shape, ["plain", "no names", "names"]),
+        ([args.loop_batch, *args.shape[1:]], list(VARIANTS)),
+    ):
+        print(f"\noutputs {tuple(shape)}")
+        print(
+            f"{'':16} {'':9} {'first step, s':>16}  {'step, s':>16}  {'peak, GiB':>16}  "
+            f"{'of it steps':>16}"
+        )
+        for name, (backend, xla) in ways.items():
+            table(name, backend, xla, shape, variants, args)
+    print("\nfirst step of a model, 10x10x10 elements: plain, 1,000 metrics, ratio")
+    for name, (backend, xla) in ways.items():
+        plain, named = in_child(measure_elements, backend, xla=xla, firsts=args.firsts)
+        print(f"{name:16} {plain:6.3f} s  {named:6.3f} s  {named / plain:.2f}")
+
+
+if __name__ == "__main__":
+    main()
