@@ -2,6 +2,7 @@
 
 import json
 import math
+import types
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from combined_losses._internal.compound import Compound, traits_of
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.names import check_log_keys, check_name
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
+from combined_losses.losses.base import FunctionLoss
 from combined_losses.wrappers.base import Wrapper
 
 AGGREGATIONS = ("sum", "mean", "weighted_mean")
@@ -131,7 +133,7 @@ class _PerPart(Wrapper):
                 f"Component '{label}' needs a loss that gives one value for each sample, in "
                 f"`call`; this one reduces the batch. Received: {child!r}"
             )
-        return values
+        return _at_least_single(values)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -244,6 +246,7 @@ class PerChannel(_PerPart):
                 )
             chosen = importance if at is None else importance[..., at]
             values = values * ops.cast(chosen, values.dtype)
+        values = _without_last_axis(values, batch, reduction)
         reduced = reduce_values(values, batch, reduction, axes=range(len(values.shape) - 1))
         if reduction not in ("none", None):
             return reduced
@@ -252,9 +255,51 @@ class PerChannel(_PerPart):
 
 
 def _all_at_once(values_of, child, batch, label):
-    """A loss of single elements averages over the last axis: here one of length 1, so over none."""
+    """The values of a loss of single elements, one for each element."""
+    formula = _FORMULAS.get(_function(child))
+    if formula is not None:
+        node = Component(label, child, traits_of(child)._replace(elementwise=False))
+        node.loss = types.SimpleNamespace(call=formula)
+        return _at_least_single(node.values(batch, label)[0])
+    # It averages over the last axis: here one of length 1, so over none.
     y_true, y_pred = ops.expand_dims(batch.y_true, -1), ops.expand_dims(batch.y_pred, -1)
     return values_of(child, batch.replaced(y_true=y_true, y_pred=y_pred), label)
+
+
+# Losses of Keras without their mean over the last axis. Over an axis of length 1 it is the
+# identity, but XLA then keeps the differences for the gradient in an array of their own, as large
+# as y_pred (`benchmarks/channels.py`). Other losses are dearer than the pass that this costs.
+_FORMULAS = {
+    keras.losses.mean_squared_error: lambda y_true, y_pred: ops.square(y_true - y_pred),
+    keras.losses.mean_absolute_error: lambda y_true, y_pred: ops.abs(y_true - y_pred),
+}
+_FUNCTIONS = {
+    keras.losses.MeanSquaredError: keras.losses.mean_squared_error,
+    keras.losses.MeanAbsoluteError: keras.losses.mean_absolute_error,
+}
+
+
+def _function(child):
+    """The function of Keras that a child is; None for others, such as subclasses."""
+    return child._function if type(child) is FunctionLoss else _FUNCTIONS.get(type(child))
+
+
+def _at_least_single(values):
+    """Values to accumulate, in float32 or more."""
+    half = keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16")
+    return ops.cast(values, "float32") if half else values
+
+
+def _without_last_axis(values, batch, reduction):
+    """Values `(batch, ..., channels)` reduced over the axis before the channels, where it is free.
+
+    Weights and mask do not reach it, so that it makes no difference but in time: one reduction over
+    all axes leaves XLA with columns, which it neither vectorises nor spreads over cores.
+    """
+    rank = len(values.shape)
+    if rank < 3 or any(len(weight.shape) > rank - 2 for _, weight in batch.weights()):
+        return values
+    return (ops.sum if reduction == "sum" else ops.mean)(values, axis=-2)
 
 
 def _folded(values_of, child, batch, label):

@@ -1,5 +1,7 @@
 """Parts of one array: slices, units, channels, elements."""
 
+import operator
+
 import keras
 import numpy as np
 from keras import ops
@@ -56,8 +58,8 @@ class OnSlice(Wrapper):
             )
         index = _full_index(self._index, tuple(y_pred.shape), label)
         return batch.replaced(
-            y_true=None if y_true is None else y_true[index],
-            y_pred=y_pred[index],
+            y_true=None if y_true is None else _cut(y_true, index),
+            y_pred=_cut(y_pred, index),
             sample_weight=_index_weight(batch.sample_weight, index),
             mask=_index_weight(batch.mask, index),
         )
@@ -65,11 +67,7 @@ class OnSlice(Wrapper):
     def get_config(self):
         # Slices and `...` are not JSON; numbers and lists of numbers are.
         items = [
-            [item.start, item.stop, item.step]
-            if isinstance(item, slice)
-            else "..."
-            if item is Ellipsis
-            else int(item)
+            list(_ends(item)) if isinstance(item, slice) else "..." if item is Ellipsis else item
             for item in self._index
         ]
         return {**super().get_config(), "index": items}
@@ -86,15 +84,15 @@ class OnSlice(Wrapper):
 
 
 def _basic_index(index, name):
-    items = index if isinstance(index, tuple) else (index,)
-    for item in items:
-        plain = item is Ellipsis or isinstance(item, (int, np.integer, slice))
-        if not plain or isinstance(item, bool):
-            raise ValueError(
-                f"The argument `index` of OnSlice ('{name}') must be a NumPy basic index of "
-                f"integers, slices and one `...`, for example np.s_[..., 0:2]. Received: {index!r}"
-            )
-    if sum(item is Ellipsis for item in items) > 1:
+    """The entries of a NumPy basic index, with plain integers."""
+    try:
+        items = tuple(map(_plain, index if isinstance(index, tuple) else (index,)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The argument `index` of OnSlice ('{name}') must be a NumPy basic index of integers, "
+            f"slices and one `...`, for example np.s_[..., 0:2]. Received: {index!r}"
+        ) from error
+    if items.count(Ellipsis) > 1:
         raise ValueError(
             f"The argument `index` of OnSlice ('{name}') may hold one `...`. Received: {index!r}"
         )
@@ -104,6 +102,24 @@ def _basic_index(index, name):
             f"with `:` or `...`. Received: {index!r}"
         )
     return items
+
+
+def _plain(item):
+    """An entry of a basic index with Python integers; raises on any other."""
+    if item is Ellipsis:
+        return item
+    if isinstance(item, bool):
+        raise TypeError
+    if not isinstance(item, slice):
+        return operator.index(item)
+    ends = [None if end is None else operator.index(end) for end in _ends(item)]
+    if ends[2] == 0:
+        raise ValueError
+    return slice(*ends)
+
+
+def _ends(item):
+    return item.start, item.stop, item.step
 
 
 def _full_index(items, shape, label):
@@ -117,6 +133,11 @@ def _full_index(items, shape, label):
     at = items.index(Ellipsis) if Ellipsis in items else len(items)
     rest = [slice(None)] * (len(shape) - given)
     full = (*items[:at], *rest, *items[at + 1 :])
+    if full[0] != slice(None):
+        raise ValueError(
+            f"The index of component '{label}' must take the batch axis whole, and its `...` "
+            f"stands for no axis here. Received: y_pred of shape {shape}"
+        )
     for axis, (item, size) in enumerate(zip(full, shape, strict=True)):
         if size is not None and not _reaches(item, size):
             raise ValueError(
@@ -138,7 +159,17 @@ def _index_weight(weight, index):
     if weight is None:
         return None
     pairs = zip(weight.shape, index, strict=False)
-    return weight[tuple(_all_of(item) if size == 1 else item for size, item in pairs)]
+    return _cut(weight, [_all_of(item) if size == 1 else item for size, item in pairs])
+
+
+def _cut(array, index):
+    """`array[index]`, also backwards, which torch cannot."""
+    index = list(index)
+    for axis, item in enumerate(index):
+        if isinstance(item, slice) and (item.step or 1) < 0:
+            array = ops.take(array, list(range(*item.indices(array.shape[axis]))), axis=axis)
+            index[axis] = slice(None)
+    return array[tuple(index)]
 
 
 def _all_of(item):
@@ -189,9 +220,20 @@ class Scaled(Wrapper):
         return cls(loss, deviation.tolist(), **kwargs)
 
     def see(self, batch, label):
-        scale = ops.convert_to_tensor(self.scale, dtype=self.dtype)
         y_true, y_pred = align(batch.y_true, batch.y_pred)
+        self._check_fit(tuple(y_pred.shape)[1:], label)
+        scale = ops.convert_to_tensor(self.scale, dtype=self.dtype)
         return batch.replaced(
             y_true=None if y_true is None else ops.cast(y_true, self.dtype) / scale,
             y_pred=ops.cast(y_pred, self.dtype) / scale,
         )
+
+    def _check_fit(self, sample, label):
+        """Raises where the scale would broadcast the data up, or meet the batch axis."""
+        shape = np.shape(self.scale)
+        pairs = zip(shape[::-1], sample[::-1], strict=False)
+        if len(shape) > len(sample) or any(n not in (1, size) and size for n, size in pairs):
+            raise ValueError(
+                f"The scale of component '{label}' must broadcast against one sample, of shape "
+                f"{sample}. Received: scale of shape {shape}"
+            )

@@ -296,7 +296,7 @@ SCALES = [2.5, 3, np.float32(0.5), [2.0, 0.5], np.array([[2.0], [4.0], [0.5]]), 
 @pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["none", "(N,)"])
 def test_both_arguments_are_divided(scale, weight):
     by = np.asarray(scale, "float64")
-    expected = total(lambda t, p: mse(t / by, p / by), weight)
+    expected = total(lambda t, p: mse(t / by, p / by), weight, WEIGHTS > 0)
     y_true, y_pred = normal(4, 3, 2, seed=4), normal(4, 3, 2, seed=5)
     check(Scaled("mse", scale), expected, y_true, y_pred, weight, WEIGHTS > 0)
 
@@ -308,15 +308,15 @@ def test_a_scale_comes_back_from_json(scale):
 
 
 def test_from_data_is_one_standard_deviation():
-    y = normal(50, 3, seed=6) * [1.0, 100.0, 1e-3] + 7.0
-    loss = Scaled.from_data("mse", y)
+    y = normal(50, 3, seed=6) * [1.0, 100.0, 1e-3]
+    loss = Scaled.from_data("mse", y + 7.0)
     deviation = np.std(y, axis=0)
     close(np.asarray(loss.scale), deviation)
     close(value(loss, np.zeros((1, 3)), deviation[None].astype("float32")), 1.0)
     twin = total(lambda t, p: mse(t / deviation, p / deviation))
     check(loss, twin, y[:4].astype("float32"), y[4:8].astype("float32"))
     json.dumps(loss.get_config())
-    assert Scaled.from_data("mse", y, name="mine", reduction="sum").name == "mine"
+    assert Scaled.from_data("mse", y, name="mine", reduction="sum").reduction == "sum"
 
 
 def test_from_data_of_a_vector():
