@@ -8,11 +8,11 @@ from sklearn.model_selection import train_test_split
 
 import combined_losses as cl
 
-TARGETS = ["alcohol", "flavanoids", "color_intensity", "proline"]
+TARGETS = ["flavanoids", "color_intensity", "proline"]
 
 
 def load():
-    """Four of the measurements from the nine others, all in units of their standard deviation."""
+    """Three measurements from the ten others, all in units of their standard deviation."""
     wine = load_wine()
     table = (wine.data - wine.data.mean(axis=0)) / wine.data.std(axis=0)
     targets = np.isin(wine.feature_names, TARGETS)
@@ -35,8 +35,8 @@ def score(x, y, x_test, y_test):
         ]
     )
     model.compile(keras.optimizers.Adam(1e-2), loss=loss)
-    model.fit(x, y, batch_size=32, epochs=60, verbose=0)
-    return float(r2_score(y_test, model.predict(x_test, verbose=0)))
+    model.fit(x, y, batch_size=32, epochs=40, verbose=0)
+    return float(r2_score(y_test, keras.ops.convert_to_numpy(model(x_test))))
 
 
 def main(missing=0.6):
@@ -44,11 +44,12 @@ def main(missing=0.6):
     x, x_test, y, y_test = train_test_split(x, y, random_state=0)
     known = np.where(np.random.default_rng(0).random(y.shape) < missing, np.nan, y)
     complete = ~np.isnan(known).any(axis=1)
+    # The complete rows again and again, so that both models make the same number of steps.
+    again = np.resize(np.flatnonzero(complete), len(x))
     return {
         "complete rows": int(complete.sum()),
-        "score of complete rows": score(x[complete], y[complete], x_test, y_test),
+        "score of complete rows": score(x[again], y[again], x_test, y_test),
         "score of all rows, masked": score(x, known, x_test, y_test),
-        "score without missing labels": score(x, y, x_test, y_test),
     }
 
 

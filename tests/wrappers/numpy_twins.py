@@ -100,7 +100,11 @@ def close(actual, expected, rtol=2e-5, atol=2e-6):
 
 
 def check(loss, expected, y_true, y_pred, weight=None, mask=None, slopes=True):
-    """`loss` has the value of the total `expected`, and its gradient."""
+    """`loss` has the value of the total `expected`, and its gradient.
+
+    The gradient is checked without weights and mask, and with both: each one takes a compilation.
+    """
+    slopes = slopes and (weight is None) == (mask is None)
     data = () if weight is None else (weight,)
 
     def put(p):
@@ -110,5 +114,3 @@ def check(loss, expected, y_true, y_pred, weight=None, mask=None, slopes=True):
     close(value(loss, y_true, put(y_pred), *data), twin(np.asarray(y_pred, "float64")))
     if slopes:
         close(gradient(lambda p: loss(y_true, put(p), *data), y_pred), slope_of(twin, y_pred), 1e-4)
-
-

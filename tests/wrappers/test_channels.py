@@ -66,7 +66,9 @@ def expect(parts, names=NAMES, total=None):
 
 @every_batch
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
-@pytest.mark.parametrize("kind, values", [("mean_squared_error", mse), ("mean_absolute_error", mae)])
+@pytest.mark.parametrize(
+    "kind, values", [("mean_squared_error", mse), ("mean_absolute_error", mae)]
+)
 def test_a_channel_is_the_child_on_that_channel(kind, values, reduction, weight, mask):
     child = keras.losses.get({"class_name": kind.title().replace("_", ""), "config": {}})
     child.reduction = reduction
@@ -138,7 +140,9 @@ def test_any_axis_but_the_batch(axis, child):
     last = [np.moveaxis(a, axis, -1) for a in (y_true, y_pred)]
     parts = parts_of(values, *last)
     names = [f"channel_{i}" for i in range(size)]
-    assert components(PerChannel(child, axis=axis, size=size), y_true, y_pred) == expect(parts, names)
+    assert components(PerChannel(child, axis=axis, size=size), y_true, y_pred) == expect(
+        parts, names
+    )
 
     def expected(t, p):
         return sum(parts_of(values, np.moveaxis(t, axis, -1), np.moveaxis(p, axis, -1)))
@@ -173,9 +177,7 @@ def test_every_channel_may_have_a_loss_of_its_own(kind, weight, mask):
     losses = dict(zip(NAMES, several(), strict=True)) if kind is dict else kind(several())
     loss = PerChannel(losses, names=None if kind is dict else NAMES)
     assert loss.component_names == tuple(NAMES)
-    check(
-        loss, lambda t, p: sum(several_parts(t, p, weight, mask)), Y_TRUE, Y_PRED, weight, mask
-    )
+    check(loss, lambda t, p: sum(several_parts(t, p, weight, mask)), Y_TRUE, Y_PRED, weight, mask)
     data = () if weight is None else (weight,)
     if mask is None:
         parts = several_parts(Y_TRUE, Y_PRED, weight)
@@ -488,7 +490,10 @@ def test_units_and_slices_in_each_channel(weight, mask):
 
 def test_every_channel_is_a_metric():
     model = cl.Sequential([keras.Input((5, 3)), keras.layers.Rescaling(1.0)])
-    loss = {"a": PerChannel("mse", names=NAMES, weights=[1, 2, 3]), "b": PerElement("mae", size=(5, 3))}
+    loss = {
+        "a": PerChannel("mse", names=NAMES, weights=[1, 2, 3]),
+        "b": PerElement("mae", size=(5, 3)),
+    }
     model.compile("sgd", loss=cl.CompositeLoss(loss))
     logs = model.evaluate(Y_PRED, Y_TRUE, batch_size=3, verbose=0, return_dict=True)
     assert list(logs)[:6] == ["loss", "a_loss", "a/u_loss", "a/v_loss", "a/w_loss", "b_loss"]

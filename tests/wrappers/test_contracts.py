@@ -467,7 +467,9 @@ def test_a_compiled_step_with_partial_batches_gives_the_same_number(view):
     """The batch size is unknown when the step is compiled."""
     wrap, twin = VIEWS[view]
     y_true, y_pred = normal(5, 6, 2, seed=11), normal(5, 6, 2, seed=12)
-    model = cl.Sequential([keras.Input((6, 2)), keras.layers.Dense(2, kernel_initializer="identity")])
+    model = cl.Sequential(
+        [keras.Input((6, 2)), keras.layers.Dense(2, kernel_initializer="identity")]
+    )
     model.compile("sgd", loss=cl.CompositeLoss({"a": wrap("mse"), "b": wrap("mae")}, [1.0, 0.5]))
     logs = model.evaluate(y_pred, y_true, batch_size=2, verbose=0, return_dict=True)
     a, b = (twin(total(f))(y_true, y_pred) for f in (mse, mae))

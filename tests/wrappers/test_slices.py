@@ -103,7 +103,9 @@ def test_a_trajectory_has_losses_of_its_own_for_velocity_and_acceleration(weight
     velocity = total(lambda t, p: mse(t[..., :3], p[..., :3]), weight, mask)
     acceleration = total(lambda t, p: mae(t[..., 3:], p[..., 3:]), weight, mask)
     y_true, y_pred = normal(4, 6, 6, seed=4), normal(4, 6, 6, seed=5)
-    check(loss, lambda t, p: velocity(t, p) + 0.1 * acceleration(t, p), y_true, y_pred, weight, mask)
+    check(
+        loss, lambda t, p: velocity(t, p) + 0.1 * acceleration(t, p), y_true, y_pred, weight, mask
+    )
 
 
 # Any basic index.
@@ -234,7 +236,9 @@ def test_too_many_entries_are_an_error_that_names_the_component():
         loss(normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5))
 
 
-@pytest.mark.parametrize("index", [0, np.s_[0:2], np.s_[0, :], np.s_[1:], np.s_[::2, :, 0]], ids=str)
+@pytest.mark.parametrize(
+    "index", [0, np.s_[0:2], np.s_[0, :], np.s_[1:], np.s_[::2, :, 0]], ids=str
+)
 def test_an_index_that_cuts_the_batch_is_an_error(index):
     with raises(ValueError, "`index` of OnSlice", "batch axis whole", f"Received: {index!r}"):
         OnSlice("mse", index)
@@ -289,7 +293,14 @@ def test_an_index_out_of_range_is_found_when_the_model_is_trained():
 
 # Units.
 
-SCALES = [2.5, 3, np.float32(0.5), [2.0, 0.5], np.array([[2.0], [4.0], [0.5]]), uniform(3, 2, seed=1)]
+SCALES = [
+    2.5,
+    3,
+    np.float32(0.5),
+    [2.0, 0.5],
+    np.array([[2.0], [4.0], [0.5]]),
+    uniform(3, 2, seed=1),
+]
 
 
 @pytest.mark.parametrize("scale", SCALES, ids=repr)
@@ -324,7 +335,9 @@ def test_from_data_of_a_vector():
     close(value(Scaled.from_data("mse", y), np.zeros(4), np.ones(4)), 1 / np.var(y))
 
 
-@pytest.mark.parametrize("y", [np.ones((5, 2)), np.array([[1.0, 2.0], [1.0, 3.0]]), [[np.nan, 1.0]]])
+@pytest.mark.parametrize(
+    "y", [np.ones((5, 2)), np.array([[1.0, 2.0], [1.0, 3.0]]), [[np.nan, 1.0]]]
+)
 def test_from_data_without_variation_is_an_error(y):
     with raises(ValueError, "Scaled.from_data", "vary", "Received: standard deviations"):
         Scaled.from_data("mse", y)
