@@ -167,9 +167,11 @@ A_WEIGHT, B_WEIGHT = np.linspace(0, 1, 10), np.linspace(2, 1, 10)
     ],
     ids=["an array for all", "a list", "a dict"],
 )
-def test_sample_weights_reach_their_output(given, a_weight, b_weight):
-    model, x, y, p = problem(dict if isinstance(given, dict) else list)
-    target = y if isinstance(given, dict) else [*y.values()]
+@pytest.mark.parametrize("structure", [list, dict])
+def test_sample_weights_reach_their_output(given, a_weight, b_weight, structure):
+    """Targets and weights are given in one structure, the outputs are in this or the other."""
+    model, x, y, p = problem(structure)
+    target = [*y.values()] if isinstance(given, list) else y
     logs = evaluated(model, x, target, mse_and_mae(), sample_weight=given)
     for head, weight in (("a", a_weight), ("b", b_weight)):
         expected = np.mean(weight[:, None] * (y[head] - p[head]) ** 2)
