@@ -189,14 +189,17 @@ class CompositeLoss(Operators, keras.losses.Loss):
                 stacklevel=2,
             )
         self._sync_models()
+        is_first = not self._changed
         self._changed.add(name)
-        self._assign(name, value)
+        self._assign({name: value}, retrace=is_first)
 
-    def _assign(self, name, value):
-        self._weights[name] = value
+    def _assign(self, weights, retrace):
+        """Gives components new weights; compiles steps anew where they hold the old ones."""
+        newly_off = {name for name, weight in weights.items() if weight == 0} - self._switched_off
+        self._switched_off |= newly_off
+        self._weights.update(weights)
         self._weight_values.assign(list(self._weights.values()))
-        if value == 0 and name not in self._switched_off:
-            self._switched_off.add(name)
+        if retrace or newly_off:
             self._retrace_models()
 
     def current_weights(self, all_of_them=False):
@@ -227,6 +230,8 @@ class CompositeLoss(Operators, keras.losses.Loss):
         for model in self._models:
             if getattr(model, "train_function", None) is not None:
                 model.make_train_function(force=True)
+            if getattr(model, "test_function", None) is not None:
+                model.make_test_function(force=True)
 
     @property
     def variables(self):
@@ -283,9 +288,12 @@ class CompositeLoss(Operators, keras.losses.Loss):
         """The `Evaluation` of a `Batch`; `reduction` overrides this composite's own."""
         reduction = reduction or self.reduction or "none"
         inner = None if reduction == PER_COMPONENT else reduction
+        # Until the first `set_weight` the steps of a tracked model have the weights as constants,
+        # so that compilers fold them into the losses; that call compiles the steps anew, once.
+        constant = batch.weights_are_constants and not self._changed
         direct, values = [], []
         for index, (name, component) in enumerate(self._components.items()):
-            seen = self._guarded(batch, name, index)
+            seen = self._guarded(batch, name, None if constant else index)
             if isinstance(component, CompositeLoss):
                 nested = component.evaluate(seen, inner)
                 value, parts = nested.total, nested.values
@@ -293,7 +301,14 @@ class CompositeLoss(Operators, keras.losses.Loss):
                 value, parts = component.reduced(seen, reduction), []
             direct.append(ops.cast(value, self.dtype))
             values.extend([direct[-1], *parts])
-        return Evaluation(self._total(ops.stack(direct)), values)
+        total = self._constant_total(direct) if constant else self._total(ops.stack(direct))
+        return Evaluation(total, values)
+
+    def _constant_total(self, values):
+        """The sum with constant weights; a component of weight 0 is left out."""
+        pairs = zip(self._weights.values(), values, strict=True)
+        terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
+        return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
 
     def _total(self, values):
         """The weighted sum over the first axis; a component of weight 0 adds 0, not 0 * NaN."""
@@ -306,9 +321,12 @@ class CompositeLoss(Operators, keras.losses.Loss):
         """The batch, without a way for the gradient of a component while its weight is 0.
 
         The gradient of a NaN is NaN also after a product with 0, so it has to be cut off at
-        `y_pred`. That costs one pass over `y_pred`, so only a component that has had weight 0 pays
-        it; `set_weight(name, 0)` compiles the step anew the first time.
+        `y_pred`. Where the weight is a variable (`index` is its place) that costs one pass over
+        `y_pred`, so only a component that has had weight 0 pays it; `set_weight(name, 0)` compiles
+        the step anew the first time.
         """
+        if index is None:
+            return batch if self._weights[name] else batch.map_predictions(ops.stop_gradient)
         if name not in self._switched_off:
             return batch
         off = ops.equal(self._weight_values[index], 0.0)
@@ -366,12 +384,10 @@ class CompositeLoss(Operators, keras.losses.Loss):
         if "weights" not in store.keys():  # noqa: SIM118 - an h5 store, not a dict
             return
         self._sync_models()
-        stored = zip(
-            self.names, np.array(store["weights"]), np.array(store["changed"]), strict=True
-        )
-        for name, value, changed in stored:
-            self._assign(name, float(value))
-            self._changed.update([name] if changed else [])
+        changed = zip(self.names, np.array(store["changed"]), strict=True)
+        self._changed = {name for name, is_changed in changed if is_changed}
+        weights = dict(zip(self.names, map(float, np.array(store["weights"])), strict=True))
+        self._assign(weights, retrace=weights != self._weights)
 
 
 # Components.

@@ -26,6 +26,7 @@ class Batch:
         check_predictions(self.y_pred)
         self.sample_weight = None if sample_weight is None else ops.convert_to_tensor(sample_weight)
         self.replicas = backend.replica_count()
+        self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self._share = None
         self._inputs = {}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses.training import routing
-from combined_losses.training.tracker import LazyVector, Tracking, inside_step, is_inside_step
+from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step
 
 _STATE = "_combined_losses"
 
@@ -181,11 +181,11 @@ class ComponentMetricsMixin(_Base):
         return tracking.evaluate(y, outputs, sample_weight, self.losses)
 
     def train_step(self, *args):
-        with inside_step():
+        with inside("step"):
             return super().train_step(*args)
 
     def test_step(self, *args):
-        with inside_step():
+        with inside("step"):
             return super().test_step(*args)
 
     def get_metrics_result(self):
@@ -218,7 +218,7 @@ class ComponentMetricsMixin(_Base):
         """A step function whose logs have names again."""
 
         def unpacked(*args):
-            with inside_step():  # also for a `train_step` of the user's
+            with inside("function"):  # also for a `train_step` of the user's
                 result = function(*args)
             logs, *state = result if isinstance(result, tuple) else (result,)
             tracking = self._tracking()

@@ -270,3 +270,24 @@ def test_changing_a_weight_does_not_compile_the_step_again():
         counts.append(len(traced))
     assert counts[0] == counts[1] == counts[2]
     assert counts[3] == counts[4] == counts[5]
+
+
+# The first change compiles the steps anew, and no other does.
+
+
+def test_only_the_first_change_compiles_the_steps_anew():
+    loss = cl.CompositeLoss(["mse", "mae"])
+    model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+    steps = []
+    for weight in (None, 0.5, 0.25, 2.0):
+        if weight is not None:
+            loss.set_weight("mae", weight)
+        logs = model.train_on_batch(x, y, return_dict=True)
+        assert logs["loss"] == pytest.approx(
+            logs["mse_loss"] + (weight or 1.0) * logs["mae_loss"], rel=1e-6
+        )
+        steps.append(model.train_function)
+    assert steps[0] is not steps[1]
+    assert steps[1] is steps[2] is steps[3]
