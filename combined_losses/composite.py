@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal import checks, names
-from combined_losses._internal.arguments import as_child, as_children, as_weights, component_name
+from combined_losses._internal.arguments import as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import serialize_loss
@@ -440,38 +440,3 @@ def _deserialize_child(name, child):
             'class with @keras.saving.register_keras_serializable("my_package") before saving, '
             f"and import it before loading, or pass it in custom_objects. {error}"
         ) from error
-
-
-# Operators.
-
-
-def add(left, right):
-    """The flat composite of two losses; plain composites are merged, others stay one component."""
-    try:
-        terms = [*_terms(left), *_terms(right)]
-    except ValueError:
-        return NotImplemented
-    losses, weights = {}, {}
-    for name, loss, weight in terms:
-        name = names.make_unique(name, losses)
-        losses[name], weights[name] = loss, weight
-    return CompositeLoss(losses, weights)
-
-
-def scale(loss, factor):
-    """`factor * loss` as a composite."""
-    if not isinstance(factor, (int, float)) or isinstance(factor, bool):
-        return NotImplemented
-    terms = _terms(loss)
-    return CompositeLoss(
-        {name: child for name, child, _ in terms},
-        {name: factor * weight for name, _, weight in terms},
-    )
-
-
-def _terms(loss):
-    """`(name, loss, weight)` of what an operator sees in `loss`."""
-    if isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT:
-        return [(name, child, loss._weights[name]) for name, child in loss.losses.items()]
-    child = as_child(loss, "a sum", None)
-    return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]
