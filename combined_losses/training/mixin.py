@@ -204,21 +204,24 @@ class ComponentMetricsMixin(_Base):
         stale = force or self.train_function is None
         result = super().make_train_function(force)
         if stale:
-            self.train_function = self._unpacking(self.train_function)
+            self.train_function = self._unpacking(self.train_function, "train_step")
         return result
 
     def make_test_function(self, force=False):
         stale = force or self.test_function is None
         result = super().make_test_function(force)
         if stale:
-            self.test_function = self._unpacking(self.test_function)
+            self.test_function = self._unpacking(self.test_function, "test_step")
         return result
 
-    def _unpacking(self, function):
+    def _unpacking(self, function, step):
         """A step function whose logs have names again."""
+        # A step of the user's may be compiled by the user, and would not be compiled anew here.
+        methods = (step, "compute_loss")
+        ours = all(getattr(type(self), m) is getattr(ComponentMetricsMixin, m) for m in methods)
 
         def unpacked(*args):
-            with inside("function"):  # also for a `train_step` of the user's
+            with inside("function" if ours else "step"):
                 result = function(*args)
             logs, *state = result if isinstance(result, tuple) else (result,)
             tracking = self._tracking()

@@ -291,3 +291,24 @@ def test_only_the_first_change_compiles_the_steps_anew():
         steps.append(model.train_function)
     assert steps[0] is not steps[1]
     assert steps[1] is steps[2] is steps[3]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.function is TensorFlow's")
+def test_a_step_that_the_user_has_compiled_sees_every_change():
+    import tensorflow as tf
+
+    class Compiled(cl.Sequential):
+        @tf.function
+        def train_step(self, data):
+            return super().train_step(data)
+
+    loss = cl.CompositeLoss(["mse", "mae"])
+    model = Compiled([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+    for weight in (None, 0.5, 2.0):
+        if weight is not None:
+            loss.set_weight("mae", weight)
+        logs = model.train_on_batch(x, y, return_dict=True)
+        total = logs["mse_loss"] + (weight or 1.0) * logs["mae_loss"]
+        assert logs["loss"] == pytest.approx(total, rel=1e-6)
