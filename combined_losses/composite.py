@@ -156,6 +156,9 @@ class CompositeLoss(Operators, keras.losses.Loss):
             name: a component, or a part of a nested composite as `outer/inner`.
             value: a finite number. At 0 the component contributes neither value nor gradient.
 
+        The first change compiles the steps of the models that train on it anew, once; from then on
+        `<name>_weight` is in their logs.
+
         In a plain `keras.Model` on JAX the compiled step has read the weight once and for all; a
         warning says so, and `cl.track(model)` helps.
 
