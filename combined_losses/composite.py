@@ -387,10 +387,13 @@ class CompositeLoss(Operators, keras.losses.Loss):
         if "weights" not in store.keys():  # noqa: SIM118 - an h5 store, not a dict
             return
         self._sync_models()
-        changed = zip(self.names, np.array(store["changed"]), strict=True)
-        self._changed = {name for name, is_changed in changed if is_changed}
+        flags = zip(self.names, np.array(store["changed"]), strict=True)
+        changed = {name for name, is_changed in flags if is_changed}
         weights = dict(zip(self.names, map(float, np.array(store["weights"])), strict=True))
-        self._assign(weights, retrace=weights != self._weights)
+        # What has been changed decides, too, whether a step may hold the weights as constants.
+        retrace = weights != self._weights or changed != self._changed
+        self._changed = changed
+        self._assign(weights, retrace)
 
 
 # Components.

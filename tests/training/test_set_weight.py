@@ -314,3 +314,22 @@ def test_a_step_that_the_user_has_compiled_sees_every_change():
         logs = model.train_on_batch(x, y, return_dict=True)
         total = logs["mse_loss"] + (weight or 1.0) * logs["mae_loss"]
         assert logs["loss"] == pytest.approx(total, rel=1e-6)
+
+
+def test_a_change_after_loading_a_file_of_changed_weights_acts(tmp_path):
+    """The file holds the same numbers, so the compiled step is right until the next change."""
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+    models = []
+    for _ in range(2):
+        model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.0), loss=cl.CompositeLoss(["mse", "mae"]))
+        model.train_on_batch(x, y)
+        models.append(model)
+    changed, constant = models
+    changed.loss.set_weight("mae", 1.0)
+    changed.save_weights(tmp_path / "changed.weights.h5")
+    constant.load_weights(tmp_path / "changed.weights.h5")
+    constant.loss.set_weight("mae", 3.0)
+    constant.reset_metrics()  # Keras 3.12 does not do it by itself
+    logs = constant.train_on_batch(x, y, return_dict=True)
+    assert logs["loss"] == pytest.approx(logs["mse_loss"] + 3.0 * logs["mae_loss"], rel=1e-6)
