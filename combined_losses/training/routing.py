@@ -5,8 +5,9 @@ from typing import Any
 
 import keras
 
+from combined_losses._internal.arguments import as_child
 from combined_losses._internal.names import log_key, weight_key
-from combined_losses.composite import CompositeLoss, as_component, as_loss
+from combined_losses.composite import CompositeLoss, as_component
 
 
 @dataclasses.dataclass
@@ -77,8 +78,8 @@ def check_single(loss, names):
 
 def make_routes(loss, loss_weights, outputs):
     """The routes of a compiled `loss` over the output names `outputs`."""
-    losses = _by_output("loss", loss, outputs, shared=True)
-    weights = _by_output("loss_weights", loss_weights, outputs, shared=True)
+    losses = _by_output("loss", loss, outputs)
+    weights = _by_output("loss_weights", loss_weights, outputs)
     routes = []
     for output in outputs:
         if losses.get(output) is None:
@@ -86,17 +87,11 @@ def make_routes(loss, loss_weights, outputs):
         child = losses[output]
         if isinstance(child, (list, tuple)):
             child = CompositeLoss(list(child))
-        if not isinstance(child, CompositeLoss):
-            child = as_component(output or "loss", _with_call(child))
+        child = as_component(output or "loss", as_child(child, "loss", output))
         weight = weights.get(output)
         routes.append(Route(output, child, 1.0 if weight is None else float(weight)))
     _check_keys(routes)
     return routes
-
-
-def _with_call(loss):
-    child = as_loss(loss)
-    return loss if isinstance(child, CompositeLoss) else child
 
 
 def _check_keys(routes):
@@ -112,7 +107,7 @@ def _check_keys(routes):
             seen[key] = route.output
 
 
-def _by_output(what, values, outputs, shared):
+def _by_output(what, values, outputs):
     """`values`, given as one for all, a list or a dict, as a dict from output name."""
     if isinstance(values, dict):
         if outputs == [""] and len(values) == 1:
@@ -132,7 +127,7 @@ def _by_output(what, values, outputs, shared):
             f"`{what}` must have one entry for each of the {len(outputs)} outputs {outputs}. "
             f"Received: {len(values)} entries"
         )
-    return dict.fromkeys(outputs, values) if shared else {}
+    return dict.fromkeys(outputs, values)
 
 
 def pick(what, values, routes, outputs, route):

@@ -338,3 +338,13 @@ def test_a_dict_of_outputs_may_come_in_any_order():
     model.fit(x, {"b": y, "a": y}, verbose=0)
     names = ["loss", "b_mse_loss", "b_mae_loss", "a_loss"]
     assert list(model.evaluate(x, {"b": y, "a": y}, verbose=0, return_dict=True)) == names
+
+
+def test_a_plain_loss_may_be_given_by_the_name_of_its_class():
+    inputs = keras.Input((3,))
+    outputs = {"a": keras.layers.Dense(1)(inputs), "b": keras.layers.Dense(1)(inputs)}
+    model = cl.Model(inputs, outputs)
+    model.compile(sgd(), loss={"a": mse_and_mae(), "b": "MeanSquaredError"})
+    x, y = arrays()
+    names = ["loss", "a_mse_loss", "a_mae_loss", "b_loss"]
+    assert list(model.evaluate(x, {"a": y, "b": y}, verbose=0, return_dict=True)) == names
