@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal import checks, names
-from combined_losses._internal.arguments import as_child, as_children, as_weights, component_name
+from combined_losses._internal.arguments import as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node
@@ -159,6 +159,9 @@ class CompositeLoss(Compound):
             name: a component, or a part of a nested composite as `outer/inner`.
             value: a finite number. At 0 the component contributes neither value nor gradient.
 
+        The first change compiles the steps of the models that train on it anew, once; from then on
+        `<name>_weight` is in their logs.
+
         In a plain `keras.Model` on JAX the compiled step has read the weight once and for all; a
         warning says so, and `cl.track(model)` helps.
 
@@ -186,14 +189,17 @@ class CompositeLoss(Compound):
                 stacklevel=2,
             )
         self._sync_models()
+        is_first = not self._changed
         self._changed.add(name)
-        self._assign(name, value)
+        self._assign({name: value}, retrace=is_first)
 
-    def _assign(self, name, value):
-        self._weights[name] = value
+    def _assign(self, weights, retrace):
+        """Gives components new weights; compiles steps anew where they hold the old ones."""
+        newly_off = {name for name, weight in weights.items() if weight == 0} - self._switched_off
+        self._switched_off |= newly_off
+        self._weights.update(weights)
         self._weight_values.assign(list(self._weights.values()))
-        if value == 0 and name not in self._switched_off:
-            self._switched_off.add(name)
+        if retrace or newly_off:
             self._retrace_models()
 
     def current_weights(self, all_of_them=False):
@@ -216,6 +222,8 @@ class CompositeLoss(Compound):
         for model in self._models:
             if getattr(model, "train_function", None) is not None:
                 model.make_train_function(force=True)
+            if getattr(model, "test_function", None) is not None:
+                model.make_test_function(force=True)
 
     @property
     def own_variables(self):
@@ -251,14 +259,19 @@ class CompositeLoss(Compound):
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         reduction = self._imposed(reduction)
+        # Until the first `set_weight` the steps of a tracked model have the weights as constants,
+        # so that compilers fold them into the losses; that call compiles the steps anew, once.
+        constant = batch.weights_are_constants and not self._changed
         direct, values = [], []
         for index, (name, node) in enumerate(self._nodes.items()):
             path = f"{label}/{name}" if label else name
-            seen = self._guarded(self._only_output(batch, node, path), name, index)
+            seen = self._only_output(batch, node, path)
+            seen = self._guarded(seen, name, None if constant else index)
             total, parts = node.evaluate(seen, reduction, path)
             direct.append(ops.cast(total, self.dtype))
             values.extend([direct[-1], *parts])
-        return Evaluation(self._total(ops.stack(direct)), tuple(values))
+        total = self._constant_total(direct) if constant else self._total(ops.stack(direct))
+        return Evaluation(total, tuple(values))
 
     def _only_output(self, batch, node, path):
         """Where others choose their outputs, a component that does not sees the only one."""
@@ -279,6 +292,12 @@ class CompositeLoss(Compound):
         """What the components are reduced by: what is imposed from outside, or this one's own."""
         return self.reduction or "none" if reduction == PER_COMPONENT else reduction
 
+    def _constant_total(self, values):
+        """The sum with constant weights; a component of weight 0 is left out."""
+        pairs = zip(self._weights.values(), values, strict=True)
+        terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
+        return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
+
     def _total(self, values):
         """The weighted sum over the first axis; a component of weight 0 adds 0, not 0 * NaN."""
         weights = ops.cast(self._weight_values, self.dtype)
@@ -290,9 +309,12 @@ class CompositeLoss(Compound):
         """The batch, without a way for the gradient of a component while its weight is 0.
 
         The gradient of a NaN is NaN also after a product with 0, so it has to be cut off at
-        `y_pred`. That costs one pass over `y_pred`, so only a component that has had weight 0 pays
-        it; `set_weight(name, 0)` compiles the step anew the first time.
+        `y_pred`. Where the weight is a variable (`index` is its place) that costs one pass over
+        `y_pred`, so only a component that has had weight 0 pays it; `set_weight(name, 0)` compiles
+        the step anew the first time.
         """
+        if index is None:
+            return batch if self._weights[name] else batch.map_predictions(ops.stop_gradient)
         if name not in self._switched_off:
             return batch
         off = ops.equal(self._weight_values[index], 0.0)
@@ -350,12 +372,13 @@ class CompositeLoss(Compound):
         if "weights" not in store.keys():  # noqa: SIM118 - an h5 store, not a dict
             return
         self._sync_models()
-        stored = zip(
-            self.names, np.array(store["weights"]), np.array(store["changed"]), strict=True
-        )
-        for name, value, changed in stored:
-            self._assign(name, float(value))
-            self._changed.update([name] if changed else [])
+        flags = zip(self.names, np.array(store["changed"]), strict=True)
+        changed = {name for name, is_changed in flags if is_changed}
+        weights = dict(zip(self.names, map(float, np.array(store["weights"])), strict=True))
+        # What has been changed decides, too, whether a step may hold the weights as constants.
+        retrace = weights != self._weights or changed != self._changed
+        self._changed = changed
+        self._assign(weights, retrace)
 
 
 # Components.
@@ -401,38 +424,3 @@ def _deserialize_child(name, child):
             'class with @keras.saving.register_keras_serializable("my_package") before saving, '
             f"and import it before loading, or pass it in custom_objects. {error}"
         ) from error
-
-
-# Operators.
-
-
-def add(left, right):
-    """The flat composite of two losses; plain composites are merged, others stay one component."""
-    try:
-        terms = [*_terms(left), *_terms(right)]
-    except ValueError:
-        return NotImplemented
-    losses, weights = {}, {}
-    for name, loss, weight in terms:
-        name = names.make_unique(name, losses)
-        losses[name], weights[name] = loss, weight
-    return CompositeLoss(losses, weights)
-
-
-def scale(loss, factor):
-    """`factor * loss` as a composite."""
-    if not isinstance(factor, (int, float)) or isinstance(factor, bool):
-        return NotImplemented
-    terms = _terms(loss)
-    return CompositeLoss(
-        {name: child for name, child, _ in terms},
-        {name: factor * weight for name, _, weight in terms},
-    )
-
-
-def _terms(loss):
-    """`(name, loss, weight)` of what an operator sees in `loss`."""
-    if isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT:
-        return [(name, child, loss._weights[name]) for name, child in loss.losses.items()]
-    child = as_child(loss, "a sum", None)
-    return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]

@@ -28,6 +28,7 @@ class Batch:
         self.model, self.x, self.outputs = source
         self.unfit_mask = "warn"  # or "raise", "ignore": where the values have lost what it masks
         self.replicas = backend.replica_count()
+        self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self._share = None
         self._inputs = {}
 

@@ -1,6 +1,7 @@
 """`combined-losses demo`: two composites against their main loss alone, on real data."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from combined_losses._internal.shell import quiet_stderr, require
@@ -73,4 +74,6 @@ def run(args: argparse.Namespace) -> None:
     require(NEEDS, "demo")
     with quiet_stderr():
         from combined_losses.demo.command import run_demo
+    # Several small networks, one after another, are what TensorFlow warns of as retracing.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     run_demo(args, table)

@@ -15,18 +15,18 @@ class Operators:
     """`a + b`, `0.5 * a`, `a / 2` and `sum([a, b])`: each builds one flat `CompositeLoss`."""
 
     def __add__(self, other):
-        from combined_losses.composite import add
+        from combined_losses._internal.operators import add
 
         return add(self, other)
 
     def __radd__(self, other):
-        from combined_losses.composite import add
+        from combined_losses._internal.operators import add
 
         # sum() starts at 0.
         return self if isinstance(other, int) and other == 0 else add(other, self)
 
     def __mul__(self, factor):
-        from combined_losses.composite import scale
+        from combined_losses._internal.operators import scale
 
         return scale(self, factor)
 

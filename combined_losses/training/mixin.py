@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses.training import routing
-from combined_losses.training.tracker import LazyVector, Tracking, inside_step, is_inside_step
+from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step
 
 _STATE = "_combined_losses"
 
@@ -180,11 +180,11 @@ class ComponentMetricsMixin(_Base):
         return tracking.evaluate(self, x, y, y_pred, sample_weight)
 
     def train_step(self, *args):
-        with inside_step():
+        with inside("step"):
             return super().train_step(*args)
 
     def test_step(self, *args):
-        with inside_step():
+        with inside("step"):
             return super().test_step(*args)
 
     def get_metrics_result(self):
@@ -201,23 +201,42 @@ class ComponentMetricsMixin(_Base):
 
     def make_train_function(self, force=False):
         stale = force or self.train_function is None
-        result = super().make_train_function(force)
+        with self._as_new("train_step"):
+            result = super().make_train_function(force)
         if stale:
-            self.train_function = self._unpacking(self.train_function)
+            self.train_function = self._unpacking(self.train_function, "train_step")
         return result
 
     def make_test_function(self, force=False):
         stale = force or self.test_function is None
-        result = super().make_test_function(force)
+        with self._as_new("test_step"):
+            result = super().make_test_function(force)
         if stale:
-            self.test_function = self._unpacking(self.test_function)
+            self.test_function = self._unpacking(self.test_function, "test_step")
         return result
 
-    def _unpacking(self, function):
+    @contextlib.contextmanager
+    def _as_new(self, step):
+        """Gives Keras a function of its own to compile: JAX takes equal methods for compiled."""
+        method = getattr(self, step)
+
+        def own_step(*args):
+            return method(*args)
+
+        self.__dict__[step] = own_step
+        try:
+            yield
+        finally:
+            del self.__dict__[step]
+
+    def _unpacking(self, function, step):
         """A step function whose logs have names again."""
+        # A step of the user's may be compiled by the user, and would not be compiled anew here.
+        methods = (step, "compute_loss")
+        ours = all(getattr(type(self), m) is getattr(ComponentMetricsMixin, m) for m in methods)
 
         def unpacked(*args):
-            with inside_step():  # also for a `train_step` of the user's
+            with inside("function" if ours else "step"):
                 result = function(*args)
             logs, *state = result if isinstance(result, tuple) else (result,)
             tracking = self._tracking()

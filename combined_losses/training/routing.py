@@ -5,9 +5,10 @@ from typing import Any
 
 import keras
 
+from combined_losses._internal.arguments import as_child
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.names import log_key, weight_key
-from combined_losses.composite import CompositeLoss, as_loss
+from combined_losses.composite import CompositeLoss
 
 
 @dataclasses.dataclass
@@ -111,16 +112,11 @@ def make_routes(loss, loss_weights, outputs):
                 f"The loss of output '{output}' chooses its outputs itself, so it has to be "
                 f"compiled alone, as loss=..., not for one output. Received: {child.name!r}"
             )
-        child = as_node(output or "loss", _with_call(child))
+        child = as_node(output or "loss", as_child(child, "loss", output))
         weight = weights.get(output)
         routes.append(Route(output, child, 1.0 if weight is None else float(weight)))
     _check_keys(routes)
     return routes
-
-
-def _with_call(loss):
-    child = as_loss(loss)
-    return loss if isinstance(child, Compound) else child
 
 
 def _check_keys(routes):

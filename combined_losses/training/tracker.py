@@ -10,22 +10,24 @@ from keras import ops
 from combined_losses._internal.batch import Batch
 from combined_losses.training import backend, routing
 
-# True inside a training or test step: results leave the step as one vector, not as n scalars.
-_in_step = contextvars.ContextVar("combined_losses_in_step", default=False)
+# "step" inside a training or test step, "function" inside a step function of a tracked model, which
+# is compiled anew where the composite asks for it; else None.
+_inside = contextvars.ContextVar("combined_losses_inside", default=None)
 
 
 @contextlib.contextmanager
-def inside_step():
-    """The block is a training or test step of a tracked model."""
-    token = _in_step.set(True)
+def inside(what):
+    """The block is a "step", or a step "function" that calls it."""
+    token = _inside.set(_inside.get() or what)
     try:
         yield
     finally:
-        _in_step.reset(token)
+        _inside.reset(token)
 
 
 def is_inside_step():
-    return _in_step.get()
+    """Whether results leave as one vector, not as n scalars."""
+    return _inside.get() is not None
 
 
 class ComponentTracker(keras.metrics.Metric):
@@ -100,6 +102,7 @@ class Tracking:
             joint = route.output is None
             seen = routing.rename_single(outputs, model) if joint else outputs[route.output]
             batch = Batch(target, seen, weight, source=(model, x, y_pred))
+            batch.weights_are_constants = _inside.get() == "function"
             total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)

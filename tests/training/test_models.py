@@ -177,12 +177,17 @@ def test_training_the_tracked_model_trains_the_given_one():
     assert mse(y, model.predict(x, verbose=0)) == pytest.approx(after["mse_loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("cls", [keras.Model, cl.Model])
-def test_what_is_taken_over_already_is_returned(cls):
-    take_over = cl.untrack if cls is keras.Model else cl.track
-    model = functional(cls)
-    assert take_over(model) is model
-    assert cl.track(cl.track(model)) is cl.track(model) or cls is keras.Model
+@pytest.mark.parametrize("take_over, cls", [(cl.track, keras.Model), (cl.untrack, cl.Model)])
+def test_what_has_been_taken_over_is_returned_as_it_is(take_over, cls):
+    taken = take_over(functional(cls))
+    assert take_over(taken) is taken
+
+
+def test_there_and_back_again():
+    model, (x, _) = functional(keras.Model), arrays()
+    back = cl.untrack(cl.track(model))
+    assert type(back) is type(model)
+    np.testing.assert_array_equal(back.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
 def test_track_leaves_the_given_model_compiled_as_it_was():

@@ -167,9 +167,11 @@ A_WEIGHT, B_WEIGHT = np.linspace(0, 1, 10), np.linspace(2, 1, 10)
     ],
     ids=["an array for all", "a list", "a dict"],
 )
-def test_sample_weights_reach_their_output(given, a_weight, b_weight):
-    model, x, y, p = problem(dict if isinstance(given, dict) else list)
-    target = y if isinstance(given, dict) else [*y.values()]
+@pytest.mark.parametrize("structure", [list, dict])
+def test_sample_weights_reach_their_output(given, a_weight, b_weight, structure):
+    """Targets and weights are given in one structure, the outputs are in this or the other."""
+    model, x, y, p = problem(structure)
+    target = [*y.values()] if isinstance(given, list) else y
     logs = evaluated(model, x, target, mse_and_mae(), sample_weight=given)
     for head, weight in (("a", a_weight), ("b", b_weight)):
         expected = np.mean(weight[:, None] * (y[head] - p[head]) ** 2)
@@ -336,3 +338,13 @@ def test_a_dict_of_outputs_may_come_in_any_order():
     model.fit(x, {"b": y, "a": y}, verbose=0)
     names = ["loss", "b_mse_loss", "b_mae_loss", "a_loss"]
     assert list(model.evaluate(x, {"b": y, "a": y}, verbose=0, return_dict=True)) == names
+
+
+def test_a_plain_loss_may_be_given_by_the_name_of_its_class():
+    inputs = keras.Input((3,))
+    outputs = {"a": keras.layers.Dense(1)(inputs), "b": keras.layers.Dense(1)(inputs)}
+    model = cl.Model(inputs, outputs)
+    model.compile(sgd(), loss={"a": mse_and_mae(), "b": "MeanSquaredError"})
+    x, y = arrays()
+    names = ["loss", "a_mse_loss", "a_mae_loss", "b_loss"]
+    assert list(model.evaluate(x, {"a": y, "b": y}, verbose=0, return_dict=True)) == names

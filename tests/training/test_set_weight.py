@@ -142,6 +142,7 @@ def test_a_weight_set_between_single_batches_acts_on_the_next():
     for index, weight in enumerate(SCHEDULE):
         rows = slice(BATCH * index, BATCH * (index + 1))
         model.loss.set_weight("mae", weight)
+        model.reset_metrics()  # `train_on_batch` does it since Keras 3.13
         logs = model.train_on_batch(x[rows], y[rows], return_dict=True)
         assert logs["loss"] == pytest.approx(logs["mse_loss"] + weight * logs["mae_loss"], rel=1e-6)
     np.testing.assert_allclose(weights_of(model), state, rtol=1e-5)
@@ -269,3 +270,66 @@ def test_changing_a_weight_does_not_compile_the_step_again():
         counts.append(len(traced))
     assert counts[0] == counts[1] == counts[2]
     assert counts[3] == counts[4] == counts[5]
+
+
+# The first change compiles the steps anew, and no other does.
+
+
+def test_only_the_first_change_compiles_the_steps_anew():
+    loss = cl.CompositeLoss(["mse", "mae"])
+    model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+    steps = []
+    for weight in (None, 0.5, 0.25, 2.0):
+        if weight is not None:
+            loss.set_weight("mae", weight)
+        model.reset_metrics()  # Keras 3.12 does not do it by itself
+        logs = model.train_on_batch(x, y, return_dict=True)
+        assert logs["loss"] == pytest.approx(
+            logs["mse_loss"] + (weight or 1.0) * logs["mae_loss"], rel=1e-6
+        )
+        steps.append(model.train_function)
+    assert steps[0] is not steps[1]
+    assert steps[1] is steps[2] is steps[3]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.function is TensorFlow's")
+def test_a_step_that_the_user_has_compiled_sees_every_change():
+    import tensorflow as tf
+
+    class Compiled(cl.Sequential):
+        @tf.function
+        def train_step(self, data):
+            return super().train_step(data)
+
+    loss = cl.CompositeLoss(["mse", "mae"])
+    model = Compiled([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+    for weight in (None, 0.5, 2.0):
+        if weight is not None:
+            loss.set_weight("mae", weight)
+        model.reset_metrics()  # Keras 3.12 does not do it by itself
+        logs = model.train_on_batch(x, y, return_dict=True)
+        total = logs["mse_loss"] + (weight or 1.0) * logs["mae_loss"]
+        assert logs["loss"] == pytest.approx(total, rel=1e-6)
+
+
+def test_a_change_after_loading_a_file_of_changed_weights_acts(tmp_path):
+    """The file holds the same numbers, so the compiled step is right until the next change."""
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+    models = []
+    for _ in range(2):
+        model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.0), loss=cl.CompositeLoss(["mse", "mae"]))
+        model.train_on_batch(x, y)
+        models.append(model)
+    changed, constant = models
+    changed.loss.set_weight("mae", 1.0)
+    changed.save_weights(tmp_path / "changed.weights.h5")
+    constant.load_weights(tmp_path / "changed.weights.h5")
+    constant.loss.set_weight("mae", 3.0)
+    constant.reset_metrics()  # Keras 3.12 does not do it by itself
+    logs = constant.train_on_batch(x, y, return_dict=True)
+    assert logs["loss"] == pytest.approx(logs["mse_loss"] + 3.0 * logs["mae_loss"], rel=1e-6)

@@ -1,0 +1,38 @@
+"""What `a + b` and `0.5 * a` build: flat composites."""
+
+from combined_losses._internal import names
+from combined_losses._internal.arguments import as_child, component_name
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses.composite import CompositeLoss
+
+
+def add(left, right):
+    """The flat composite of two losses; plain composites are merged, others stay one component."""
+    try:
+        terms = [*_terms(left), *_terms(right)]
+    except ValueError:
+        return NotImplemented
+    losses, weights = {}, {}
+    for name, loss, weight in terms:
+        name = names.make_unique(name, losses)
+        losses[name], weights[name] = loss, weight
+    return CompositeLoss(losses, weights)
+
+
+def scale(loss, factor):
+    """`factor * loss` as a composite."""
+    if not isinstance(factor, (int, float)) or isinstance(factor, bool):
+        return NotImplemented
+    terms = _terms(loss)
+    return CompositeLoss(
+        {name: child for name, child, _ in terms},
+        {name: factor * weight for name, _, weight in terms},
+    )
+
+
+def _terms(loss):
+    """`(name, loss, weight)` of what an operator sees in `loss`."""
+    if isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT:
+        return [(name, child, loss._weights[name]) for name, child in loss.losses.items()]
+    child = as_child(loss, "a sum", None)
+    return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]
