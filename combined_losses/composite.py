@@ -119,7 +119,7 @@ class CompositeLoss(Compound):
 
     @property
     def children(self):
-        return {f"{name}/": loss for name, loss in self.losses.items()}
+        return [(loss, f"{name}/") for name, loss in self.losses.items()]
 
     @property
     def routes(self):

@@ -24,9 +24,12 @@ class Batch:
         self.y_true = _to_tensors(y_true)
         self.y_pred = _to_tensors(y_pred)
         check_predictions(self.y_pred)
-        self.sample_weight = keras.tree.map_structure(_to_tensor, sample_weight)
+        self.sample_weight = _to_tensors(sample_weight)
         self.model, self.x, self.outputs = source
-        self.unfit_mask = "warn"  # or "raise", "ignore": where the values have lost what it masks
+        # "labels" that are missing (a loss must honour them), "void" ones that the data no longer
+        # has (it need not), or "propagated" by Keras (a loss that cannot honour it warns).
+        self.mask_kind = "propagated"
+        self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.replicas = backend.replica_count()
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self._share = None
@@ -61,6 +64,20 @@ class Batch:
         mapped = keras.tree.map_structure(function, self.y_pred)
         # The mask goes along, for a loss that reads it itself.
         return self.replaced(y_pred=with_mask(mapped, self.mask))
+
+    def map_elements(self, function):
+        """The same batch with `function` applied to targets, predictions, and weights of elements.
+
+        Sample weights and masks of fewer axes, of samples or rows, stay as they are.
+        """
+        rank = len(self.y_pred.shape)
+        weights = {
+            key: function(weight) if weight is not None and len(weight.shape) == rank else weight
+            for key, weight in (("sample_weight", self.sample_weight), ("mask", self.mask))
+        }
+        return self.replaced(
+            y_true=function(self.y_true), y_pred=function(self.y_pred), **weights
+        )
 
     @property
     def size(self):
@@ -123,7 +140,8 @@ class Batch:
 
 def _to_tensors(values):
     """Tensors in the structure of `values`; a list of numbers is an array, not a structure."""
-    if all(isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(values)):
+    leaves = keras.tree.flatten(values)
+    if leaves and all(isinstance(leaf, (int, float)) for leaf in leaves):
         return ops.convert_to_tensor(values)
     return keras.tree.map_structure(_to_tensor, values)
 

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from combined_losses._internal import checks
+from combined_losses._internal.batch import align
 from combined_losses._internal.reduction import (
     MEANS,
     PER_COMPONENT,
@@ -81,13 +82,7 @@ class Component:
         """
         imposed = reduction != PER_COMPONENT
         label = label or self.name
-        values, weighted = self.values(batch, label)
-        # Accumulate in float32 or more.
-        if keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16"):
-            values = ops.cast(values, "float32")
-        if weighted:
-            batch = batch.unweighted()
-        self._check_weights(values, batch, imposed, label)
+        values, batch = self.unreduced(batch, imposed, label)
         if len(values.shape):
             reduced = reduce_values(values, batch, reduction if imposed else self.loss.reduction)
             return per_sample(reduced) if imposed and len(reduced.shape) else reduced
@@ -98,6 +93,34 @@ class Component:
                 "batch axis. Received: values of shape ()"
             )
         return self._scale_scalar(values, batch)
+
+    def unreduced(self, batch, imposed, label):
+        """The values in float32 or more, and the batch whose weights and mask are theirs."""
+        batch = self._see_label_mask(batch, label)
+        values, weighted = self.values(batch, label)
+        if keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16"):
+            values = ops.cast(values, "float32")  # to accumulate in
+        if weighted:
+            batch = batch.unweighted()
+        self._check_weights(values, batch, imposed, label)
+        return values, batch
+
+    def _see_label_mask(self, batch, label):
+        """A mask of single labels (`Masked`) made one of what this loss gives values for."""
+        if batch.mask_kind != "labels" or keras.tree.is_nested(batch.y_pred):
+            return batch
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
+        if len(batch.mask.shape) < len(y_pred.shape):
+            return batch  # labels of rows
+        if self.traits.same_shape:
+            checks.check_equal_shapes(label, y_true, y_pred)
+        if self.traits.elementwise:
+            # Its mean over the last axis is then one over a single element.
+            y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
+            return batch.replaced(y_true=y_true, y_pred=y_pred)
+        # A row of classes, or of a direction, counts where all of it is there.
+        return batch.replaced(mask=ops.all(ops.cast(batch.mask, "bool"), axis=-1))
 
     def values(self, batch, label):
         """The values, and whether the child has honoured weights and mask by itself."""
@@ -132,6 +155,12 @@ class Component:
     def _call_whole(self, batch, label):
         accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters
         weight = {"sample_weight": batch.sample_weight} if accepts else {}
+        if batch.mask_kind == "labels":
+            raise ValueError(
+                f"Component '{label}' has a `__call__` of its own, which no mask of missing labels "
+                "reaches: give its values in `call` instead, or take it out of Masked. "
+                f"Received: {self.loss!r}"
+            )
         with _NamedErrors(label, batch.y_true, batch.y_pred):
             values = ops.convert_to_tensor(self.loss(batch.y_true, batch.y_pred, **weight))
         checks.check_values(label, values, batch.size)
@@ -139,15 +168,15 @@ class Component:
 
     def _check_weights(self, values, batch, imposed, label):
         for what, weight in batch.weights():
-            unfit = batch.unfit_mask if what == "mask" else "warn"
-            if _fits(label, what, weight, values) or unfit == "ignore":
+            kind = batch.mask_kind if what == "mask" else None
+            if _fits(label, what, weight, values) or kind == "void":
                 continue
             message = (
                 f"Component '{label}' cannot honour the {what} of shape "
                 f"{tuple(weight.shape)}: it has already reduced what they distinguish and "
                 f"returns values of shape {tuple(values.shape)}. Return one value for each weight"
             )
-            if unfit == "raise":
+            if kind == "labels":
                 raise ValueError(f"{message}, or wrap another loss. Received: {self.loss!r}")
             if imposed:
                 raise ValueError(f"{message}. Received: a reduction imposed on all components")

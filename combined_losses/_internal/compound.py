@@ -32,7 +32,10 @@ class Compound(Operators, keras.losses.Loss):
 
     @property
     def children(self):
-        """The losses it is made of: a dict from the prefix of their names to the loss."""
+        """The losses it is made of: pairs of a loss and the prefix of the names of its parts.
+
+        The prefix is None for a loss whose parts have no names here.
+        """
         raise NotImplementedError
 
     @property
@@ -43,6 +46,17 @@ class Compound(Operators, keras.losses.Loss):
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         """The `Evaluation` of a `Batch`; `reduction` is imposed, or `PER_COMPONENT`: its own."""
         raise NotImplementedError
+
+    def unreduced(self, batch, imposed, label):
+        """Values and the batch whose weights and mask are theirs; None where there are no such."""
+        return None
+
+    def choose_output(self, batch, label):
+        """The batch with the one output that this loss reads, for a wrapper around it."""
+        raise ValueError(
+            f"Component '{label}' wraps a loss that reads the model, or several of its outputs: "
+            f"wrap what is inside it instead. Received: {self!r}"
+        )
 
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -59,7 +73,10 @@ class Compound(Operators, keras.losses.Loss):
     # Its state, and that of the compounds inside.
 
     def _compounds(self):
-        return [(p, child) for p, child in self.children.items() if isinstance(child, Compound)]
+        return [(child, p) for child, p in self.children if isinstance(child, Compound)]
+
+    def _named_compounds(self):
+        return [(child, prefix) for child, prefix in self._compounds() if prefix is not None]
 
     @property
     def own_variables(self):
@@ -69,20 +86,20 @@ class Compound(Operators, keras.losses.Loss):
     @property
     def variables(self):
         """The state of this loss and of those inside, which the mixin gives to the model."""
-        nested = [child.variables for _, child in self._compounds()]
+        nested = [child.variables for child, _ in self._compounds()]
         return [*self.own_variables, *(v for variables in nested for v in variables)]
 
     def current_weights(self, all_of_them=False):
         """The weights that have been changed, which logs show, or all; those inside too."""
         found = {}
-        for prefix, child in self._compounds():
+        for child, prefix in self._named_compounds():
             inner = child.current_weights(all_of_them).items()
             found.update({prefix + name: weight for name, weight in inner})
         return found
 
     def set_weight(self, name, value):
         """Changes the weight of a component inside; see `CompositeLoss.set_weight`."""
-        for prefix, child in self._compounds():
+        for child, prefix in self._named_compounds():
             inner = name[len(prefix) :] if isinstance(name, str) else ""
             if prefix + inner == name and inner in child.component_names:
                 child.set_weight(inner, value)
@@ -94,7 +111,7 @@ class Compound(Operators, keras.losses.Loss):
 
     def register_model(self, model):
         """Called by the mixin: a model whose compiled steps hold the state of this loss."""
-        for _, child in self._compounds():
+        for child, _ in self._compounds():
             child.register_model(model)
 
 

@@ -43,7 +43,7 @@ class Wrapper(Compound):
 
     @property
     def children(self):
-        return {"": self.loss}
+        return [(self.loss, "")]
 
     @property
     def component_names(self):
@@ -57,13 +57,31 @@ class Wrapper(Compound):
     def needs_target(self):
         return getattr(self.loss, "needs_target", True)
 
+    @property
+    def is_view(self):
+        """Whether it only changes what the child sees, so that the child's values are its own."""
+        return type(self).evaluate is Wrapper.evaluate
+
     def see(self, batch, label):
         """The batch that the child sees; `label` is the name of the component, for messages."""
         raise NotImplementedError
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label = label or self.name
-        return self._node.evaluate(self.see(batch, label), self._imposed(reduction), label)
+        seen = self.see(self.choose_output(batch, label), label)
+        return self._node.evaluate(seen, self._imposed(reduction), label)
+
+    def unreduced(self, batch, imposed, label):
+        if not self.is_view:
+            return None
+        return self._node.unreduced(self.see(batch, label), imposed, label)
+
+    def choose_output(self, batch, label):
+        """The batch with the output that a loss inside reads, which comes before any view of it."""
+        if not self.routes or batch.output_is_chosen:
+            return batch
+        inner = self.loss if isinstance(self.loss, Compound) and self.loss.routes else super()
+        return inner.choose_output(batch, label)
 
     def _imposed(self, reduction):
         """What the child is reduced by; `PER_COMPONENT` where that is its own reduction."""

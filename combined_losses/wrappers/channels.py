@@ -2,20 +2,20 @@
 
 import json
 import math
-import types
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._internal.arguments import as_child
-from combined_losses._internal.batch import align
-from combined_losses._internal.component import Component, Evaluation
-from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._internal.batch import align, fit_from_left
+from combined_losses._internal.channels import all_at_once, evaluate_channels
+from combined_losses._internal.checks import check_size
+from combined_losses._internal.component import Evaluation
+from combined_losses._internal.compound import Compound, as_node, traits_of
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.names import check_log_keys, check_name
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
-from combined_losses.losses.base import FunctionLoss
 from combined_losses.wrappers.base import Wrapper
 
 AGGREGATIONS = ("sum", "mean", "weighted_mean")
@@ -24,7 +24,8 @@ AGGREGATIONS = ("sum", "mean", "weighted_mean")
 class _PerPart(Wrapper):
     """What `PerChannel` and `PerElement` share: parts with names and weights, and their sum."""
 
-    _part = "part"
+    _part = "part"  # what messages and names call one
+    _sizes = "allowed values of `size`"
 
     def __init__(self, loss, names, size, weights, aggregation, **kwargs):
         super().__init__(loss, **kwargs)
@@ -38,9 +39,10 @@ class _PerPart(Wrapper):
         self._weights = self._as_weights(weights)
 
     def _as_names(self, names, size):
+        check_size(size, f"{type(self).__name__} ('{self.name}')", type(self)._sizes)
         if names is None:
-            shape = () if size is None else (size,) if isinstance(size, int) else tuple(size)
-            at = np.ndindex(*shape) if shape else ()
+            shape = () if size is None else np.atleast_1d(size)
+            at = np.ndindex(*shape) if size is not None else ()
             return tuple("_".join([self._part, *map(str, index)]) for index in at)
         names = tuple(names)
         for name in names:
@@ -70,6 +72,11 @@ class _PerPart(Wrapper):
             raise ValueError(
                 f"`weights` of '{self.name}' must be finite numbers. Received: {weights!r}"
             )
+        if self.aggregation == "weighted_mean" and values.sum() == 0:
+            raise ValueError(
+                f"`weights` of '{self.name}' must not sum to 0, because aggregation is "
+                f"'weighted_mean'. Received: {weights!r}"
+            )
         return values
 
     @property
@@ -78,16 +85,11 @@ class _PerPart(Wrapper):
 
     @property
     def children(self):
-        return {}
-
-    @property
-    def routes(self):
-        return False
+        return [(self.loss, None)]
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label = label or self.name
-        reduction = self.reduction or "none" if reduction == PER_COMPONENT else reduction
-        batch = batch.with_target()
+        batch = self.choose_output(batch, label).with_target()
         y_true, y_pred = align(batch.y_true, batch.y_pred)
         batch = batch.replaced(y_true=y_true, y_pred=y_pred)
         parts, weights = self._evaluate_parts(batch, reduction, label)
@@ -124,17 +126,6 @@ class _PerPart(Wrapper):
                 f"Received: weights of shape {self._weights.shape}"
             )
 
-    def _values(self, child, batch, label):
-        """The unreduced values of a child, which must not reduce the batch."""
-        node = Component(label, child, traits_of(child))
-        values = None if node.opaque else node.values(batch, label)[0]
-        if values is None or not len(values.shape):
-            raise ValueError(
-                f"Component '{label}' needs a loss that gives one value for each sample, in "
-                f"`call`; this one reduces the batch. Received: {child!r}"
-            )
-        return _at_least_single(values)
-
 
 @keras.saving.register_keras_serializable("combined_losses")
 class PerChannel(_PerPart):
@@ -152,7 +143,11 @@ class PerChannel(_PerPart):
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     A loss of single elements (MSE, MAE, Huber, …) sees all channels at once; any other sees each
-    channel as an array with one channel, folded into the batch axis.
+    channel as an array with one channel, folded into the batch axis. Only a loss that takes the
+    batch as a whole (one that returns a scalar, has a `__call__` of its own or compares samples)
+    and a composite are called once for each channel.
+
+    Weights and masks are those of the other axes, as each channel sees them.
 
     Raises:
         ValueError: if the number of channels differs from `names`, or the weights do not fit.
@@ -168,6 +163,7 @@ class PerChannel(_PerPart):
     """
 
     _part = "channel"
+    _sizes = "an integer of at least 1"
 
     def __init__(
         self, loss, axis=-1, names=None, weights=None, size=None, aggregation="sum", **kwargs
@@ -190,8 +186,36 @@ class PerChannel(_PerPart):
         self.axis = axis
         if several:
             self._check_count(len(children), self.name, None)
+            self._keep_reductions(children, kwargs.get("reduction", PER_COMPONENT))
             self.loss = dict(zip(loss, children, strict=True)) if by_name else children
-        self._groups = _grouped(children) if several else [(children[0], None)]
+        self._groups = [
+            (child, as_node(self.name, child), at)
+            for child, at in (_grouped(children) if several else [(children[0], None)])
+        ]
+
+    def _keep_reductions(self, children, given):
+        """Losses of their own have their own reductions, unless one is given."""
+        if any(isinstance(child, Compound) and child.routes for child in children):
+            raise ValueError(
+                f"A loss of PerChannel ('{self.name}') chooses its output by itself; put "
+                f"cl.wrappers.OnOutput around PerChannel. Received: {children!r}"
+            )
+        reductions = {child.reduction for child in children}
+        if len(reductions) > 1 and given == PER_COMPONENT:
+            self.reduction = PER_COMPONENT
+            if reductions & {"none", None}:
+                raise ValueError(
+                    f"All losses of PerChannel ('{self.name}') must have the reduction 'none', or "
+                    f"none of them. Received: reductions {sorted(map(str, reductions))}"
+                )
+
+    @property
+    def children(self):
+        return [(child, None) for child, _, _ in self._groups]
+
+    @property
+    def needs_target(self):
+        return any(getattr(child, "needs_target", True) for child, _, _ in self._groups)
 
     def _evaluate_parts(self, batch, reduction, label):
         shape = tuple(batch.y_pred.shape)
@@ -200,20 +224,24 @@ class PerChannel(_PerPart):
                 f"Component '{label}' has no axis {self.axis}. Received: y_pred of shape {shape}"
             )
         count = shape[self.axis]
+        if count is None:
+            raise ValueError(
+                f"Component '{label}' needs a static number of channels. "
+                f"Received: y_pred of shape {shape}"
+            )
         self._check_count(count, label, shape)
         self._check_weights(shape, label, (count,), shape[1:])
         # Channels last, so that values, weights and masks all match from the left.
-        batch = batch.replaced(y_true=self._last(batch.y_true), y_pred=self._last(batch.y_pred))
-        importance = self._importance()
+        batch = batch.map_elements(self._last)
         parts = [
-            self._group(child, at, batch, importance, reduction, label)
-            for child, at in self._groups
+            self._group(child, node, at, batch, reduction, label)
+            for child, node, at in self._groups
         ]
         if len(parts) > 1:
-            order = np.argsort([channel for _, at in self._groups for channel in at])
+            order = np.argsort([channel for _, _, at in self._groups for channel in at])
             parts = [ops.take(ops.concatenate(parts, axis=0), order, axis=0)]
         # An importance map is in the parts already.
-        return parts[0], self._weights if importance is None else None
+        return parts[0], self._weights if self._importance() is None else None
 
     def _last(self, array):
         rank = len(array.shape)
@@ -229,98 +257,15 @@ class PerChannel(_PerPart):
             return weights / weights.mean()
         return weights
 
-    def _group(self, child, at, batch, importance, reduction, label):
+    def _group(self, child, node, at, batch, reduction, label):
         """The channels `at` (None: all) of one loss: `(channels,)` or `(channels, batch)`."""
+        importance = self._importance()
         if at is not None:
-            batch = batch.replaced(
-                y_true=ops.take(batch.y_true, at, axis=-1),
-                y_pred=ops.take(batch.y_pred, at, axis=-1),
-            )
-        elementwise = traits_of(child).elementwise
-        values = (_all_at_once if elementwise else _folded)(self._values, child, batch, label)
-        if importance is not None:
-            if not elementwise:
-                raise ValueError(
-                    f"Component '{label}' has an importance map for a loss that does not judge "
-                    f"single elements. Received: {child!r}"
-                )
-            chosen = importance if at is None else importance[..., at]
-            values = values * ops.cast(chosen, values.dtype)
-        values = _without_last_axis(values, batch, reduction)
-        reduced = reduce_values(values, batch, reduction, axes=range(len(values.shape) - 1))
-        if reduction not in ("none", None):
-            return reduced
-        inner = tuple(range(1, len(values.shape) - 1))
-        return ops.transpose(ops.mean(reduced, axis=inner) if inner else reduced)
-
-
-def _all_at_once(values_of, child, batch, label):
-    """The values of a loss of single elements, one for each element."""
-    formula = _FORMULAS.get(_function(child))
-    if formula is not None:
-        node = Component(label, child, traits_of(child)._replace(elementwise=False))
-        node.loss = types.SimpleNamespace(call=formula)
-        return _at_least_single(node.values(batch, label)[0])
-    # It averages over the last axis: here one of length 1, so over none.
-    y_true, y_pred = ops.expand_dims(batch.y_true, -1), ops.expand_dims(batch.y_pred, -1)
-    return values_of(child, batch.replaced(y_true=y_true, y_pred=y_pred), label)
-
-
-# Losses of Keras without their mean over the last axis. Over an axis of length 1 it is the
-# identity, but XLA then keeps the differences for the gradient in an array of their own, as large
-# as y_pred (`benchmarks/channels.py`). Other losses are dearer than the pass that this costs.
-_FORMULAS = {
-    keras.losses.mean_squared_error: lambda y_true, y_pred: ops.square(y_true - y_pred),
-    keras.losses.mean_absolute_error: lambda y_true, y_pred: ops.abs(y_true - y_pred),
-}
-_FUNCTIONS = {
-    keras.losses.MeanSquaredError: keras.losses.mean_squared_error,
-    keras.losses.MeanAbsoluteError: keras.losses.mean_absolute_error,
-}
-
-
-def _function(child):
-    """The function of Keras that a child is; None for others, such as subclasses."""
-    return child._function if type(child) is FunctionLoss else _FUNCTIONS.get(type(child))
-
-
-def _at_least_single(values):
-    """Values to accumulate, in float32 or more."""
-    half = keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16")
-    return ops.cast(values, "float32") if half else values
-
-
-def _without_last_axis(values, batch, reduction):
-    """Values `(batch, ..., channels)` reduced over the axis before the channels, where it is free.
-
-    Weights and mask do not reach it, so that it makes no difference but in time: one reduction over
-    all axes leaves XLA with columns, which it neither vectorises nor spreads over cores.
-    """
-    rank = len(values.shape)
-    if rank < 3 or any(len(weight.shape) > rank - 2 for _, weight in batch.weights()):
-        return values
-    return (ops.sum if reduction == "sum" else ops.mean)(values, axis=-2)
-
-
-def _folded(values_of, child, batch, label):
-    """Each channel as a sample with one channel; the values are `(batch, ..., channels)`."""
-    count = batch.y_pred.shape[-1]
-
-    def fold(array):
-        channels = ops.moveaxis(array, -1, 1)
-        return ops.reshape(channels, (-1, *channels.shape[2:], 1))
-
-    def repeat(weight):
-        return weight if weight is None or not len(weight.shape) else ops.repeat(weight, count, 0)
-
-    folded = batch.replaced(
-        y_true=fold(batch.y_true),
-        y_pred=fold(batch.y_pred),
-        sample_weight=repeat(batch.sample_weight),
-        mask=repeat(batch.mask),
-    )
-    values = values_of(child, folded, label)
-    return ops.moveaxis(ops.reshape(values, (-1, count, *values.shape[1:])), 1, -1)
+            batch = batch.map_elements(lambda array: ops.take(array, at, axis=-1))
+            importance = None if importance is None else importance[..., at]
+        if reduction == PER_COMPONENT and self.reduction not in (PER_COMPONENT, child.reduction):
+            reduction = self.reduction or "none"
+        return evaluate_channels(child, node, batch, reduction, label, importance)
 
 
 def _grouped(children):
@@ -367,10 +312,14 @@ class PerElement(_PerPart):
     """
 
     _part = "element"
+    _sizes = "an integer of at least 1, or a tuple of such"
 
     def __init__(self, loss, names=None, weights=None, size=None, aggregation="sum", **kwargs):
         super().__init__(loss, names, size, weights, aggregation, **kwargs)
-        if not traits_of(self.loss).elementwise:
+        judge = self.loss
+        while isinstance(judge, Wrapper) and judge.is_view:
+            judge = judge.loss
+        if not traits_of(judge).elementwise:
             raise ValueError(
                 f"PerElement ('{self.name}') needs a loss of single elements, such as 'mse'; a "
                 "loss of your own says so with `elementwise = True`. "
@@ -379,6 +328,24 @@ class PerElement(_PerPart):
 
     def _evaluate_parts(self, batch, reduction, label):
         shape = tuple(batch.y_pred.shape)
+        self._check_shape(shape, label)
+        count = math.prod(shape[1:])
+        weights = None if self._weights is None else self._weights.reshape(-1)
+        imposed = self._imposed(reduction)
+        found = None
+        if not isinstance(self.loss, Compound):
+            found = all_at_once(self.loss, self._node, batch, imposed != PER_COMPONENT, label)
+        if found is None:
+            flat = _flattened(batch, count)
+            return evaluate_channels(self.loss, self._node, flat, imposed, label), weights
+        values, batch = found
+        reduction = self.loss.reduction if imposed == PER_COMPONENT else imposed
+        parts = reduce_values(values, batch, reduction, axes=(0,))
+        if reduction in ("none", None):
+            return ops.transpose(ops.reshape(parts, (-1, count))), weights
+        return ops.reshape(parts, (-1,)), weights
+
+    def _check_shape(self, shape, label):
         if None in shape[1:]:
             raise ValueError(
                 f"Component '{label}' needs a static shape but for the batch axis. "
@@ -387,10 +354,29 @@ class PerElement(_PerPart):
         count = math.prod(shape[1:])
         self._check_count(count, label, shape)
         self._check_weights(shape, label, (count,), shape[1:])
-        values = _all_at_once(self._values, self.loss, batch, label)
-        parts = reduce_values(values, batch, reduction, axes=(0,))
-        if reduction in ("none", None):
-            parts = ops.transpose(ops.reshape(parts, (-1, count)))
-        else:
-            parts = ops.reshape(parts, (-1,))
-        return parts, None if self._weights is None else self._weights.reshape(-1)
+        if isinstance(self.size, (tuple, list)) and tuple(self.size) != shape[1:]:
+            raise ValueError(
+                f"Component '{label}' has samples of the shape `size`={tuple(self.size)}. "
+                f"Received: y_pred of shape {shape}"
+            )
+
+
+def _flattened(batch, count):
+    """Samples as vectors of `count` elements, and weights and masks of as many."""
+    shape = ops.shape(batch.y_pred)
+
+    def flatten(array):
+        return ops.reshape(array, (-1, count))
+
+    def flatten_weight(weight):
+        fitted = None if weight is None else fit_from_left(weight, batch.y_pred)
+        if fitted is None or len(weight.shape) < 2:
+            return weight  # of samples
+        return flatten(ops.broadcast_to(fitted, shape))
+
+    return batch.replaced(
+        y_true=flatten(batch.y_true),
+        y_pred=flatten(batch.y_pred),
+        sample_weight=flatten_weight(batch.sample_weight),
+        mask=flatten_weight(batch.mask),
+    )

@@ -1,13 +1,15 @@
 """Labels that are missing, void or rare: masks and weights that come from the targets."""
 
 import math
+import numbers
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import align, fit_from_left
-from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._internal.checks import is_integer
+from combined_losses._internal.compound import Compound
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["ClassWeighted", "Masked", "OneHot"]
@@ -30,8 +32,8 @@ class Masked(Wrapper):
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Raises:
-        ValueError: for a loss that reduces over elements and rows, such as a region loss, and if
-            neither `mask_value` nor `mask` is given.
+        ValueError: for a loss that reduces over elements and rows, such as a region loss; if
+            neither `mask_value` nor `mask` is given; if the mask has another shape than a sample.
 
     Example:
 
@@ -44,31 +46,41 @@ class Masked(Wrapper):
 
     def __init__(self, loss, mask_value=math.nan, mask=None, **kwargs):
         super().__init__(loss, **kwargs)
-        if mask_value is None and mask is None:
+        self._check_value(mask_value, mask)
+        if not isinstance(self.loss, Compound) and self._node.opaque:
             raise ValueError(
-                f"Masked ('{self.name}') needs `mask_value` or `mask`. Received: None for both"
-            )
-        if isinstance(self.loss, Compound) or self._node.opaque:
-            raise ValueError(
-                f"Masked ('{self.name}') needs a single loss that gives its values in `call`; put "
-                "Masked inside other wrappers and around each component of a composite. "
-                f"Received: {self.loss!r}"
+                f"Masked ('{self.name}') needs a loss that gives its values in `call`; this one has "
+                f"a `__call__` of its own, which no mask reaches. Received: {self.loss!r}"
             )
         self.mask_value = mask_value
         self.mask = mask
         self._mask = None if mask is None else np.asarray(mask, bool)
 
+    def _check_value(self, mask_value, mask):
+        number = isinstance(mask_value, numbers.Real) and not isinstance(mask_value, bool)
+        if mask_value is not None and not number:
+            raise ValueError(
+                f"The argument `mask_value` of Masked ('{self.name}') must be nan, another number "
+                f"or None. Received: {mask_value!r}"
+            )
+        if mask_value is None and mask is None:
+            raise ValueError(
+                f"Masked ('{self.name}') needs `mask_value` or `mask`. Received: None for both"
+            )
+
     def see(self, batch, label):
+        if keras.tree.is_nested(batch.y_true) or keras.tree.is_nested(batch.y_pred):
+            raise ValueError(
+                f"Component '{label}' masks the labels of one array; choose one output first, with "
+                "cl.wrappers.OnOutput around Masked. Received: several arrays"
+            )
+        batch = batch.with_target()
         y_true, y_pred = align(batch.y_true, batch.y_pred)
-        valid, traits = self._valid(y_true, label), traits_of(self.loss)
-        y_true = ops.where(valid, y_true, ops.cast(traits.neutral_target, y_true.dtype))
-        if traits.elementwise:
-            # Elements of their own: the loss averages over a last axis of length 1.
-            y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-        elif len(y_true.shape) == len(y_pred.shape):
-            valid = ops.all(valid, axis=-1)  # rows of classes, or labels (..., 1)
+        valid = self._valid(y_true, label)
+        # A number that every loss can take; each puts its own neutral one there.
+        y_true = ops.where(valid, y_true, ops.zeros_like(y_true))
         mask = _both(batch.mask, valid)
-        return batch.replaced(y_true=y_true, y_pred=y_pred, mask=mask, unfit_mask="raise")
+        return batch.replaced(y_true=y_true, y_pred=y_pred, mask=mask, mask_kind="labels")
 
     def _valid(self, y_true, label):
         valid = None
@@ -123,7 +135,7 @@ class ClassWeighted(Wrapper):
     def __init__(self, loss, weights, **kwargs):
         super().__init__(loss, **kwargs)
         values = np.asarray(weights, "float64")
-        if values.ndim != 1 or not np.all(np.isfinite(values)) or np.any(values < 0):
+        if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)) or np.any(values < 0):
             raise ValueError(
                 f"The argument `weights` of ClassWeighted ('{self.name}') must be one finite "
                 f"number of at least 0 for each class. Received: {weights!r}"
@@ -132,24 +144,34 @@ class ClassWeighted(Wrapper):
         self._weights = values
 
     def see(self, batch, label):
-        y_true, count = batch.y_true, len(self._weights)
-        weights = ops.convert_to_tensor(self._weights, dtype=self.dtype)
-        same_rank = len(y_true.shape) == len(batch.y_pred.shape)
-        if same_rank and y_true.shape[-1] == count:
-            rows = ops.sum(ops.cast(y_true, self.dtype) * weights, axis=-1)
-        elif same_rank and y_true.shape[-1] != 1:
-            raise ValueError(
-                f"Component '{label}' has weights for {count} classes. "
-                f"Received: y_true of shape {tuple(y_true.shape)}"
-            )
-        else:
-            labels = ops.squeeze(y_true, -1) if same_rank else y_true
-            rows = ops.take(weights, ops.clip(ops.cast(labels, "int32"), 0, count - 1))
+        rows = self._rows(batch, label)
         if batch.sample_weight is not None:
             given = fit_from_left(batch.sample_weight, rows)
-            if given is not None:
-                rows = rows * ops.cast(given, rows.dtype)
+            if given is None:
+                raise ValueError(
+                    f"Component '{label}' has weights for rows of shape {tuple(rows.shape)}, which "
+                    "those of single elements do not multiply. "
+                    f"Received: sample_weight of shape {tuple(batch.sample_weight.shape)}"
+                )
+            rows = rows * ops.cast(given, rows.dtype)
         return batch.replaced(sample_weight=rows)
+
+    def _rows(self, batch, label):
+        """The weight of every row: that of its class, or of its classes where it is soft."""
+        y_true, y_pred, count = batch.y_true, batch.y_pred, len(self._weights)
+        weights = ops.convert_to_tensor(self._weights, dtype=self.dtype)
+        same_rank = len(y_true.shape) == len(y_pred.shape)
+        binary = y_pred.shape[-1] == 1 or len(y_pred.shape) == 1
+        if same_rank and y_true.shape[-1] == count and not (binary and count == 1):
+            return ops.sum(ops.cast(y_true, self.dtype) * weights, axis=-1)
+        labels = ops.squeeze(y_true, -1) if same_rank and y_true.shape[-1] == 1 else y_true
+        classes = 2 if binary else y_pred.shape[-1]
+        if len(labels.shape) == len(y_pred.shape) > 1 or classes != count:
+            raise ValueError(
+                f"Component '{label}' has weights for {count} classes. Received: y_true of shape "
+                f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+            )
+        return ops.take(weights, ops.clip(ops.cast(labels, "int32"), 0, count - 1))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -181,10 +203,15 @@ class OneHot(Wrapper):
 
     def __init__(self, loss, num_classes, ignore_value=None, **kwargs):
         super().__init__(loss, **kwargs)
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+        if not is_integer(num_classes) or num_classes < 2:
             raise ValueError(
                 f"The argument `num_classes` of OneHot ('{self.name}') must be an integer of at "
                 f"least 2. Received: {num_classes!r}"
+            )
+        if ignore_value is not None and not is_integer(ignore_value):
+            raise ValueError(
+                f"The argument `ignore_value` of OneHot ('{self.name}') must be None or an integer. "
+                f"Received: {ignore_value!r}"
             )
         self.num_classes = num_classes
         self.ignore_value = ignore_value
@@ -196,7 +223,13 @@ class OneHot(Wrapper):
                 f"Component '{label}' has {self.num_classes} classes. "
                 f"Received: y_pred of shape {tuple(y_pred.shape)}"
             )
-        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
+        if len(y_true.shape) == len(y_pred.shape):
+            if y_true.shape[-1] != 1:
+                raise ValueError(
+                    f"Component '{label}' takes class ids, (batch, ...) or (batch, ..., 1), and "
+                    "makes them one-hot; give them, or leave OneHot out. Received: y_true of shape "
+                    f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+                )
             y_true = ops.squeeze(y_true, -1)
         ids = ops.cast(y_true, "int32")
         if self.ignore_value is None:
@@ -207,5 +240,5 @@ class OneHot(Wrapper):
             y_true=ops.one_hot(known, self.num_classes, dtype=self.dtype),
             y_pred=ops.where(ops.expand_dims(valid, -1), y_pred, ops.zeros_like(y_pred)),
             mask=_both(batch.mask, valid),
-            unfit_mask="ignore",
+            mask_kind="labels" if batch.mask_kind == "labels" else "void",
         )

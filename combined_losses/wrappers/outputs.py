@@ -55,10 +55,20 @@ class OnOutput(Wrapper):
                 f"The argument `output` of OnOutput ('{self.name}') must be the name of an output, "
                 f"or a tuple of names. Received: {output!r}"
             )
+        if isinstance(self.loss, Compound) and self.loss.routes:
+            raise ValueError(
+                f"The loss of OnOutput ('{self.name}') reads outputs by itself; choose one in one "
+                f"place. Received: {loss!r}"
+            )
         self.output = output
         self.target = target
 
     def see(self, batch, label):
+        return batch  # that of the chosen output
+
+    def choose_output(self, batch, label):
+        if batch.output_is_chosen:
+            return batch
         outputs = batch.y_pred
         if not isinstance(outputs, dict):
             raise ValueError(
@@ -80,6 +90,7 @@ class OnOutput(Wrapper):
             y_pred=y_pred,
             sample_weight=self._weight(batch.sample_weight),
             mask=read_mask(y_pred),
+            output_is_chosen=True,
         )
 
     def _target(self, batch, outputs, label):
@@ -169,7 +180,7 @@ class OnInputs(Compound):
 
     @property
     def children(self):
-        return {}
+        return []
 
     @property
     def component_names(self):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from combined_losses._internal.component import Evaluation
+from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["Activated", "StopGradient"]
@@ -21,8 +23,20 @@ class StopGradient(Wrapper):
     >>> loss = cl.CompositeLoss({"mse": "mse", "mae": cl.wrappers.StopGradient("mae")})
     """
 
-    def see(self, batch, label):
-        return batch.map_predictions(ops.stop_gradient)
+    is_view = True
+
+    # The values are cut off, not the predictions, for losses that read more than those (OnInputs).
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        found = self._node.evaluate(batch, self._imposed(reduction), label or self.name)
+        return Evaluation(*keras.tree.map_structure(ops.stop_gradient, tuple(found)))
+
+    def unreduced(self, batch, imposed, label):
+        found = self._node.unreduced(batch, imposed, label)
+        return None if found is None else (ops.stop_gradient(found[0]), found[1])
+
+    def choose_output(self, batch, label):
+        return self._node.choose_output(batch, label) if self.routes else batch
 
 
 @keras.saving.register_keras_serializable("combined_losses")

@@ -4,7 +4,9 @@ import keras
 from keras import ops
 
 from combined_losses._internal.batch import align
+from combined_losses._internal.checks import are_numbers, is_integer
 from combined_losses._internal.component import Evaluation
+from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
@@ -23,7 +25,8 @@ class MultiScale(Wrapper):
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Shapes: `(batch, spatial..., channels)` with one to three spatial axes; a last incomplete block
-    is left out. Sample weights and masks of the spatial axes are averaged alike.
+    is left out. Sample weights and masks of the spatial axes are averaged alike, and what they
+    exclude is left out of its block. Labels that are missing: `Masked(MultiScale(loss))`.
 
     Raises:
         ValueError: on scales or weights that are not allowed, or an axis shorter than a block.
@@ -40,16 +43,17 @@ class MultiScale(Wrapper):
 
     def __init__(self, loss, scales=(1, 2, 4), weights=None, **kwargs):
         super().__init__(loss, **kwargs)
-        good = [isinstance(s, int) and not isinstance(s, bool) and s >= 1 for s in scales]
-        if not scales or not all(good) or len(set(scales)) < len(scales):
+        listed = list(scales) if isinstance(scales, (tuple, list)) else []
+        allowed = all(is_integer(scale) and scale >= 1 for scale in listed)
+        if not listed or not allowed or len(set(listed)) < len(listed):
             raise ValueError(
                 f"The argument `scales` of MultiScale ('{self.name}') must be different integers "
                 f"of at least 1. Received: {scales!r}"
             )
-        if weights is not None and len(weights) != len(scales):
+        if weights is not None and not (are_numbers(weights) and len(weights) == len(scales)):
             raise ValueError(
-                f"The argument `weights` of MultiScale ('{self.name}') must be one number for each "
-                f"of its {len(scales)} scales. Received: {weights!r}"
+                f"The argument `weights` of MultiScale ('{self.name}') must be one finite number "
+                f"for each of its {len(scales)} scales. Received: {weights!r}"
             )
         self.scales = scales
         self.weights = weights
@@ -60,51 +64,64 @@ class MultiScale(Wrapper):
 
     @property
     def children(self):
-        return {}
+        return [(self.loss, None)]
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label, reduction = label or self.name, self._imposed(reduction)
-        batch = batch.with_target()
+        batch = self.choose_output(batch, label).with_target()
         y_true, y_pred = align(batch.y_true, batch.y_pred)
         batch = batch.replaced(y_true=y_true, y_pred=y_pred)
         values = [
             self._node.evaluate(_pooled(batch, s, self.dtype, label), reduction, label).total
             for s in self.scales
         ]
-        weights = self.weights or [1.0] * len(values)
+        weights = [1.0] * len(values) if self.weights is None else map(float, self.weights)
         total = sum(w * v for w, v in zip(weights, values, strict=True))
         return Evaluation(total, tuple(values))
 
 
 def _pooled(batch, scale, dtype, label):
+    """The batch of the averages over blocks; what does not count is left out of them."""
     if scale == 1:
         return batch
-    shape = tuple(batch.y_pred.shape)
-    if not 3 <= len(shape) <= 5 or any(n is not None and n < scale for n in shape[1:-1]):
+    shape, rank = tuple(batch.y_pred.shape), len(batch.y_pred.shape)
+    short = any(n is not None and n < scale for n in shape[1:-1])
+    if not 3 <= rank <= 5 or short or len(batch.y_true.shape) != rank:
         raise ValueError(
             f"Component '{label}' averages over blocks of {scale} along the spatial axes of "
-            f"(batch, spatial..., channels). Received: y_pred of shape {shape}"
+            f"(batch, spatial..., channels). Received: y_pred of shape {shape} and y_true of shape "
+            f"{tuple(batch.y_true.shape)}"
         )
 
     def pool(array):
-        return ops.average_pool(
-            ops.cast(array, dtype), scale, scale, "valid", data_format="channels_last"
-        )
+        array = ops.cast(array, dtype)
+        return ops.average_pool(array, scale, scale, "valid", data_format="channels_last")
 
-    def pool_weight(weight):
-        # Only weights of all spatial axes have a size to average over.
-        if weight is None or len(weight.shape) < len(shape) - 1:
-            return weight
-        if len(weight.shape) == len(shape):
-            return pool(weight)
-        return ops.squeeze(pool(ops.expand_dims(weight, -1)), -1)
+    def spatial(weight):
+        """A weight of all spatial axes, which has a size to average over, with channels."""
+        if weight is None or len(weight.shape) < rank - 1:
+            return None
+        return ops.cast(weight if len(weight.shape) == rank else weight[..., None], dtype)
 
-    return batch.replaced(
-        y_true=pool(batch.y_true),
-        y_pred=pool(batch.y_pred),
-        sample_weight=pool_weight(batch.sample_weight),
-        mask=pool_weight(batch.mask),
-    )
+    weights = {"sample_weight": batch.sample_weight, "mask": batch.mask}
+    seen = {what: spatial(weight) for what, weight in weights.items()}
+    counted = [ops.not_equal(weight, 0.0) for weight in seen.values() if weight is not None]
+    if counted:
+        counts = counted[0] if len(counted) == 1 else ops.logical_and(*counted)
+        share = pool(counts)
+
+        def average(array):
+            # Before the average, not after it: what does not count may be NaN.
+            array = ops.cast(array, dtype)
+            sums = pool(ops.where(counts, array, ops.zeros_like(array)))
+            return sums / ops.where(ops.equal(share, 0.0), 1.0, share)
+    else:
+        average = pool
+    for what, weight in seen.items():
+        if weight is not None:
+            full = len(weights[what].shape) == rank
+            weights[what] = pool(weight) if full else ops.squeeze(pool(weight), -1)
+    return batch.replaced(y_true=average(batch.y_true), y_pred=average(batch.y_pred), **weights)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -140,10 +157,11 @@ class DeepSupervision(Wrapper):
 
     def __init__(self, loss, weights="exp", outputs=None, **kwargs):
         super().__init__(loss, **kwargs)
-        if weights != "exp" and (isinstance(weights, str) or not len(weights)):
+        exponential = isinstance(weights, str) and weights == "exp"
+        if not exponential and not are_numbers(weights):
             raise ValueError(
                 f"The argument `weights` of DeepSupervision ('{self.name}') must be 'exp' or one "
-                f"number for each output. Received: {weights!r}"
+                f"finite number for each output. Received: {weights!r}"
             )
         self.weights = weights
         self.outputs = outputs
@@ -154,7 +172,7 @@ class DeepSupervision(Wrapper):
 
     @property
     def children(self):
-        return {}
+        return [(self.loss, None)]
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label, reduction = label or self.name, self._imposed(reduction)
@@ -187,26 +205,30 @@ class DeepSupervision(Wrapper):
                 f"Component '{label}' has {len(self.weights)} weights for {count} outputs. "
                 f"Received: {self.weights!r}"
             )
-        return self.weights
+        return [float(weight) for weight in self.weights]
 
 
 def _level(batch, names, name, label):
     """The batch at the resolution of output `name`."""
-    y_pred, y = batch.y_pred[name], batch.y_true
+    y_pred, y, weight = batch.y_pred[name], batch.y_true, batch.sample_weight
+    if isinstance(weight, dict):
+        weight = weight.get(name)
+    elif isinstance(weight, (list, tuple)):
+        weight = weight[names.index(name)]
+    level = batch.replaced(y_pred=y_pred, sample_weight=weight, mask=read_mask(y_pred))
     if y is None:
-        return batch.replaced(y_pred=y_pred)
+        return level
     if isinstance(y, dict) and name in y:
-        return batch.replaced(y_true=y[name], y_pred=y_pred)
+        return level.replaced(y_true=y[name])
     if isinstance(y, (list, tuple)) and len(y) == len(names):
-        return batch.replaced(y_true=y[names.index(name)], y_pred=y_pred)
+        return level.replaced(y_true=y[names.index(name)])
     if keras.tree.is_nested(y):
         raise ValueError(
             f"Component '{label}' needs one target, or one for each output. "
             f"Received: y of {len(y)} entries"
         )
-    spatial = range(1, len(y_pred.shape) - 1)
     steps = [slice(None)] * len(y.shape)
-    for axis in spatial:
+    for axis in range(1, len(y_pred.shape) - 1):
         fine, coarse = y.shape[axis], y_pred.shape[axis]
         if fine is None or coarse is None or fine % coarse:
             raise ValueError(
@@ -214,4 +236,8 @@ def _level(batch, names, name, label):
                 f"y of shape {tuple(y.shape)} and '{name}' of shape {tuple(y_pred.shape)}"
             )
         steps[axis] = slice(None, None, fine // coarse)
-    return batch.replaced(y_true=y[tuple(steps)], y_pred=y_pred)
+    if weight is not None and len(weight.shape) > 1:
+        # An axis of length 1 holds for all resolutions.
+        pairs = zip(weight.shape, steps, strict=False)
+        weight = weight[tuple(slice(None) if size == 1 else step for size, step in pairs)]
+    return level.replaced(y_true=y[tuple(steps)], sample_weight=weight)
