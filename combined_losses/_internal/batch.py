@@ -75,9 +75,7 @@ class Batch:
             key: function(weight) if weight is not None and len(weight.shape) == rank else weight
             for key, weight in (("sample_weight", self.sample_weight), ("mask", self.mask))
         }
-        return self.replaced(
-            y_true=function(self.y_true), y_pred=function(self.y_pred), **weights
-        )
+        return self.replaced(y_true=function(self.y_true), y_pred=function(self.y_pred), **weights)
 
     @property
     def size(self):

@@ -83,6 +83,11 @@ class Component:
         imposed = reduction != PER_COMPONENT
         label = label or self.name
         values, batch = self.unreduced(batch, imposed, label)
+        return self.reduce(values, batch, reduction, label)
+
+    def reduce(self, values, batch, reduction, label):
+        """The number that values become; `batch` has their weights and mask."""
+        imposed = reduction != PER_COMPONENT
         if len(values.shape):
             reduced = reduce_values(values, batch, reduction if imposed else self.loss.reduction)
             return per_sample(reduced) if imposed and len(reduced.shape) else reduced
@@ -102,7 +107,7 @@ class Component:
             values = ops.cast(values, "float32")  # to accumulate in
         if weighted:
             batch = batch.unweighted()
-        self._check_weights(values, batch, imposed, label)
+        self.check_weights(values, batch, imposed, label)
         return values, batch
 
     def _see_label_mask(self, batch, label):
@@ -136,7 +141,7 @@ class Component:
 
     def _call(self, batch, neutral_target, label):
         y_true, y_pred = batch.inputs(self.dtype, neutral_target)
-        if y_true is None:
+        if y_true is None and getattr(self.loss, "needs_target", True):
             raise ValueError(
                 f"Component '{label}' needs a target. Give `y`, or wrap a term without a target "
                 "in cl.wrappers.PredictionOnly. Received: y_true=None"
@@ -166,7 +171,8 @@ class Component:
         checks.check_values(label, values, batch.size)
         return values, accepts
 
-    def _check_weights(self, values, batch, imposed, label):
+    def check_weights(self, values, batch, imposed, label):
+        """Says where values have lost what weights or mask distinguish: an error, or a warning."""
         for what, weight in batch.weights():
             kind = batch.mask_kind if what == "mask" else None
             if _fits(label, what, weight, values) or kind == "void":
@@ -221,7 +227,8 @@ class _NamedErrors:
     def __exit__(self, kind, error, traceback):
         if error is None or not isinstance(error, Exception):
             return False
-        if not keras.tree.is_nested(self.y_true) and not keras.tree.is_nested(self.y_pred):
+        nested = keras.tree.is_nested(self.y_true) or keras.tree.is_nested(self.y_pred)
+        if self.y_true is not None and not nested:
             true, pred = tuple(self.y_true.shape), tuple(self.y_pred.shape)
             hint = checks.reshape_hint(true, pred)
             if hint is not None:

@@ -7,12 +7,13 @@ import keras
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 
 
-def signature_config(loss):
+def signature_config(loss, without=None):
     """The config of a loss: every argument of its `__init__`, read from the attribute of its name.
 
     A hyper-parameter cannot be forgotten, because there is no list of them to keep.
     """
-    names = [name for name in _arguments(type(loss)) if name not in _BASE_ARGUMENTS]
+    others = (*_BASE_ARGUMENTS, without)
+    names = [name for name in _arguments(type(loss)) if name not in others]
     missing = [name for name in names if not hasattr(loss, name)]
     if missing:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses.training import routing
+from combined_losses.training.outputs import name_outputs
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step
 
 _STATE = "_combined_losses"
@@ -134,7 +135,7 @@ class ComponentMetricsMixin(_Base):
         outputs = super().__call__(*args, **kwargs)
         state = self.__dict__.get(_STATE)
         if state is not None and state.outputs is None:
-            state.outputs = list(routing.name_outputs(outputs))
+            state.outputs = list(name_outputs(outputs))
         return outputs
 
     def _output_names(self, y_pred=None):
@@ -142,13 +143,13 @@ class ComponentMetricsMixin(_Base):
             return [""]
         layer_names = getattr(self, "output_names", None)
         if layer_names is not None and y_pred is None:
-            outputs = list(routing.name_outputs(self.output, layer_names))
+            outputs = list(name_outputs(self.output, layer_names))
             if outputs == [""]:
                 keys = list(self.output) if isinstance(self.output, dict) else []
                 routing.check_single(self.__dict__[_STATE].loss, [*keys, *layer_names])
             return outputs
         if y_pred is not None:
-            return list(routing.name_outputs(y_pred, layer_names))
+            return list(name_outputs(y_pred, layer_names))
         return self.__dict__[_STATE].outputs
 
     def _tracking(self, y_pred=None):

@@ -9,6 +9,7 @@ from keras import ops
 
 from combined_losses._internal.batch import Batch
 from combined_losses.training import backend, routing
+from combined_losses.training.outputs import name_outputs, rename_single
 
 # "step" inside a training or test step, "function" inside a step function of a tracked model, which
 # is compiled anew where the composite asks for it; else None.
@@ -87,7 +88,7 @@ class Tracking:
 
     def evaluate(self, model, x, y, y_pred, sample_weight):
         """The total; adds this batch to the tracker."""
-        outputs = routing.name_outputs(y_pred, getattr(model, "output_names", None))
+        outputs = name_outputs(y_pred, getattr(model, "output_names", None))
         if set(outputs) != set(self.outputs):  # torch may sort a dict of outputs
             raise ValueError(
                 f"The model was compiled for the outputs {self.outputs} and now gives "
@@ -100,7 +101,7 @@ class Tracking:
                 for what, given in (("y", y), ("sample_weight", sample_weight))
             )
             joint = route.output is None
-            seen = routing.rename_single(outputs, model) if joint else outputs[route.output]
+            seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
             batch = Batch(target, seen, weight, source=(model, x, y_pred))
             batch.weights_are_constants = _inside.get() == "function"
             total, parts = route.evaluate(batch)

@@ -80,8 +80,9 @@ class Wrapper(Compound):
         """The batch with the output that a loss inside reads, which comes before any view of it."""
         if not self.routes or batch.output_is_chosen:
             return batch
-        inner = self.loss if isinstance(self.loss, Compound) and self.loss.routes else super()
-        return inner.choose_output(batch, label)
+        if isinstance(self.loss, Compound) and self.loss.routes:
+            return self.loss.choose_output(batch, label)
+        return super().choose_output(batch, label)
 
     def _imposed(self, reduction):
         """What the child is reduced by; `PER_COMPONENT` where that is its own reduction."""

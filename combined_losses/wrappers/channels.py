@@ -1,5 +1,6 @@
 """One component for each channel or element, computed in one vectorised pass."""
 
+import contextlib
 import json
 import math
 
@@ -238,7 +239,7 @@ class PerChannel(_PerPart):
             for child, node, at in self._groups
         ]
         if len(parts) > 1:
-            order = np.argsort([channel for _, _, at in self._groups for channel in at])
+            order = np.argsort([channel for _, _, at in self._groups for channel in at or ()])
             parts = [ops.take(ops.concatenate(parts, axis=0), order, axis=0)]
         # An importance map is in the parts already.
         return parts[0], self._weights if self._importance() is None else None
@@ -272,13 +273,10 @@ def _grouped(children):
     """`(loss, channels)` for each set of equal losses."""
     groups = {}
     for index, child in enumerate(children):
-        if isinstance(child, Compound):
-            key = id(child)
-        else:
-            try:
+        key = f"object {id(child)}"
+        if not isinstance(child, Compound):
+            with contextlib.suppress(TypeError, ValueError):  # what has no config equals itself
                 key = json.dumps(serialize_loss(child), sort_keys=True)
-            except (TypeError, ValueError):
-                key = id(child)
         groups.setdefault(key, (child, []))[1].append(index)
     return list(groups.values())
 
@@ -356,8 +354,8 @@ class PerElement(_PerPart):
         self._check_weights(shape, label, (count,), shape[1:])
         if isinstance(self.size, (tuple, list)) and tuple(self.size) != shape[1:]:
             raise ValueError(
-                f"Component '{label}' has samples of the shape `size`={tuple(self.size)}. "
-                f"Received: y_pred of shape {shape}"
+                f"Component '{label}' has `size={tuple(self.size)}` for samples of shape "
+                f"{shape[1:]}. Received: y_pred of shape {shape}"
             )
 
 

@@ -49,8 +49,8 @@ class Masked(Wrapper):
         self._check_value(mask_value, mask)
         if not isinstance(self.loss, Compound) and self._node.opaque:
             raise ValueError(
-                f"Masked ('{self.name}') needs a loss that gives its values in `call`; this one has "
-                f"a `__call__` of its own, which no mask reaches. Received: {self.loss!r}"
+                f"Masked ('{self.name}') needs a loss that gives its values in `call`; this one "
+                f"has a `__call__` of its own, which no mask reaches. Received: {self.loss!r}"
             )
         self.mask_value = mask_value
         self.mask = mask
@@ -135,7 +135,12 @@ class ClassWeighted(Wrapper):
     def __init__(self, loss, weights, **kwargs):
         super().__init__(loss, **kwargs)
         values = np.asarray(weights, "float64")
-        if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)) or np.any(values < 0):
+        if (
+            values.ndim != 1
+            or not values.size
+            or not np.all(np.isfinite(values))
+            or np.any(values < 0)
+        ):
             raise ValueError(
                 f"The argument `weights` of ClassWeighted ('{self.name}') must be one finite "
                 f"number of at least 0 for each class. Received: {weights!r}"
@@ -210,8 +215,8 @@ class OneHot(Wrapper):
             )
         if ignore_value is not None and not is_integer(ignore_value):
             raise ValueError(
-                f"The argument `ignore_value` of OneHot ('{self.name}') must be None or an integer. "
-                f"Received: {ignore_value!r}"
+                f"The argument `ignore_value` of OneHot ('{self.name}') must be None or an "
+                f"integer. Received: {ignore_value!r}"
             )
         self.num_classes = num_classes
         self.ignore_value = ignore_value

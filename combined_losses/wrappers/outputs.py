@@ -1,15 +1,19 @@
 """Which outputs, inputs and targets of a model a component reads."""
 
+import functools
+
 import keras
 from keras import ops
 
-from combined_losses._internal.component import Evaluation
+from combined_losses._internal.component import Component, Evaluation
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.config import construct, serialize_function, signature_config
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import derive_name
-from combined_losses._internal.reduction import PER_COMPONENT, per_sample, reduce_values
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._internal.traits import Traits
 from combined_losses.training import backend
+from combined_losses.training.outputs import name_outputs
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["OnInputs", "OnOutput", "PredictionOnly"]
@@ -88,30 +92,44 @@ class OnOutput(Wrapper):
         return batch.replaced(
             y_true=self._target(batch, list(outputs), label),
             y_pred=y_pred,
-            sample_weight=self._weight(batch.sample_weight),
+            sample_weight=self._weight(batch, list(outputs), label),
             mask=read_mask(y_pred),
             output_is_chosen=True,
         )
 
+    @property
+    def _key(self):
+        """Where its target and sample weights are found; a tuple of outputs has no such key."""
+        return self.output if self.target is None else self.target
+
     def _target(self, batch, outputs, label):
-        y = batch.y_true
+        y, key = batch.y_true, self._key
         if isinstance(y, dict):
             if self.target is not None and self.target not in y:
                 raise ValueError(
                     f"Component '{label}' has the target {self.target!r}, and `y` the keys "
                     f"{', '.join(map(repr, y))}. Received: target={self.target!r}"
                 )
-            key = self.output if self.target is None else self.target
             return y[key] if isinstance(key, str) and key in y else y
-        names = [self.target or self.output]
-        if isinstance(y, (list, tuple)) and len(y) == len(outputs) and names[0] in outputs:
-            return y[outputs.index(names[0])]
+        if isinstance(y, (list, tuple)) and len(y) == len(outputs) and key in outputs:
+            return y[outputs.index(key)]
+        if self.target is not None and y is not None and self.needs_target:
+            raise ValueError(
+                f"Component '{label}' has the target {self.target!r}, which is a key of `y`: give "
+                f"a dict. Received: target={self.target!r} and y without keys"
+            )
         return y
 
-    def _weight(self, weight):
-        if isinstance(weight, dict):
-            return weight.get(self.target if self.target is not None else self.output)
-        return weight
+    def _weight(self, batch, outputs, label):
+        weight, key = batch.sample_weight, self._key
+        if not keras.tree.is_nested(weight):
+            return weight
+        if isinstance(weight, dict) and isinstance(key, str):
+            return weight.get(key)
+        if not isinstance(weight, dict) and len(weight) == len(outputs) and key in outputs:
+            return weight[outputs.index(key)]
+        self._warn_of_weights(label, "choose one with `target`")
+        return None
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -121,8 +139,8 @@ class PredictionOnly(Wrapper):
     `fit(x)` needs no `y` where no component needs one.
 
     Args:
-        loss: a loss, which is given zeros as `y_true`; a string; or a function of the predictions
-            alone, `f(y_pred)`, or of both, `f(y_true, y_pred)`.
+        loss: a loss or a string, which is given zeros as `y_true`; or a function of the predictions
+            alone, `f(y_pred)`.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Example:
@@ -148,8 +166,9 @@ class OnInputs(Compound):
 
     Args:
         function: `f(model, x, y, y_pred)`, which returns values of shape `(batch,)` or
-            `(batch, ...)`. `y` and `y_pred` are as the model has them. Register it to save the
-            model.
+            `(batch, ...)`; or one number where it has nothing to do with the samples, such as the
+            mean over points of its own. `y` and `y_pred` are as the model has them. Register the
+            function to save the model.
         reduction: one of Keras's, default `"sum_over_batch_size"`.
         name: default the name of the function.
         dtype: default `keras.config.floatx()`.
@@ -193,16 +212,29 @@ class OnInputs(Compound):
                 "does not give to a loss. Compile it in cl.Model, cl.Sequential or "
                 "cl.track(model). Received: a call without a model"
             )
+        label = label or self.name
         values = self.function(batch.model, batch.x, batch.y_true, batch.outputs)
         values = ops.cast(values, self.dtype)
-        reduction = self.reduction or "none" if reduction == PER_COMPONENT else reduction
+        if batch.size is not None and values.shape[:1] not in ((), (None,), (batch.size,)):
+            raise ValueError(
+                f"Component '{label}' must return values that begin with the batch axis, of shape "
+                f"({batch.size}, ...), or one number: for points of its own the mean over them. "
+                f"Received: values of shape {tuple(values.shape)}"
+            )
+        batch = batch.replaced(mask=None)
         if keras.tree.is_nested(batch.sample_weight):
+            self._warn_of_weights(label, "it reads no single output; weigh its values yourself")
             batch = batch.replaced(sample_weight=None)
-        reduced = reduce_values(values, batch.replaced(mask=None), reduction)
-        return Evaluation(per_sample(reduced) if reduction in ("none", None) else reduced)
+        self._component.check_weights(values, batch, reduction != PER_COMPONENT, label)
+        return Evaluation(self._component.reduce(values, batch, reduction, label))
+
+    @functools.cached_property
+    def _component(self):
+        return Component(self.name, self, Traits(), opaque=False)
 
     def get_config(self):
-        return {**signature_config(self), "function": serialize_function(self.function, self.name)}
+        function = serialize_function(self.function, self.name)
+        return {**signature_config(self, without="function"), "function": function}
 
     @classmethod
     def from_config(cls, config):
@@ -216,13 +248,14 @@ def input_gradients(model, x, order=1, output=None):
         model: a Keras model of one input.
         x: inputs `(batch, inputs)`.
         order: 1 (default) for first derivatives, 2 for second ones by the same input, and so on.
-        output: None for a model of one output, else the name of one of a dict of outputs.
+        output: None for a model of one output, else the name of one of them.
 
     Returns:
         `(batch, inputs)` for an output `(batch, 1)`, else `(batch, outputs, inputs)`.
 
     Raises:
-        ValueError: if `order` is no integer of at least 1, or `x` not of rank 2.
+        ValueError: if `order` is no integer of at least 1, `x` not of rank 2, or there is no such
+            output.
 
     Example:
 
@@ -243,8 +276,15 @@ def input_gradients(model, x, order=1, output=None):
         )
 
     def predictions(inputs):
-        y = model(inputs, training=False)
-        return y if output is None else y[output]
+        outputs = name_outputs(model(inputs, training=False), getattr(model, "output_names", None))
+        if output is None and list(outputs) == [""]:
+            return outputs[""]
+        if output not in outputs:
+            raise ValueError(
+                "The argument `output` of `input_gradients` must be one of "
+                f"{', '.join(map(repr, outputs))}. Received: {output!r}"
+            )
+        return outputs[output]
 
     count = predictions(x).shape[-1]
     columns = [

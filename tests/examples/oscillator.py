@@ -25,7 +25,7 @@ def equation(model, t, y, u):
 
 def start(model, t, y, u):
     zero = ops.zeros((1, 1))
-    return (model(zero) - 1) ** 2 + cl.input_gradients(model, zero) ** 2 / K
+    return ops.sum((model(zero) - 1) ** 2 + cl.input_gradients(model, zero) ** 2 / K)
 
 
 def fit(loss, t, y, steps):

@@ -471,6 +471,101 @@ def test_class_weights_in_each_channel():
     assert components(loss, y_true, Y_PRED) == expect(parts)
 
 
+class Spread(cl.losses.Loss):
+    """A loss whose samples see each other: the distance from the mean of the batch."""
+
+    couples_batch = True
+
+    def call(self, y_true, y_pred):
+        error = y_true - y_pred
+        return ops.mean(ops.square(error - ops.mean(error, axis=0, keepdims=True)), axis=-1)
+
+
+class Whole(keras.losses.Loss):
+    """A user's loss with a `__call__` of its own."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        values = ops.mean(ops.square(y_true - y_pred), axis=(1, 2))
+        return ops.mean(values if sample_weight is None else values * sample_weight)
+
+
+def spread(t, p):
+    error = t - p
+    return np.mean((error - error.mean(axis=0, keepdims=True)) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["plain", "weights"])
+@pytest.mark.parametrize(
+    "child, values",
+    [
+        (Spread, spread),
+        (Whole, lambda t, p: mse(t, p).mean(axis=1)),
+        (
+            lambda: cl.CompositeLoss(["mse", "mae"], [1.0, 0.5]),
+            lambda t, p: mse(t, p) + mae(t, p) / 2,
+        ),
+        (lambda: PerElement("mse", aggregation="mean"), mse),
+    ],
+    ids=["couples the batch", "a call of its own", "a composite", "elements"],
+)
+def test_a_loss_that_takes_the_batch_as_a_whole_sees_each_channel(child, values, weight):
+    parts = parts_of(values, Y_TRUE, Y_PRED, weight)
+    loss = PerChannel(child(), names=NAMES)
+    data = () if weight is None else (weight,)
+    assert components(loss, Y_TRUE, Y_PRED, *data) == expect(parts)
+
+
+def test_a_loss_that_returns_one_number_for_the_batch_sees_each_channel():
+    parts = [np.abs(Y_TRUE - Y_PRED)[..., c].mean() for c in range(3)]
+    assert components(PerChannel(BatchScalar(), names=NAMES), Y_TRUE, Y_PRED) == expect(parts)
+
+
+def test_missing_labels_count_in_a_composite_of_each_channel():
+    y_true = holes(Y_TRUE)
+    there, error = ~np.isnan(y_true), Y_TRUE - Y_PRED
+    parts = [
+        (error[..., c] ** 2)[there[..., c]].mean() + np.abs(error[..., c])[there[..., c]].mean()
+        for c in range(3)
+    ]
+    inside = PerChannel(cl.CompositeLoss([Masked("mse"), Masked("mae")]), names=NAMES)
+    around = Masked(PerChannel(cl.CompositeLoss(["mse", "mae"]), names=NAMES))
+    for loss in (inside, around):
+        assert components(loss, y_true, Y_PRED) == expect(parts)
+
+
+def test_an_importance_map_of_elements_inside_a_wrapper():
+    y_true = holes(Y_TRUE)
+    there, error = ~np.isnan(y_true), (Y_TRUE - Y_PRED) ** 2
+    parts = [(IMPORTANCE * error)[..., c][there[..., c]].mean() for c in range(3)]
+    for loss in (
+        PerChannel(Masked("mse"), names=NAMES, weights=IMPORTANCE),
+        Masked(PerChannel("mse", names=NAMES, weights=IMPORTANCE)),
+    ):
+        assert components(loss, y_true, Y_PRED) == expect(parts)
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_missing_labels_on_any_axis(axis):
+    y_true = holes(Y_TRUE)
+    there, error = ~np.isnan(y_true), (Y_TRUE - Y_PRED) ** 2
+    each = zip(np.moveaxis(error, axis, 0), np.moveaxis(there, axis, 0), strict=True)
+    expected = sum(e[t].mean() for e, t in each)
+    close(value(PerChannel(Masked("mse"), axis=axis), y_true, Y_PRED), expected)
+    close(value(Masked(PerChannel("mse", axis=axis)), y_true, Y_PRED), expected)
+
+
+def test_the_weights_of_a_composite_inside_are_those_of_the_model():
+    """`set_weight` on the inner composite reaches the compiled step."""
+    inner = cl.CompositeLoss(["mse", "mae"])
+    model = cl.Sequential([keras.Input((5, 3)), keras.layers.Rescaling(1.0)])
+    model.compile("sgd", loss=PerChannel(inner))
+    before = model.evaluate(Y_PRED, Y_TRUE, verbose=0)
+    both = [3 * np.mean(np.abs(Y_TRUE - Y_PRED) ** n) for n in (2, 1)]
+    assert before == pytest.approx([sum(both)], rel=1e-5)
+    inner.set_weight("mae", 0.0)
+    assert model.evaluate(Y_PRED, Y_TRUE, verbose=0) == pytest.approx([both[0]], rel=1e-5)
+
+
 @every_batch
 def test_units_and_slices_in_each_channel(weight, mask):
     loss = PerChannel(Scaled(OnSlice("mse", np.s_[:, 1:4]), 2.0), names=NAMES)
@@ -563,7 +658,8 @@ def test_weights_of_another_shape_are_an_error():
 
 
 def test_an_importance_map_needs_single_elements():
-    fails(PerChannel(keras.losses.CosineSimilarity(), weights=IMPORTANCE), "importance map")
+    fails(PerChannel(keras.losses.Dice(), weights=IMPORTANCE), "importance map")
+    fails(PerChannel(BatchScalar(), weights=IMPORTANCE), "importance map")
 
 
 @pytest.mark.parametrize("axis", [3, -3, -4])
@@ -575,10 +671,6 @@ def test_an_axis_that_is_not_there_is_an_error(axis):
 def test_the_axis_is_an_integer_other_than_the_batch(axis):
     with raises(ValueError, "`axis` of PerChannel", f"Received: {axis!r}"):
         PerChannel("mse", axis=axis)
-
-
-def test_a_loss_that_reduces_the_batch_has_no_channels():
-    fails(PerChannel(BatchScalar()), "one value for each sample")
 
 
 @pytest.mark.parametrize(

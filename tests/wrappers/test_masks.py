@@ -9,11 +9,14 @@ import pytest
 
 import combined_losses as cl
 from combined_losses.wrappers import (
+    Activated,
     ClassWeighted,
     Masked,
+    MultiScale,
     OneHot,
     OnSlice,
     PerChannel,
+    PerElement,
     Scaled,
     StopGradient,
 )
@@ -23,6 +26,7 @@ from tests.masks import masked
 from tests.messages import raises
 from tests.training.twin import reduce, spread
 from tests.wrappers.numpy_twins import (
+    block_means,
     categorical_crossentropy,
     check,
     close,
@@ -324,10 +328,69 @@ def test_each_component_of_a_composite_counts_its_own(reduction):
     close(value(loss, holes(Y_TRUE), Y_PRED, WEIGHTS), a + 0.5 * b)
 
 
-def test_around_a_wrapper_it_works_or_says_where_it_belongs():
-    for child in (cl.CompositeLoss(["mse"]), PerChannel("mse"), StopGradient("mse")):
-        with raises(ValueError, "Masked", "inside other wrappers", "Received: "):
-            Masked(child)
+AROUND = {
+    "composite": (lambda: cl.CompositeLoss(["mse"]), lambda t, p: (t - p) ** 2),
+    "stop gradient": (lambda: StopGradient("mse"), lambda t, p: (t - p) ** 2),
+    "scaled": (lambda: Scaled("mse", [1.0, 2.0, 4.0]), lambda t, p: ((t - p) / [1, 2, 4]) ** 2),
+    "slice": (
+        lambda: OnSlice("mae", np.s_[:, 1:4, ..., :2]),
+        lambda t, p: np.abs(t - p)[:, 1:4, :2],
+    ),
+    "activated": (lambda: Activated("mae", "tanh"), lambda t, p: np.abs(t - np.tanh(p))),
+    "elements": (lambda: PerElement("mse", aggregation="mean"), None),
+    "two": (
+        lambda: OnSlice(Scaled("mse", 2.0), np.s_[:, 2:]),
+        lambda t, p: ((t - p)[:, 2:] / 2) ** 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", AROUND)
+def test_around_a_wrapper_it_is_the_one_inside(kind):
+    make, values = AROUND[kind]
+    y_true = holes(Y_TRUE)
+    found = value(Masked(make()), y_true, Y_PRED)
+    if values is None:
+        there, error = ~np.isnan(y_true), (Y_TRUE - Y_PRED) ** 2
+        each = [error[:, i, c][there[:, i, c]] for i in range(5) for c in range(3)]
+        expected = np.mean([e.mean() if e.size else 0.0 for e in each])
+    else:
+        of_all = values(y_true, Y_PRED.astype("float64"))
+        expected = of_all[~np.isnan(of_all)].mean()
+    close(found, expected)
+    slope = gradient(lambda p: Masked(make())(y_true, p), Y_PRED)
+    assert np.all(np.isfinite(slope)) and np.all(slope[np.isnan(y_true)] == 0)
+
+
+def test_around_averages_over_blocks_a_block_is_the_mean_of_what_is_there():
+    there = np.random.default_rng(5).random((4, 8, 2)) < 0.6
+    y_true, y_pred = holes(normal(4, 8, 2, seed=1), there), normal(4, 8, 2, seed=2)
+    share = block_means(there, 2)
+    sums = [block_means(np.where(there, a, 0), 2) for a in (y_true, y_pred)]
+    t, p = (np.divide(a, share, where=share > 0, out=np.zeros_like(a)) for a in sums)
+    expected = np.sum(share * (t - p) ** 2) / share.sum() + ((y_true - y_pred)[there] ** 2).mean()
+    close(value(Masked(MultiScale("mse", (1, 2))), y_true, y_pred), expected)
+
+
+def test_around_maps_of_ids():
+    labels = np.where(ROWS, IDS, -1)
+    values = categorical_crossentropy(np.eye(3)[IDS], PROBABILITIES)[ROWS]
+    for ids in (labels, labels[..., None]):
+        loss = Masked(OneHot("categorical_crossentropy", 3), -1)
+        close(value(loss, ids, PROBABILITIES), values.mean())
+    loss = Masked(ClassWeighted("sparse_categorical_crossentropy", CLASS_WEIGHTS), -1)
+    weights = np.array(CLASS_WEIGHTS)[IDS][ROWS]
+    close(value(loss, labels, PROBABILITIES), (weights * values).mean())
+
+
+def test_losses_that_cannot_miss_labels_say_so_inside_a_composite_too():
+    class Whole(keras.losses.Loss):
+        def __call__(self, y_true, y_pred, sample_weight=None):
+            return keras.ops.mean(y_pred)
+
+    loss = cl.CompositeLoss({"all": Masked(cl.CompositeLoss({"mse": "mse", "whole": Whole()}))})
+    with raises(ValueError, "'all/whole'", "`__call__`", "Received: "):
+        loss(holes(Y_TRUE), Y_PRED)
 
 
 # In a model.

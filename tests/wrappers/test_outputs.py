@@ -7,7 +7,9 @@ from keras import ops
 
 import combined_losses as cl
 from combined_losses.wrappers import (
+    DeepSupervision,
     Masked,
+    MultiScale,
     OnInputs,
     OnOutput,
     OnSlice,
@@ -19,7 +21,7 @@ from combined_losses.wrappers import (
 from tests.composite.children import value
 from tests.messages import raises
 from tests.training.tiny import FROZEN, arrays, line, mae, mse, predictions, sgd, two_heads
-from tests.wrappers.numpy_twins import close, normal
+from tests.wrappers.numpy_twins import block_means, close, normal
 
 WEIGHT = np.arange(10.0, dtype="float32") / 4
 
@@ -459,6 +461,7 @@ def slope_of_one(model, x, y, y_pred):
     return ops.square(cl.input_gradients(model, x) - 1.0)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_a_term_of_the_inputs_trains_and_evaluates():
     """A line's derivative is its kernel k: the term is (k - 1)^2, its gradient 2 (k - 1)."""
     model = line(features=2)
@@ -555,6 +558,101 @@ def registered_sum(y_true, y_pred):
 @keras.saving.register_keras_serializable("tests_outputs")
 def steep(model, x, y, y_pred):
     return ops.square(cl.input_gradients(model, x, output="a"))
+
+
+# Wrappers around what chooses its output.
+
+AROUND = {
+    "slice": (
+        lambda loss: OnSlice(loss, np.s_[:, 0:2]),
+        lambda f: lambda t, p: f(t[:, :2], p[:, :2]),
+    ),
+    "units": (lambda loss: Scaled(loss, 2.0), lambda f: lambda t, p: f(t / 2, p / 2)),
+    "channels": (
+        PerChannel,
+        lambda f: lambda t, p: sum(f(t[..., c], p[..., c]) for c in range(t.shape[-1])),
+    ),
+    "missing": (Masked, lambda f: f),
+    "scales": (
+        lambda loss: MultiScale(loss, (2,)),
+        lambda f: lambda t, p: f(block_means(t, 2), block_means(p, 2)),
+    ),
+    "two": (lambda loss: StopGradient(Scaled(loss, 2.0)), lambda f: lambda t, p: f(t / 2, p / 2)),
+}
+
+
+@pytest.mark.parametrize("kind", AROUND)
+def test_the_output_is_chosen_first_whatever_the_order(kind):
+    wrap, twin = AROUND[kind]
+    t, p = normal(4, 6, 2, seed=1), normal(4, 6, 2, seed=2)
+    y, outputs = {"a": t, "b": t[:, 0]}, {"a": p, "b": p[:, 0]}
+    expected = twin(lambda t, p: np.mean((t.astype("float64") - p) ** 2))(t, p)
+    for loss in (wrap(OnOutput("mse", "a")), OnOutput(wrap("mse"), "a")):
+        assert loss.routes
+        close(value(loss, y, outputs), expected)
+        close(cl.CompositeLoss({"x": loss}).components(y, outputs)["x"], expected)
+
+
+def test_a_view_of_what_reads_the_model_is_an_error_that_says_what_to_do():
+    model, x, y, _ = problem()
+    joint = cl.CompositeLoss({"a": OnOutput("mse", "a"), "b": OnOutput("mse", "b")})
+    for inner in (OnInputs(slope_of_one), joint, DeepSupervision("mse")):
+        model = problem()[0]
+        model.compile("sgd", loss=cl.CompositeLoss({"part": Scaled(inner, 2.0)}))
+        with raises(ValueError, "'part'", "wrap what is inside", "Received: "):
+            model.fit(x, y, verbose=0)
+    with raises(ValueError, "OnOutput", "in one place", "Received: "):
+        OnOutput(OnOutput("mse", "a"), "b")
+    with raises(ValueError, "PerChannel", "OnOutput around PerChannel", "Received: "):
+        PerChannel([OnOutput("mse", "a"), "mse"])
+
+
+def test_a_term_of_the_inputs_may_be_watched():
+    model = line(features=2)
+    x, y = arrays(features=2)
+    before = model.get_weights()[0]
+    loss = cl.CompositeLoss({"data": "mse", "slope": StopGradient(OnInputs(slope_of_one))})
+    model.compile(sgd(0.1), loss=loss)
+    p = predictions(model, x)
+    logs = model.fit(x, y, batch_size=10, verbose=0).history
+    assert logs["slope_loss"] == pytest.approx([np.mean((before - 1) ** 2)], rel=1e-5)
+    close(model.get_weights()[0], before - 0.1 * 2 * x.T @ (p - y) / 10, 1e-4)
+
+
+def test_weights_of_several_outputs_are_no_weights_of_a_term_that_reads_both():
+    model, x, y, p = problem()
+
+    def difference(y_true, y_pred):
+        return ops.square(y_pred[0] - y_pred[1])
+
+    loss = cl.CompositeLoss({"pair": OnOutput(difference, ("a", "b"))})
+    with pytest.warns(UserWarning, match="'pair' cannot honour the sample_weight"):
+        logs = evaluated(model, x, y, loss, WEIGHT)
+    assert logs["pair_loss"] == pytest.approx(np.mean((p["a"] - p["b"]) ** 2), rel=1e-5)
+
+
+def test_a_function_of_predictions_alone_needs_no_wrapper():
+    y_pred = normal(4, 3, seed=1)
+    loss = cl.CompositeLoss({"size": size})
+    assert not loss.needs_target
+    close(value(loss, None, y_pred), np.mean(y_pred**2))
+
+
+def test_a_term_of_the_model_may_be_one_number():
+    def size_of_kernel(model, x, y, y_pred):
+        return ops.sum(ops.square(model.trainable_variables[0].value))
+
+    model = line()
+    x, y = arrays()
+    loss = cl.CompositeLoss({"data": "mse", "size": OnInputs(size_of_kernel)}, [1.0, 0.1])
+    logs = evaluated(model, x, y, loss)
+    expected = np.sum(model.get_weights()[0] ** 2)
+    assert logs["size_loss"] == pytest.approx(expected, rel=1e-5)
+    assert logs["loss"] == pytest.approx(logs["data_loss"] + 0.1 * expected, rel=1e-5)
+    with pytest.warns(UserWarning, match="'size' cannot honour the sample_weight"):
+        assert evaluated(model, x, y, loss, WEIGHT)["size_loss"] == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 # Derivatives by the inputs.
