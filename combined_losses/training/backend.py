@@ -16,8 +16,11 @@ else:
 
 
 if keras.backend.backend() == "jax":
-    from combined_losses.training._jax import gradient, is_compiling
+    from combined_losses.training._jax import gradient, is_compiling, restore_state
 else:
+
+    def restore_state(model, state):
+        """Called after a step that failed: gives variables back the values that it was given."""
 
     def is_compiling():
         """Whether a function is being compiled that reads all state once and for all."""
@@ -27,4 +30,4 @@ else:
 if keras.backend.backend() == "torch":
     from combined_losses.training._torch import gradient
 
-__all__ = ["global_sum", "gradient", "is_compiling", "replica_count"]
+__all__ = ["global_sum", "gradient", "is_compiling", "replica_count", "restore_state"]

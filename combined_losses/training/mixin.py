@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from combined_losses.training import routing
+from combined_losses.training import backend, routing
 from combined_losses.training.outputs import name_outputs
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step
 
@@ -237,8 +237,12 @@ class ComponentMetricsMixin(_Base):
         ours = all(getattr(type(self), m) is getattr(ComponentMetricsMixin, m) for m in methods)
 
         def unpacked(*args):
-            with inside("function" if ours else "step"):
-                result = function(*args)
+            try:
+                with inside("function" if ours else "step"):
+                    result = function(*args)
+            except Exception:
+                backend.restore_state(self, args[0])
+                raise
             logs, *state = result if isinstance(result, tuple) else (result,)
             tracking = self._tracking()
             if tracking is not None and tracking.tracker.name in logs:
