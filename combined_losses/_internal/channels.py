@@ -8,6 +8,7 @@ from keras import ops
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
 from combined_losses.losses.base import FunctionLoss
 
@@ -68,8 +69,7 @@ def all_at_once(child, node, batch, imposed, label):
     node = Component(label, child, node.traits._replace(elementwise=False))
     node.loss = types.SimpleNamespace(call=formula)
     values = node.values(batch, label)[0]
-    half = keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16")
-    return (ops.cast(values, "float32") if half else values), batch
+    return ops.cast(values, accumulating(values.dtype)), batch
 
 
 # Losses of Keras without their mean over the last axis. Over an axis of length 1 it is the

@@ -9,6 +9,7 @@ from keras import ops
 
 from combined_losses._internal import checks
 from combined_losses._internal.batch import align
+from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import (
     MEANS,
     PER_COMPONENT,
@@ -65,8 +66,7 @@ class Component:
         own_call = call is not keras.losses.Loss.__call__ and not ours
         self.opaque = own_call if opaque is None else opaque
         # Our own losses compute in float32 or more, whatever they are given.
-        half = loss.dtype in ("float16", "bfloat16")
-        self.dtype = "float32" if ours and half else loss.dtype
+        self.dtype = accumulating(loss.dtype) if ours else loss.dtype
         self._warned = set()
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
@@ -103,8 +103,7 @@ class Component:
         """The values in float32 or more, and the batch whose weights and mask are theirs."""
         batch = self._see_label_mask(batch, label)
         values, weighted = self.values(batch, label)
-        if keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16"):
-            values = ops.cast(values, "float32")  # to accumulate in
+        values = ops.cast(values, accumulating(values.dtype))
         if weighted:
             batch = batch.unweighted()
         self.check_weights(values, batch, imposed, label)

@@ -1,6 +1,9 @@
 """The base of every wrapper: one child, seen through a changed batch."""
 
+import keras
+
 from combined_losses._internal.arguments import as_child, component_name
+from combined_losses._internal.batch import align
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.reduction import PER_COMPONENT
@@ -75,6 +78,16 @@ class Wrapper(Compound):
         if not self.is_view:
             return None
         return self._node.unreduced(self.see(batch, label), imposed, label)
+
+    def one_array(self, batch, label):
+        """The batch with targets and predictions of one rank, for a view of a single array."""
+        if keras.tree.is_nested(batch.y_true) or keras.tree.is_nested(batch.y_pred):
+            raise ValueError(
+                f"Component '{label}': {type(self).__name__} is a view of one array; choose an "
+                "output first, with cl.wrappers.OnOutput. Received: several arrays"
+            )
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        return batch.replaced(y_true=y_true, y_pred=y_pred)
 
     def choose_output(self, batch, label):
         """The batch with the output that a loss inside reads, which comes before any view of it."""

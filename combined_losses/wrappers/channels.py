@@ -9,9 +9,9 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.arguments import as_child
-from combined_losses._internal.batch import align, fit_from_left
+from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.channels import all_at_once, evaluate_channels
-from combined_losses._internal.checks import check_size
+from combined_losses._internal.checks import check_equal_shapes, check_size
 from combined_losses._internal.component import Evaluation
 from combined_losses._internal.compound import Compound, as_node, traits_of
 from combined_losses._internal.config import serialize_loss
@@ -90,9 +90,8 @@ class _PerPart(Wrapper):
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label = label or self.name
-        batch = self.choose_output(batch, label).with_target()
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
-        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
+        batch = self.one_array(self.choose_output(batch, label), label).with_target()
+        check_equal_shapes(label, batch.y_true, batch.y_pred)
         parts, weights = self._evaluate_parts(batch, reduction, label)
         total = self._total(parts, weights)
         return Evaluation(total, (parts,) if self._part_names else ())

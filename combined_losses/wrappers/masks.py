@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.batch import align, fit_from_left
+from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.checks import is_integer
 from combined_losses._internal.compound import Compound
 from combined_losses.wrappers.base import Wrapper
@@ -69,18 +69,11 @@ class Masked(Wrapper):
             )
 
     def see(self, batch, label):
-        if keras.tree.is_nested(batch.y_true) or keras.tree.is_nested(batch.y_pred):
-            raise ValueError(
-                f"Component '{label}' masks the labels of one array; choose one output first, with "
-                "cl.wrappers.OnOutput around Masked. Received: several arrays"
-            )
-        batch = batch.with_target()
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
-        valid = self._valid(y_true, label)
+        batch = self.one_array(batch, label).with_target()
+        valid = self._valid(batch.y_true, label)
         # A number that every loss can take; each puts its own neutral one there.
-        y_true = ops.where(valid, y_true, ops.zeros_like(y_true))
-        mask = _both(batch.mask, valid)
-        return batch.replaced(y_true=y_true, y_pred=y_pred, mask=mask, mask_kind="labels")
+        y_true = ops.where(valid, batch.y_true, ops.zeros_like(batch.y_true))
+        return batch.replaced(y_true=y_true, mask=_both(batch.mask, valid), mask_kind="labels")
 
     def _valid(self, y_true, label):
         valid = None
@@ -149,7 +142,7 @@ class ClassWeighted(Wrapper):
         self._weights = values
 
     def see(self, batch, label):
-        rows = self._rows(batch, label)
+        rows = self._rows(self.one_array(batch, label), label)
         if batch.sample_weight is not None:
             given = fit_from_left(batch.sample_weight, rows)
             if given is None:
@@ -222,6 +215,7 @@ class OneHot(Wrapper):
         self.ignore_value = ignore_value
 
     def see(self, batch, label):
+        batch = self.one_array(batch, label)
         y_true, y_pred = batch.y_true, batch.y_pred
         if y_pred.shape[-1] != self.num_classes:
             raise ValueError(

@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.batch import align
 from combined_losses._internal.checks import are_numbers, is_integer
 from combined_losses._internal.component import Evaluation
 from combined_losses._internal.masks import read_mask
+from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
@@ -68,11 +68,10 @@ class MultiScale(Wrapper):
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label, reduction = label or self.name, self._imposed(reduction)
-        batch = self.choose_output(batch, label).with_target()
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
-        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
+        batch = self.one_array(self.choose_output(batch, label), label).with_target()
+        dtype = accumulating(self.dtype)
         values = [
-            self._node.evaluate(_pooled(batch, s, self.dtype, label), reduction, label).total
+            self._node.evaluate(_pooled(batch, s, dtype, label), reduction, label).total
             for s in self.scales
         ]
         weights = [1.0] * len(values) if self.weights is None else map(float, self.weights)
@@ -210,22 +209,26 @@ class DeepSupervision(Wrapper):
 
 def _level(batch, names, name, label):
     """The batch at the resolution of output `name`."""
-    y_pred, y, weight = batch.y_pred[name], batch.y_true, batch.sample_weight
-    if isinstance(weight, dict):
-        weight = weight.get(name)
-    elif isinstance(weight, (list, tuple)):
-        weight = weight[names.index(name)]
-    level = batch.replaced(y_pred=y_pred, sample_weight=weight, mask=read_mask(y_pred))
-    if y is None:
+
+    def of_level(given):
+        """An entry of a dict, or of a list with one for each output of the model, or of `names`."""
+        if isinstance(given, dict):
+            return given.get(name)
+        if isinstance(given, (list, tuple)):
+            for order in (list(batch.y_pred), names):
+                if len(given) == len(order):
+                    return given[order.index(name)]
+            return None
+        return given
+
+    y_pred, y, weight = batch.y_pred[name], of_level(batch.y_true), of_level(batch.sample_weight)
+    level = batch.replaced(y_pred=y_pred, y_true=y, sample_weight=weight, mask=read_mask(y_pred))
+    if batch.y_true is None or (y is not None and keras.tree.is_nested(batch.y_true)):
         return level
-    if isinstance(y, dict) and name in y:
-        return level.replaced(y_true=y[name])
-    if isinstance(y, (list, tuple)) and len(y) == len(names):
-        return level.replaced(y_true=y[names.index(name)])
-    if keras.tree.is_nested(y):
+    if y is None:
         raise ValueError(
             f"Component '{label}' needs one target, or one for each output. "
-            f"Received: y of {len(y)} entries"
+            f"Received: y of {len(batch.y_true)} entries"
         )
     steps = [slice(None)] * len(y.shape)
     for axis in range(1, len(y_pred.shape) - 1):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.batch import align
+from combined_losses._internal.numerics import accumulating
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.channels import PerChannel, PerElement
 
@@ -20,8 +20,8 @@ class OnSlice(Wrapper):
     Args:
         loss: as in `cl.wrappers.Wrapper`.
         index: a NumPy basic index into `y_true` and `y_pred` with the batch axis first, as
-            `np.s_` gives it: integers, slices and one `...`, for example `np.s_[..., 0:2]`. The
-            batch axis is taken whole.
+            `np.s_` gives it: integers, slices, one `...` and `None` (a new axis), for example
+            `np.s_[..., 0:2]`. The batch axis is taken whole.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Sample weights and masks that reach as far as the indexed axes are indexed alike.
@@ -50,7 +50,8 @@ class OnSlice(Wrapper):
         self._index = _basic_index(index, self.name)
 
     def see(self, batch, label):
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        batch = self.one_array(batch, label)
+        y_true, y_pred = batch.y_true, batch.y_pred
         if y_true is not None and len(y_true.shape) != len(y_pred.shape):
             raise ValueError(
                 f"Component '{label}' is a slice of arrays of one rank. Received: y_true of shape "
@@ -90,7 +91,7 @@ def _basic_index(index, name):
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"The argument `index` of OnSlice ('{name}') must be a NumPy basic index of integers, "
-            f"slices and one `...`, for example np.s_[..., 0:2]. Received: {index!r}"
+            f"slices, None and one `...`, for example np.s_[..., 0:2]. Received: {index!r}"
         ) from error
     if items.count(Ellipsis) > 1:
         raise ValueError(
@@ -106,7 +107,7 @@ def _basic_index(index, name):
 
 def _plain(item):
     """An entry of a basic index with Python integers; raises on any other."""
-    if item is Ellipsis:
+    if item is Ellipsis or item is None:
         return item
     if isinstance(item, bool):
         raise TypeError
@@ -123,8 +124,8 @@ def _ends(item):
 
 
 def _full_index(items, shape, label):
-    """One entry for each axis, checked against the static shape."""
-    given = sum(item is not Ellipsis for item in items)
+    """One entry for each axis, and `None` for each new one, checked against the static shape."""
+    given = sum(item is not Ellipsis and item is not None for item in items)
     if given > len(shape):
         raise ValueError(
             f"The index of component '{label}' has {given} entries for arrays of {len(shape)} "
@@ -133,12 +134,13 @@ def _full_index(items, shape, label):
     at = items.index(Ellipsis) if Ellipsis in items else len(items)
     rest = [slice(None)] * (len(shape) - given)
     full = (*items[:at], *rest, *items[at + 1 :])
-    if full[0] != slice(None):
+    if full[0] != slice(None):  # also where a new axis would come first
         raise ValueError(
             f"The index of component '{label}' must take the batch axis whole, and its `...` "
             f"stands for no axis here. Received: y_pred of shape {shape}"
         )
-    for axis, (item, size) in enumerate(zip(full, shape, strict=True)):
+    axes = [item for item in full if item is not None]
+    for axis, (item, size) in enumerate(zip(axes, shape, strict=True)):
         if size is not None and not _reaches(item, size):
             raise ValueError(
                 f"The index of component '{label}' is out of range on axis {axis}: it asks for "
@@ -158,22 +160,31 @@ def _index_weight(weight, index):
     """Weights or a mask of the axes that `index` cuts; an axis of length 1 stays as it is."""
     if weight is None:
         return None
-    pairs = zip(weight.shape, index, strict=False)
-    return _cut(weight, [_all_of(item) if size == 1 else item for size, item in pairs])
+    sizes, cut = iter(weight.shape), []
+    for item in index:
+        size = 1 if item is None else next(sizes, "none")
+        if size == "none":  # weights match from the left: they know nothing of the other axes
+            break
+        cut.append(_all_of(item) if size == 1 else item)
+    while cut and cut[-1] is None:
+        cut.pop()
+    return _cut(weight, cut)
 
 
 def _cut(array, index):
     """`array[index]`, also backwards, which torch cannot."""
     index = list(index)
-    for axis, item in enumerate(index):
+    old = [place for place, item in enumerate(index) if item is not None]
+    for axis, place in enumerate(old):
+        item = index[place]
         if isinstance(item, slice) and (item.step or 1) < 0:
             array = ops.take(array, list(range(*item.indices(array.shape[axis]))), axis=axis)
-            index[axis] = slice(None)
+            index[place] = slice(None)
     return array[tuple(index)]
 
 
 def _all_of(item):
-    return slice(None) if isinstance(item, slice) else 0
+    return item if item is None else slice(None) if isinstance(item, slice) else 0
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -220,12 +231,13 @@ class Scaled(Wrapper):
         return cls(loss, deviation.tolist(), **kwargs)
 
     def see(self, batch, label):
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
-        self._check_fit(tuple(y_pred.shape)[1:], label)
-        scale = ops.convert_to_tensor(self.scale, dtype=self.dtype)
+        batch = self.one_array(batch, label)
+        self._check_fit(tuple(batch.y_pred.shape)[1:], label)
+        dtype = accumulating(self.dtype)
+        scale = ops.convert_to_tensor(self.scale, dtype=dtype)
         return batch.replaced(
-            y_true=None if y_true is None else ops.cast(y_true, self.dtype) / scale,
-            y_pred=ops.cast(y_pred, self.dtype) / scale,
+            y_true=None if batch.y_true is None else ops.cast(batch.y_true, dtype) / scale,
+            y_pred=ops.cast(batch.y_pred, dtype) / scale,
         )
 
     def _check_fit(self, sample, label):

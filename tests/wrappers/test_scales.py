@@ -245,6 +245,17 @@ def test_a_target_for_each_output():
         close(value(DeepSupervision("mse", [1.0, 2.0, 3.0]), y, heads), 6.0)
 
 
+def test_lists_are_in_the_order_of_the_outputs_of_the_model():
+    y, heads = pyramid()
+    backwards = dict(reversed(heads.items()))  # the coarsest first
+    loss = DeepSupervision("mse", [1.0, 2.0, 4.0], outputs=[*heads])
+    targets = [head + n for n, head in enumerate(backwards.values())]
+    weights = [np.full(4, w, "float32") for w in (1.0, 3.0, 5.0)]
+    # Of out8, out4, out2: the squares of 2, 1, 0, with the sample weights 5, 3, 1.
+    close(value(loss, targets, backwards), 1 * 4 + 2 * 1)
+    close(value(loss, targets, backwards, weights), 1 * 4 * 5 + 2 * 1 * 3)
+
+
 def test_images_and_weights_of_single_pixels():
     """Weights of the finest resolution are taken where the targets are."""
     heads = {"full": normal(4, 4, 6, 1, seed=1), "half": normal(4, 2, 3, 1, seed=2)}
