@@ -61,9 +61,14 @@ class Batch:
 
     def map_predictions(self, function):
         """The same batch with `function` applied to the predictions."""
-        mapped = keras.tree.map_structure(function, self.y_pred)
-        # The mask goes along, for a loss that reads it itself.
-        return self.replaced(y_pred=with_mask(mapped, self.mask))
+        # The masks go along, for a loss that reads them itself.
+        if keras.tree.is_nested(self.y_pred):
+            mapped = keras.tree.map_structure(
+                lambda leaf: with_mask(function(leaf), read_mask(leaf)), self.y_pred
+            )
+        else:
+            mapped = with_mask(function(self.y_pred), self.mask)
+        return self.replaced(y_pred=mapped)
 
     def map_elements(self, function):
         """The same batch with `function` applied to targets, predictions, and weights of elements.

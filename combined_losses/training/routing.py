@@ -73,8 +73,13 @@ def check_single(loss, names):
 def make_routes(loss, loss_weights, outputs):
     """The routes of a compiled `loss` over the output names `outputs`."""
     if isinstance(loss, Compound) and loss.routes:
-        weight = 1.0 if loss_weights is None else float(loss_weights)
-        return [Route(None, loss, weight)]
+        if isinstance(loss_weights, (dict, list, tuple)):
+            raise ValueError(
+                f"`loss_weights` must be one number for '{loss.name}', which sees all outputs "
+                "together; the weights of its components are its own. "
+                f"Received: {loss_weights!r}"
+            )
+        return [Route(None, loss, 1.0 if loss_weights is None else float(loss_weights))]
     losses = _by_output("loss", loss, outputs)
     weights = _by_output("loss_weights", loss_weights, outputs)
     routes = []

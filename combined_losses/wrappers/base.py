@@ -81,6 +81,8 @@ class Wrapper(Compound):
 
     def one_array(self, batch, label):
         """The batch with targets and predictions of one rank, for a view of a single array."""
+        if not self.needs_target:
+            batch = batch.replaced(y_true=None)
         if keras.tree.is_nested(batch.y_true) or keras.tree.is_nested(batch.y_pred):
             raise ValueError(
                 f"Component '{label}': {type(self).__name__} is a view of one array; choose an "

@@ -11,7 +11,7 @@ from keras import ops
 from combined_losses._internal.arguments import as_child
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.channels import all_at_once, evaluate_channels
-from combined_losses._internal.checks import check_equal_shapes, check_size
+from combined_losses._internal.checks import check_equal_shapes, check_size, is_integer
 from combined_losses._internal.component import Evaluation
 from combined_losses._internal.compound import Compound, as_node, traits_of
 from combined_losses._internal.config import serialize_loss
@@ -168,7 +168,7 @@ class PerChannel(_PerPart):
     def __init__(
         self, loss, axis=-1, names=None, weights=None, size=None, aggregation="sum", **kwargs
     ):
-        if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
+        if not is_integer(axis) or axis == 0:
             raise ValueError(
                 "The argument `axis` of PerChannel must be an integer other than the batch axis "
                 f"0. Received: {axis!r}"

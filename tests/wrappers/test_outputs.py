@@ -212,6 +212,25 @@ def test_the_mask_of_an_output_is_that_of_its_component():
     assert logs["b_loss"] == pytest.approx(mse(y["b"], p["b"]), rel=1e-5)
 
 
+def test_a_mask_outlives_a_time_at_weight_0():
+    """Where a component has had weight 0, its predictions go through `stop_gradient` or `where`."""
+    x = normal(4, 5, 2, seed=1)
+    steps = np.random.default_rng(3).random((4, 5)) < 0.6
+    x[~steps] = 0
+    inputs = keras.Input((5, 2))
+    masked = keras.layers.Masking(0.0)(inputs)
+    outputs = {name: keras.layers.Dense(2, name=name)(masked) for name in "ab"}
+    model = cl.Model(inputs, outputs)
+    y = {name: normal(4, 5, 2, seed=n) for n, name in enumerate("ab")}
+    loss = cl.CompositeLoss({name: OnOutput("mse", name) for name in "ab"}, {"a": 0.0})
+    p = model.predict(x, verbose=0)
+    expected = mse(y["a"][steps], p["a"][steps])
+    assert evaluated(model, x, y, loss)["a_loss"] == pytest.approx(expected, rel=1e-5)
+    loss.set_weight("a", 1.0)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert logs["a_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_missing_labels_of_an_output():
     model, x, y, p = problem()
     there = np.arange(10) % 3 > 0
@@ -790,6 +809,17 @@ def test_an_unknown_output_lists_those_that_exist():
     several = cl.CompositeLoss({"far": OnOutput(kl, ("a", "depth"))})
     with raises(ValueError, "'far'", "'a', 'b'", "Received: 'depth'"):
         several(y, {name: np.float32(part) for name, part in y.items()})
+
+
+def test_loss_weights_of_a_joint_composite_are_one_number():
+    model, x, y, p = problem()
+    model.compile(sgd(FROZEN), loss=heads(), loss_weights=0.5)
+    logs = model.evaluate(x, y, batch_size=5, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(
+        0.5 * (logs["first_loss"] + 0.5 * logs["second_loss"]), rel=1e-5
+    )
+    with raises(ValueError, "`loss_weights`", "sees all outputs", "Received: {'a': 1.0}"):
+        model.compile("sgd", loss=heads(), loss_weights={"a": 1.0})
 
 
 def test_an_unknown_output_of_a_model_of_one():
