@@ -148,6 +148,10 @@ class CompositeLoss(Compound):
         return tuple(flat)
 
     @property
+    def settable_names(self):
+        return (*self.names, *super().settable_names)
+
+    @property
     def weights(self):
         """The current weight of each component, a dict from name to float."""
         return dict(self._weights)
@@ -286,7 +290,10 @@ class CompositeLoss(Compound):
                 f"{', '.join(map(repr, batch.y_pred))}. Received: a loss without an output"
             )
         y_pred = next(iter(batch.y_pred.values()))
-        return batch.replaced(y_pred=y_pred, mask=read_mask(y_pred))
+        y_true, weight = _only(batch.y_true), _only(batch.sample_weight)
+        return batch.replaced(
+            y_true=y_true, y_pred=y_pred, sample_weight=weight, mask=read_mask(y_pred)
+        )
 
     def _imposed(self, reduction):
         """What the components are reduced by: what is imposed from outside, or this one's own."""
@@ -406,6 +413,12 @@ def as_loss(loss):
         return loss
     child = as_child(loss, "as_loss", None)
     return child if isinstance(child, Operators) else CompositeLoss([child])
+
+
+def _only(values):
+    """The entry of a dict of one."""
+    alone = isinstance(values, dict) and len(values) == 1
+    return next(iter(values.values())) if alone else values
 
 
 def _serialize_child(name, loss):

@@ -17,6 +17,7 @@ from combined_losses._internal.reduction import (
     per_sample,
     reduce_values,
 )
+from combined_losses._internal.traits import Traits
 
 _ONE_REDUCTION = set()
 
@@ -145,6 +146,8 @@ class Component:
                 f"Component '{label}' needs a target. Give `y`, or wrap a term without a target "
                 "in cl.wrappers.PredictionOnly. Received: y_true=None"
             )
+        if self.traits != Traits():
+            checks.check_single(label, y_true, y_pred)
         if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
             if self.traits.same_shape:
                 checks.check_equal_shapes(label, y_true, y_pred)

@@ -59,6 +59,11 @@ class OnOutput(Wrapper):
                 f"The argument `output` of OnOutput ('{self.name}') must be the name of an output, "
                 f"or a tuple of names. Received: {output!r}"
             )
+        if target is not None and not isinstance(target, str):
+            raise ValueError(
+                f"The argument `target` of OnOutput ('{self.name}') must be a key of `y` or None. "
+                f"Received: {target!r}"
+            )
         if isinstance(self.loss, Compound) and self.loss.routes:
             raise ValueError(
                 f"The loss of OnOutput ('{self.name}') reads outputs by itself; choose one in one "
@@ -110,7 +115,9 @@ class OnOutput(Wrapper):
                     f"Component '{label}' has the target {self.target!r}, and `y` the keys "
                     f"{', '.join(map(repr, y))}. Received: target={self.target!r}"
                 )
-            return y[key] if isinstance(key, str) and key in y else y
+            if isinstance(key, str) and key in y:
+                return y[key]
+            return next(iter(y.values())) if len(y) == len(outputs) == 1 else y
         if isinstance(y, (list, tuple)) and len(y) == len(outputs) and key in outputs:
             return y[outputs.index(key)]
         if self.target is not None and y is not None and self.needs_target:
@@ -124,6 +131,8 @@ class OnOutput(Wrapper):
         weight, key = batch.sample_weight, self._key
         if not keras.tree.is_nested(weight):
             return weight
+        if isinstance(weight, dict) and len(weight) == len(outputs) == 1:
+            return next(iter(weight.values()))
         if isinstance(weight, dict) and isinstance(key, str):
             return weight.get(key)
         if not isinstance(weight, dict) and len(weight) == len(outputs) and key in outputs:

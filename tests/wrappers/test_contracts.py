@@ -421,6 +421,20 @@ def test_what_is_no_loss_is_an_error(wrapper):
             wrapper(bad, *arguments)
 
 
+def test_a_wrapper_of_ones_own_says_what_it_must_return():
+    class Nothing(cl.wrappers.Wrapper):
+        pass
+
+    class Pair(cl.wrappers.Wrapper):
+        def see(self, batch, label):
+            return batch.y_true, batch.y_pred
+
+    with raises(NotImplementedError, "Nothing must implement `see(batch, label)`", "'mse'"):
+        Nothing("mse")(Y_TRUE, Y_PRED)
+    with raises(TypeError, "`see` of Pair", "'part'", "must return a batch", "Received: (<"):
+        cl.CompositeLoss({"part": Pair("mse")})(Y_TRUE, Y_PRED)
+
+
 # In a model.
 
 

@@ -811,6 +811,50 @@ def test_an_unknown_output_lists_those_that_exist():
         several(y, {name: np.float32(part) for name, part in y.items()})
 
 
+@pytest.mark.parametrize("kind", ["functional", "sequential", "a list of one", "a dict of one"])
+def test_a_list_or_dict_of_one_target_is_the_target(kind):
+    """Stacked as an array of one more axis it would be broadcast, silently."""
+    if kind == "a list of one":
+        inputs = keras.Input((3,))
+        model = cl.Model(inputs, [keras.layers.Dense(1, name="price")(inputs)])
+        name = "price"
+    else:
+        model, name = single(kind)
+    x, y = arrays()
+    p = predictions(model, x)
+    p = next(iter(keras.tree.flatten(p)))
+    for data in ("mse", OnOutput("mse", name)):
+        loss = cl.CompositeLoss({"data": data, "size": OnOutput(PredictionOnly("mae"), name)})
+        targets = [{"cost": y}] if kind == "a dict of one" else [y, [y], {name: y}, {"d": y}]
+        for target in targets:
+            logs = evaluated(model, x, target, loss, WEIGHT, batch_size=10)
+            assert logs["data_loss"] == pytest.approx(weighted(WEIGHT, (y - p) ** 2), rel=1e-5)
+            assert logs["size_loss"] == pytest.approx(weighted(WEIGHT, abs(p)), rel=1e-5)
+
+
+def test_a_target_that_is_not_there_is_an_error_that_lists_those_that_are():
+    def fails(y, loss, *parts):
+        model = problem(list if isinstance(y, list) else dict)[0]
+        model.compile("sgd", loss=cl.CompositeLoss({"far": loss}))
+        with raises(ValueError, "'far'", "one target", "OnOutput", *parts):
+            model.evaluate(x, y, verbose=0)
+
+    _, x, y, _ = problem()
+    fails({"a": y["a"], "B": y["b"]}, OnOutput("mse", "b"), "Received: the keys 'a', 'B'")
+    fails({"B": y["b"], "c": y["a"]}, OnOutput(Scaled("mse", 2.0), "b"), "one")
+    fails([y["a"]], OnOutput("mse", "a"), "Received: 1 arrays")
+    fails([y["a"]], OnOutput(keras.losses.Huber(), "b"), "Received: 1 arrays")
+    loss = cl.CompositeLoss({"pair": OnOutput("mse", ("a", "b"))})
+    with raises(ValueError, "'pair'", "one prediction", "Received: 2 arrays"):
+        loss(y["a"], {name: np.float32(part) for name, part in y.items()})
+
+
+@pytest.mark.parametrize("target", [1, ["a"], ("a",)], ids=repr)
+def test_a_target_is_a_key(target):
+    with raises(ValueError, "`target` of OnOutput", f"Received: {target!r}"):
+        OnOutput("mse", "a", target=target)
+
+
 def test_loss_weights_of_a_joint_composite_are_one_number():
     model, x, y, p = problem()
     model.compile(sgd(FROZEN), loss=heads(), loss_weights=0.5)
