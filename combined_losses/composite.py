@@ -14,7 +14,7 @@ from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.masks import read_mask
-from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
+from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.losses.base import FunctionLoss, Operators
 
 
@@ -77,9 +77,6 @@ class CompositeLoss(Compound):
         name="composite_loss",
         dtype=None,
     ):
-        if reduction != PER_COMPONENT and reduction not in REDUCTIONS:
-            allowed = ", ".join(repr(r) for r in (PER_COMPONENT, *REDUCTIONS))
-            raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
         if weighting is not None:
             raise ValueError(
                 "`weighting` must be None: this version has fixed weights, which `set_weight` "

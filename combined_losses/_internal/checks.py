@@ -18,6 +18,15 @@ def check_predictions(y_pred):
             )
 
 
+def check_target(name, y_true):
+    """Raises where a loss that compares is given no target."""
+    if y_true is None:
+        raise ValueError(
+            f"Component '{name}' needs a target. Give `y`, or wrap a term without a target in "
+            "cl.wrappers.PredictionOnly. Received: y_true=None"
+        )
+
+
 def check_single(name, y_true, y_pred):
     """Raises where a loss that compares two arrays is given several targets or predictions."""
     for what, values, hint in (

@@ -6,7 +6,7 @@ import keras
 
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Component, one_reduction
-from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._internal.traits import keras_traits
 from combined_losses.losses.base import Loss, Operators
 from combined_losses.training import backend
@@ -20,6 +20,9 @@ class Compound(Operators, keras.losses.Loss):
 
     def __init__(self, name, reduction, dtype):
         super().__init__(name=name, dtype=dtype)
+        if reduction != PER_COMPONENT and reduction not in REDUCTIONS:
+            allowed = ", ".join(repr(r) for r in (PER_COMPONENT, *REDUCTIONS))
+            raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
         self.reduction = reduction
         self._compiled_in = False
         self._warned_of_weights = False

@@ -2,7 +2,7 @@
 
 from combined_losses._internal.arguments import as_child, component_name
 from combined_losses._internal.batch import Batch, align
-from combined_losses._internal.checks import check_single
+from combined_losses._internal.checks import check_single, check_target
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.reduction import PER_COMPONENT
@@ -90,9 +90,14 @@ class Wrapper(Compound):
             )
         return seen
 
-    def one_array(self, batch, label):
-        """The batch with targets and predictions of one rank, for a view of a single array."""
-        if not self.needs_target:
+    def one_array(self, batch, label, keep_target=False):
+        """The batch with targets and predictions of one rank, for a view of a single array.
+
+        Targets that no loss inside reads are left out, except where the wrapper itself does.
+        """
+        if self.needs_target:
+            check_target(label, batch.y_true)
+        elif not keep_target:
             batch = batch.replaced(y_true=None)
         check_single(label, batch.y_true, batch.y_pred)
         y_true, y_pred = align(batch.y_true, batch.y_pred)

@@ -279,6 +279,19 @@ def test_without_missing_labels_it_is_the_child(kind):
         close(value(loss, Y_TRUE, Y_PRED, WEIGHTS), expected)
 
 
+@pytest.mark.parametrize("view", [*IDENTITIES, "per_channel"])
+@pytest.mark.parametrize("bad", ["avg", 1, ""])
+def test_a_reduction_is_one_of_keras_s(view, bad):
+    make = {
+        "scaled": lambda: Scaled("mse", 1.0, reduction=bad),
+        "slice": lambda: OnSlice("mse", ..., reduction=bad),
+    }
+    with raises(ValueError, "`reduction` must be one of 'per_component'", f"Received: {bad!r}"):
+        make.get(view, lambda: Masked("mse", reduction=bad))()
+    with raises(ValueError, "`reduction` must be one of", f"Received: {bad!r}"):
+        OnInputs(steepness, reduction=bad)
+
+
 # Operators and names.
 
 

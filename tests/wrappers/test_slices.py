@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses.wrappers import OnSlice, PerChannel, Scaled
+from combined_losses.wrappers import Masked, OnSlice, PerChannel, Scaled
 from tests.composite.children import WEIGHTS, value
 from tests.gradients import gradient
 from tests.messages import raises
@@ -353,6 +353,16 @@ def test_from_data_of_a_vector():
 )
 def test_from_data_without_variation_is_an_error(y):
     with raises(ValueError, "Scaled.from_data", "vary", "Received: standard deviations"):
+        Scaled.from_data("mse", y)
+
+
+def test_from_data_leaves_out_missing_labels():
+    y = normal(20, 3, seed=1)
+    y[np.random.default_rng(0).random((20, 3)) < 0.3] = np.nan
+    expected = np.nanstd(y.astype("float64"), axis=0)
+    np.testing.assert_allclose(Scaled.from_data(Masked("mse"), y).scale, expected, rtol=1e-6)
+    y[:, 1] = np.nan
+    with raises(ValueError, "vary in every element", "Received: "):
         Scaled.from_data("mse", y)
 
 
