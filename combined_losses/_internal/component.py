@@ -9,6 +9,7 @@ from keras import ops
 
 from combined_losses._internal import checks
 from combined_losses._internal.batch import align
+from combined_losses._internal.masks import with_mask
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import (
     MEANS,
@@ -114,9 +115,10 @@ class Component:
 
     def _masks_labels(self, batch):
         """Whether the mask is one of single labels (`Masked`); one of rows fits by itself."""
-        labels = batch.mask_kind == "labels" and not keras.tree.is_nested(batch.y_pred)
-        y_pred = align(batch.y_true, batch.y_pred)[1] if labels else None
-        return labels and len(batch.mask.shape) == len(y_pred.shape)
+        if batch.mask_kind != "labels" or keras.tree.is_nested(batch.y_pred):
+            return False
+        _, y_pred = align(batch.y_true, batch.y_pred)
+        return len(batch.mask.shape) == len(y_pred.shape)
 
     def _of_labels(self, batch, label):
         """Values of single labels, or of rows that count where all their labels are there."""
@@ -184,8 +186,11 @@ class Component:
                 "reaches: give its values in `call` instead, or take it out of Masked. "
                 f"Received: {self.loss!r}"
             )
-        with NamedErrors(label, batch.y_true, batch.y_pred):
-            values = ops.convert_to_tensor(self.loss(batch.y_true, batch.y_pred, **weight))
+        y_pred = batch.y_pred
+        if not keras.tree.is_nested(y_pred):
+            y_pred = with_mask(y_pred, batch.mask)  # which another view of them has lost
+        with NamedErrors(label, batch.y_true, y_pred):
+            values = ops.convert_to_tensor(self.loss(batch.y_true, y_pred, **weight))
         checks.check_values(label, values, batch.size)
         return values, accepts
 

@@ -10,6 +10,7 @@ import combined_losses as cl
 from combined_losses.wrappers import Masked, OnSlice, PerChannel, Scaled
 from tests.composite.children import WEIGHTS, value
 from tests.gradients import gradient
+from tests.masks import masked
 from tests.messages import raises
 from tests.wrappers.numpy_twins import (
     binary_crossentropy,
@@ -278,6 +279,22 @@ def test_a_fancy_index_is_an_error(index):
 def test_a_slice_that_numpy_refuses_is_an_error(index):
     with raises(ValueError, "`index` of OnSlice", "Received: "):
         OnSlice("mse", index)
+
+
+class Opaque(keras.losses.Loss):
+    """A loss with a `__call__` of its own, which leaves the mask to Keras."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+
+def test_the_mask_of_a_slice_reaches_a_loss_that_is_called_whole():
+    y_true, y_pred = normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5)
+    found = value(OnSlice(Opaque(), np.s_[:, 1:]), y_true, masked(y_pred, STEPS))
+    close(found, mse(y_true, y_pred)[:, 1:][STEPS[:, 1:]].mean())
 
 
 def test_two_ellipses_are_an_error():
