@@ -36,6 +36,11 @@ class Compound(Operators, keras.losses.Loss):
     def needs_target(self):
         return True
 
+    # A method: Keras's saver walks over attributes, and would not come to an end.
+    def judge(self):
+        """The loss that judges in the end: that inside a wrapper which only changes the view."""
+        return self
+
     @property
     def children(self):
         """The losses it is made of: pairs of a loss and the prefix of the names of its parts.
@@ -151,5 +156,6 @@ def as_node(name, loss):
 
 
 def traits_of(loss):
-    """What may be relied on of a loss."""
+    """What may be relied on of a loss, or of the one that judges inside wrappers."""
+    loss = loss.judge() if isinstance(loss, Compound) else loss
     return loss.traits if isinstance(loss, Loss) else keras_traits(loss)

@@ -59,6 +59,11 @@ class Wrapper(Compound):
     def needs_target(self):
         return getattr(self.loss, "needs_target", True)
 
+    def judge(self):
+        if not self.is_view:
+            return self
+        return self.loss.judge() if isinstance(self.loss, Compound) else self.loss
+
     @property
     def is_view(self):
         """Whether it only changes what the child sees, so that the child's values are its own."""

@@ -325,10 +325,7 @@ class PerElement(_PerPart):
 
     def __init__(self, loss, names=None, weights=None, size=None, aggregation="sum", **kwargs):
         super().__init__(loss, names, size, weights, aggregation, **kwargs)
-        judge = self.loss
-        while isinstance(judge, Wrapper) and judge.is_view:
-            judge = judge.loss
-        if not traits_of(judge).elementwise:
+        if not traits_of(self.loss).elementwise:
             raise ValueError(
                 f"PerElement ('{self.name}') needs a loss of single elements, such as 'mse'; a "
                 "loss of your own says so with `elementwise = True`. "

@@ -515,6 +515,13 @@ def test_a_loss_that_takes_the_batch_as_a_whole_sees_each_channel(child, values,
     assert components(loss, Y_TRUE, Y_PRED, *data) == expect(parts)
 
 
+@pytest.mark.parametrize("child", [Spread, Whole, BatchScalar])
+def test_it_sees_each_channel_inside_a_wrapper_too(child):
+    wrapped = PerChannel(Scaled(child(), 1.0), names=NAMES)
+    alone = components(PerChannel(child(), names=NAMES), Y_TRUE, Y_PRED)
+    assert components(wrapped, Y_TRUE, Y_PRED) == alone
+
+
 def test_a_loss_that_returns_one_number_for_the_batch_sees_each_channel():
     parts = [np.abs(Y_TRUE - Y_PRED)[..., c].mean() for c in range(3)]
     assert components(PerChannel(BatchScalar(), names=NAMES), Y_TRUE, Y_PRED) == expect(parts)

@@ -297,6 +297,14 @@ def test_the_mask_of_a_slice_reaches_a_loss_that_is_called_whole():
     close(found, mse(y_true, y_pred)[:, 1:][STEPS[:, 1:]].mean())
 
 
+@pytest.mark.parametrize("index", [np.s_[:, 0:2], np.s_[:, 4], np.s_[..., 0]])
+@pytest.mark.parametrize("shape", [(4, 3), (3,), (4, 6, 3)])
+def test_weights_of_another_size_than_the_array_are_an_error(index, shape):
+    loss = cl.CompositeLoss({"part": OnSlice("mse", index)})
+    with raises(ValueError, "'part'", "sample_weight", f"Received: sample_weight of shape {shape}"):
+        loss(normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5), np.ones(shape, "float32"))
+
+
 def test_two_ellipses_are_an_error():
     with raises(ValueError, "one `...`", "Received: "):
         OnSlice("mse", (..., 0, ...))
