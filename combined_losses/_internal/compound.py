@@ -1,7 +1,5 @@
 """What composites and wrappers share: losses made of losses, with parts that have names."""
 
-import warnings
-
 import keras
 
 from combined_losses._internal.batch import Batch
@@ -25,7 +23,6 @@ class Compound(Operators, keras.losses.Loss):
             raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
         self.reduction = reduction
         self._compiled_in = False
-        self._warned_of_weights = False
 
     @property
     def routes(self):
@@ -68,16 +65,6 @@ class Compound(Operators, keras.losses.Loss):
             f"Component '{label}' wraps a loss that reads the model, or several of its outputs: "
             f"wrap what is inside it instead. Received: {self!r}"
         )
-
-    def _warn_of_weights(self, label, hint):
-        """Says once that sample weights of several targets are those of none of its values."""
-        if not self._warned_of_weights:
-            self._warned_of_weights = True
-            warnings.warn(
-                f"Component '{label}' cannot honour the sample_weight, which Keras gives for each "
-                f"output apart: {hint}. Until then it counts unweighted.",
-                stacklevel=2,
-            )
 
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):

@@ -23,7 +23,11 @@ class Masked(Wrapper):
     Missing targets are replaced before the loss, so that value and gradient stay finite; the mean
     is over the valid ones: single elements for a loss of single elements (MSE, MAE, Huber, …),
     rows for one of classes (a row is missing where all or some of its targets are). A batch without
-    a valid target gives 0 with gradient 0.
+    a valid target gives 0 with gradient 0. The mean is that of a batch: the logs of an epoch weigh
+    all batches by their size, however many labels they hold.
+
+    A function of your own, or a loss of which nothing is known, says by an attribute `elementwise`
+    whether its values are means of single elements; without it rows count, with a warning.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
