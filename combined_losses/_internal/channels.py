@@ -99,7 +99,7 @@ def _folded(child, node, batch, imposed, label):
 
     def fold(array):
         channels = ops.moveaxis(array, -1, 1)
-        return ops.reshape(channels, (-1, *channels.shape[2:], 1))
+        return ops.reshape(channels, (-1, *ops.shape(channels)[2:], 1))
 
     def fold_weight(weight):
         if weight is None or not len(weight.shape):
@@ -118,7 +118,7 @@ def _folded(child, node, batch, imposed, label):
     values, seen = found
 
     def unfold(array):
-        return ops.moveaxis(ops.reshape(array, (-1, count, *array.shape[1:])), 1, -1)
+        return ops.moveaxis(ops.reshape(array, (-1, count, *ops.shape(array)[1:])), 1, -1)
 
     def unfold_weight(weight, before, original):
         if weight is None or not len(weight.shape):

@@ -31,7 +31,14 @@ class Compound(Operators, keras.losses.Loss):
 
     @property
     def needs_target(self):
-        return True
+        """Whether it has to be given `y_true`."""
+        return any(getattr(child, "needs_target", True) for child, _ in self.children)
+
+    @property
+    def reads_target(self):
+        """Whether it reads `y_true` where that is given."""
+        own = ((getattr(child, "needs_target", True), child) for child, _ in self.children)
+        return any(getattr(child, "reads_target", needed) for needed, child in own)
 
     # A method: Keras's saver walks over attributes, and would not come to an end.
     def judge(self):

@@ -225,10 +225,6 @@ class PerChannel(_PerPart):
     def children(self):
         return [(child, None) for child, _, _ in self._groups]
 
-    @property
-    def needs_target(self):
-        return any(getattr(child, "needs_target", True) for child, _, _ in self._groups)
-
     def _evaluate_parts(self, batch, reduction, label):
         shape = tuple(batch.y_pred.shape)
         if not -len(shape) < self.axis < len(shape):

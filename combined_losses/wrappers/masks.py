@@ -73,8 +73,10 @@ class Masked(Wrapper):
                 f"Masked ('{self.name}') needs `mask_value` or `mask`. Received: None for both"
             )
 
+    reads_target = True
+
     def see(self, batch, label):
-        batch = self.one_array(batch, label, keep_target=True).with_target()
+        batch = self.one_array(batch, label).with_target()
         valid = self._valid(batch.y_true, label)
         # A number that every loss can take; each puts its own neutral one there.
         y_true = ops.where(valid, batch.y_true, ops.zeros_like(batch.y_true))
@@ -164,10 +166,10 @@ class ClassWeighted(Wrapper):
         self.weights = weights
         self._weights = values
 
-    needs_target = True
+    needs_target = reads_target = True
 
     def see(self, batch, label):
-        rows = self._rows(self.one_array(batch, label, keep_target=True), label)
+        rows = self._rows(self.one_array(batch, label), label)
         if batch.sample_weight is not None:
             given = fit_from_left(batch.sample_weight, rows)
             if given is None:
@@ -242,10 +244,10 @@ class OneHot(Wrapper):
         self.num_classes = num_classes
         self.ignore_value = ignore_value
 
-    needs_target = True
+    needs_target = reads_target = True
 
     def see(self, batch, label):
-        batch = self.one_array(batch, label, keep_target=True)
+        batch = self.one_array(batch, label)
         y_true, y_pred = batch.y_true, batch.y_pred
         if y_pred.shape[-1] != self.num_classes:
             raise ValueError(

@@ -64,6 +64,8 @@ class OnSlice(Wrapper):
             y_pred=_cut(y_pred, index),
             sample_weight=_index_weight(batch.sample_weight, "sample_weight", index, y_pred, label),
             mask=_index_weight(batch.mask, "mask", index, y_pred, label),
+            # Without its last axis an array has the rank of the weights of its rows.
+            tells_elements=batch.tells_elements or isinstance(index[-1], int),
         )
 
     def get_config(self):
@@ -179,7 +181,11 @@ def _cut(array, index):
     old = [place for place, item in enumerate(index) if item is not None]
     for axis, place in enumerate(old):
         item = index[place]
-        if isinstance(item, slice) and (item.step or 1) < 0:
+        if not isinstance(item, slice) or (item.step or 1) > 0:
+            continue
+        if item.start is None and item.stop is None:
+            array, index[place] = ops.flip(array, axis), slice(None, None, -item.step)
+        else:
             array = ops.take(array, list(range(*item.indices(array.shape[axis]))), axis=axis)
             index[place] = slice(None)
     return array[tuple(index)]
