@@ -11,11 +11,12 @@ from combined_losses._internal.shell import quiet_if_command
 with quiet_if_command():
     import keras  # noqa: F401 - first: the command must not show what TensorFlow logs
 
-from combined_losses import losses
+from combined_losses import losses, wrappers
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss
 from combined_losses.training.mixin import ComponentMetricsMixin
 from combined_losses.training.models import Model, Sequential, track, untrack
+from combined_losses.wrappers.outputs import input_gradients
 
 __all__ = [
     "ComponentMetricsMixin",
@@ -24,7 +25,9 @@ __all__ = [
     "Sequential",
     "__version__",
     "as_loss",
+    "input_gradients",
     "losses",
     "track",
     "untrack",
+    "wrappers",
 ]

@@ -1,9 +1,7 @@
 """`CompositeLoss`: a sum of named losses as one `keras.losses.Loss`."""
 
-import dataclasses
 import warnings
 import weakref
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,24 +10,16 @@ from keras import ops
 from combined_losses._internal import checks, names
 from combined_losses._internal.arguments import as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.component import Component, one_reduction
+from combined_losses._internal.component import Evaluation, split
+from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import serialize_loss
-from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
-from combined_losses._internal.traits import keras_traits
-from combined_losses.losses.base import FunctionLoss, Loss, Operators
-from combined_losses.training import backend
-
-
-@dataclasses.dataclass
-class Evaluation:
-    """What one call of a composite gives: each tensor `()`, or `(batch,)` if not reduced."""
-
-    total: Any
-    values: list  # in the order of `CompositeLoss.component_names`, unweighted
+from combined_losses._internal.masks import read_mask
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses.losses.base import FunctionLoss, Operators
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class CompositeLoss(Operators, keras.losses.Loss):
+class CompositeLoss(Compound):
     """A weighted sum of named losses that trains, reports and saves as one loss.
 
     `total = sum_i weights_i * component_i`. Compile it in `cl.Model`, `cl.Sequential` or a model
@@ -87,19 +77,16 @@ class CompositeLoss(Operators, keras.losses.Loss):
         name="composite_loss",
         dtype=None,
     ):
-        if reduction != PER_COMPONENT and reduction not in REDUCTIONS:
-            allowed = ", ".join(repr(r) for r in (PER_COMPONENT, *REDUCTIONS))
-            raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
         if weighting is not None:
             raise ValueError(
                 "`weighting` must be None: this version has fixed weights, which `set_weight` "
                 f"changes. Received: {weighting!r}"
             )
-        super().__init__(name=name, reduction="sum_over_batch_size", dtype=dtype)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.losses = as_children(losses, name)
         self.weighting = weighting
-        self.reduction = self._resolve_reduction(reduction)
-        self._components = {key: as_component(key, loss) for key, loss in self.losses.items()}
+        self._resolve_reduction()
+        self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
         self._weights = as_weights(weights, self.names, name)
         # Components that have had weight 0: see `_guarded`.
         self._switched_off = {key for key, weight in self._weights.items() if weight == 0}
@@ -110,14 +97,13 @@ class CompositeLoss(Operators, keras.losses.Loss):
             name="component_weights",
         )
         self._changed = set()
-        self._weights_compiled_in = False
         self._models = weakref.WeakSet()
         names.check_log_keys(self.component_names, name)
 
-    def _resolve_reduction(self, reduction):
+    def _resolve_reduction(self):
         """Children with reduction "none" give one total for each sample, if all of them do."""
-        if reduction != PER_COMPONENT:
-            return reduction
+        if self.reduction != PER_COMPONENT:
+            return
         unreduced = [key for key, loss in self.losses.items() if loss.reduction in ("none", None)]
         if unreduced and len(unreduced) < len(self.losses):
             raise ValueError(
@@ -125,7 +111,17 @@ class CompositeLoss(Operators, keras.losses.Loss):
                 "have not, so they have no sum. Give all of them a reduction, or pass "
                 f"reduction='none' for the composite. Received: losses={list(self.losses)}"
             )
-        return "none" if unreduced else PER_COMPONENT
+        if unreduced:
+            self.reduction = "none"
+
+    @property
+    def children(self):
+        return [(loss, f"{name}/") for name, loss in self.losses.items()]
+
+    @property
+    def routes(self):
+        """Whether a component chooses its outputs, so that the composite sees all of them."""
+        return any(isinstance(loss, Compound) and loss.routes for loss in self.losses.values())
 
     # Names and weights.
 
@@ -140,9 +136,13 @@ class CompositeLoss(Operators, keras.losses.Loss):
         flat = []
         for name, loss in self.losses.items():
             flat.append(name)
-            if isinstance(loss, CompositeLoss):
+            if isinstance(loss, Compound):
                 flat.extend(f"{name}/{inner}" for inner in loss.component_names)
         return tuple(flat)
+
+    @property
+    def settable_names(self):
+        return (*self.names, *super().settable_names)
 
     @property
     def weights(self):
@@ -173,18 +173,12 @@ class CompositeLoss(Operators, keras.losses.Loss):
         >>> loss.weights
         {'mse': 1.0, 'mae': 0.3}
         """
-        outer, _, inner = name.partition("/") if name in self.component_names else ("", "", "")
-        if not outer:
-            raise ValueError(
-                f"'{self.name}' has no component of this name; it has "
-                f"{', '.join(map(repr, self.component_names))}. Received: {name!r}"
-            )
-        if inner:
-            self.losses[outer].set_weight(inner, value)
+        if name not in self.losses:
+            super().set_weight(name, value)
             return
         value = checks.check_weight(name, value)
-        if self._weights_compiled_in and not self._models:
-            self._weights_compiled_in = False  # once
+        if self._compiled_in and not self._models:
+            self._compiled_in = False  # once
             warnings.warn(
                 f"'{self.name}' was compiled in a plain keras.Model or a function of your own, "
                 "which on JAX has read its weights once and for all: the change has no effect "
@@ -206,21 +200,13 @@ class CompositeLoss(Operators, keras.losses.Loss):
             self._retrace_models()
 
     def current_weights(self, all_of_them=False):
-        """The weights that have been changed, which logs show, or all; those inside too."""
         shown = self.losses if all_of_them else self._changed
         found = {name: weight for name, weight in self._weights.items() if name in shown}
-        for name, loss in self.losses.items():
-            if isinstance(loss, CompositeLoss):
-                inner = loss.current_weights(all_of_them).items()
-                found.update({f"{name}/{part}": weight for part, weight in inner})
-        return found
+        return {**found, **super().current_weights(all_of_them)}
 
-    def _register_model(self, model):
-        """Called by the mixin: the models whose compiled steps hold this composite's state."""
+    def register_model(self, model):
         self._models.add(model)
-        for loss in self.losses.values():
-            if isinstance(loss, CompositeLoss):
-                loss._register_model(model)
+        super().register_model(model)
 
     def _sync_models(self):
         # JAX keeps the state of a running fit outside the variables; bring it back first, else
@@ -237,27 +223,10 @@ class CompositeLoss(Operators, keras.losses.Loss):
                 model.make_test_function(force=True)
 
     @property
-    def variables(self):
-        """The state of this composite and its nested ones, which the mixin gives to the model."""
-        variables = [self._weight_values]
-        for loss in self.losses.values():
-            if isinstance(loss, CompositeLoss):
-                variables.extend(loss.variables)
-        return variables
+    def own_variables(self):
+        return [self._weight_values]
 
     # Computation.
-
-    @one_reduction
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        """The total: `()`, or `(batch,)` where the reduction is "none"."""
-        # A tracked model does not come this way.
-        self._weights_compiled_in |= backend.is_compiling()
-        return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
-
-    def call(self, y_true, y_pred):
-        """The total of each sample, `(batch,)`, without weights, mask and reduction."""
-        batch = Batch(y_true, y_pred).unweighted()
-        return self.evaluate(batch, reduction="none").total
 
     def components(self, y_true, y_pred, sample_weight=None):
         """Each component's unweighted value, for custom loops.
@@ -270,42 +239,58 @@ class CompositeLoss(Operators, keras.losses.Loss):
             A dict from name to a tensor `()`, or `(batch,)` where the reduction is "none". A
             nested composite is followed by its parts, `outer/inner`.
         """
-        evaluation = self.evaluate(Batch(y_true, y_pred, sample_weight))
-        return dict(zip(self.component_names, evaluation.values, strict=True))
+        values = self.evaluate(Batch(y_true, y_pred, sample_weight)).values
+        reduced = self.reduction not in ("none", None)
+        return dict(zip(self.component_names, split(values, reduced), strict=True))
 
     def component(self, name, y_true, y_pred, sample_weight=None):
         """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
-        return self._component_value(name, Batch(y_true, y_pred, sample_weight), self.reduction)
-
-    def _component_value(self, name, batch, reduction):
         outer, _, inner = name.partition("/")
-        component = self._components[outer]
-        if not isinstance(component, CompositeLoss):
-            return component.reduced(batch, reduction or "none")
-        reduction = component.reduction if reduction == PER_COMPONENT else reduction
-        if inner:
-            return component._component_value(inner, batch, reduction)
-        return component.evaluate(batch, reduction).total
+        node = self._nodes[outer]
+        reduction = self._imposed(PER_COMPONENT)
+        evaluation = node.evaluate(Batch(y_true, y_pred, sample_weight), reduction, outer)
+        if not inner:
+            return evaluation.total
+        reduced = self.reduction not in ("none", None)
+        return split(evaluation.values, reduced)[node.component_names.index(inner)]
 
-    def evaluate(self, batch, reduction=None):
-        """The `Evaluation` of a `Batch`; `reduction` overrides this composite's own."""
-        reduction = reduction or self.reduction or "none"
-        inner = None if reduction == PER_COMPONENT else reduction
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        reduction = self._imposed(reduction)
         # Until the first `set_weight` the steps of a tracked model have the weights as constants,
         # so that compilers fold them into the losses; that call compiles the steps anew, once.
         constant = batch.weights_are_constants and not self._changed
         direct, values = [], []
-        for index, (name, component) in enumerate(self._components.items()):
-            seen = self._guarded(batch, name, None if constant else index)
-            if isinstance(component, CompositeLoss):
-                nested = component.evaluate(seen, inner)
-                value, parts = nested.total, nested.values
-            else:
-                value, parts = component.reduced(seen, reduction), []
-            direct.append(ops.cast(value, self.dtype))
+        for index, (name, node) in enumerate(self._nodes.items()):
+            path = f"{label}/{name}" if label else name
+            seen = self._only_output(batch, node, path)
+            seen = self._guarded(seen, name, None if constant else index)
+            total, parts = node.evaluate(seen, reduction, path)
+            direct.append(ops.cast(total, self.dtype))
             values.extend([direct[-1], *parts])
         total = self._constant_total(direct) if constant else self._total(ops.stack(direct))
-        return Evaluation(total, values)
+        return Evaluation(total, tuple(values))
+
+    def _only_output(self, batch, node, path):
+        """Where others choose their outputs, a component that does not sees the only one."""
+        if not self.routes or not isinstance(batch.y_pred, dict):
+            return batch
+        if isinstance(node, Compound) and node.routes:
+            return batch
+        if len(batch.y_pred) > 1:
+            raise ValueError(
+                f"Component '{path}' must say what it reads, because others of '{self.name}' do: "
+                "wrap it in cl.wrappers.OnOutput(loss, output). The outputs are "
+                f"{', '.join(map(repr, batch.y_pred))}. Received: a loss without an output"
+            )
+        y_pred = next(iter(batch.y_pred.values()))
+        y_true, weight = _only(batch.y_true), _only(batch.sample_weight)
+        return batch.replaced(
+            y_true=y_true, y_pred=y_pred, sample_weight=weight, mask=read_mask(y_pred)
+        )
+
+    def _imposed(self, reduction):
+        """What the components are reduced by: what is imposed from outside, or this one's own."""
+        return self.reduction or "none" if reduction == PER_COMPONENT else reduction
 
     def _constant_total(self, values):
         """The sum with constant weights; a component of weight 0 is left out."""
@@ -399,13 +384,6 @@ class CompositeLoss(Operators, keras.losses.Loss):
 # Components.
 
 
-def as_component(name, loss):
-    """What a composite evaluates: a nested composite, or a `Component`."""
-    if isinstance(loss, CompositeLoss):
-        return loss
-    return Component(name, loss, loss.traits if isinstance(loss, Loss) else keras_traits(loss))
-
-
 def as_loss(loss):
     """Gives operators to any loss, so that `0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss(fn)` works.
 
@@ -428,6 +406,12 @@ def as_loss(loss):
         return loss
     child = as_child(loss, "as_loss", None)
     return child if isinstance(child, Operators) else CompositeLoss([child])
+
+
+def _only(values):
+    """The entry of a dict of one."""
+    alone = isinstance(values, dict) and len(values) == 1
+    return next(iter(values.values())) if alone else values
 
 
 def _serialize_child(name, loss):

@@ -68,6 +68,8 @@ def component_name(loss):
     """The name of a component without one, and whether the user chose it."""
     if isinstance(loss, FunctionLoss):
         return loss.name, loss.name != names.derive_name(loss.function)[0]
+    if hasattr(loss, "name_is_given"):  # a wrapper, which else has the name of its child
+        return loss.name, loss.name_is_given
     return names.derive_name(loss)
 
 

@@ -19,35 +19,81 @@ class Batch:
     The conversion to a dtype is done once for all components of that dtype.
     """
 
-    def __init__(self, y_true, y_pred, sample_weight=None):
+    def __init__(self, y_true, y_pred, sample_weight=None, source=(None, None, None)):
         self.mask = read_mask(y_pred)  # before any cast: a cast drops it
         self.y_true = _to_tensors(y_true)
         self.y_pred = _to_tensors(y_pred)
         check_predictions(self.y_pred)
-        self.sample_weight = None if sample_weight is None else ops.convert_to_tensor(sample_weight)
+        self.sample_weight = _to_tensors(sample_weight)
+        self.model, self.x, self.outputs = source
+        # "labels" that are missing (a loss must honour them), "void" ones that the data no longer
+        # has (it need not), or "propagated" by Keras (a loss that cannot honour it warns).
+        self.mask_kind = "propagated"
+        self.elements = 1  # how many elements a value was averaged over before they were told apart
+        self.tells_elements = False  # weights of single elements count, as those of `labels` do
+        self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.replicas = backend.replica_count()
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self._share = None
         self._inputs = {}
 
+    def replaced(self, **data):
+        """The same batch with other `y_true`, `y_pred`, `sample_weight` or `mask`."""
+        batch = copy.copy(self)
+        vars(batch).update(data, _inputs={})
+        return batch
+
     @property
     def weighted(self):
         return self.sample_weight is not None or self.mask is not None
 
+    def neutralised(self, tensor):
+        """`tensor` of this batch without what is not finite in rows of weight 0."""
+        return self._neutralise(tensor, None) if self.weighted else tensor
+
+    def with_target(self):
+        """The same batch, with zeros as the target of terms that read none."""
+        if self.y_true is not None:
+            return self
+        return self.replaced(y_true=keras.tree.map_structure(ops.zeros_like, self.y_pred))
+
     def unweighted(self):
         """The same batch, for a loss that has applied weights and mask by itself."""
-        batch = copy.copy(self)
-        batch.sample_weight = batch.mask = None
-        batch._inputs = {}
-        return batch
+        return self.replaced(sample_weight=None, mask=None)
 
     def map_predictions(self, function):
         """The same batch with `function` applied to the predictions."""
-        batch = copy.copy(self)
-        mapped = keras.tree.map_structure(function, self.y_pred)
-        batch.y_pred = with_mask(mapped, self.mask)  # for a loss that reads the mask itself
-        batch._inputs = {}
-        return batch
+        # The masks go along, for a loss that reads them itself.
+        if keras.tree.is_nested(self.y_pred):
+            mapped = keras.tree.map_structure(
+                lambda leaf: with_mask(function(leaf), read_mask(leaf)), self.y_pred
+            )
+        else:
+            mapped = with_mask(function(self.y_pred), self.mask)
+        return self.replaced(y_pred=mapped)
+
+    def map_elements(self, function):
+        """The same batch with `function` applied to targets, predictions, and weights of elements.
+
+        Sample weights and masks of fewer axes, of samples or rows, stay as they are.
+        """
+        shape = self.y_pred.shape
+
+        def of_elements(weight):
+            if weight is None or len(weight.shape) < len(shape):
+                return weight
+            if all(n == 1 for n in weight.shape[1:]):
+                return ops.reshape(weight, (-1,))  # of samples
+            if any(n == 1 != size for n, size in zip(weight.shape, shape, strict=True)):
+                weight = ops.broadcast_to(weight, ops.shape(self.y_pred))
+            return function(weight)
+
+        return self.replaced(
+            y_true=function(self.y_true),
+            y_pred=function(self.y_pred),
+            sample_weight=of_elements(self.sample_weight),
+            mask=of_elements(self.mask),
+        )
 
     @property
     def size(self):
@@ -81,7 +127,7 @@ class Batch:
         """
         key = (dtype, neutral_target)
         if key not in self._inputs:
-            y_true = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_true)
+            y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), self.y_true)
             y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
             if self.weighted:
                 y_true = keras.tree.map_structure(
@@ -94,6 +140,8 @@ class Batch:
 
     def _neutralise(self, tensor, neutral):
         keep = None
+        if tensor is None:
+            return None
         for _, weight in self.weights():
             weight = fit_from_left(weight, tensor)
             if weight is not None:
@@ -108,18 +156,23 @@ class Batch:
 
 def _to_tensors(values):
     """Tensors in the structure of `values`; a list of numbers is an array, not a structure."""
-    if all(isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(values)):
+    leaves = keras.tree.flatten(values)
+    if leaves and all(isinstance(leaf, (int, float)) for leaf in leaves):
         return ops.convert_to_tensor(values)
     return keras.tree.map_structure(_to_tensor, values)
 
 
 def _to_tensor(value):
-    return value if ops.is_tensor(value) else ops.convert_to_tensor(value)
+    return value if value is None or ops.is_tensor(value) else ops.convert_to_tensor(value)
+
+
+def _cast(tensor, dtype):
+    return tensor if tensor is None else ops.cast(tensor, dtype)
 
 
 def align(y_true, y_pred):
     """`(N,)` beside `(N, 1)`: brings both to one rank, as Keras's own losses do."""
-    if keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
+    if y_true is None or keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
         return y_true, y_pred
     true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
     if true_rank == pred_rank + 1 and y_true.shape[-1] == 1:
@@ -133,6 +186,15 @@ def align(y_true, y_pred):
     return y_true, y_pred
 
 
+def of_rank(weight, values):
+    """`weight` without last axes of length 1 that `values` has not."""
+    if weight is None or keras.tree.is_nested(weight):
+        return weight
+    while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
+        weight = ops.squeeze(weight, -1)
+    return weight
+
+
 def fit_from_left(weight, values):
     """`weight` with the rank of `values`, matched from the left, or None where it does not fit.
 
@@ -140,8 +202,7 @@ def fit_from_left(weight, values):
     than the values, such as `(N, T)` against `(N,)`, do not fit.
     """
     rank = len(values.shape)
-    while len(weight.shape) > rank and weight.shape[-1] == 1:
-        weight = ops.squeeze(weight, -1)
+    weight = of_rank(weight, values)
     if len(weight.shape) > rank:
         return None
     for ours, theirs in zip(weight.shape, values.shape, strict=False):

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 
 
 def check_predictions(y_pred):
@@ -15,6 +16,30 @@ def check_predictions(y_pred):
                 "example with keras.ops.cast(y_pred, 'float32'), or give the model's output a "
                 f"float dtype. Received: y_pred of dtype {dtype} and shape {tuple(leaf.shape)}"
             )
+
+
+def check_target(name, y_true):
+    """Raises where a loss that compares is given no target."""
+    if y_true is None:
+        raise ValueError(
+            f"Component '{name}' needs a target. Give `y`, or wrap a term without a target in "
+            "cl.wrappers.PredictionOnly. Received: y_true=None"
+        )
+
+
+def check_single(name, y_true, y_pred):
+    """Raises where a loss that compares two arrays is given several targets or predictions."""
+    for what, values, hint in (
+        ("target", y_true, "as the entry of `y` for its output, or by OnOutput(..., target=key)"),
+        ("prediction", y_pred, "by OnOutput(loss, output)"),
+    ):
+        if not keras.tree.is_nested(values):
+            continue
+        keys = f"the keys {', '.join(map(repr, values))}" if isinstance(values, dict) else ""
+        raise ValueError(
+            f"Component '{name}' compares with one {what}; give it its own, {hint}. "
+            f"Received: {keys or f'{len(values)} arrays'}"
+        )
 
 
 def check_equal_shapes(name, y_true, y_pred):
@@ -61,6 +86,33 @@ def check_values(name, values, batch_size):
         f"Component '{name}' must return a scalar or values that begin with the batch axis, of "
         f"shape ({batch_size}, ...): reduce over the last axes (axis=-1), not over the first. "
         f"Received: values of shape {shape}"
+    )
+
+
+def check_size(size, owner, allowed):
+    """Raises unless `size` is None, or an integer of at least 1 or, if allowed, a tuple of such."""
+    several = isinstance(size, (tuple, list)) and "tuple" in allowed
+    for number in size if several and len(size) else [size]:
+        if size is None or (is_integer(number) and number >= 1):
+            continue
+        raise ValueError(f"The argument `size` of {owner} must be {allowed}. Received: {size!r}")
+
+
+def is_integer(value):
+    """Whether a value is a Python or NumPy integer and no boolean."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def are_numbers(values):
+    """Whether `values` is a list, tuple or vector of finite numbers, at least one."""
+    if not isinstance(values, (list, tuple, np.ndarray)):
+        return False
+    array = np.asarray(values)
+    return (
+        array.ndim == 1
+        and array.size > 0
+        and array.dtype.kind in "fiu"
+        and bool(np.all(np.isfinite(array)))
     )
 
 

@@ -2,11 +2,15 @@
 
 import inspect
 import warnings
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from combined_losses._internal import checks
+from combined_losses._internal.batch import align, fit_from_left
+from combined_losses._internal.masks import with_mask
+from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import (
     MEANS,
     PER_COMPONENT,
@@ -14,14 +18,35 @@ from combined_losses._internal.reduction import (
     per_sample,
     reduce_values,
 )
+from combined_losses._internal.traits import Traits
 
 _ONE_REDUCTION = set()
+
+
+class Evaluation(NamedTuple):
+    """What one call gives, each tensor `()`, or `(batch,)` if not reduced.
+
+    `values` holds those of the parts, unweighted, in the order of their names: scalars, or vectors
+    of several parts at once, with the parts as the first axis.
+    """
+
+    total: Any
+    values: tuple = ()
 
 
 def one_reduction(call):
     """Marks a `__call__` that reduces as this library does: a child that has it is not opaque."""
     _ONE_REDUCTION.add(call)
     return call
+
+
+def split(values, reduced=True):
+    """The values of an `Evaluation`, one tensor for each part."""
+    parts = []
+    for value in values:
+        vector = len(value.shape) == (1 if reduced else 2)
+        parts.extend([value[i] for i in range(value.shape[0])] if vector else [value])
+    return parts
 
 
 class Component:
@@ -43,85 +68,157 @@ class Component:
         own_call = call is not keras.losses.Loss.__call__ and not ours
         self.opaque = own_call if opaque is None else opaque
         # Our own losses compute in float32 or more, whatever they are given.
-        half = loss.dtype in ("float16", "bfloat16")
-        self.dtype = "float32" if ours and half else loss.dtype
+        self.dtype = accumulating(loss.dtype) if ours else loss.dtype
         self._warned = set()
 
-    def reduced(self, batch, reduction=PER_COMPONENT):
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        """The `Evaluation` of a `Batch`; see `reduced`."""
+        return Evaluation(self.reduced(batch, reduction, label))
+
+    def reduced(self, batch, reduction=PER_COMPONENT, label=None):
         """The value of this component, `()`.
 
         `reduction` is imposed, or `PER_COMPONENT`: the loss's own. Imposed "none" gives one value
-        for each sample, `(batch,)`; the loss's own "none" gives its values as they are.
+        for each sample, `(batch,)`; the loss's own "none" gives its values as they are. `label` is
+        the name for messages where this component is part of others.
         """
         imposed = reduction != PER_COMPONENT
-        values, weighted = self._values(batch)
-        # Accumulate in float32 or more.
-        if keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16"):
-            values = ops.cast(values, "float32")
-        if weighted:
-            batch = batch.unweighted()
-        self._check_weights(values, batch, imposed)
+        label = label or self.name
+        values, batch = self.unreduced(batch, imposed, label)
+        return self.reduce(values, batch, reduction, label)
+
+    def reduce(self, values, batch, reduction, label):
+        """The number that values become; `batch` has their weights and mask."""
+        imposed = reduction != PER_COMPONENT
         if len(values.shape):
             reduced = reduce_values(values, batch, reduction if imposed else self.loss.reduction)
             return per_sample(reduced) if imposed and len(reduced.shape) else reduced
         if imposed and reduction in ("none", None):
             raise ValueError(
-                f"Component '{self.name}' returns one number for the whole batch and cannot be "
+                f"Component '{label}' returns one number for the whole batch and cannot be "
                 'had per sample, which reduction="none" needs: return values that begin with the '
                 "batch axis. Received: values of shape ()"
             )
         return self._scale_scalar(values, batch)
 
-    def _values(self, batch):
+    def unreduced(self, batch, imposed, label):
+        """The values in float32 or more, and the batch whose weights and mask are theirs."""
+        if self._sees_elements(batch):
+            values, batch, weighted = self._of_labels(batch, label)
+        else:
+            values, weighted = self.values(batch, label)
+        values = ops.cast(values, accumulating(values.dtype))
+        if weighted:
+            batch = batch.unweighted()
+        self.check_weights(values, batch, imposed, label)
+        return values, batch
+
+    def _sees_elements(self, batch):
+        """Whether weights or mask are of single labels, in a batch where these are told apart."""
+        if keras.tree.is_nested(batch.y_pred):
+            return False
+        weights = [batch.mask] if batch.mask_kind == "labels" else []
+        if batch.tells_elements and self.traits.elementwise:
+            weights = [weight for _, weight in batch.weights()]
+        _, y_pred = align(batch.y_true, batch.y_pred)
+        return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
+
+    def _of_labels(self, batch, label):
+        """Values of single labels, or of rows that count where all their labels are there."""
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        if self.traits.same_shape:
+            checks.check_equal_shapes(label, y_true, y_pred)
+        if self.traits.elementwise:
+            # Its mean over the last axis is then one over a single element.
+            size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
+            y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
+            batch = batch.replaced(y_true=y_true, y_pred=y_pred, elements=size)
+            values, weighted = self.values(batch, label)
+            return values, batch, weighted
+        # The least: "all of them", also of what averages over blocks have left of a mask.
+        rows = batch.replaced(mask=ops.min(ops.cast(batch.mask, "float32"), axis=-1))
+        values, weighted = self.values(rows, label)
+        if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
+            return *self.values(batch, label)[:1], batch, weighted
+        unknown = self.traits == Traits() and len(values.shape)
+        if unknown and not hasattr(getattr(self.loss, "function", self.loss), "elementwise"):
+            self._warn(
+                label,
+                "labels",
+                f"Component '{label}' counts only rows whose labels are all there, because nothing "
+                "is known of its loss. Set `elementwise = True` on the function or class if its "
+                "values are means of single elements (`False` keeps the rows).",
+            )
+        return values, rows, weighted
+
+    def values(self, batch, label):
         """The values, and whether the child has honoured weights and mask by itself."""
         if self.opaque:
-            return self._call_whole(batch)
+            return self._call_whole(batch, label)
         if not batch.weighted or self.traits.couples_batch:
-            return self._call(batch, None), False
-        values = self._call(batch, self.traits.neutral_target)
-        if any(not self._fits(what, weight, values) for what, weight in batch.weights()):
+            return self._call(batch, None, label), False
+        values = self._call(batch, self.traits.neutral_target, label)
+        if any(not _fits(label, what, weight, values, batch) for what, weight in batch.weights()):
             # It has reduced over rows that it should not see; let it see them as they are.
-            values = self._call(batch, None)
+            values = self._call(batch, None, label)
         return values, False
 
-    def _call(self, batch, neutral_target):
+    def _call(self, batch, neutral_target, label):
         y_true, y_pred = batch.inputs(self.dtype, neutral_target)
+        if getattr(self.loss, "needs_target", True):
+            checks.check_target(label, y_true)
+        if self.traits != Traits():
+            checks.check_single(label, y_true, y_pred)
         if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
             if self.traits.same_shape:
-                checks.check_equal_shapes(self.name, y_true, y_pred)
+                checks.check_equal_shapes(label, y_true, y_pred)
             if self.traits.elementwise and len(y_pred.shape) == 1:
                 # (N,) is a batch of N numbers, not one sample of N elements.
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-        with _NamedErrors(self.name, y_true, y_pred):
+        with NamedErrors(label, y_true, y_pred):
             values = ops.convert_to_tensor(self.loss.call(y_true, y_pred))
-        checks.check_values(self.name, values, batch.size)
+        checks.check_values(label, values, batch.size)
         return values
 
-    def _call_whole(self, batch):
+    def _call_whole(self, batch, label):
         accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters
         weight = {"sample_weight": batch.sample_weight} if accepts else {}
-        with _NamedErrors(self.name, batch.y_true, batch.y_pred):
-            values = ops.convert_to_tensor(self.loss(batch.y_true, batch.y_pred, **weight))
-        checks.check_values(self.name, values, batch.size)
+        if batch.mask_kind == "labels":
+            raise ValueError(
+                f"Component '{label}' has a `__call__` of its own, which no mask of missing labels "
+                "reaches: give its values in `call` instead, or take it out of Masked. "
+                f"Received: {self.loss!r}"
+            )
+        y_pred = batch.y_pred
+        if not keras.tree.is_nested(y_pred):
+            y_pred = with_mask(y_pred, batch.mask)  # which another view of them has lost
+        with NamedErrors(label, batch.y_true, y_pred):
+            values = ops.convert_to_tensor(self.loss(batch.y_true, y_pred, **weight))
+        checks.check_values(label, values, batch.size)
         return values, accepts
 
-    def _fits(self, what, weight, values):
-        return not len(weight.shape) or fits(self.name, what, weight, values)
-
-    def _check_weights(self, values, batch, imposed):
+    def check_weights(self, values, batch, imposed, label):
+        """Says where values have lost what weights or mask distinguish: an error, or a warning."""
         for what, weight in batch.weights():
-            if self._fits(what, weight, values):
+            kind = batch.mask_kind if what == "mask" else None
+            if _fits(label, what, weight, values, batch) or kind == "void":
                 continue
             message = (
-                f"Component '{self.name}' cannot honour the {what} of shape "
+                f"Component '{label}' cannot honour the {what} of shape "
                 f"{tuple(weight.shape)}: it has already reduced what they distinguish and "
                 f"returns values of shape {tuple(values.shape)}. Return one value for each weight"
             )
+            if kind == "labels":
+                raise ValueError(f"{message}, or wrap another loss. Received: {self.loss!r}")
             if imposed:
                 raise ValueError(f"{message}. Received: a reduction imposed on all components")
-            if what not in self._warned:
-                self._warned.add(what)
-                warnings.warn(f"{message}; until then it counts unweighted.", stacklevel=2)
+            self._warn(label, what, f"{message}; until then it counts unweighted.")
+
+    def _warn(self, label, what, message):
+        """Once for each component and what it is about."""
+        if (label, what) not in self._warned:
+            self._warned.add((label, what))
+            warnings.warn(message, stacklevel=2)
 
     def _scale_scalar(self, value, batch):
         """A number for a replica's part of the batch, as its contribution to the whole batch.
@@ -142,10 +239,16 @@ class Component:
         return ops.where(ops.equal(scale, 0.0), ops.zeros_like(value), value * scale)
 
 
-class _NamedErrors:
+def _fits(label, what, weight, values, batch):
+    if what == "mask" and batch.mask_kind == "void":
+        return fit_from_left(weight, values) is not None  # no error where the sizes differ
+    return not len(weight.shape) or fits(label, what, weight, values)
+
+
+class NamedErrors:
     """Adds the component's name to whatever goes wrong inside a child."""
 
-    def __init__(self, name, y_true, y_pred):
+    def __init__(self, name, y_true=None, y_pred=None):
         self.name = name
         self.y_true = y_true
         self.y_pred = y_pred
@@ -156,7 +259,8 @@ class _NamedErrors:
     def __exit__(self, kind, error, traceback):
         if error is None or not isinstance(error, Exception):
             return False
-        if not keras.tree.is_nested(self.y_true) and not keras.tree.is_nested(self.y_pred):
+        nested = keras.tree.is_nested(self.y_true) or keras.tree.is_nested(self.y_pred)
+        if self.y_true is not None and not nested:
             true, pred = tuple(self.y_true.shape), tuple(self.y_pred.shape)
             hint = checks.reshape_hint(true, pred)
             if hint is not None:

@@ -7,12 +7,13 @@ import keras
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 
 
-def signature_config(loss):
+def signature_config(loss, without=None):
     """The config of a loss: every argument of its `__init__`, read from the attribute of its name.
 
     A hyper-parameter cannot be forgotten, because there is no list of them to keep.
     """
-    names = [name for name in _arguments(type(loss)) if name not in _BASE_ARGUMENTS]
+    others = (*_BASE_ARGUMENTS, without)
+    names = [name for name in _arguments(type(loss)) if name not in others]
     missing = [name for name in names if not hasattr(loss, name)]
     if missing:
         raise ValueError(
@@ -21,7 +22,18 @@ def signature_config(loss):
             f"Received: no attribute for {', '.join(missing)}"
         )
     config = {name: getattr(loss, name) for name in (*names, *_BASE_ARGUMENTS)}
-    return {key: keras.saving.serialize_keras_object(value) for key, value in config.items()}
+    return {key: _serialize(value) for key, value in config.items()}
+
+
+def _serialize(value):
+    """A value as Keras stores it; losses in it without loss of their arguments."""
+    if isinstance(value, keras.losses.Loss):
+        return serialize_loss(value)
+    if isinstance(value, list):
+        return [_serialize(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _serialize(item) for key, item in value.items()}
+    return keras.saving.serialize_keras_object(value)
 
 
 def _arguments(cls):
@@ -74,14 +86,14 @@ def serialize_loss(loss):
     return serialized
 
 
-def serialize_function(function, name):
+def serialize_function(function, name, signature="y_true, y_pred"):
     """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
     if getattr(function, "__name__", None) == "<lambda>":
         raise ValueError(
             f"Component '{name}' is a lambda: it trains, but it cannot be saved, because a lambda "
             "has no name to be found by when loading. Write it as a function and register it:\n"
             '    @keras.saving.register_keras_serializable("my_package")\n'
-            f"    def {name}(y_true, y_pred): ...\n"
+            f"    def {name if name != 'lambda' else 'my_function'}({signature}): ...\n"
             f"Received: {function!r}"
         )
     try:

@@ -2,7 +2,14 @@
 
 import math
 
+import keras
 from keras import ops
+
+
+def accumulating(dtype):
+    """The dtype to accumulate in: float32, or a wider one that is given."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
 def magnitude(x):

@@ -10,14 +10,16 @@ PER_COMPONENT = "per_component"
 MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
-def reduce_values(values, batch, reduction):
+def reduce_values(values, batch, reduction, axes=None):
     """Reduces `values` of shape `(batch, ...)` by `reduction`, after sample weights and mask.
 
-    Means over all replicas have one denominator, the sum over all of them: each replica returns
-    its contribution to the mean of the whole batch, so that the sum over replicas, which is what
-    an optimizer forms of the gradients, equals the result on one device also where the replicas
-    got unequal parts. The result is scaled for distribution once, here.
+    Over all axes, or those given, which then hold the batch; the others are parts, each reduced as
+    it would be alone. Means over all replicas have one denominator, the sum over all of them: each
+    replica returns its contribution to the mean of the whole batch, so that the sum over replicas,
+    which is what an optimizer forms of the gradients, equals the result on one device also where
+    the replicas got unequal parts. The result is scaled for distribution once, here.
     """
+    axes = None if axes is None else tuple(axes)
     weight, mask = batch.sample_weight, batch.mask
     weight = None if weight is None else _as_weight(weight, values)
     mask = None if mask is None else _as_weight(mask, values)
@@ -28,17 +30,23 @@ def reduce_values(values, batch, reduction):
     if reduction in ("none", None):
         return values
     if reduction == "sum":
-        return ops.sum(values)
+        total = ops.sum(values, axis=axes)
+        return total / ops.cast(batch.elements, total.dtype)
     if reduction != "mean_with_sample_weight" and mask is None and batch.replicas == 1:
-        return ops.mean(values)
-    total = ops.sum(values)
+        return ops.mean(values, axis=axes)
+    total = ops.sum(values, axis=axes)
     if reduction == "mean_with_sample_weight" and combined is not None:
-        return _divide(total, ops.sum(ops.broadcast_to(combined, ops.shape(values))), batch)
+        return _divide(total, _count(combined, values, axes), batch)
     if mask is not None:
-        return _divide(total, ops.sum(ops.broadcast_to(mask, ops.shape(values))), batch)
+        return _divide(total, _count(mask, values, axes), batch)
     # A replica without samples contributes 0.
-    mean = total / ops.cast(ops.maximum(ops.size(values), 1), values.dtype)
+    size = ops.maximum(ops.size(values) // ops.maximum(ops.size(total), 1), 1)
+    mean = total / ops.cast(size, values.dtype)
     return mean * ops.cast(batch.share, mean.dtype)
+
+
+def _count(weight, values, axes):
+    return ops.sum(ops.broadcast_to(weight, ops.shape(values)), axis=axes)
 
 
 def per_sample(values):

@@ -1,6 +1,7 @@
 """The base of every loss of this library: one reduction, a lossless config, operators."""
 
 import functools
+import inspect
 
 import keras
 
@@ -110,7 +111,8 @@ class FunctionLoss(Loss):
     """A loss given as a function `f(y_true, y_pred)` or as a string that names one of Keras's.
 
     Args:
-        function: a function, or a string that `keras.losses.get` knows.
+        function: a function of targets and predictions, or of the predictions alone; or a string
+            that `keras.losses.get` knows.
 
     Example:
 
@@ -125,6 +127,7 @@ class FunctionLoss(Loss):
         super().__init__(reduction=reduction, name=name or derive_name(function)[0], dtype=dtype)
         self.function = function
         self._function = keras.losses.get(function) if isinstance(function, str) else function
+        self.needs_target = not _takes_one(self._function)
         self._traits = keras_traits(self._function)
 
     @property
@@ -132,7 +135,7 @@ class FunctionLoss(Loss):
         return self._traits
 
     def call(self, y_true, y_pred):
-        return self._function(y_true, y_pred)
+        return self._function(y_true, y_pred) if self.needs_target else self._function(y_pred)
 
     def get_config(self):
         return {
@@ -147,3 +150,14 @@ class FunctionLoss(Loss):
         if isinstance(self.function, str):
             return self.function
         return serialize_function(self.function, name)
+
+
+def _takes_one(function):
+    """Whether a function takes one argument alone: the predictions."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in ones have none to see
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return len(positional) == 1 and not several

@@ -1,4 +1,4 @@
-"""What only TensorFlow has: several replicas that each see a part of the batch."""
+"""What only TensorFlow has: several replicas that each see a part of the batch, and tapes."""
 
 import tensorflow as tf
 
@@ -13,3 +13,15 @@ def global_sum(value):
     """The sum of `value` over all replicas, without a gradient."""
     context = tf.distribute.get_replica_context()
     return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, value))
+
+
+def gradient(function):
+    """The gradient of a function of one tensor to a scalar, itself differentiable."""
+
+    def gradient_at(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    return gradient_at

@@ -3,7 +3,7 @@
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from combined_losses.training._tensorflow import global_sum, replica_count
+    from combined_losses.training._tensorflow import global_sum, gradient, replica_count
 else:
 
     def replica_count():
@@ -16,12 +16,18 @@ else:
 
 
 if keras.backend.backend() == "jax":
-    from combined_losses.training._jax import is_compiling
+    from combined_losses.training._jax import gradient, is_compiling, restore_state
 else:
+
+    def restore_state(model, state):
+        """Called after a step that failed: gives variables back the values that it was given."""
 
     def is_compiling():
         """Whether a function is being compiled that reads all state once and for all."""
         return False
 
 
-__all__ = ["global_sum", "is_compiling", "replica_count"]
+if keras.backend.backend() == "torch":
+    from combined_losses.training._torch import gradient
+
+__all__ = ["global_sum", "gradient", "is_compiling", "replica_count", "restore_state"]

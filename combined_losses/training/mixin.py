@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from combined_losses.training import routing
+from combined_losses.training import backend, routing
+from combined_losses.training.outputs import name_outputs
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step
 
 _STATE = "_combined_losses"
@@ -67,13 +68,13 @@ class ComponentMetricsMixin(_Base):
         self.__dict__.pop(_STATE, None)
         before = getattr(self, "loss", None)
         kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
-        if not routing.composites(loss):
-            if loss is None and routing.composites(before):
+        if not routing.compounds(loss):
+            if loss is None and routing.compounds(before):
                 self.loss = None
             super().compile(optimizer, loss, loss_weights, **kwargs)
             return
         # A loss that Keras computed before stays in it until it is given another one.
-        stale = before is not None and not routing.composites(before)
+        stale = before is not None and not routing.compounds(before)
         super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
         self.__dict__[_STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
@@ -106,8 +107,8 @@ class ComponentMetricsMixin(_Base):
         return _joined(super().weights, [v for v in self._loss_variables() if v.trainable])
 
     def _loss_variables(self):
-        composites = routing.composites(getattr(self, "loss", None))
-        return [v for composite in composites for v in composite.variables]
+        compounds = routing.compounds(getattr(self, "loss", None))
+        return [v for compound in compounds for v in compound.variables]
 
     @property
     def metrics(self):
@@ -134,7 +135,7 @@ class ComponentMetricsMixin(_Base):
         outputs = super().__call__(*args, **kwargs)
         state = self.__dict__.get(_STATE)
         if state is not None and state.outputs is None:
-            state.outputs = list(routing.name_outputs(outputs))
+            state.outputs = list(name_outputs(outputs))
         return outputs
 
     def _output_names(self, y_pred=None):
@@ -142,13 +143,13 @@ class ComponentMetricsMixin(_Base):
             return [""]
         layer_names = getattr(self, "output_names", None)
         if layer_names is not None and y_pred is None:
-            outputs = list(routing.name_outputs(self.output, layer_names))
+            outputs = list(name_outputs(self.output, layer_names))
             if outputs == [""]:
                 keys = list(self.output) if isinstance(self.output, dict) else []
                 routing.check_single(self.__dict__[_STATE].loss, [*keys, *layer_names])
             return outputs
         if y_pred is not None:
-            return list(routing.name_outputs(y_pred, layer_names))
+            return list(name_outputs(y_pred, layer_names))
         return self.__dict__[_STATE].outputs
 
     def _tracking(self, y_pred=None):
@@ -166,8 +167,8 @@ class ComponentMetricsMixin(_Base):
             tracking.check_metrics(state.metrics)
             tracking.is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
             state.tracking = tracking
-            for composite in routing.composites(state.loss):
-                composite._register_model(self)
+            for composite in routing.compounds(state.loss):
+                composite.register_model(self)
         return state.tracking
 
     # Computing.
@@ -177,8 +178,7 @@ class ComponentMetricsMixin(_Base):
         tracking = self._tracking(y_pred)
         if tracking is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        outputs = routing.name_outputs(y_pred, getattr(self, "output_names", None))
-        return tracking.evaluate(y, outputs, sample_weight, self.losses)
+        return tracking.evaluate(self, x, y, y_pred, sample_weight)
 
     def train_step(self, *args):
         with inside("step"):
@@ -237,8 +237,12 @@ class ComponentMetricsMixin(_Base):
         ours = all(getattr(type(self), m) is getattr(ComponentMetricsMixin, m) for m in methods)
 
         def unpacked(*args):
-            with inside("function" if ours else "step"):
-                result = function(*args)
+            try:
+                with inside("function" if ours else "step"):
+                    result = function(*args)
+            except Exception:
+                backend.restore_state(self, args[0])
+                raise
             logs, *state = result if isinstance(result, tuple) else (result,)
             tracking = self._tracking()
             if tracking is not None and tracking.tracker.name in logs:
@@ -303,7 +307,7 @@ class ComponentMetricsMixin(_Base):
         return self._ordered(logs, return_dict) if tracked else logs
 
     def _check_trainable(self):
-        for composite in routing.composites(getattr(self, "loss", None)):
+        for composite in routing.compounds(getattr(self, "loss", None)):
             if composite.reduction in ("none", None):
                 raise ValueError(
                     f"A model cannot train on '{composite.name}': its reduction is 'none', so it "

@@ -6,66 +6,60 @@ from typing import Any
 import keras
 
 from combined_losses._internal.arguments import as_child
+from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.names import log_key, weight_key
-from combined_losses.composite import CompositeLoss, as_component
+from combined_losses.composite import CompositeLoss
 
 
 @dataclasses.dataclass
 class Route:
-    """One output with its loss; `output` is "" where the model has a single one."""
+    """One output with its loss.
 
-    output: str
-    loss: Any  # a CompositeLoss or a Component
+    `output` is "" where the model has a single one, and None for a loss that chooses its outputs
+    itself and sees all of them.
+    """
+
+    output: str | None
+    loss: Any  # a Compound or a Component
     weight: float
+
+    @property
+    def _reports_total(self):
+        # A composite's total is in `loss`; a plain loss of one of several outputs has its own key.
+        return bool(self.output) and not isinstance(self.loss, CompositeLoss)
 
     @property
     def keys(self):
         """The log keys of what this route evaluates, in order."""
-        if not isinstance(self.loss, CompositeLoss):
-            return [log_key(self.output)]
-        return [log_key(self._prefixed(name)) for name in self.loss.component_names]
+        total = [log_key(self.output)] if self._reports_total else []
+        parts = self.loss.component_names if isinstance(self.loss, Compound) else ()
+        return [*total, *(log_key(self._prefixed(name)) for name in parts)]
 
     def weights(self, all_of_them=False):
         """The log keys and current values of the weights that have been changed, or of all."""
-        if not isinstance(self.loss, CompositeLoss):
+        if not isinstance(self.loss, Compound):
             return {}
         weights = self.loss.current_weights(all_of_them)
         return {weight_key(self._prefixed(name)): value for name, value in weights.items()}
 
     def evaluate(self, batch):
         """What this route adds to the total, and the values behind its keys."""
-        if isinstance(self.loss, CompositeLoss):
-            evaluation = self.loss.evaluate(batch)
-            total, values = evaluation.total, evaluation.values
-        else:
-            total = self.loss.reduced(batch)
-            values = [total]
+        total, values = self.loss.evaluate(batch)
+        if self._reports_total:
+            values = (total, *values)
         return (total if self.weight == 1 else self.weight * total), values
 
     def _prefixed(self, name):
         return f"{self.output}_{name}" if self.output else name
 
 
-def composites(loss):
-    """The `CompositeLoss` objects of a compiled `loss`, in order, each once."""
+def compounds(loss):
+    """The losses made of losses in a compiled `loss`, in order, each once."""
     found = {}
     for leaf in keras.tree.flatten(loss):
-        if isinstance(leaf, CompositeLoss):
+        if isinstance(leaf, Compound):
             found[id(leaf)] = leaf
     return list(found.values())
-
-
-def name_outputs(structure, layer_names=None):
-    """Outputs by name: a dict from name to leaf, with the one name "" for a single output."""
-    if isinstance(structure, dict):
-        named = dict(structure)
-    elif isinstance(structure, (list, tuple)):
-        if not layer_names or len(layer_names) != len(structure):
-            layer_names = [f"output_{i + 1}" for i in range(len(structure))]
-        named = dict(zip(layer_names, structure, strict=True))
-    else:
-        return {"": structure}
-    return named if len(named) > 1 else {"": next(iter(named.values()))}
 
 
 def check_single(loss, names):
@@ -78,6 +72,14 @@ def check_single(loss, names):
 
 def make_routes(loss, loss_weights, outputs):
     """The routes of a compiled `loss` over the output names `outputs`."""
+    if isinstance(loss, Compound) and loss.routes:
+        if isinstance(loss_weights, (dict, list, tuple)):
+            raise ValueError(
+                f"`loss_weights` must be one number for '{loss.name}', which sees all outputs "
+                "together; the weights of its components are its own. "
+                f"Received: {loss_weights!r}"
+            )
+        return [Route(None, loss, 1.0 if loss_weights is None else float(loss_weights))]
     losses = _by_output("loss", loss, outputs)
     weights = _by_output("loss_weights", loss_weights, outputs)
     routes = []
@@ -87,7 +89,12 @@ def make_routes(loss, loss_weights, outputs):
         child = losses[output]
         if isinstance(child, (list, tuple)):
             child = CompositeLoss(list(child))
-        child = as_component(output or "loss", as_child(child, "loss", output))
+        if isinstance(child, Compound) and child.routes:
+            raise ValueError(
+                f"The loss of output '{output}' chooses its outputs itself, so it has to be "
+                f"compiled alone, as loss=..., not for one output. Received: {child.name!r}"
+            )
+        child = as_node(output or "loss", as_child(child, "loss", output))
         weight = weights.get(output)
         routes.append(Route(output, child, 1.0 if weight is None else float(weight)))
     _check_keys(routes)
@@ -132,8 +139,13 @@ def _by_output(what, values, outputs):
 
 def pick(what, values, routes, outputs, route):
     """The part of `values` (`y` or `sample_weight`) that belongs to `route`."""
-    if values is None and what == "y":
+    if values is None and what == "y" and getattr(route.loss, "needs_target", True):
         raise ValueError("`y` must hold the targets that the loss compares with. Received: y=None")
+    if values is None:
+        return None
+    if route.output is None:  # chosen by the components; of a single output there is one to choose
+        alone = outputs == [""] and isinstance(values, (list, tuple)) and len(values) == 1
+        return values[0] if alone else values
     if route.output == "":
         single = isinstance(values, (list, tuple, dict)) and len(values) == 1
         return keras.tree.flatten(values)[0] if single else values

@@ -9,6 +9,7 @@ from keras import ops
 
 from combined_losses._internal.batch import Batch
 from combined_losses.training import backend, routing
+from combined_losses.training.outputs import name_outputs, rename_single
 
 # "step" inside a training or test step, "function" inside a step function of a tracked model, which
 # is compiled anew where the composite asks for it; else None.
@@ -85,8 +86,9 @@ class Tracking:
             found.update(route.weights(all_of_them))
         return found
 
-    def evaluate(self, y, outputs, sample_weight, regularization):
+    def evaluate(self, model, x, y, y_pred, sample_weight):
         """The total; adds this batch to the tracker."""
+        outputs = name_outputs(y_pred, getattr(model, "output_names", None))
         if set(outputs) != set(self.outputs):  # torch may sort a dict of outputs
             raise ValueError(
                 f"The model was compiled for the outputs {self.outputs} and now gives "
@@ -98,12 +100,14 @@ class Tracking:
                 routing.pick(what, given, self.routes, self.outputs, route)
                 for what, given in (("y", y), ("sample_weight", sample_weight))
             )
-            batch = Batch(target, outputs[route.output], weight)
+            joint = route.output is None
+            seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
+            batch = Batch(target, seen, weight, source=(model, x, y_pred))
             batch.weights_are_constants = _inside.get() == "function"
             total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)
-        penalty = self._regularization(regularization, batch.replicas)
+        penalty = self._regularization(model.losses, batch.replicas)
         total = sum(totals[1:], totals[0])
         if penalty is not None:
             total = total + ops.cast(penalty, total.dtype)
@@ -127,8 +131,7 @@ class Tracking:
         first = keras.tree.flatten(batch.y_pred)[0]
         size = ops.cast(ops.shape(first)[0] if len(first.shape) else 1, "float32")
         whole = size if batch.replicas == 1 else backend.global_sum(size)
-        vector = ops.stack([ops.cast(entry, "float32") for entry in entries])
-        self.tracker.update_state(vector * whole, size)
+        self.tracker.update_state(_vector(entries) * whole, size)
 
     def check_metrics(self, metrics):
         """Raises where a compiled metric would write to the key of a component or its weight."""
@@ -151,6 +154,14 @@ class Tracking:
         last = len(self.keys) if self.regularized else len(self.keys) - 1
         logs.update((self.keys[index], read(index)) for index in range(1, last))
         return {**logs, **self.weights(), **results}
+
+
+def _vector(entries):
+    """Scalars and vectors as one vector in float32, with as few operations as possible."""
+    entries = [ops.cast(entry, "float32") for entry in entries]
+    if all(len(entry.shape) == 0 for entry in entries):
+        return ops.stack(entries)
+    return ops.concatenate([ops.reshape(entry, (-1,)) for entry in entries])
 
 
 def _name_of(metric) -> str:

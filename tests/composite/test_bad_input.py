@@ -191,7 +191,7 @@ def broken(y_true, y_pred):
 @pytest.mark.parametrize("nested", [False, True])
 def test_an_error_inside_a_component_names_it(nested):
     child = cl.CompositeLoss({"inner": broken}) if nested else broken
-    said = ["the table of the user", "'inner'" if nested else "'mine'"]
+    said = ["the table of the user", "'mine/inner'" if nested else "'mine'"]
     with raises(KeyError, *said):
         cl.CompositeLoss({"mse": "mse", "mine": child})(Y_TRUE, Y_PRED)
 

@@ -246,6 +246,36 @@ def test_targets_without_the_last_axis_are_aligned_not_broadcast(shape):
     assert logs["mse_loss"] == pytest.approx(mse(y, predictions(model, x)), rel=1e-6)
 
 
+@pytest.mark.parametrize("step", ["fit", "evaluate", "train_on_batch"])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_step_that_fails_leaves_the_model_as_it_was(step, after):
+    """On JAX Keras has by then taken the values out of all variables."""
+    fails = []
+
+    def fussy(y_true, y_pred):
+        if fails:
+            raise KeyError("a mistake of the user")
+        return ops.mean(ops.square(y_true - y_pred), axis=-1)
+
+    x, y = arrays()
+    model = line()
+    model.compile("adam", loss=cl.CompositeLoss([fussy, "mae"]))
+    model.optimizer.build(model.trainable_variables)  # else TensorFlow wants it in the first step
+    for _ in range(after):
+        model.fit(x, y, batch_size=5, verbose=0)
+    before = [w.copy() for w in model.get_weights()]
+    fails.append(True)
+    options = {} if step == "train_on_batch" else {"verbose": 0}
+    with pytest.raises(KeyError, match="mistake"):
+        getattr(model, step)(x[:3], y[:3], **options)
+    fails.clear()
+    for ours, w in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, w)
+    expected = mse(y, predictions(model, x)) + mae(y, predictions(model, x))
+    assert model.evaluate(x, y, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
+    model.fit(x, y, verbose=0)
+
+
 def test_two_models_share_a_composite():
     loss, (x, y) = mse_and_mae(), arrays()
     models = [line(seed=seed) for seed in (1, 2)]

@@ -1,0 +1,155 @@
+"""What composites and wrappers share: losses made of losses, with parts that have names."""
+
+import keras
+
+from combined_losses._internal.batch import Batch
+from combined_losses._internal.component import Component, one_reduction
+from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
+from combined_losses._internal.traits import keras_traits
+from combined_losses.losses.base import Loss, Operators
+from combined_losses.training import backend
+
+
+class Compound(Operators, keras.losses.Loss):
+    """A loss made of losses (abstract).
+
+    A subclass gives `children`, `component_names` and `evaluate(batch, reduction, label)`.
+    """
+
+    def __init__(self, name, reduction, dtype):
+        super().__init__(name=name, dtype=dtype)
+        if reduction != PER_COMPONENT and reduction not in REDUCTIONS:
+            allowed = ", ".join(repr(r) for r in (PER_COMPONENT, *REDUCTIONS))
+            raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
+        self.reduction = reduction
+        self._compiled_in = False
+
+    @property
+    def routes(self):
+        """Whether it chooses its outputs, and so sees all of them; Keras calls a loss for each."""
+        return False
+
+    @property
+    def needs_target(self):
+        """Whether it has to be given `y_true`."""
+        return any(getattr(child, "needs_target", True) for child, _ in self.children)
+
+    @property
+    def reads_target(self):
+        """Whether it reads `y_true` where that is given."""
+        own = ((getattr(child, "needs_target", True), child) for child, _ in self.children)
+        return any(getattr(child, "reads_target", needed) for needed, child in own)
+
+    # A method: Keras's saver walks over attributes, and would not come to an end.
+    def judge(self):
+        """The loss that judges in the end: that inside a wrapper which only changes the view."""
+        return self
+
+    @property
+    def children(self):
+        """The losses it is made of: pairs of a loss and the prefix of the names of its parts.
+
+        The prefix is None for a loss whose parts have no names here.
+        """
+        raise NotImplementedError
+
+    @property
+    def component_names(self):
+        """The names of the parts that are reported, in order."""
+        raise NotImplementedError
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        """The `Evaluation` of a `Batch`; `reduction` is imposed, or `PER_COMPONENT`: its own."""
+        raise NotImplementedError
+
+    def unreduced(self, batch, imposed, label):
+        """Values and the batch whose weights and mask are theirs; None where there are no such."""
+        return None
+
+    def choose_output(self, batch, label):
+        """The batch with the one output that this loss reads, for a wrapper around it."""
+        raise ValueError(
+            f"Component '{label}' wraps a loss that reads the model, or several of its outputs: "
+            f"wrap what is inside it instead. Received: {self!r}"
+        )
+
+    @one_reduction
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """The total: `()`, or `(batch,)` where the reduction is "none"."""
+        # A tracked model does not come this way.
+        self._compiled_in |= backend.is_compiling()
+        return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
+
+    def call(self, y_true, y_pred):
+        """The total of each sample, `(batch,)`, without weights, mask and reduction."""
+        batch = Batch(y_true, y_pred).unweighted()
+        return self.evaluate(batch, reduction="none").total
+
+    # Its state, and that of the compounds inside.
+
+    def _compounds(self):
+        return [(child, p) for child, p in self.children if isinstance(child, Compound)]
+
+    def _named_compounds(self):
+        return [(child, prefix) for child, prefix in self._compounds() if prefix is not None]
+
+    @property
+    def own_variables(self):
+        """The state of this loss alone."""
+        return []
+
+    @property
+    def variables(self):
+        """The state of this loss and of those inside, which the mixin gives to the model."""
+        nested = [child.variables for child, _ in self._compounds()]
+        return [*self.own_variables, *(v for variables in nested for v in variables)]
+
+    def current_weights(self, all_of_them=False):
+        """The weights that have been changed, which logs show, or all; those inside too."""
+        found = {}
+        for child, prefix in self._named_compounds():
+            inner = child.current_weights(all_of_them).items()
+            found.update({prefix + name: weight for name, weight in inner})
+        return found
+
+    @property
+    def settable_names(self):
+        """The components inside whose weights can be changed."""
+        pairs = self._named_compounds()
+        return tuple(prefix + name for child, prefix in pairs for name in child.settable_names)
+
+    def set_weight(self, name, value):
+        """Changes the weight of a component inside; see `CompositeLoss.set_weight`."""
+        for child, prefix in self._named_compounds():
+            inner = name[len(prefix) :] if isinstance(name, str) else ""
+            if prefix + inner == name and inner in child.settable_names:
+                child.set_weight(inner, value)
+                return
+        if name in self.component_names:
+            what = (
+                "has a part of this name, with the weight that its wrapper was given; changes are"
+            )
+        else:
+            what = "has no component of this name; changes are"
+        raise ValueError(
+            f"'{self.name}' {what} possible for "
+            f"{', '.join(map(repr, self.settable_names)) or 'none'}. Received: {name!r}"
+        )
+
+    def register_model(self, model):
+        """Called by the mixin: a model whose compiled steps hold the state of this loss."""
+        for child, _ in self._compounds():
+            child.register_model(model)
+
+
+def as_node(name, loss):
+    """What can be evaluated on a `Batch`: a compound itself, or the `Component` of a loss."""
+    if isinstance(loss, Compound):
+        return loss
+    return Component(name, loss, traits_of(loss))
+
+
+def traits_of(loss):
+    """What may be relied on of a loss, or of the one that judges inside wrappers."""
+    loss = loss.judge() if isinstance(loss, Compound) else loss
+    return loss.traits if isinstance(loss, Loss) else keras_traits(loss)

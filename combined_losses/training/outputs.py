@@ -1,0 +1,28 @@
+"""The outputs of a model by name."""
+
+import keras
+
+
+def name_outputs(structure, layer_names=None):
+    """Outputs by name: a dict from name to leaf, with the one name "" for a single output."""
+    if isinstance(structure, dict):
+        named = dict(structure)
+    elif isinstance(structure, (list, tuple)):
+        if not layer_names or len(layer_names) != len(structure):
+            layer_names = [f"output_{i + 1}" for i in range(len(structure))]
+        named = dict(zip(layer_names, structure, strict=True))
+    else:
+        return {"": structure}
+    return named if len(named) > 1 else {"": next(iter(named.values()))}
+
+
+def rename_single(outputs, y_pred, model):
+    """Outputs for a loss that chooses one: a single one has its key, or the name of its layer."""
+    if "" not in outputs:
+        return outputs
+    if isinstance(y_pred, dict):
+        return dict(y_pred)
+    names = getattr(model, "output_names", None)
+    if isinstance(model, keras.Sequential):
+        names = [model.layers[-1].name]
+    return {names[0] if names else "output": outputs[""]}

@@ -1,0 +1,18 @@
+"""Wrappers: which part of the data a component sees. Each wraps any loss and nests in any other."""
+
+from combined_losses.wrappers import masks, outputs, predictions, scales, slices
+from combined_losses.wrappers.base import Wrapper
+from combined_losses.wrappers.masks import *  # noqa: F403
+from combined_losses.wrappers.outputs import *  # noqa: F403
+from combined_losses.wrappers.predictions import *  # noqa: F403
+from combined_losses.wrappers.scales import *  # noqa: F403
+from combined_losses.wrappers.slices import *  # noqa: F403
+
+__all__ = [
+    "Wrapper",
+    *slices.__all__,
+    *masks.__all__,
+    *outputs.__all__,
+    *scales.__all__,
+    *predictions.__all__,
+]

@@ -1,0 +1,127 @@
+"""The base of every wrapper: one child, seen through a changed batch."""
+
+from combined_losses._internal.arguments import as_child, component_name
+from combined_losses._internal.batch import Batch, align, of_rank
+from combined_losses._internal.checks import check_single, check_target
+from combined_losses._internal.compound import Compound, as_node
+from combined_losses._internal.config import construct, signature_config
+from combined_losses._internal.reduction import PER_COMPONENT
+
+
+class Wrapper(Compound):
+    """A loss that shows its child another view of the data (abstract).
+
+    A subclass implements `see(batch, label)`, which returns the batch that the child sees; sample
+    weights and mask are part of it. It has the operators of every loss, a config with every
+    argument, and, where the child has named parts, those names.
+
+    Args:
+        loss: a `keras.losses.Loss`, a string that `keras.losses.get` knows, or a function
+            `f(y_true, y_pred)`.
+        reduction: `"per_component"` (default): as the child is reduced alone; or one of Keras's.
+        name: a string, default the name of the child.
+        dtype: default the dtype of the child.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> class Doubled(cl.wrappers.Wrapper):
+    ...     def see(self, batch, label):
+    ...         return batch.replaced(y_true=2 * batch.y_true, y_pred=2 * batch.y_pred)
+    >>> float(Doubled("mae")(np.ones((3, 1)), np.zeros((3, 1))))
+    2.0
+    """
+
+    def __init__(self, loss, reduction=PER_COMPONENT, name=None, dtype=None):
+        child = as_child(loss, type(self).__name__, None)
+        own = child.reduction if reduction == PER_COMPONENT else reduction
+        super().__init__(
+            name=name or component_name(child)[0], reduction=own, dtype=dtype or child.dtype
+        )
+        self.loss = child
+        self.name_is_given = name is not None
+        self._node = as_node(self.name, child)
+
+    @property
+    def children(self):
+        return [(self.loss, "")]
+
+    @property
+    def component_names(self):
+        return self.loss.component_names if isinstance(self.loss, Compound) else ()
+
+    @property
+    def routes(self):
+        return isinstance(self.loss, Compound) and self.loss.routes
+
+    def judge(self):
+        if not self.is_view:
+            return self
+        return self.loss.judge() if isinstance(self.loss, Compound) else self.loss
+
+    @property
+    def is_view(self):
+        """Whether it only changes what the child sees, so that the child's values are its own."""
+        return type(self).evaluate is Wrapper.evaluate
+
+    def see(self, batch, label):
+        """The batch that the child sees; `label` is the name of the component, for messages."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `see(batch, label)`, which returns the batch "
+            f"that the loss inside sees. Received: no such method for component '{label}'"
+        )
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label = label or self.name
+        seen = self._seen(self.choose_output(batch, label), label)
+        return self._node.evaluate(seen, self._imposed(reduction), label)
+
+    def unreduced(self, batch, imposed, label):
+        if not self.is_view:
+            return None
+        return self._node.unreduced(self._seen(batch, label), imposed, label)
+
+    def _seen(self, batch, label):
+        seen = self.see(batch, label)
+        if not isinstance(seen, Batch):
+            raise TypeError(
+                f"`see` of {type(self).__name__} (component '{label}') must return a batch, for "
+                "example batch.replaced(y_true=..., y_pred=...). "
+                f"Received: an object of type {type(seen).__name__}"
+            )
+        return seen
+
+    def one_array(self, batch, label):
+        """The batch with targets and predictions of one rank, for a view of a single array."""
+        if self.needs_target:
+            check_target(label, batch.y_true)
+        if not self.reads_target:
+            batch = batch.replaced(y_true=None)
+        check_single(label, batch.y_true, batch.y_pred)
+        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
+        return batch.replaced(
+            sample_weight=of_rank(batch.sample_weight, y_pred), mask=of_rank(batch.mask, y_pred)
+        )
+
+    def choose_output(self, batch, label):
+        """The batch with the output that a loss inside reads, which comes before any view of it."""
+        if not self.routes or batch.output_is_chosen:
+            return batch
+        if isinstance(self.loss, Compound) and self.loss.routes:
+            return self.loss.choose_output(batch, label)
+        return super().choose_output(batch, label)
+
+    def _imposed(self, reduction):
+        """What the child is reduced by; `PER_COMPONENT` where that is its own reduction."""
+        if reduction != PER_COMPONENT or self.reduction == self.loss.reduction:
+            return reduction
+        return self.reduction or "none"
+
+    def get_config(self):
+        return signature_config(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return construct(cls, config)

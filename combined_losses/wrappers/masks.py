@@ -1,0 +1,278 @@
+"""Labels that are missing, void or rare: masks and weights that come from the targets."""
+
+import math
+import numbers
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.batch import fit_from_left
+from combined_losses._internal.checks import is_integer
+from combined_losses._internal.compound import Compound
+from combined_losses._internal.reduction import fits
+from combined_losses.wrappers.base import Wrapper
+
+__all__ = ["ClassWeighted", "Masked", "OneHot"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Masked(Wrapper):
+    """A loss on the labels that are there.
+
+    Missing targets are replaced before the loss, so that value and gradient stay finite; the mean
+    is over the valid ones: single elements for a loss of single elements (MSE, MAE, Huber, …),
+    rows for one of classes (a row is missing where all or some of its targets are). A batch without
+    a valid target gives 0 with gradient 0. The mean is that of a batch: the logs of an epoch weigh
+    all batches by their size, however many labels they hold.
+
+    A function of your own, or a loss of which nothing is known, says by an attribute `elementwise`
+    whether its values are means of single elements; without it rows count, with a warning.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        mask_value: the target that means "missing": `nan` (default), a number such as -1, or None
+            for no such value.
+        mask: None, or an array of the shape of one sample, true where targets count.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Raises:
+        ValueError: for a loss that reduces over elements and rows, such as a region loss; if
+            neither `mask_value` nor `mask` is given; if the mask has another shape than a sample.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.Masked("mse")
+    >>> float(loss(np.array([[1.0, np.nan], [3.0, 5.0]]), np.array([[1.0, 1.0], [1.0, 1.0]])))
+    6.666666507720947
+    """
+
+    def __init__(self, loss, mask_value=math.nan, mask=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        self._check_value(mask_value, mask)
+        if not isinstance(self.loss, Compound) and self._node.opaque:
+            raise ValueError(
+                f"Masked ('{self.name}') needs a loss that gives its values in `call`; this one "
+                f"has a `__call__` of its own, which no mask reaches. Received: {self.loss!r}"
+            )
+        self.mask_value = mask_value
+        self.mask = mask
+        self._mask = None if mask is None else np.asarray(mask, bool)
+
+    def _check_value(self, mask_value, mask):
+        number = isinstance(mask_value, numbers.Real) and not isinstance(mask_value, bool)
+        if mask_value is not None and not number:
+            raise ValueError(
+                f"The argument `mask_value` of Masked ('{self.name}') must be nan, another number "
+                f"or None. Received: {mask_value!r}"
+            )
+        if mask_value is None and mask is None:
+            raise ValueError(
+                f"Masked ('{self.name}') needs `mask_value` or `mask`. Received: None for both"
+            )
+
+    reads_target = True
+
+    def see(self, batch, label):
+        batch = self.one_array(batch, label).with_target()
+        valid = self._valid(batch.y_true, label)
+        # A number that every loss can take; each puts its own neutral one there.
+        y_true = ops.where(valid, batch.y_true, ops.zeros_like(batch.y_true))
+        return batch.replaced(
+            y_true=y_true, mask=_both(batch.mask, valid, label), mask_kind="labels"
+        )
+
+    def _valid(self, y_true, label):
+        valid = None
+        if self.mask_value is not None and not math.isnan(self.mask_value):
+            valid = _differs(y_true, self.mask_value)
+        elif self.mask_value is not None:
+            valid = ops.logical_not(ops.isnan(ops.cast(y_true, self.dtype)))
+        if self._mask is not None:
+            if self._mask.shape != tuple(y_true.shape)[1:]:
+                raise ValueError(
+                    f"The mask of component '{label}' must have the shape of one sample, "
+                    f"{tuple(y_true.shape)[1:]}. Received: mask of shape {self._mask.shape}"
+                )
+            fixed = ops.broadcast_to(ops.convert_to_tensor(self._mask), ops.shape(y_true))
+            valid = fixed if valid is None else ops.logical_and(valid, fixed)
+        return valid
+
+
+def _differs(y_true, number):
+    """Where targets differ from a number that their dtype may not hold, such as -1 in bytes."""
+    dtype = keras.backend.standardize_dtype(y_true.dtype)
+    if keras.backend.is_float_dtype(dtype):
+        return ops.not_equal(y_true, ops.cast(number, dtype))
+    if number != int(number):
+        return ops.ones_like(y_true, dtype="bool")
+    wide = "int64" if dtype in ("int64", "uint32", "uint64") else "int32"
+    return ops.not_equal(ops.cast(y_true, wide), int(number))
+
+
+def _both(mask, valid, label):
+    """The mask of the batch and that of the targets, as one."""
+    if mask is None:
+        return valid
+    if not fits(label, "mask", mask, valid):  # raises where the sizes differ
+        raise ValueError(
+            f"Component '{label}' cannot honour the mask, which is finer than its targets of shape "
+            f"{tuple(valid.shape)}. Received: mask of shape {tuple(mask.shape)}"
+        )
+    return ops.logical_and(ops.cast(fit_from_left(mask, valid), "bool"), valid)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class ClassWeighted(Wrapper):
+    """Weighs every row by the weight of its class, also for dense targets such as images.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        weights: one number for each class, at least 0: a list, or a dict from class id as Keras's
+            `class_weight`, where what it leaves out counts 1.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Targets are one-hot (or soft) rows `(batch, ..., classes)`, or labels `(batch, ...)` or
+    `(batch, ..., 1)`. The weights act as sample weights and multiply those that are given.
+
+    Raises:
+        ValueError: if a weight is negative or not finite, or the number of classes differs.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.ClassWeighted("sparse_categorical_crossentropy", [1.0, 3.0])
+    >>> y_pred = np.full((2, 2), 0.5)
+    >>> round(float(loss(np.array([0, 1]), y_pred)), 4)  # (1 + 3) / 2 * log 2
+    1.3863
+    """
+
+    def __init__(self, loss, weights, **kwargs):
+        super().__init__(loss, **kwargs)
+        if isinstance(weights, dict) and weights and all(map(is_integer, weights)):
+            # As Keras's `class_weight`: what it leaves out counts 1.
+            weights = [weights.get(label, 1.0) for label in range(max(weights) + 1)]
+        values = np.asarray([] if isinstance(weights, dict) else weights)
+        values = values if values.dtype.kind in "fiu" else np.zeros(0)
+        sound = np.all(np.isfinite(values)) and np.all(values >= 0)
+        if values.ndim != 1 or not values.size or not sound:
+            raise ValueError(
+                f"The argument `weights` of ClassWeighted ('{self.name}') must be one finite "
+                f"number of at least 0 for each class. Received: {weights!r}"
+            )
+        self.weights = weights
+        self._weights = values
+
+    needs_target = reads_target = True
+
+    def see(self, batch, label):
+        rows = self._rows(self.one_array(batch, label), label)
+        if batch.sample_weight is not None:
+            given = fit_from_left(batch.sample_weight, rows)
+            if given is None:
+                raise ValueError(
+                    f"Component '{label}' has weights for rows of shape {tuple(rows.shape)}, which "
+                    "those of single elements do not multiply. "
+                    f"Received: sample_weight of shape {tuple(batch.sample_weight.shape)}"
+                )
+            rows = rows * ops.cast(given, rows.dtype)
+        return batch.replaced(sample_weight=rows)
+
+    def _rows(self, batch, label):
+        """The weight of every row: that of its class, or of its classes where it is soft."""
+        y_true, y_pred, count = batch.y_true, batch.y_pred, len(self._weights)
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(y_true.dtype)):
+            # A target that is missing has no class, and its row no weight that could be NaN.
+            y_true = ops.where(ops.isfinite(y_true), y_true, ops.zeros_like(y_true))
+        weights = ops.convert_to_tensor(self._weights, dtype=self.dtype)
+        same_rank = len(y_true.shape) == len(y_pred.shape)
+        binary = y_pred.shape[-1] == 1 or len(y_pred.shape) == 1
+        if same_rank and y_true.shape[-1] == count and not (binary and count == 1):
+            return ops.sum(ops.cast(y_true, self.dtype) * weights, axis=-1)
+        labels = ops.squeeze(y_true, -1) if same_rank and y_true.shape[-1] == 1 else y_true
+        classes = 2 if binary else y_pred.shape[-1]
+        if len(labels.shape) == len(y_pred.shape) > 1 or classes != count:
+            raise ValueError(
+                f"Component '{label}' has weights for {count} classes. Received: y_true of shape "
+                f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+            )
+        return ops.take(weights, ops.clip(ops.cast(labels, "int32"), 0, count - 1))
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class OneHot(Wrapper):
+    """Maps of class ids for a loss that wants one-hot targets; void pixels do not count.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        num_classes: the number of classes, at least 2.
+        ignore_value: None, or the id of void pixels, such as 255.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Targets are ids `(batch, ...)` or `(batch, ..., 1)`, predictions `(batch, ..., num_classes)`.
+    Void pixels are masked; for a loss that gives one value for each sample, target and prediction
+    are 0 there. Any other id outside `0 … num_classes - 1` is a row of zeros.
+
+    Raises:
+        ValueError: if `num_classes` is no integer of at least 2, or the predictions have another
+            number of classes.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.OneHot("categorical_crossentropy", 2, ignore_value=255)
+    >>> round(float(loss(np.array([[0, 255]]), np.array([[[0.5, 0.5], [0.9, 0.1]]]))), 4)
+    0.6931
+    """
+
+    def __init__(self, loss, num_classes, ignore_value=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        if not is_integer(num_classes) or num_classes < 2:
+            raise ValueError(
+                f"The argument `num_classes` of OneHot ('{self.name}') must be an integer of at "
+                f"least 2. Received: {num_classes!r}"
+            )
+        if ignore_value is not None and not is_integer(ignore_value):
+            raise ValueError(
+                f"The argument `ignore_value` of OneHot ('{self.name}') must be None or an "
+                f"integer. Received: {ignore_value!r}"
+            )
+        self.num_classes = num_classes
+        self.ignore_value = ignore_value
+
+    needs_target = reads_target = True
+
+    def see(self, batch, label):
+        batch = self.one_array(batch, label)
+        y_true, y_pred = batch.y_true, batch.y_pred
+        if y_pred.shape[-1] != self.num_classes:
+            raise ValueError(
+                f"Component '{label}' has {self.num_classes} classes. "
+                f"Received: y_pred of shape {tuple(y_pred.shape)}"
+            )
+        if len(y_true.shape) == len(y_pred.shape):
+            if y_true.shape[-1] != 1:
+                raise ValueError(
+                    f"Component '{label}' takes class ids, (batch, ...) or (batch, ..., 1), and "
+                    "makes them one-hot; give them, or leave OneHot out. Received: y_true of shape "
+                    f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+                )
+            y_true = ops.squeeze(y_true, -1)
+        ids = ops.cast(y_true, "int32")
+        inside = ops.logical_and(ids >= 0, ids < self.num_classes)
+        known = ops.where(inside, ids, -1)  # any other is a row of zeros
+        one_hot = ops.one_hot(known, self.num_classes, dtype=self.dtype)
+        if self.ignore_value is None:
+            return batch.replaced(y_true=one_hot)
+        valid = ops.not_equal(ids, ops.cast(self.ignore_value, "int32"))
+        one_hot = ops.where(ops.expand_dims(valid, -1), one_hot, ops.zeros_like(one_hot))
+        return batch.replaced(
+            y_true=one_hot,
+            y_pred=ops.where(ops.expand_dims(valid, -1), y_pred, ops.zeros_like(y_pred)),
+            mask=_both(batch.mask, valid, label),
+            mask_kind="void" if batch.mask is None else batch.mask_kind,
+        )

@@ -1,0 +1,270 @@
+"""One loss at several resolutions."""
+
+import keras
+from keras import ops
+
+from combined_losses._internal.batch import fit_from_left
+from combined_losses._internal.checks import are_numbers, is_integer
+from combined_losses._internal.component import Evaluation
+from combined_losses._internal.masks import read_mask
+from combined_losses._internal.numerics import accumulating
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses.wrappers.base import Wrapper
+
+__all__ = ["DeepSupervision", "MultiScale"]
+
+
+class _Levels(Wrapper):
+    """What `MultiScale` and `DeepSupervision` share: one loss at several resolutions."""
+
+    @property
+    def children(self):
+        return [(self.loss, None)]
+
+    def _of_levels(self, reduction):
+        """What each level is reduced by; unreduced values of two resolutions have no sum."""
+        imposed = self._imposed(reduction)
+        unreduced = imposed == PER_COMPONENT and self.loss.reduction in ("none", None)
+        return "none" if unreduced else imposed
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class MultiScale(_Levels):
+    """A loss on fields and on their averages over blocks: what matters at several sizes.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        scales: the sides of the blocks, integers of at least 1. Default (1, 2, 4). The parts are
+            reported as `scale_1`, `scale_2`, …
+        weights: None: 1.0 for each scale; or one number for each.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Shapes: `(batch, spatial..., channels)` with one to three spatial axes; a last incomplete block
+    is left out. Sample weights and masks of the spatial axes are averaged alike, and what they
+    exclude is left out of its block. Labels that are missing: `Masked(MultiScale(loss))`.
+
+    Raises:
+        ValueError: on scales or weights that are not allowed, or an axis shorter than a block.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.MultiScale("mse", scales=(1, 2))
+    >>> y_pred = np.array([1.0, -1.0, 1.0, -1.0]).reshape(1, 4, 1)
+    >>> float(loss(np.zeros((1, 4, 1)), y_pred))  # the averages over two are right
+    1.0
+    """
+
+    def __init__(self, loss, scales=(1, 2, 4), weights=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        listed = list(scales) if isinstance(scales, (tuple, list)) else []
+        allowed = all(is_integer(scale) and scale >= 1 for scale in listed)
+        if not listed or not allowed or len(set(listed)) < len(listed):
+            raise ValueError(
+                f"The argument `scales` of MultiScale ('{self.name}') must be different integers "
+                f"of at least 1. Received: {scales!r}"
+            )
+        if weights is not None and not (are_numbers(weights) and len(weights) == len(scales)):
+            raise ValueError(
+                f"The argument `weights` of MultiScale ('{self.name}') must be one finite number "
+                f"for each of its {len(scales)} scales. Received: {weights!r}"
+            )
+        self.scales = scales
+        self.weights = weights
+
+    @property
+    def component_names(self):
+        return tuple(f"scale_{scale}" for scale in self.scales)
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label, reduction = label or self.name, self._of_levels(reduction)
+        batch = self.one_array(self.choose_output(batch, label), label).with_target()
+        dtype = accumulating(self.dtype)
+        values = [
+            self._node.evaluate(_pooled(batch, s, dtype, label), reduction, label).total
+            for s in self.scales
+        ]
+        weights = [1.0] * len(values) if self.weights is None else map(float, self.weights)
+        total = sum(w * v for w, v in zip(weights, values, strict=True))
+        return Evaluation(total, tuple(values))
+
+
+def _pooled(batch, scale, dtype, label):
+    """The batch of the averages over blocks; what does not count is left out of them."""
+    if scale == 1:
+        return batch
+    shape, rank = tuple(batch.y_pred.shape), len(batch.y_pred.shape)
+    short = any(n is not None and n < scale for n in shape[1:-1])
+    if not 3 <= rank <= 5 or short or len(batch.y_true.shape) != rank:
+        raise ValueError(
+            f"Component '{label}' averages over blocks of {scale} along the spatial axes of "
+            f"(batch, spatial..., channels). Received: y_pred of shape {shape} and y_true of shape "
+            f"{tuple(batch.y_true.shape)}"
+        )
+
+    def pool(array):
+        array = ops.cast(array, dtype)
+        return ops.average_pool(array, scale, scale, "valid", data_format="channels_last")
+
+    def spatial(weight):
+        """A weight of more than samples at every place: `(batch, spatial..., channels or 1)`."""
+        if weight is None or all(size == 1 for size in weight.shape[1:]):
+            return None
+        fitted = fit_from_left(weight, batch.y_pred)
+        if fitted is None:
+            return None
+        places = (*ops.shape(batch.y_pred)[:-1], fitted.shape[-1])
+        return ops.cast(ops.broadcast_to(fitted, places), dtype)
+
+    weight, mask = spatial(batch.sample_weight), spatial(batch.mask)
+    # What counts in the averages of the data; a mask may be a share, where blocks are of blocks.
+    share = mask
+    if weight is not None:
+        used = ops.cast(ops.not_equal(weight, 0.0), dtype)
+        share = used if mask is None else used * mask
+    changed = {
+        "y_true": _average(pool, batch.y_true, share),
+        "y_pred": _average(pool, batch.y_pred, share),
+    }
+    if weight is not None:
+        several = mask is not None and mask.shape[-1] != 1 == weight.shape[-1]
+        rows = ops.max(mask, axis=-1, keepdims=True) if several else mask
+        changed["sample_weight"] = _rows(_average(pool, weight, rows))
+    if mask is not None:
+        changed["mask"] = _rows(pool(mask))
+    return batch.replaced(**changed)
+
+
+def _average(pool, array, share):
+    """The averages over blocks of what counts, 0 where nothing does."""
+    if share is None:
+        return pool(array)
+    # What does not count may be NaN, so it goes before the average.
+    sums = pool(ops.where(ops.equal(share, 0.0), 0.0, ops.cast(array, share.dtype) * share))
+    shares = pool(share)
+    return sums / ops.where(ops.equal(shares, 0.0), 1.0, shares)
+
+
+def _rows(weight):
+    """A weight of all channels without their axis."""
+    return ops.squeeze(weight, -1) if weight.shape[-1] == 1 else weight
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class DeepSupervision(_Levels):
+    """A loss on a list of outputs at decreasing resolution.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        weights: `"exp"` (default): 1, 1/2, 1/4, … divided by their sum; or one number for each
+            output.
+        outputs: the names of the outputs, finest first; the parts are reported under them. Default
+            all outputs in their order, not reported.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    The target is one array of the finest resolution, of which the others see every n-th element
+    along the spatial axes, or a list with one array for each output.
+
+    It trains in `cl.Model`, `cl.Sequential` and `cl.track`, and sees all outputs.
+
+    Raises:
+        ValueError: if an output is unknown, the number of weights differs, or a resolution does not
+            divide the finest one.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.DeepSupervision("binary_crossentropy", outputs=["full", "half"])
+    >>> loss.component_names
+    ('full', 'half')
+    """
+
+    routes = True
+
+    def __init__(self, loss, weights="exp", outputs=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        exponential = isinstance(weights, str) and weights == "exp"
+        if not exponential and not are_numbers(weights):
+            raise ValueError(
+                f"The argument `weights` of DeepSupervision ('{self.name}') must be 'exp' or one "
+                f"finite number for each output. Received: {weights!r}"
+            )
+        self.weights = weights
+        self.outputs = outputs
+
+    @property
+    def component_names(self):
+        return tuple(self.outputs or ())
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label, reduction = label or self.name, self._of_levels(reduction)
+        if not isinstance(batch.y_pred, dict):
+            raise ValueError(
+                f"Component '{label}' sees all outputs of a model. Compile it in cl.Model or "
+                "cl.track(model), or call it with a dict of outputs. Received: one output"
+            )
+        names = list(self.outputs or batch.y_pred)
+        unknown = [name for name in names if name not in batch.y_pred]
+        if unknown:
+            raise ValueError(
+                f"Component '{label}' reads an output that the model has not; it has "
+                f"{', '.join(map(repr, batch.y_pred))}. Received: {unknown[0]!r}"
+            )
+        weights = self._resolve_weights(len(names), label)
+        values = [
+            self._node.evaluate(_level(batch, names, name, label), reduction, label).total
+            for name in names
+        ]
+        total = sum(w * v for w, v in zip(weights, values, strict=True))
+        return Evaluation(total, tuple(values) if self.outputs else ())
+
+    def _resolve_weights(self, count, label):
+        if isinstance(self.weights, str):
+            weights = [0.5**level for level in range(count)]
+            return [weight / sum(weights) for weight in weights]
+        if len(self.weights) != count:
+            raise ValueError(
+                f"Component '{label}' has {len(self.weights)} weights for {count} outputs. "
+                f"Received: {self.weights!r}"
+            )
+        return [float(weight) for weight in self.weights]
+
+
+def _level(batch, names, name, label):
+    """The batch at the resolution of output `name`."""
+
+    def of_level(given):
+        """An entry of a dict, or of a list with one for each output of the model, or of `names`."""
+        if isinstance(given, dict):
+            return given.get(name)
+        if isinstance(given, (list, tuple)):
+            for order in (list(batch.y_pred), names):
+                if len(given) == len(order):
+                    return given[order.index(name)]
+            return None
+        return given
+
+    y_pred, y, weight = batch.y_pred[name], of_level(batch.y_true), of_level(batch.sample_weight)
+    level = batch.replaced(y_pred=y_pred, y_true=y, sample_weight=weight, mask=read_mask(y_pred))
+    if batch.y_true is None or (y is not None and keras.tree.is_nested(batch.y_true)):
+        return level
+    if y is None:
+        raise ValueError(
+            f"Component '{label}' needs one target, or one for each output. "
+            f"Received: y of {len(batch.y_true)} entries"
+        )
+    steps = [slice(None)] * len(y.shape)
+    for axis in range(1, len(y_pred.shape) - 1):
+        fine, coarse = y.shape[axis], y_pred.shape[axis]
+        if fine is None or coarse is None or fine % coarse:
+            raise ValueError(
+                f"Component '{label}' needs resolutions that divide that of the target. Received: "
+                f"y of shape {tuple(y.shape)} and '{name}' of shape {tuple(y_pred.shape)}"
+            )
+        steps[axis] = slice(None, None, fine // coarse)
+    if weight is not None and len(weight.shape) > 1:
+        # An axis of length 1 holds for all resolutions.
+        pairs = zip(weight.shape, steps, strict=False)
+        weight = weight[tuple(slice(None) if size == 1 else step for size, step in pairs)]
+    return level.replaced(y_true=y[tuple(steps)], sample_weight=weight)

@@ -1,0 +1,263 @@
+"""Parts of one array: slices, units, channels, elements."""
+
+import operator
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.numerics import accumulating
+from combined_losses._internal.reduction import fits
+from combined_losses.wrappers.base import Wrapper
+from combined_losses.wrappers.channels import PerChannel, PerElement
+
+__all__ = ["OnSlice", "PerChannel", "PerElement", "Scaled"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class OnSlice(Wrapper):
+    """A loss on a part of the array: columns, a region, a step of a sequence.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        index: a NumPy basic index into `y_true` and `y_pred` with the batch axis first, as
+            `np.s_` gives it: integers, slices, one `...` and `None` (a new axis), for example
+            `np.s_[..., 0:2]`. The batch axis is taken whole.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Sample weights and masks that reach as far as the indexed axes are indexed alike.
+
+    Raises:
+        ValueError: if the index is no basic index, cuts the batch axis, has more entries than the
+            arrays have axes, or reaches beyond an axis.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(
+    ...     {
+    ...         "position": cl.wrappers.OnSlice("mse", np.s_[..., 0:2]),
+    ...         "visible": cl.wrappers.OnSlice("binary_crossentropy", np.s_[..., 2:3]),
+    ...     }
+    ... )
+    >>> loss.names
+    ('position', 'visible')
+    """
+
+    def __init__(self, loss, index, **kwargs):
+        super().__init__(loss, **kwargs)
+        self.index = index
+        self._index = _basic_index(index, self.name)
+
+    def see(self, batch, label):
+        batch = self.one_array(batch, label)
+        y_true, y_pred = batch.y_true, batch.y_pred
+        if y_true is not None and len(y_true.shape) != len(y_pred.shape):
+            raise ValueError(
+                f"Component '{label}' is a slice of arrays of one rank. Received: y_true of shape "
+                f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+            )
+        index = _full_index(self._index, tuple(y_pred.shape), label)
+        return batch.replaced(
+            y_true=None if y_true is None else _cut(y_true, index),
+            y_pred=_cut(y_pred, index),
+            sample_weight=_index_weight(batch.sample_weight, "sample_weight", index, y_pred, label),
+            mask=_index_weight(batch.mask, "mask", index, y_pred, label),
+            # Without its last axis an array has the rank of the weights of its rows.
+            tells_elements=batch.tells_elements or isinstance(index[-1], int),
+        )
+
+    def get_config(self):
+        # Slices and `...` are not JSON; numbers and lists of numbers are.
+        items = [
+            list(_ends(item)) if isinstance(item, slice) else "..." if item is Ellipsis else item
+            for item in self._index
+        ]
+        return {**super().get_config(), "index": items}
+
+    @classmethod
+    def from_config(cls, config):
+        items = [
+            slice(*item) if isinstance(item, list) else Ellipsis if item == "..." else item
+            for item in config["index"]
+        ]
+        config = {key: value for key, value in config.items() if key != "index"}
+        config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(index=tuple(items), **config)
+
+
+def _basic_index(index, name):
+    """The entries of a NumPy basic index, with plain integers."""
+    try:
+        items = tuple(map(_plain, index if isinstance(index, tuple) else (index,)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The argument `index` of OnSlice ('{name}') must be a NumPy basic index of integers, "
+            f"slices, None and one `...`, for example np.s_[..., 0:2]. Received: {index!r}"
+        ) from error
+    if items.count(Ellipsis) > 1:
+        raise ValueError(
+            f"The argument `index` of OnSlice ('{name}') may hold one `...`. Received: {index!r}"
+        )
+    if items and items[0] is not Ellipsis and items[0] != slice(None):
+        raise ValueError(
+            f"The argument `index` of OnSlice ('{name}') must take the batch axis whole: begin "
+            f"with `:` or `...`. Received: {index!r}"
+        )
+    return items
+
+
+def _plain(item):
+    """An entry of a basic index with Python integers; raises on any other."""
+    if item is Ellipsis or item is None:
+        return item
+    if isinstance(item, bool):
+        raise TypeError
+    if not isinstance(item, slice):
+        return operator.index(item)
+    ends = [None if end is None else operator.index(end) for end in _ends(item)]
+    if ends[2] == 0:
+        raise ValueError
+    return slice(*ends)
+
+
+def _ends(item):
+    return item.start, item.stop, item.step
+
+
+def _full_index(items, shape, label):
+    """One entry for each axis, and `None` for each new one, checked against the static shape."""
+    given = sum(item is not Ellipsis and item is not None for item in items)
+    if given > len(shape):
+        raise ValueError(
+            f"The index of component '{label}' has {given} entries for arrays of {len(shape)} "
+            f"axes. Received: y_pred of shape {shape}"
+        )
+    at = items.index(Ellipsis) if Ellipsis in items else len(items)
+    rest = [slice(None)] * (len(shape) - given)
+    full = (*items[:at], *rest, *items[at + 1 :])
+    if full[0] != slice(None):  # also where a new axis would come first
+        raise ValueError(
+            f"The index of component '{label}' must take the batch axis whole, and its `...` "
+            f"stands for no axis here. Received: y_pred of shape {shape}"
+        )
+    axes = [item for item in full if item is not None]
+    for axis, (item, size) in enumerate(zip(axes, shape, strict=True)):
+        if size is not None and not _reaches(item, size):
+            raise ValueError(
+                f"The index of component '{label}' is out of range on axis {axis}: it asks for "
+                f"{item!r} of {size} entries. Received: y_pred of shape {shape}"
+            )
+    return full
+
+
+def _reaches(item, size):
+    if not isinstance(item, slice):
+        return -size <= item < size
+    ends = [end for end in (item.start, item.stop) if end is not None]
+    return all(-size <= end <= size for end in ends) and len(range(*item.indices(size))) > 0
+
+
+def _index_weight(weight, what, index, y_pred, label):
+    """Weights or a mask of the axes that `index` cuts; an axis of length 1 stays as it is."""
+    if weight is None:
+        return None
+    fits(label, what, weight, y_pred)  # raises where the sizes differ
+    sizes, cut = iter(weight.shape), []
+    for item in index:
+        size = 1 if item is None else next(sizes, "none")
+        if size == "none":  # weights match from the left: they know nothing of the other axes
+            break
+        cut.append(_all_of(item) if size == 1 else item)
+    while cut and cut[-1] is None:
+        cut.pop()
+    return _cut(weight, cut)
+
+
+def _cut(array, index):
+    """`array[index]`, also backwards, which torch cannot."""
+    index = list(index)
+    old = [place for place, item in enumerate(index) if item is not None]
+    for axis, place in enumerate(old):
+        item = index[place]
+        if not isinstance(item, slice) or (item.step or 1) > 0:
+            continue
+        if item.start is None and item.stop is None:
+            array, index[place] = ops.flip(array, axis), slice(None, None, -item.step)
+        else:
+            array = ops.take(array, list(range(*item.indices(array.shape[axis]))), axis=axis)
+            index[place] = slice(None)
+    return array[tuple(index)]
+
+
+def _all_of(item):
+    return item if item is None else slice(None) if isinstance(item, slice) else 0
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Scaled(Wrapper):
+    """A loss in other units: both arguments divided by a scale.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        scale: a number, or an array that broadcasts against one sample, such as one number for
+            each column. Finite, not 0.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Raises:
+        ValueError: if the scale is 0 or not finite.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.Scaled("mse", 10.0)
+    >>> float(loss(np.array([[30.0]]), np.array([[10.0]])))
+    4.0
+    """
+
+    def __init__(self, loss, scale, **kwargs):
+        super().__init__(loss, **kwargs)
+        values = np.asarray(scale)
+        if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)) or np.any(values == 0):
+            raise ValueError(
+                f"The argument `scale` of Scaled ('{self.name}') must be a finite number or array "
+                f"without a 0. Received: {scale!r}"
+            )
+        self.scale = scale
+
+    @classmethod
+    def from_data(cls, loss, y, **kwargs):
+        """The loss in units of the standard deviation of each element of `y`, `(samples, ...)`.
+
+        Labels that are missing (NaN) do not count.
+        """
+        values = np.ma.masked_invalid(np.asarray(y, "float64"))
+        deviation = np.ma.filled(values.std(axis=0), 0.0)
+        if not np.all(deviation > 0):
+            raise ValueError(
+                "Scaled.from_data needs targets that vary in every element; leave out what is "
+                f"constant, or give `scale` yourself. Received: standard deviations {deviation}"
+            )
+        return cls(loss, deviation.tolist(), **kwargs)
+
+    def see(self, batch, label):
+        batch = self.one_array(batch, label)
+        self._check_fit(tuple(batch.y_pred.shape)[1:], label)
+        dtype = accumulating(self.dtype)
+        scale = ops.convert_to_tensor(self.scale, dtype=dtype)
+        return batch.replaced(
+            y_true=None if batch.y_true is None else ops.cast(batch.y_true, dtype) / scale,
+            y_pred=ops.cast(batch.y_pred, dtype) / scale,
+        )
+
+    def _check_fit(self, sample, label):
+        """Raises where the scale would broadcast the data up, or meet the batch axis."""
+        shape = np.shape(self.scale)
+        pairs = zip(shape[::-1], sample[::-1], strict=False)
+        if len(shape) > len(sample) or any(n not in (1, size) and size for n, size in pairs):
+            raise ValueError(
+                f"The scale of component '{label}' must broadcast against one sample, of shape "
+                f"{sample}. Received: scale of shape {shape}"
+            )

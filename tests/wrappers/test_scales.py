@@ -1,0 +1,403 @@
+"""`MultiScale` and `DeepSupervision`: one loss at several resolutions."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import combined_losses as cl
+from combined_losses.wrappers import DeepSupervision, MultiScale, OnSlice, PerChannel
+from tests.composite.children import WEIGHTS, value
+from tests.gradients import gradient
+from tests.masks import masked
+from tests.messages import raises
+from tests.training.twin import reduce
+from tests.wrappers.numpy_twins import block_means, check, close, mae, mse, normal, uniform
+
+SHAPES = [(4, 9, 2), (4, 5, 8, 2), (4, 4, 5, 4, 1)]
+every_rank = pytest.mark.parametrize("shape", SHAPES, ids=["1d", "2d", "3d"])
+
+
+def batch(shape):
+    return normal(*shape, seed=1), normal(*shape, seed=2)
+
+
+def at_scales(
+    values, scales, weights=None, weight=None, mask=None, reduction="sum_over_batch_size"
+):
+    """The total by block means, of what is weighted by sample weights and masks."""
+    weights = weights or [1.0] * len(scales)
+
+    def total(t, p):
+        return sum(
+            w * reduce(values(block_means(t, s), block_means(p, s)), weight, mask, reduction)
+            for s, w in zip(scales, weights, strict=True)
+        )
+
+    return total
+
+
+# Block means.
+
+
+@every_rank
+@pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["plain", "weights"])
+@pytest.mark.parametrize("mask", [None, WEIGHTS > 0], ids=["no mask", "mask"])
+@pytest.mark.parametrize("scales, weights", [((1, 2, 4), None), ((3, 1), [0.5, 2.0]), ((2,), [3])])
+def test_the_loss_is_that_of_block_means(shape, weight, mask, scales, weights):
+    expected = at_scales(mse, scales, weights, weight, mask)
+    loss = MultiScale("mse", scales, weights)
+    check(loss, expected, *batch(shape), weight, mask, slopes=np.prod(shape) < 400)
+
+
+@every_rank
+def test_the_default_scales_are_1_2_and_4(shape):
+    close(value(MultiScale("mae"), *batch(shape)), at_scales(mae, (1, 2, 4))(*batch(shape)))
+
+
+def test_a_last_block_that_is_not_whole_is_left_out():
+    y_true, y_pred = batch((4, 5, 1))
+    spoilt = y_pred.copy()
+    spoilt[:, 4] = 100.0
+    loss = MultiScale("mse", (2,))
+    close(value(loss, y_true, spoilt), value(loss, y_true, y_pred))
+    slope = gradient(lambda p: loss(y_true, p), y_pred)
+    assert np.all(slope[:, 4] == 0) and np.all(slope[:, :4] != 0)
+
+
+def test_noise_counts_at_the_finest_scale_only():
+    noise = np.tile([1.0, -1.0], 4).reshape(1, 8, 1).astype("float32")
+    parts = cl.CompositeLoss({"a": MultiScale("mse")}).components(0 * noise, noise)
+    found = {name: float(part) for name, part in parts.items()}
+    assert found == {"a": 1.0, "a/scale_1": 1.0, "a/scale_2": 0.0, "a/scale_4": 0.0}
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 2), (4, 4, 6, 2)])
+def test_weights_of_single_places_are_averaged_alike(shape):
+    weight = uniform(*shape[:-1], seed=7)
+    y_true, y_pred = batch(shape)
+    expected = sum(
+        np.mean(
+            mse(block_means(y_true, s), block_means(y_pred, s))
+            * block_means(weight[..., None], s)[..., 0]
+        )
+        for s in (1, 2)
+    )
+    close(value(MultiScale("mse", (1, 2)), y_true, y_pred, weight), expected)
+
+
+def test_a_mask_of_whole_blocks_drops_them():
+    y_true, y_pred = batch((4, 8, 2))
+    blocks = np.random.default_rng(0).random((4, 4)) < 0.6
+    steps = np.repeat(blocks, 2, axis=1)
+    errors = [
+        mse(y_true, y_pred)[steps],
+        mse(block_means(y_true, 2), block_means(y_pred, 2))[blocks],
+    ]
+    found = value(MultiScale("mse", (1, 2)), y_true, masked(y_pred, steps))
+    close(found, sum(error.mean() for error in errors))
+
+
+@pytest.mark.parametrize("bad", [100.0, np.nan])
+def test_what_a_mask_hides_does_not_leak_into_the_averages(bad):
+    """A block of which a part is masked is the mean over the rest."""
+    y_true, y_pred = batch((4, 8, 2))
+    steps = np.random.default_rng(0).random((4, 8)) < 0.6
+    spoilt_true, spoilt_pred = y_true.copy(), y_pred.copy()
+    spoilt_true[~steps] = bad
+    spoilt_pred[~steps] = 100.0
+    loss = MultiScale("mse", (1, 2))
+    sound = value(loss, y_true, masked(y_pred, steps))
+    close(value(loss, spoilt_true, masked(spoilt_pred, steps)), sound)
+    slope = gradient(lambda p: loss(spoilt_true, masked(p, steps)), spoilt_pred)
+    assert np.all(np.isfinite(slope)) and np.all(slope[~steps] == 0)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 1, 1), (4, 6, 1)])
+def test_weights_with_axes_of_length_1_hold_along_them(shape):
+    y_true, y_pred = batch((4, 6, 2))
+    weight = uniform(*shape, seed=8)
+    steps = np.broadcast_to(weight.reshape(4, -1)[:, : shape[1]], (4, 6))
+    errors = [mse(block_means(y_true, s), block_means(y_pred, s)) for s in (1, 2)]
+    weights = [block_means(steps[..., None], s)[..., 0] for s in (1, 2)]
+    expected = sum(np.mean(w * e) for w, e in zip(weights, errors, strict=True))
+    close(value(MultiScale("mse", (1, 2)), y_true, y_pred, weight), expected)
+
+
+def test_the_weights_of_some_axes_of_an_image_are_those_of_its_rows():
+    y_true, y_pred = batch((4, 4, 6, 2))
+    weight = uniform(4, 4, seed=8)
+    whole = np.broadcast_to(weight[..., None], (4, 4, 6)).copy()
+    loss = MultiScale("mse", (1, 2))
+    close(value(loss, y_true, y_pred, weight), value(loss, y_true, y_pred, whole))
+
+
+def test_the_weight_of_what_is_masked_does_not_leak_either():
+    y_true, y_pred = batch((1, 4, 1))
+    steps = np.array([[1, 0, 1, 1]], bool)
+    found = [
+        value(MultiScale("mse", (2,)), y_true, masked(y_pred, steps), np.float32([[1, big, 2, 1]]))
+        for big in (1.0, 100.0)
+    ]
+    first, second = y_true[0, 0, 0] - y_pred[0, 0, 0], np.mean((y_true - y_pred)[0, 2:])
+    # The blocks have the masks 1/2 and 1, and the weights 1 and 3/2.
+    expected = (0.5 * 1 * first**2 + 1 * 1.5 * second**2) / 1.5
+    close(found, [expected, expected])
+
+
+def test_a_mask_that_hides_nothing_changes_nothing():
+    y_true, y_pred = batch((4, 6, 2))
+    weight = uniform(4, 6, seed=8) * (uniform(4, 6, seed=9) > 0.4)
+    everything = masked(y_pred, np.ones((4, 6), bool))
+    for scales in ((2,), (1, 3)):
+        loss = MultiScale("mse", scales)
+        close(value(loss, y_true, everything, weight), value(loss, y_true, y_pred, weight))
+    loss = MultiScale(MultiScale("mse", (2,)), (3,))
+    steps = uniform(4, 6, seed=10) > 0.4
+    close(
+        value(loss, y_true, masked(y_pred, steps)),
+        value(MultiScale("mse", (6,)), y_true, masked(y_pred, steps)),
+    )
+
+
+def test_weights_of_samples_in_any_shape():
+    y_true, y_pred = batch((4, 4, 6, 2))
+
+    class Region(cl.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=(1, 2, 3))
+
+    for wrap in (lambda loss: MultiScale(loss, (1, 2)), PerChannel):
+        found = [
+            value(wrap(Region()), y_true, y_pred, WEIGHTS.reshape(shape))
+            for shape in ((4,), (4, 1), (4, 1, 1), (4, 1, 1, 1))
+        ]
+        close(found, [found[0]] * 4)
+
+
+def test_a_loss_without_a_reduction_has_one_total_for_each_sample():
+    y_true, y_pred = batch((4, 4, 2))
+    child = keras.losses.MeanSquaredError(reduction="none")
+    errors = [mse(block_means(y_true, s), block_means(y_pred, s)).mean(axis=1) for s in (1, 2)]
+    close(value(MultiScale(child, (1, 2)), y_true, y_pred), sum(errors))
+    heads = {"full": y_pred, "half": y_pred[:, ::2]}
+    errors = [mse(y_true, y_pred).mean(axis=1), mse(y_true[:, ::2], y_pred[:, ::2]).mean(axis=1)]
+    close(value(DeepSupervision(child, [1.0, 0.5]), y_true, heads), errors[0] + 0.5 * errors[1])
+
+
+def test_every_scale_is_reported_and_weighted():
+    y_true, y_pred = batch((4, 8, 8, 2))
+    loss = cl.CompositeLoss({"a": MultiScale("mse", (1, 4), [2.0, 0.5])})
+    one, four = (mse(block_means(y_true, s), block_means(y_pred, s)).mean() for s in (1, 4))
+    found = {name: float(part) for name, part in loss.components(y_true, y_pred).items()}
+    expected = {"a": 2 * one + 0.5 * four, "a/scale_1": one, "a/scale_4": four}
+    assert found == pytest.approx(expected, rel=1e-5)
+    model = cl.Sequential([keras.Input((8, 8, 2)), keras.layers.Rescaling(1.0)])
+    model.compile("sgd", loss=loss)
+    logs = model.evaluate(y_pred, y_true, batch_size=3, verbose=0, return_dict=True)
+    named = {f"{name}_loss": part for name, part in expected.items()}
+    assert logs == pytest.approx({"loss": expected["a"], **named}, rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight", "none"])
+def test_a_reduction_is_imposed_on_every_scale(reduction):
+    y_true, y_pred = batch((4, 8, 2))
+    loss = cl.CompositeLoss({"a": MultiScale("mse", (1, 2))}, reduction=reduction)
+    if reduction == "none":
+        expected = sum(
+            WEIGHTS * mse(block_means(y_true, s), block_means(y_pred, s)).mean(axis=1)
+            for s in (1, 2)
+        )
+    else:
+        expected = at_scales(mse, (1, 2), None, WEIGHTS, None, reduction)(y_true, y_pred)
+    close(value(loss, y_true, y_pred, WEIGHTS), expected)
+
+
+def test_whole_numbers_are_averaged_as_numbers():
+    y_true = np.arange(8).reshape(1, 8, 1)
+    y_pred = np.zeros((1, 8, 1), "float32")
+    close(value(MultiScale("mae", (2,)), y_true, y_pred), 3.5)
+
+
+def test_around_and_inside_other_wrappers():
+    y_true, y_pred = batch((4, 8, 3))
+    loss = MultiScale(PerChannel("mse", names=["u", "v"]), (2,))
+    error = (block_means(y_true, 2) - block_means(y_pred, 2)) ** 2
+    close(
+        value(loss, y_true[..., :2], y_pred[..., :2]), error[..., 0].mean() + error[..., 1].mean()
+    )
+    loss = OnSlice(MultiScale("mse", (1, 2)), np.s_[..., 1:])
+    check(
+        loss,
+        lambda t, p: at_scales(mse, (1, 2), None, WEIGHTS)(t[..., 1:], p[..., 1:]),
+        y_true,
+        y_pred,
+        WEIGHTS,
+    )
+
+
+@pytest.mark.parametrize(
+    "bad", [(), (0,), (1.5,), (2, 2), (True,), 2, "12", None, (-1, 1)], ids=repr
+)
+def test_scales_are_different_whole_numbers(bad):
+    with raises(ValueError, "`scales` of MultiScale ('mse')", f"Received: {bad!r}"):
+        MultiScale("mse", bad)
+
+
+@pytest.mark.parametrize(
+    "bad", [[1.0], (1, 2, 3, 4), [1.0, np.nan, 1.0], ["a", "b", "c"], 2.0], ids=repr
+)
+def test_weights_are_one_number_for_each_scale(bad):
+    with raises(ValueError, "`weights` of MultiScale ('mse')", "3 scales", f"Received: {bad!r}"):
+        MultiScale("mse", weights=bad)
+
+
+def test_weights_may_be_an_array():
+    y_true, y_pred = batch((4, 8, 2))
+    loss = MultiScale("mse", (1, 2), np.array([1.0, 0.5]))
+    close(value(loss, y_true, y_pred), at_scales(mse, (1, 2), [1.0, 0.5])(y_true, y_pred))
+    loaded = MultiScale.from_config(json.loads(json.dumps(loss.get_config())))
+    assert value(loaded, y_true, y_pred) == value(loss, y_true, y_pred)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 2), (4, 8, 3, 2), (4, 2), (4, 4, 4, 4, 4, 1)])
+def test_an_array_that_has_no_blocks_is_an_error_that_names_the_component(shape):
+    loss = cl.CompositeLoss({"part": MultiScale("mse")})
+    with raises(ValueError, "'part'", "blocks of", f"Received: y_pred of shape {shape}"):
+        loss(*batch(shape))
+
+
+# Deep supervision.
+
+
+def pyramid():
+    """Outputs of 8, 4 and 2 places, and targets of the finest."""
+    heads = {f"out{n}": normal(4, n, 2, seed=n) for n in (8, 4, 2)}
+    return normal(4, 8, 2, seed=1), heads
+
+
+def of_levels(weights, y, heads, weight=None):
+    parts = [
+        reduce(
+            mse(y[:, :: 8 // p.shape[1]], p.astype("float64")), weight, None, "sum_over_batch_size"
+        )
+        for p in heads.values()
+    ]
+    return sum(w * part for w, part in zip(weights, parts, strict=True)), parts
+
+
+EXP = [4 / 7, 2 / 7, 1 / 7]
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["plain", "weights"])
+@pytest.mark.parametrize("weights, numbers", [("exp", EXP), ([1.0, 0.0, 2.0], [1.0, 0.0, 2.0])])
+def test_each_output_sees_the_target_at_its_resolution(weights, numbers, weight):
+    y, heads = pyramid()
+    total, parts = of_levels(numbers, y, heads, weight)
+    data = () if weight is None else (weight,)
+    close(value(DeepSupervision("mse", weights), y, heads, *data), total)
+    named = cl.CompositeLoss({"a": DeepSupervision("mse", weights, [*heads])})
+    found = {n: float(v) for n, v in named.components(y, heads, *data).items()}
+    expected = dict(zip([f"a/{name}" for name in heads], parts, strict=True))
+    assert found == pytest.approx({"a": total, **expected}, rel=1e-5)
+
+
+def test_the_finest_output_is_named_first_whatever_the_order_of_the_model():
+    y, heads = pyramid()
+    total, _ = of_levels(EXP, y, heads)
+    backwards = dict(reversed(heads.items()))
+    close(value(DeepSupervision("mse", outputs=[*heads]), y, backwards), total)
+
+
+def test_a_target_for_each_output():
+    _, heads = pyramid()
+    targets = {name: head + 1 for name, head in heads.items()}
+    for y in (targets, [*targets.values()]):
+        close(value(DeepSupervision("mse", [1.0, 2.0, 3.0]), y, heads), 6.0)
+
+
+def test_lists_are_in_the_order_of_the_outputs_of_the_model():
+    y, heads = pyramid()
+    backwards = dict(reversed(heads.items()))  # the coarsest first
+    loss = DeepSupervision("mse", [1.0, 2.0, 4.0], outputs=[*heads])
+    targets = [head + n for n, head in enumerate(backwards.values())]
+    weights = [np.full(4, w, "float32") for w in (1.0, 3.0, 5.0)]
+    # Of out8, out4, out2: the squares of 2, 1, 0, with the sample weights 5, 3, 1.
+    close(value(loss, targets, backwards), 1 * 4 + 2 * 1)
+    close(value(loss, targets, backwards, weights), 1 * 4 * 5 + 2 * 1 * 3)
+
+
+def test_images_and_weights_of_single_pixels():
+    """Weights of the finest resolution are taken where the targets are."""
+    heads = {"full": normal(4, 4, 6, 1, seed=1), "half": normal(4, 2, 3, 1, seed=2)}
+    y, weight = normal(4, 4, 6, 1, seed=3), uniform(4, 4, 6, seed=4)
+    full = np.mean(weight * mse(y, heads["full"]))
+    half = np.mean(weight[:, ::2, ::2] * mse(y[:, ::2, ::2], heads["half"]))
+    close(value(DeepSupervision("mse", [1.0, 0.5]), y, heads, weight), full + 0.5 * half)
+
+
+def model_of_levels(structure):
+    inputs = keras.Input((8, 2))
+    outputs = {}
+    for n in (8, 4, 2):
+        pooled = keras.layers.AveragePooling1D(8 // n)(inputs)
+        outputs[f"out{n}"] = keras.layers.Dense(2, name=f"out{n}")(pooled)
+    return cl.Model(inputs, outputs if structure is dict else [*outputs.values()])
+
+
+@pytest.mark.parametrize("structure", [list, dict])
+@pytest.mark.parametrize("targets", ["one", "each"])
+def test_a_model_trains_on_all_levels(structure, targets):
+    model = model_of_levels(structure)
+    x, y = normal(5, 8, 2, seed=1), normal(5, 8, 2, seed=2)
+    names = ["out8", "out4", "out2"]
+    loss = cl.CompositeLoss({"deep": DeepSupervision("mse", outputs=names)})
+    model.compile("sgd", loss=loss)
+    target = y
+    if targets == "each":
+        each = [y, y[:, ::2], y[:, ::4]]
+        target = each if structure is list else dict(zip(names, each, strict=True))
+    logs = model.evaluate(x, target, batch_size=2, verbose=0, return_dict=True)
+    p = model.predict(x, verbose=0)
+    p = p if structure is dict else dict(zip(names, p, strict=True))
+    total, parts = of_levels(EXP, y, {name: p[name] for name in names})
+    expected = {f"deep/{name}_loss": part for name, part in zip(names, parts, strict=True)}
+    assert logs == pytest.approx({"loss": total, "deep_loss": total, **expected}, rel=1e-5)
+    before = [w.copy() for w in model.get_weights()]
+    model.fit(x, target, verbose=0)
+    assert all(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_saved_model_keeps_its_levels(tmp_path):
+    model = model_of_levels(dict)
+    x, y = normal(5, 8, 2, seed=1), normal(5, 8, 2, seed=2)
+    names = ("out8", "out4", "out2")
+    loss = DeepSupervision(keras.losses.Huber(0.3), [1, 0.5, 0.25], names)
+    model.compile("sgd", loss=cl.CompositeLoss({"deep": loss}))
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(logs, rel=1e-6)
+
+
+def test_levels_that_do_not_fit_are_errors_that_name_the_component():
+    y, heads = pyramid()
+
+    def fails(loss, y, heads, *parts):
+        with raises(ValueError, "'part'", *parts, "Received: "):
+            cl.CompositeLoss({"part": loss})(y, heads)
+
+    fails(DeepSupervision("mse"), normal(4, 7, 2, seed=1), heads, "divide", "(4, 7, 2)")
+    fails(DeepSupervision("mse", [1.0, 2.0]), y, heads, "2 weights for 3 outputs")
+    fails(
+        DeepSupervision("mse", outputs=["out8", "far"]), y, heads, "'out8', 'out4', 'out2'", "'far'"
+    )
+    fails(DeepSupervision("mse"), [y, y], heads, "one target, or one for each output")
+    fails(DeepSupervision("mse"), y, y, "cl.Model", "cl.track")
+
+
+@pytest.mark.parametrize("bad", ["linear", [], 3, [1.0, np.nan], None], ids=repr)
+def test_weights_are_exp_or_numbers(bad):
+    with raises(ValueError, "`weights` of DeepSupervision ('mse')", "'exp'", f"Received: {bad!r}"):
+        DeepSupervision("mse", bad)
