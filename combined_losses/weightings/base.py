@@ -1,0 +1,273 @@
+"""The base of every rule that gives the components of a composite their weights."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.checks import is_integer
+from combined_losses._internal.config import construct, signature_config
+
+
+class Weighting:
+    """Base class of weighting rules: subclass it, write `rule`.
+
+    A rule turns the values of the components into weights, in every training step. Pass it as
+    `CompositeLoss(..., weighting=rule)` and train in `cl.Model`, `cl.Sequential` or `cl.track`; a
+    rule belongs to one composite.
+
+    Args:
+        update_every: the rule gives new weights in every n-th step. Default 1. What it remembers
+            of the values moves in every step.
+        warmup: the number of first steps with equal weights. Default 0.
+        min_weight, max_weight: None, or caps of the weights, after `total`. A component that can
+            fall to zero by itself needs `max_weight` in rules such as 1/value.
+        total: None (default): the sum that the paper of the rule has; `"k"`: the weights are
+            rescaled to sum to the number of components; a number: to that.
+
+    A subclass implements `rule(values, state, live)`, in `keras.ops`: `values` `(k,)` are the raw
+    values of the components, finite; `state` is a dict of what `initial_state(k)` names; `live`
+    `(k,)` is 1.0 where the value is finite and 0.0 elsewhere. It returns the weights `(k,)`, or the
+    weights and the new state. A value that is not finite never reaches the state, and its
+    component has weight 0. `needs` says what a rule reads: `"values"`, and `"history"` if it
+    remembers; `sums_to_one` where equal weights are 1/k instead of 1.
+
+    Example:
+
+    >>> from keras import ops
+    >>> import combined_losses as cl
+    >>> class InverseMagnitude(cl.weightings.Weighting):
+    ...     needs = frozenset({"values", "history"})
+    ...
+    ...     def initial_state(self, k):
+    ...         return {"mean": [1.0] * k}
+    ...
+    ...     def rule(self, values, state, live):
+    ...         mean = 0.9 * state["mean"] + 0.1 * ops.abs(values)
+    ...         return 1 / mean, {"mean": mean}
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=InverseMagnitude(max_weight=100.0))
+    """
+
+    needs = frozenset({"values"})
+    sums_to_one = False
+
+    def __init__(self, update_every=1, warmup=0, min_weight=None, max_weight=None, total=None):
+        _check_steps(self, "update_every", update_every, 1)
+        _check_steps(self, "warmup", warmup, 0)
+        for name, cap in (("min_weight", min_weight), ("max_weight", max_weight)):
+            if cap is not None:
+                check_number(self, name, cap, 0)
+        if min_weight is not None and max_weight is not None and min_weight > max_weight:
+            raise ValueError(
+                f"`min_weight` of {type(self).__name__} must not exceed `max_weight`. "
+                f"Received: min_weight={min_weight!r} and max_weight={max_weight!r}"
+            )
+        if total is not None and total != "k":
+            check_number(self, "total", total, 0, exclusive=True)
+        self.update_every, self.warmup, self.total = update_every, warmup, total
+        self.min_weight, self.max_weight = min_weight, max_weight
+        self.num_components = None
+
+    # What a subclass gives.
+
+    def initial_state(self, k):
+        """What the rule remembers: a dict from name to an initial array."""
+        return {}
+
+    def rule(self, values, state, live):
+        """The weights `(k,)`, or the weights and the new state."""
+        raise NotImplementedError
+
+    def offset(self, values, weights):
+        """The term that the rule adds to the total, `()`; default 0."""
+        return 0.0
+
+    # State.
+
+    def build(self, num_components, weights=None):
+        """Makes the state of the rule.
+
+        Args:
+            num_components: k, the number of components.
+            weights: the fixed weights of the composite, `(k,)`, or a function that gives their
+                current values; default all 1.
+        """
+        if self.num_components is not None:
+            raise ValueError(
+                f"This {type(self).__name__} weighs the components of another composite already; "
+                f"give each composite a rule of its own. Received: {self!r}"
+            )
+        self.num_components = num_components
+        self._fixed = weights
+        self._state = {name: self._variable(name, value) for name, value in self._initial().items()}
+
+    def _initial(self):
+        k = self.num_components
+        current = np.full(k, self._equal_weight(k))
+        return {"steps": 0.0, "current": current, **self.initial_state(k)}
+
+    def _variable(self, name, value, trainable=False):
+        return keras.Variable(
+            np.asarray(value, "float32"),
+            dtype="float32",
+            trainable=trainable,
+            name=f"weighting_{name}",
+            # Every replica computes the same from the values of the whole batch.
+            aggregation="mean" if trainable else "only_first_replica",
+        )
+
+    def _equal_weight(self, k):
+        if self.total is None:
+            return 1 / k if self.sums_to_one else 1.0
+        return 1.0 if self.total == "k" else self.total / k
+
+    @property
+    def variables(self):
+        """The state, which the composite hands to the model."""
+        return list(self._state.values())
+
+    def reset(self):
+        """Starts over: the state is again what `build` made."""
+        for name, value in self._initial().items():
+            self._state[name].assign(np.asarray(value, "float32"))
+
+    def fixed_weights(self):
+        """The fixed weights of the composite, `(k,)`."""
+        fixed = self._fixed() if callable(self._fixed) else self._fixed
+        if fixed is None:
+            return ops.ones((self.num_components,))
+        return ops.cast(ops.convert_to_tensor(fixed), "float32")
+
+    def end_epoch(self):
+        """Called after every epoch of `fit`, for rules that count epochs."""
+
+    # The weights.
+
+    def weigh(self, values=None, gramian=None, rows=None, training=True):
+        """The weights of the components; moves the state when training.
+
+        Args:
+            values: `(k,)`, the raw values of the components.
+            gramian, rows: for rules that read gradients.
+            training: without it nothing moves, and a rule that remembers gives its last weights.
+
+        Returns:
+            `(k,)`, float32.
+        """
+        values = ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), "float32"))
+        finite = ops.isfinite(values)
+        live = ops.cast(finite, "float32")
+        state = {name: ops.convert_to_tensor(v) for name, v in self._state.items()}
+        if not training and self._remembers:
+            return state["current"] * live
+        result = self.rule(ops.where(finite, values, 1.0), state, live)
+        weights, new = result if isinstance(result, tuple) else (result, {})
+        weights = self._capped(self._rescaled(weights * live, live), live)
+        weights = self._held(weights, state, live)
+        if training:
+            self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
+        return weights
+
+    @property
+    def _remembers(self):
+        return "values" not in self.needs or "history" in self.needs
+
+    def _rescaled(self, weights, live):
+        if self.total is None:
+            return weights
+        total = ops.sum(live) if self.total == "k" else self.total
+        size = ops.sum(weights)
+        return weights * total / ops.where(ops.equal(size, 0.0), 1.0, size)
+
+    def _capped(self, weights, live):
+        if self.min_weight is None and self.max_weight is None:
+            return weights
+        lowest = 0.0 if self.min_weight is None else self.min_weight
+        highest = np.inf if self.max_weight is None else self.max_weight
+        return ops.clip(weights, lowest, highest) * live
+
+    def _held(self, weights, state, live):
+        """New weights every n-th step after the warm-up; until then equal ones."""
+        steps = state["steps"]
+        if self.update_every > 1:
+            since = steps - self.warmup
+            due = ops.equal(ops.mod(since, float(self.update_every)), 0.0)
+            weights = ops.where(due, weights, state["current"] * live)
+        if self.warmup:
+            equal = self._equal_weight(self.num_components) * live
+            weights = ops.where(steps < self.warmup, equal, weights)
+        return weights
+
+    def _write(self, new, state, finite):
+        """Assigns the new state, entry by entry of what belongs to a component, if finite."""
+        for name, value in new.items():
+            value, old = ops.cast(value, "float32"), state[name]
+            sound = ops.isfinite(value)
+            if tuple(old.shape) == (self.num_components,) and name != "current":
+                sound = ops.logical_and(sound, finite)
+            self._state[name].assign(ops.where(sound, value, old))
+
+    # Saving.
+
+    def get_config(self):
+        return signature_config(self, base=())
+
+    @classmethod
+    def from_config(cls, config):
+        return construct(cls, config)
+
+    def save(self, store):
+        """Writes the state into a dict of arrays."""
+        for name, variable in self._state.items():
+            store[name] = ops.convert_to_numpy(variable)
+
+    def load(self, store):
+        """Reads the state from a dict of arrays."""
+        for name, variable in self._state.items():
+            variable.assign(np.array(store[name]))
+
+
+# For rules: what is summed or averaged leaves out components that are not live.
+
+
+def live_softmax(x, live):
+    """The softmax over the live entries; 0 elsewhere."""
+    highest = ops.max(ops.where(live > 0, x, -np.inf))
+    highest = ops.where(ops.isfinite(highest), highest, 0.0)
+    powers = ops.exp(ops.where(live > 0, x - highest, 0.0)) * live
+    return powers / ops.maximum(ops.sum(powers), 1e-30)
+
+
+def live_mean(x, live):
+    """The mean over the live entries; 0 without any."""
+    return ops.sum(ops.where(live > 0, x, 0.0)) / ops.maximum(ops.sum(live), 1.0)
+
+
+def positive(values, lower_bound=0.0):
+    """What may be divided by, or have a logarithm: the distance from the bound, at least 1e-8."""
+    return ops.maximum(values - lower_bound, 1e-8)
+
+
+def _check_steps(rule, name, value, least):
+    if not is_integer(value) or value < least:
+        raise ValueError(
+            f"`{name}` of {type(rule).__name__} must be an integer of at least {least}. "
+            f"Received: {value!r}"
+        )
+
+
+def check_number(rule, name, value, at_least=None, at_most=None, exclusive=False, below=None):
+    """Raises a `ValueError` unless an argument of a rule is a finite number in its range."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+    bounds = []
+    if at_least is not None:
+        bounds.append(f"above {at_least}" if exclusive else f"of at least {at_least}")
+        number = number and (value > at_least if exclusive else value >= at_least)
+    if at_most is not None:
+        bounds.append(f"at most {at_most}")
+        number = number and value <= at_most
+    if below is not None:
+        bounds.append(f"below {below}")
+        number = number and value < below
+    if not number:
+        allowed = " ".join(["a finite number", " and ".join(bounds)]).strip()
+        raise ValueError(f"`{name}` of {type(rule).__name__} must be {allowed}. Received: {value!r}")
