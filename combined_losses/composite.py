@@ -14,7 +14,7 @@ from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.masks import read_mask
-from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
+from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.losses.base import FunctionLoss, Operators
 
 
@@ -77,9 +77,6 @@ class CompositeLoss(Compound):
         name="composite_loss",
         dtype=None,
     ):
-        if reduction != PER_COMPONENT and reduction not in REDUCTIONS:
-            allowed = ", ".join(repr(r) for r in (PER_COMPONENT, *REDUCTIONS))
-            raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
         if weighting is not None:
             raise ValueError(
                 "`weighting` must be None: this version has fixed weights, which `set_weight` "
@@ -146,6 +143,10 @@ class CompositeLoss(Compound):
             if isinstance(loss, Compound):
                 flat.extend(f"{name}/{inner}" for inner in loss.component_names)
         return tuple(flat)
+
+    @property
+    def settable_names(self):
+        return (*self.names, *super().settable_names)
 
     @property
     def weights(self):
@@ -286,7 +287,10 @@ class CompositeLoss(Compound):
                 f"{', '.join(map(repr, batch.y_pred))}. Received: a loss without an output"
             )
         y_pred = next(iter(batch.y_pred.values()))
-        return batch.replaced(y_pred=y_pred, mask=read_mask(y_pred))
+        y_true, weight = _only(batch.y_true), _only(batch.sample_weight)
+        return batch.replaced(
+            y_true=y_true, y_pred=y_pred, sample_weight=weight, mask=read_mask(y_pred)
+        )
 
     def _imposed(self, reduction):
         """What the components are reduced by: what is imposed from outside, or this one's own."""
@@ -406,6 +410,12 @@ def as_loss(loss):
         return loss
     child = as_child(loss, "as_loss", None)
     return child if isinstance(child, Operators) else CompositeLoss([child])
+
+
+def _only(values):
+    """The entry of a dict of one."""
+    alone = isinstance(values, dict) and len(values) == 1
+    return next(iter(values.values())) if alone else values
 
 
 def _serialize_child(name, loss):

@@ -29,6 +29,7 @@ class Batch:
         # "labels" that are missing (a loss must honour them), "void" ones that the data no longer
         # has (it need not), or "propagated" by Keras (a loss that cannot honour it warns).
         self.mask_kind = "propagated"
+        self.elements = 1  # how many elements a value was averaged over before they were told apart
         self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.replicas = backend.replica_count()
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
@@ -75,12 +76,21 @@ class Batch:
 
         Sample weights and masks of fewer axes, of samples or rows, stay as they are.
         """
-        rank = len(self.y_pred.shape)
-        weights = {
-            key: function(weight) if weight is not None and len(weight.shape) == rank else weight
-            for key, weight in (("sample_weight", self.sample_weight), ("mask", self.mask))
-        }
-        return self.replaced(y_true=function(self.y_true), y_pred=function(self.y_pred), **weights)
+        shape = self.y_pred.shape
+
+        def of_elements(weight):
+            if weight is None or len(weight.shape) < len(shape):
+                return weight
+            if any(n == 1 != size for n, size in zip(weight.shape, shape, strict=True)):
+                weight = ops.broadcast_to(weight, ops.shape(self.y_pred))
+            return function(weight)
+
+        return self.replaced(
+            y_true=function(self.y_true),
+            y_pred=function(self.y_pred),
+            sample_weight=of_elements(self.sample_weight),
+            mask=of_elements(self.mask),
+        )
 
     @property
     def size(self):

@@ -129,7 +129,8 @@ def _folded(child, node, batch, imposed, label):
 
     weight = unfold_weight(seen.sample_weight, folded.sample_weight, batch.sample_weight)
     mask = unfold_weight(seen.mask, folded.mask, batch.mask)
-    return unfold(values), batch.replaced(sample_weight=weight, mask=mask)
+    seen = batch.replaced(sample_weight=weight, mask=mask, elements=seen.elements)
+    return unfold(values), seen
 
 
 def _one_by_one(node, batch, imposed, label):

@@ -18,6 +18,30 @@ def check_predictions(y_pred):
             )
 
 
+def check_target(name, y_true):
+    """Raises where a loss that compares is given no target."""
+    if y_true is None:
+        raise ValueError(
+            f"Component '{name}' needs a target. Give `y`, or wrap a term without a target in "
+            "cl.wrappers.PredictionOnly. Received: y_true=None"
+        )
+
+
+def check_single(name, y_true, y_pred):
+    """Raises where a loss that compares two arrays is given several targets or predictions."""
+    for what, values, hint in (
+        ("target", y_true, "as the entry of `y` for its output, or by OnOutput(..., target=key)"),
+        ("prediction", y_pred, "by OnOutput(loss, output)"),
+    ):
+        if not keras.tree.is_nested(values):
+            continue
+        keys = f"the keys {', '.join(map(repr, values))}" if isinstance(values, dict) else ""
+        raise ValueError(
+            f"Component '{name}' compares with one {what}; give it its own, {hint}. "
+            f"Received: {keys or f'{len(values)} arrays'}"
+        )
+
+
 def check_equal_shapes(name, y_true, y_pred):
     """Raises where `y_true` would be broadcast against `y_pred`."""
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)

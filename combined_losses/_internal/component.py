@@ -9,6 +9,7 @@ from keras import ops
 
 from combined_losses._internal import checks
 from combined_losses._internal.batch import align
+from combined_losses._internal.masks import with_mask
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import (
     MEANS,
@@ -17,6 +18,7 @@ from combined_losses._internal.reduction import (
     per_sample,
     reduce_values,
 )
+from combined_losses._internal.traits import Traits
 
 _ONE_REDUCTION = set()
 
@@ -101,30 +103,50 @@ class Component:
 
     def unreduced(self, batch, imposed, label):
         """The values in float32 or more, and the batch whose weights and mask are theirs."""
-        batch = self._see_label_mask(batch, label)
-        values, weighted = self.values(batch, label)
+        if self._masks_labels(batch):
+            values, batch, weighted = self._of_labels(batch, label)
+        else:
+            values, weighted = self.values(batch, label)
         values = ops.cast(values, accumulating(values.dtype))
         if weighted:
             batch = batch.unweighted()
         self.check_weights(values, batch, imposed, label)
         return values, batch
 
-    def _see_label_mask(self, batch, label):
-        """A mask of single labels (`Masked`) made one of what this loss gives values for."""
+    def _masks_labels(self, batch):
+        """Whether the mask is one of single labels (`Masked`); one of rows fits by itself."""
         if batch.mask_kind != "labels" or keras.tree.is_nested(batch.y_pred):
-            return batch
+            return False
+        _, y_pred = align(batch.y_true, batch.y_pred)
+        return len(batch.mask.shape) == len(y_pred.shape)
+
+    def _of_labels(self, batch, label):
+        """Values of single labels, or of rows that count where all their labels are there."""
         y_true, y_pred = align(batch.y_true, batch.y_pred)
-        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
-        if len(batch.mask.shape) < len(y_pred.shape):
-            return batch  # labels of rows
         if self.traits.same_shape:
             checks.check_equal_shapes(label, y_true, y_pred)
         if self.traits.elementwise:
             # Its mean over the last axis is then one over a single element.
+            size = y_pred.shape[-1]
             y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-            return batch.replaced(y_true=y_true, y_pred=y_pred)
-        # A row of classes, or of a direction, counts where all of it is there.
-        return batch.replaced(mask=ops.all(ops.cast(batch.mask, "bool"), axis=-1))
+            batch = batch.replaced(y_true=y_true, y_pred=y_pred, elements=size)
+            values, weighted = self.values(batch, label)
+            return values, batch, weighted
+        # The least: "all of them", also of what averages over blocks have left of a mask.
+        rows = batch.replaced(mask=ops.min(ops.cast(batch.mask, "float32"), axis=-1))
+        values, weighted = self.values(rows, label)
+        if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
+            return *self.values(batch, label)[:1], batch, weighted
+        unknown = self.traits == Traits() and len(values.shape)
+        if unknown and not hasattr(getattr(self.loss, "function", self.loss), "elementwise"):
+            self._warn(
+                label,
+                "labels",
+                f"Component '{label}' counts only rows whose labels are all there, because nothing "
+                "is known of its loss. Set `elementwise = True` on the function or class if its "
+                "values are means of single elements (`False` keeps the rows).",
+            )
+        return values, rows, weighted
 
     def values(self, batch, label):
         """The values, and whether the child has honoured weights and mask by itself."""
@@ -140,18 +162,17 @@ class Component:
 
     def _call(self, batch, neutral_target, label):
         y_true, y_pred = batch.inputs(self.dtype, neutral_target)
-        if y_true is None and getattr(self.loss, "needs_target", True):
-            raise ValueError(
-                f"Component '{label}' needs a target. Give `y`, or wrap a term without a target "
-                "in cl.wrappers.PredictionOnly. Received: y_true=None"
-            )
+        if getattr(self.loss, "needs_target", True):
+            checks.check_target(label, y_true)
+        if self.traits != Traits():
+            checks.check_single(label, y_true, y_pred)
         if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
             if self.traits.same_shape:
                 checks.check_equal_shapes(label, y_true, y_pred)
             if self.traits.elementwise and len(y_pred.shape) == 1:
                 # (N,) is a batch of N numbers, not one sample of N elements.
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-        with _NamedErrors(label, y_true, y_pred):
+        with NamedErrors(label, y_true, y_pred):
             values = ops.convert_to_tensor(self.loss.call(y_true, y_pred))
         checks.check_values(label, values, batch.size)
         return values
@@ -165,8 +186,11 @@ class Component:
                 "reaches: give its values in `call` instead, or take it out of Masked. "
                 f"Received: {self.loss!r}"
             )
-        with _NamedErrors(label, batch.y_true, batch.y_pred):
-            values = ops.convert_to_tensor(self.loss(batch.y_true, batch.y_pred, **weight))
+        y_pred = batch.y_pred
+        if not keras.tree.is_nested(y_pred):
+            y_pred = with_mask(y_pred, batch.mask)  # which another view of them has lost
+        with NamedErrors(label, batch.y_true, y_pred):
+            values = ops.convert_to_tensor(self.loss(batch.y_true, y_pred, **weight))
         checks.check_values(label, values, batch.size)
         return values, accepts
 
@@ -185,9 +209,13 @@ class Component:
                 raise ValueError(f"{message}, or wrap another loss. Received: {self.loss!r}")
             if imposed:
                 raise ValueError(f"{message}. Received: a reduction imposed on all components")
-            if (label, what) not in self._warned:
-                self._warned.add((label, what))
-                warnings.warn(f"{message}; until then it counts unweighted.", stacklevel=2)
+            self._warn(label, what, f"{message}; until then it counts unweighted.")
+
+    def _warn(self, label, what, message):
+        """Once for each component and what it is about."""
+        if (label, what) not in self._warned:
+            self._warned.add((label, what))
+            warnings.warn(message, stacklevel=2)
 
     def _scale_scalar(self, value, batch):
         """A number for a replica's part of the batch, as its contribution to the whole batch.
@@ -212,10 +240,10 @@ def _fits(label, what, weight, values):
     return not len(weight.shape) or fits(label, what, weight, values)
 
 
-class _NamedErrors:
+class NamedErrors:
     """Adds the component's name to whatever goes wrong inside a child."""
 
-    def __init__(self, name, y_true, y_pred):
+    def __init__(self, name, y_true=None, y_pred=None):
         self.name = name
         self.y_true = y_true
         self.y_pred = y_pred

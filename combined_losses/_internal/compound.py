@@ -6,7 +6,7 @@ import keras
 
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Component, one_reduction
-from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._internal.traits import keras_traits
 from combined_losses.losses.base import Loss, Operators
 from combined_losses.training import backend
@@ -20,6 +20,9 @@ class Compound(Operators, keras.losses.Loss):
 
     def __init__(self, name, reduction, dtype):
         super().__init__(name=name, dtype=dtype)
+        if reduction != PER_COMPONENT and reduction not in REDUCTIONS:
+            allowed = ", ".join(repr(r) for r in (PER_COMPONENT, *REDUCTIONS))
+            raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
         self.reduction = reduction
         self._compiled_in = False
         self._warned_of_weights = False
@@ -110,16 +113,28 @@ class Compound(Operators, keras.losses.Loss):
             found.update({prefix + name: weight for name, weight in inner})
         return found
 
+    @property
+    def settable_names(self):
+        """The components inside whose weights can be changed."""
+        pairs = self._named_compounds()
+        return tuple(prefix + name for child, prefix in pairs for name in child.settable_names)
+
     def set_weight(self, name, value):
         """Changes the weight of a component inside; see `CompositeLoss.set_weight`."""
         for child, prefix in self._named_compounds():
             inner = name[len(prefix) :] if isinstance(name, str) else ""
-            if prefix + inner == name and inner in child.component_names:
+            if prefix + inner == name and inner in child.settable_names:
                 child.set_weight(inner, value)
                 return
+        if name in self.component_names:
+            what = (
+                "has a part of this name, with the weight that its wrapper was given; changes are"
+            )
+        else:
+            what = "has no component of this name; changes are"
         raise ValueError(
-            f"'{self.name}' has no component of this name; it has "
-            f"{', '.join(map(repr, self.component_names)) or 'none'}. Received: {name!r}"
+            f"'{self.name}' {what} possible for "
+            f"{', '.join(map(repr, self.settable_names)) or 'none'}. Received: {name!r}"
         )
 
     def register_model(self, model):

@@ -1,5 +1,6 @@
 """Reading the mask that a layer left on the predictions, and putting one there."""
 
+import functools
 import threading
 
 import keras
@@ -25,8 +26,13 @@ class _MaskPort(keras.layers.Layer):
 
 
 def read_mask(y_pred):
-    """The mask that Keras propagated to `y_pred`, or None."""
-    if keras.tree.is_nested(y_pred) or not keras.ops.is_tensor(y_pred):
+    """The mask that Keras propagated to `y_pred`, or None; of several, that of all together."""
+    if keras.tree.is_nested(y_pred):
+        masks = [mask for mask in map(read_mask, keras.tree.flatten(y_pred)) if mask is not None]
+        if not masks or any(tuple(m.shape) != tuple(masks[0].shape) for m in masks):
+            return None
+        return functools.reduce(keras.ops.logical_and, masks)
+    if not keras.ops.is_tensor(y_pred):
         return None
     _pass(y_pred, None)
     mask, _local.mask = _local.mask, None

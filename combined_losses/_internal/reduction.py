@@ -30,7 +30,8 @@ def reduce_values(values, batch, reduction, axes=None):
     if reduction in ("none", None):
         return values
     if reduction == "sum":
-        return ops.sum(values, axis=axes)
+        total = ops.sum(values, axis=axes)
+        return total if batch.elements == 1 else total / batch.elements
     if reduction != "mean_with_sample_weight" and mask is None and batch.replicas == 1:
         return ops.mean(values, axis=axes)
     total = ops.sum(values, axis=axes)

@@ -41,7 +41,9 @@ _SPECIAL_FUNCTIONS = {snake_case(name): traits for name, traits in _SPECIAL.item
 
 
 def keras_traits(loss):
-    """The traits of a loss object or function, as far as Keras made it."""
+    """The traits of a loss object or function: what Keras made, or `elementwise` says."""
+    if getattr(loss, "elementwise", False) is True:
+        return _ELEMENTWISE
     if isinstance(loss, keras.losses.Loss):
         for cls in type(loss).__mro__:
             if cls.__module__.split(".")[0] == "keras":

@@ -141,8 +141,11 @@ def pick(what, values, routes, outputs, route):
     """The part of `values` (`y` or `sample_weight`) that belongs to `route`."""
     if values is None and what == "y" and getattr(route.loss, "needs_target", True):
         raise ValueError("`y` must hold the targets that the loss compares with. Received: y=None")
-    if route.output is None or values is None:
-        return values
+    if values is None:
+        return None
+    if route.output is None:  # chosen by the components; of a single output there is one to choose
+        alone = outputs == [""] and isinstance(values, (list, tuple)) and len(values) == 1
+        return values[0] if alone else values
     if route.output == "":
         single = isinstance(values, (list, tuple, dict)) and len(values) == 1
         return keras.tree.flatten(values)[0] if single else values

@@ -1,9 +1,8 @@
 """The base of every wrapper: one child, seen through a changed batch."""
 
-import keras
-
 from combined_losses._internal.arguments import as_child, component_name
-from combined_losses._internal.batch import align
+from combined_losses._internal.batch import Batch, align
+from combined_losses._internal.checks import check_single, check_target
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.reduction import PER_COMPONENT
@@ -67,27 +66,40 @@ class Wrapper(Compound):
 
     def see(self, batch, label):
         """The batch that the child sees; `label` is the name of the component, for messages."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `see(batch, label)`, which returns the batch "
+            f"that the loss inside sees. Received: no such method for component '{label}'"
+        )
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label = label or self.name
-        seen = self.see(self.choose_output(batch, label), label)
+        seen = self._seen(self.choose_output(batch, label), label)
         return self._node.evaluate(seen, self._imposed(reduction), label)
 
     def unreduced(self, batch, imposed, label):
         if not self.is_view:
             return None
-        return self._node.unreduced(self.see(batch, label), imposed, label)
+        return self._node.unreduced(self._seen(batch, label), imposed, label)
 
-    def one_array(self, batch, label):
-        """The batch with targets and predictions of one rank, for a view of a single array."""
-        if not self.needs_target:
-            batch = batch.replaced(y_true=None)
-        if keras.tree.is_nested(batch.y_true) or keras.tree.is_nested(batch.y_pred):
-            raise ValueError(
-                f"Component '{label}': {type(self).__name__} is a view of one array; choose an "
-                "output first, with cl.wrappers.OnOutput. Received: several arrays"
+    def _seen(self, batch, label):
+        seen = self.see(batch, label)
+        if not isinstance(seen, Batch):
+            raise TypeError(
+                f"`see` of {type(self).__name__} (component '{label}') must return a batch, for "
+                f"example batch.replaced(y_true=..., y_pred=...). Received: {seen!r}"
             )
+        return seen
+
+    def one_array(self, batch, label, keep_target=False):
+        """The batch with targets and predictions of one rank, for a view of a single array.
+
+        Targets that no loss inside reads are left out, except where the wrapper itself does.
+        """
+        if self.needs_target:
+            check_target(label, batch.y_true)
+        elif not keep_target:
+            batch = batch.replaced(y_true=None)
+        check_single(label, batch.y_true, batch.y_pred)
         y_true, y_pred = align(batch.y_true, batch.y_pred)
         return batch.replaced(y_true=y_true, y_pred=y_pred)
 

@@ -45,6 +45,11 @@ class _PerPart(Wrapper):
             shape = () if size is None else np.atleast_1d(size)
             at = np.ndindex(*shape) if size is not None else ()
             return tuple("_".join([self._part, *map(str, index)]) for index in at)
+        if not isinstance(names, (list, tuple)):
+            raise ValueError(
+                f"The argument `names` of {type(self).__name__} ('{self.name}') must be a list of "
+                f"strings. Received: {names!r}"
+            )
         names = tuple(names)
         for name in names:
             check_name(name, self.name)
@@ -61,6 +66,11 @@ class _PerPart(Wrapper):
         if weights is None:
             return None
         if isinstance(weights, dict):
+            if not self._part_names:
+                raise ValueError(
+                    f"`weights` of '{self.name}' is a dict from name, and it has no names: give "
+                    f"`names` too, or a list of weights. Received: {weights!r}"
+                )
             unknown = [name for name in weights if name not in self._part_names]
             if unknown:
                 raise ValueError(
@@ -68,7 +78,9 @@ class _PerPart(Wrapper):
                     f"Received: {unknown[0]!r}"
                 )
             weights = [weights.get(name, 1.0) for name in self._part_names]
-        values = np.asarray(weights, "float64")
+        values = np.asarray(weights)
+        numbers = values.dtype.kind in "fiu"
+        values = values.astype("float64") if numbers else np.array(np.nan)
         if not np.all(np.isfinite(values)):
             raise ValueError(
                 f"`weights` of '{self.name}' must be finite numbers. Received: {weights!r}"

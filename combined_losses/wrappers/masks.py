@@ -10,6 +10,7 @@ from keras import ops
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.checks import is_integer
 from combined_losses._internal.compound import Compound
+from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["ClassWeighted", "Masked", "OneHot"]
@@ -69,16 +70,18 @@ class Masked(Wrapper):
             )
 
     def see(self, batch, label):
-        batch = self.one_array(batch, label).with_target()
+        batch = self.one_array(batch, label, keep_target=True).with_target()
         valid = self._valid(batch.y_true, label)
         # A number that every loss can take; each puts its own neutral one there.
         y_true = ops.where(valid, batch.y_true, ops.zeros_like(batch.y_true))
-        return batch.replaced(y_true=y_true, mask=_both(batch.mask, valid), mask_kind="labels")
+        return batch.replaced(
+            y_true=y_true, mask=_both(batch.mask, valid, label), mask_kind="labels"
+        )
 
     def _valid(self, y_true, label):
         valid = None
         if self.mask_value is not None and not math.isnan(self.mask_value):
-            valid = ops.not_equal(y_true, ops.cast(self.mask_value, y_true.dtype))
+            valid = _differs(y_true, self.mask_value)
         elif self.mask_value is not None:
             valid = ops.logical_not(ops.isnan(ops.cast(y_true, self.dtype)))
         if self._mask is not None:
@@ -92,12 +95,27 @@ class Masked(Wrapper):
         return valid
 
 
-def _both(mask, valid):
+def _differs(y_true, number):
+    """Where targets differ from a number that their dtype may not hold, such as -1 in bytes."""
+    dtype = keras.backend.standardize_dtype(y_true.dtype)
+    if keras.backend.is_float_dtype(dtype):
+        return ops.not_equal(y_true, ops.cast(number, dtype))
+    if number != int(number):
+        return ops.ones_like(y_true, dtype="bool")
+    wide = "int64" if dtype in ("int64", "uint32", "uint64") else "int32"
+    return ops.not_equal(ops.cast(y_true, wide), int(number))
+
+
+def _both(mask, valid, label):
     """The mask of the batch and that of the targets, as one."""
     if mask is None:
         return valid
-    fitted = fit_from_left(mask, valid)
-    return valid if fitted is None else ops.logical_and(ops.cast(fitted, "bool"), valid)
+    if not fits(label, "mask", mask, valid):  # raises where the sizes differ
+        raise ValueError(
+            f"Component '{label}' cannot honour the mask, which is finer than its targets of shape "
+            f"{tuple(valid.shape)}. Received: mask of shape {tuple(mask.shape)}"
+        )
+    return ops.logical_and(ops.cast(fit_from_left(mask, valid), "bool"), valid)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -106,7 +124,8 @@ class ClassWeighted(Wrapper):
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
-        weights: one number for each class, at least 0.
+        weights: one number for each class, at least 0: a list, or a dict from class id as Keras's
+            `class_weight`, where what it leaves out counts 1.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Targets are one-hot (or soft) rows `(batch, ..., classes)`, or labels `(batch, ...)` or
@@ -127,13 +146,13 @@ class ClassWeighted(Wrapper):
 
     def __init__(self, loss, weights, **kwargs):
         super().__init__(loss, **kwargs)
-        values = np.asarray(weights, "float64")
-        if (
-            values.ndim != 1
-            or not values.size
-            or not np.all(np.isfinite(values))
-            or np.any(values < 0)
-        ):
+        if isinstance(weights, dict) and weights and all(map(is_integer, weights)):
+            # As Keras's `class_weight`: what it leaves out counts 1.
+            weights = [weights.get(label, 1.0) for label in range(max(weights) + 1)]
+        values = np.asarray([] if isinstance(weights, dict) else weights)
+        values = values if values.dtype.kind in "fiu" else np.zeros(0)
+        sound = np.all(np.isfinite(values)) and np.all(values >= 0)
+        if values.ndim != 1 or not values.size or not sound:
             raise ValueError(
                 f"The argument `weights` of ClassWeighted ('{self.name}') must be one finite "
                 f"number of at least 0 for each class. Received: {weights!r}"
@@ -141,8 +160,10 @@ class ClassWeighted(Wrapper):
         self.weights = weights
         self._weights = values
 
+    needs_target = True
+
     def see(self, batch, label):
-        rows = self._rows(self.one_array(batch, label), label)
+        rows = self._rows(self.one_array(batch, label, keep_target=True), label)
         if batch.sample_weight is not None:
             given = fit_from_left(batch.sample_weight, rows)
             if given is None:
@@ -157,6 +178,9 @@ class ClassWeighted(Wrapper):
     def _rows(self, batch, label):
         """The weight of every row: that of its class, or of its classes where it is soft."""
         y_true, y_pred, count = batch.y_true, batch.y_pred, len(self._weights)
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(y_true.dtype)):
+            # A target that is missing has no class, and its row no weight that could be NaN.
+            y_true = ops.where(ops.isfinite(y_true), y_true, ops.zeros_like(y_true))
         weights = ops.convert_to_tensor(self._weights, dtype=self.dtype)
         same_rank = len(y_true.shape) == len(y_pred.shape)
         binary = y_pred.shape[-1] == 1 or len(y_pred.shape) == 1
@@ -214,8 +238,10 @@ class OneHot(Wrapper):
         self.num_classes = num_classes
         self.ignore_value = ignore_value
 
+    needs_target = True
+
     def see(self, batch, label):
-        batch = self.one_array(batch, label)
+        batch = self.one_array(batch, label, keep_target=True)
         y_true, y_pred = batch.y_true, batch.y_pred
         if y_pred.shape[-1] != self.num_classes:
             raise ValueError(
@@ -231,13 +257,16 @@ class OneHot(Wrapper):
                 )
             y_true = ops.squeeze(y_true, -1)
         ids = ops.cast(y_true, "int32")
+        inside = ops.logical_and(ids >= 0, ids < self.num_classes)
+        known = ops.where(inside, ids, -1)  # any other is a row of zeros
+        one_hot = ops.one_hot(known, self.num_classes, dtype=self.dtype)
         if self.ignore_value is None:
-            return batch.replaced(y_true=ops.one_hot(ids, self.num_classes, dtype=self.dtype))
+            return batch.replaced(y_true=one_hot)
         valid = ops.not_equal(ids, ops.cast(self.ignore_value, "int32"))
-        known = ops.where(valid, ids, -1)  # a row of zeros
+        one_hot = ops.where(ops.expand_dims(valid, -1), one_hot, ops.zeros_like(one_hot))
         return batch.replaced(
-            y_true=ops.one_hot(known, self.num_classes, dtype=self.dtype),
+            y_true=one_hot,
             y_pred=ops.where(ops.expand_dims(valid, -1), y_pred, ops.zeros_like(y_pred)),
-            mask=_both(batch.mask, valid),
-            mask_kind="labels" if batch.mask_kind == "labels" else "void",
+            mask=_both(batch.mask, valid, label),
+            mask_kind="void" if batch.mask is None else batch.mask_kind,
         )

@@ -1,11 +1,13 @@
 """Which outputs, inputs and targets of a model a component reads."""
 
 import functools
+import inspect
 
 import keras
 from keras import ops
 
-from combined_losses._internal.component import Component, Evaluation
+from combined_losses._internal.checks import is_integer
+from combined_losses._internal.component import Component, Evaluation, NamedErrors
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.config import construct, serialize_function, signature_config
 from combined_losses._internal.masks import read_mask
@@ -13,7 +15,7 @@ from combined_losses._internal.names import derive_name
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.traits import Traits
 from combined_losses.training import backend
-from combined_losses.training.outputs import name_outputs
+from combined_losses.training.outputs import name_outputs, rename_single
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["OnInputs", "OnOutput", "PredictionOnly"]
@@ -34,6 +36,8 @@ class OnOutput(Wrapper):
         target: a key of `y`; default the same key, or the whole of `y` where it has no such key.
             Sample weights in a dict are chosen likewise.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    The mask is that of the output; of a tuple, what the masks of all of them let through.
 
     Raises:
         ValueError: if the model has no such output, `y` no such key, or in a plain `keras.Model`.
@@ -58,6 +62,11 @@ class OnOutput(Wrapper):
             raise ValueError(
                 f"The argument `output` of OnOutput ('{self.name}') must be the name of an output, "
                 f"or a tuple of names. Received: {output!r}"
+            )
+        if target is not None and not isinstance(target, str):
+            raise ValueError(
+                f"The argument `target` of OnOutput ('{self.name}') must be a key of `y` or None. "
+                f"Received: {target!r}"
             )
         if isinstance(self.loss, Compound) and self.loss.routes:
             raise ValueError(
@@ -110,7 +119,9 @@ class OnOutput(Wrapper):
                     f"Component '{label}' has the target {self.target!r}, and `y` the keys "
                     f"{', '.join(map(repr, y))}. Received: target={self.target!r}"
                 )
-            return y[key] if isinstance(key, str) and key in y else y
+            if isinstance(key, str) and key in y:
+                return y[key]
+            return next(iter(y.values())) if len(y) == len(outputs) == 1 else y
         if isinstance(y, (list, tuple)) and len(y) == len(outputs) and key in outputs:
             return y[outputs.index(key)]
         if self.target is not None and y is not None and self.needs_target:
@@ -124,6 +135,8 @@ class OnOutput(Wrapper):
         weight, key = batch.sample_weight, self._key
         if not keras.tree.is_nested(weight):
             return weight
+        if isinstance(weight, dict) and len(weight) == len(outputs) == 1:
+            return next(iter(weight.values()))
         if isinstance(weight, dict) and isinstance(key, str):
             return weight.get(key)
         if not isinstance(weight, dict) and len(weight) == len(outputs) and key in outputs:
@@ -189,7 +202,7 @@ class OnInputs(Compound):
     needs_target = False
 
     def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):
-        if not callable(function):
+        if not _takes(function, 4):
             raise ValueError(
                 "OnInputs needs a function f(model, x, y, y_pred). "
                 f"Received: {function!r} of type {type(function).__name__}"
@@ -213,15 +226,21 @@ class OnInputs(Compound):
                 "cl.track(model). Received: a call without a model"
             )
         label = label or self.name
-        values = self.function(batch.model, batch.x, batch.y_true, batch.outputs)
-        values = ops.cast(values, self.dtype)
-        if batch.size is not None and values.shape[:1] not in ((), (None,), (batch.size,)):
+        with NamedErrors(label):
+            values = self.function(batch.model, batch.x, batch.y_true, batch.outputs)
+            if values is None or keras.tree.is_nested(values):
+                raise ValueError(
+                    f"The function of component '{label}' must return one tensor. "
+                    f"Received: {values!r}"
+                )
+            values = ops.cast(values, self.dtype)
+        # Where the batch size is unknown, values of a known number are none of the batch.
+        if len(values.shape) and values.shape[0] not in (None, batch.size):
             raise ValueError(
                 f"Component '{label}' must return values that begin with the batch axis, of shape "
                 f"({batch.size}, ...), or one number: for points of its own the mean over them. "
                 f"Received: values of shape {tuple(values.shape)}"
             )
-        batch = batch.replaced(mask=None)
         if keras.tree.is_nested(batch.sample_weight):
             self._warn_of_weights(label, "it reads no single output; weigh its values yourself")
             batch = batch.replaced(sample_weight=None)
@@ -241,21 +260,35 @@ class OnInputs(Compound):
         return construct(cls, config)
 
 
+def _takes(function, count):
+    """Whether `function` is one, no loss, and takes `count` positional arguments."""
+    if not callable(function) or isinstance(function, keras.losses.Loss):
+        return False
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # some built-in ones have no signature to see
+        return True
+    return True
+
+
 def input_gradients(model, x, order=1, output=None):
     """Derivatives of a model's output by its inputs, for equations in a loss.
 
     Args:
-        model: a Keras model of one input.
-        x: inputs `(batch, inputs)`.
+        model: a Keras model, which is called with `training=False`, or a function of `x`.
+        x: inputs `(batch, inputs)`, or a dict or list of such for a model of several inputs.
         order: 1 (default) for first derivatives, 2 for second ones by the same input, and so on.
         output: None for a model of one output, else the name of one of them.
 
     Returns:
-        `(batch, inputs)` for an output `(batch, 1)`, else `(batch, outputs, inputs)`.
+        `(batch, inputs)` for an output `(batch,)` or `(batch, 1)`, else `(batch, outputs, inputs)`;
+        in the structure of `x`.
 
     Raises:
-        ValueError: if `order` is no integer of at least 1, `x` not of rank 2, or there is no such
-            output.
+        ValueError: if `order` is no integer of at least 1, `x` not of rank 2, there is no such
+            output, or it has more than two axes.
 
     Example:
 
@@ -268,29 +301,69 @@ def input_gradients(model, x, order=1, output=None):
     >>> [float(cl.input_gradients(model, x, order)[0, 0]) for order in (1, 2)]
     [12.0, 12.0]
     """
-    x = ops.convert_to_tensor(x)
-    if isinstance(order, bool) or not isinstance(order, int) or order < 1 or len(x.shape) != 2:
+    if not is_integer(order) or order < 1:
         raise ValueError(
-            "`input_gradients` needs x of shape (batch, inputs) and an order of at least 1. "
-            f"Received: x of shape {tuple(x.shape)} and order={order!r}"
+            f"`input_gradients` needs an order of at least 1, an integer. Received: order={order!r}"
         )
+    leaves = keras.tree.flatten(x) if _is_structure(x) else [x]
+    leaves = [_as_inputs(leaf) for leaf in leaves]
 
-    def predictions(inputs):
-        outputs = name_outputs(model(inputs, training=False), getattr(model, "output_names", None))
-        if output is None and list(outputs) == [""]:
-            return outputs[""]
-        if output not in outputs:
-            raise ValueError(
-                "The argument `output` of `input_gradients` must be one of "
-                f"{', '.join(map(repr, outputs))}. Received: {output!r}"
-            )
-        return outputs[output]
+    def of_leaf(place):
+        def outputs(leaf):
+            inputs = [leaf if i == place else other for i, other in enumerate(leaves)]
+            packed = keras.tree.pack_sequence_as(x, inputs) if _is_structure(x) else leaf
+            return _one_output(model, packed, output)
 
-    count = predictions(x).shape[-1]
-    columns = [
-        _derivative(lambda inputs, k=k: predictions(inputs)[..., k], x, order) for k in range(count)
-    ]
-    return columns[0] if count == 1 else ops.stack(columns, axis=1)
+        count = outputs(leaves[place]).shape[-1]
+        columns = [
+            _derivative(lambda leaf, k=k: outputs(leaf)[:, k], leaves[place], order)
+            for k in range(count)
+        ]
+        return columns[0] if count == 1 else ops.stack(columns, axis=1)
+
+    found = [of_leaf(place) for place in range(len(leaves))]
+    return keras.tree.pack_sequence_as(x, found) if _is_structure(x) else found[0]
+
+
+def _is_structure(x):
+    """Whether `x` holds several inputs; a list of numbers is one."""
+    return keras.tree.is_nested(x) and not all(
+        isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(x)
+    )
+
+
+def _as_inputs(x):
+    """Floating-point inputs `(batch, inputs)`: whole numbers have no derivative."""
+    x = ops.convert_to_tensor(x)
+    if len(x.shape) != 2:
+        raise ValueError(
+            "`input_gradients` needs x of shape (batch, inputs), or a dict or list of such. "
+            f"Received: x of shape {tuple(x.shape)}"
+        )
+    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
+    return x if is_float else ops.cast(x, keras.config.floatx())
+
+
+def _one_output(model, x, output):
+    """The output of a model, or of a function, as `(batch, outputs)`."""
+    found = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
+    named = name_outputs(found, getattr(model, "output_names", None))
+    named = rename_single(named, found, model)
+    if output is None and len(named) == 1:
+        chosen = next(iter(named.values()))
+    elif output in named:
+        chosen = named[output]
+    else:
+        raise ValueError(
+            "The argument `output` of `input_gradients` must be one of "
+            f"{', '.join(map(repr, named))}. Received: {output!r}"
+        )
+    if len(chosen.shape) not in (1, 2):
+        raise ValueError(
+            "`input_gradients` needs an output of shape (batch,) or (batch, outputs). "
+            f"Received: an output of shape {tuple(chosen.shape)}"
+        )
+    return chosen if len(chosen.shape) == 2 else ops.expand_dims(chosen, -1)
 
 
 def _derivative(function, x, order):

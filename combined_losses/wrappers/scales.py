@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.checks import are_numbers, is_integer
 from combined_losses._internal.component import Evaluation
 from combined_losses._internal.masks import read_mask
@@ -13,8 +14,22 @@ from combined_losses.wrappers.base import Wrapper
 __all__ = ["DeepSupervision", "MultiScale"]
 
 
+class _Levels(Wrapper):
+    """What `MultiScale` and `DeepSupervision` share: one loss at several resolutions."""
+
+    @property
+    def children(self):
+        return [(self.loss, None)]
+
+    def _of_levels(self, reduction):
+        """What each level is reduced by; unreduced values of two resolutions have no sum."""
+        imposed = self._imposed(reduction)
+        unreduced = imposed == PER_COMPONENT and self.loss.reduction in ("none", None)
+        return "none" if unreduced else imposed
+
+
 @keras.saving.register_keras_serializable("combined_losses")
-class MultiScale(Wrapper):
+class MultiScale(_Levels):
     """A loss on fields and on their averages over blocks: what matters at several sizes.
 
     Args:
@@ -62,12 +77,8 @@ class MultiScale(Wrapper):
     def component_names(self):
         return tuple(f"scale_{scale}" for scale in self.scales)
 
-    @property
-    def children(self):
-        return [(self.loss, None)]
-
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
-        label, reduction = label or self.name, self._imposed(reduction)
+        label, reduction = label or self.name, self._of_levels(reduction)
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
         dtype = accumulating(self.dtype)
         values = [
@@ -97,34 +108,44 @@ def _pooled(batch, scale, dtype, label):
         return ops.average_pool(array, scale, scale, "valid", data_format="channels_last")
 
     def spatial(weight):
-        """A weight of all spatial axes, which has a size to average over, with channels."""
-        if weight is None or len(weight.shape) < rank - 1:
+        """A weight of more than samples at every place: `(batch, spatial..., channels or 1)`."""
+        fitted = None if weight is None else fit_from_left(weight, batch.y_pred)
+        if fitted is None or len(weight.shape) < 2:
             return None
-        return ops.cast(weight if len(weight.shape) == rank else weight[..., None], dtype)
+        places = (*ops.shape(batch.y_pred)[:-1], fitted.shape[-1])
+        return ops.cast(ops.broadcast_to(fitted, places), dtype)
 
-    weights = {"sample_weight": batch.sample_weight, "mask": batch.mask}
-    seen = {what: spatial(weight) for what, weight in weights.items()}
-    counted = [ops.not_equal(weight, 0.0) for weight in seen.values() if weight is not None]
-    if counted:
-        counts = counted[0] if len(counted) == 1 else ops.logical_and(*counted)
-        share = pool(counts)
+    weight, mask = spatial(batch.sample_weight), spatial(batch.mask)
+    counted = [ops.not_equal(given, 0.0) for given in (weight, mask) if given is not None]
+    counts = ops.logical_and(*counted) if len(counted) > 1 else counted[0] if counted else None
+    changed = {
+        "y_true": _average(pool, batch.y_true, counts),
+        "y_pred": _average(pool, batch.y_pred, counts),
+    }
+    if weight is not None:
+        changed["sample_weight"] = _rows(_average(pool, weight, None if mask is None else counts))
+    if mask is not None:
+        changed["mask"] = _rows(pool(counts))
+    return batch.replaced(**changed)
 
-        def average(array):
-            # Before the average, not after it: what does not count may be NaN.
-            array = ops.cast(array, dtype)
-            sums = pool(ops.where(counts, array, ops.zeros_like(array)))
-            return sums / ops.where(ops.equal(share, 0.0), 1.0, share)
-    else:
-        average = pool
-    for what, weight in seen.items():
-        if weight is not None:
-            full = len(weights[what].shape) == rank
-            weights[what] = pool(weight) if full else ops.squeeze(pool(weight), -1)
-    return batch.replaced(y_true=average(batch.y_true), y_pred=average(batch.y_pred), **weights)
+
+def _average(pool, array, counts):
+    """The averages over blocks of what counts, 0 where nothing does."""
+    if counts is None:
+        return pool(array)
+    # What does not count may be NaN, so it goes before the average.
+    share = pool(counts)
+    sums = pool(ops.where(counts, array, ops.zeros_like(array)))
+    return sums / ops.where(ops.equal(share, 0.0), 1.0, share)
+
+
+def _rows(weight):
+    """A weight of all channels without their axis."""
+    return ops.squeeze(weight, -1) if weight.shape[-1] == 1 else weight
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class DeepSupervision(Wrapper):
+class DeepSupervision(_Levels):
     """A loss on a list of outputs at decreasing resolution.
 
     Args:
@@ -169,12 +190,8 @@ class DeepSupervision(Wrapper):
     def component_names(self):
         return tuple(self.outputs or ())
 
-    @property
-    def children(self):
-        return [(self.loss, None)]
-
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
-        label, reduction = label or self.name, self._imposed(reduction)
+        label, reduction = label or self.name, self._of_levels(reduction)
         if not isinstance(batch.y_pred, dict):
             raise ValueError(
                 f"Component '{label}' sees all outputs of a model. Compile it in cl.Model or "

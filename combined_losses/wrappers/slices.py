@@ -221,8 +221,12 @@ class Scaled(Wrapper):
 
     @classmethod
     def from_data(cls, loss, y, **kwargs):
-        """The loss in units of the standard deviation of each element of `y`, `(samples, ...)`."""
-        deviation = np.std(np.asarray(y, "float64"), axis=0)
+        """The loss in units of the standard deviation of each element of `y`, `(samples, ...)`.
+
+        Labels that are missing (NaN) do not count.
+        """
+        values = np.ma.masked_invalid(np.asarray(y, "float64"))
+        deviation = np.ma.filled(values.std(axis=0), 0.0)
         if not np.all(deviation > 0):
             raise ValueError(
                 "Scaled.from_data needs targets that vary in every element; leave out what is "

@@ -554,6 +554,25 @@ def test_missing_labels_on_any_axis(axis):
     close(value(Masked(PerChannel("mse", axis=axis)), y_true, Y_PRED), expected)
 
 
+@pytest.mark.parametrize("kind", ["one", "several", "cosine", "composite", "elements"])
+@pytest.mark.parametrize("shape", [(4, 1, 1), (4, 5, 1), (4, 1, 3)])
+def test_weights_with_axes_of_length_1_hold_along_them(shape, kind):
+    make = {
+        "one": lambda: PerChannel("mse"),
+        "several": lambda: PerChannel(["mse", "mae", "mse"]),
+        "cosine": lambda: PerChannel(keras.losses.CosineSimilarity()),
+        "composite": lambda: PerChannel(cl.CompositeLoss(["mse"])),
+        "elements": lambda: PerElement("mse"),
+    }[kind]
+    weight = uniform(*shape, seed=8)
+    whole = np.broadcast_to(weight, (4, 5, 3)).copy()
+    close(value(make(), Y_TRUE, Y_PRED, weight), value(make(), Y_TRUE, Y_PRED, whole))
+    if kind in ("one", "composite", "elements"):
+        by = 15 if kind == "elements" else 3
+        expected = by * np.mean(weight * (Y_TRUE - Y_PRED) ** 2)
+        close(value(make(), Y_TRUE, Y_PRED, weight), expected)
+
+
 def test_the_weights_of_a_composite_inside_are_those_of_the_model():
     """`set_weight` on the inner composite reaches the compiled step."""
     inner = cl.CompositeLoss(["mse", "mae"])
@@ -701,9 +720,25 @@ def test_arguments_that_are_not_allowed(make):
             make("mse", names=NAMES, weights=bad)
     with raises(ValueError, "`weights`", "finite", "Received: "):
         make("mse", names=NAMES, weights={"u": np.nan})
+    for bad in (3, "uvw", {"u": 1}):
+        with raises(ValueError, "`names` of", "list of strings", f"Received: {bad!r}"):
+            make("mse", names=bad)
+    for bad in ("ab", ["a", "b", "c"], [None, 1, 2]):
+        with raises(ValueError, "`weights`", "finite numbers", f"Received: {bad!r}"):
+            make("mse", names=NAMES, weights=bad)
+    with raises(ValueError, "give `names` too", "Received: {'u': 1.0}"):
+        make("mse", weights={"u": 1.0})
     for bad in (0, -1, True, 1.5, "3"):
         with raises(ValueError, "`size`", f"Received: {bad!r}"):
             make("mse", size=bad)
+
+
+def test_the_weight_of_a_part_is_that_of_the_constructor():
+    loss = cl.CompositeLoss({"c": PerChannel("mse", names=["a", "b"]), "d": "mae"})
+    with raises(ValueError, "that its wrapper was given", "'c', 'd'", "Received: 'c/a'"):
+        loss.set_weight("c/a", 2.0)
+    with raises(ValueError, "no component of this name", "'c', 'd'", "Received: 'c/x'"):
+        loss.set_weight("c/x", 2.0)
 
 
 def test_weights_that_sum_to_0_have_no_mean():

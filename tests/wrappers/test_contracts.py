@@ -279,6 +279,19 @@ def test_without_missing_labels_it_is_the_child(kind):
         close(value(loss, Y_TRUE, Y_PRED, WEIGHTS), expected)
 
 
+@pytest.mark.parametrize("view", [*IDENTITIES, "per_channel"])
+@pytest.mark.parametrize("bad", ["avg", 1, ""])
+def test_a_reduction_is_one_of_keras_s(view, bad):
+    make = {
+        "scaled": lambda: Scaled("mse", 1.0, reduction=bad),
+        "slice": lambda: OnSlice("mse", ..., reduction=bad),
+    }
+    with raises(ValueError, "`reduction` must be one of 'per_component'", f"Received: {bad!r}"):
+        make.get(view, lambda: Masked("mse", reduction=bad))()
+    with raises(ValueError, "`reduction` must be one of", f"Received: {bad!r}"):
+        OnInputs(steepness, reduction=bad)
+
+
 # Operators and names.
 
 
@@ -419,6 +432,20 @@ def test_what_is_no_loss_is_an_error(wrapper):
     for bad in ("no_such_loss", 3, keras.losses.Huber):
         with raises(ValueError, "must be a", f"Received: {bad!r}"):
             wrapper(bad, *arguments)
+
+
+def test_a_wrapper_of_ones_own_says_what_it_must_return():
+    class Nothing(cl.wrappers.Wrapper):
+        pass
+
+    class Pair(cl.wrappers.Wrapper):
+        def see(self, batch, label):
+            return batch.y_true, batch.y_pred
+
+    with raises(NotImplementedError, "Nothing must implement `see(batch, label)`", "'mse'"):
+        Nothing("mse")(Y_TRUE, Y_PRED)
+    with raises(TypeError, "`see` of Pair", "'part'", "must return a batch", "Received: (<"):
+        cl.CompositeLoss({"part": Pair("mse")})(Y_TRUE, Y_PRED)
 
 
 # In a model.

@@ -17,6 +17,7 @@ from combined_losses.wrappers import (
     OnSlice,
     PerChannel,
     PerElement,
+    PredictionOnly,
     Scaled,
     StopGradient,
 )
@@ -70,6 +71,10 @@ def total_of_elements(function, weight, mask, there, reduction="sum_over_batch_s
     return total
 
 
+def scaled(function, factor):
+    return lambda t, p: factor * function(t, p)
+
+
 # Missing numbers.
 
 
@@ -82,7 +87,10 @@ def test_the_mean_is_over_the_elements_that_are_there(missing, weight, mask, red
     def square(t, p):
         return (t - p) ** 2
 
+    # The sum of the child is one of means over rows of 3.
     expected = total_of_elements(square, weight, mask, THERE, reduction)
+    if reduction == "sum":
+        expected = scaled(expected, 1 / 3)
     check(loss, expected, holes(Y_TRUE, missing=missing), Y_PRED, weight, mask)
 
 
@@ -215,6 +223,16 @@ def test_labels_count_or_do_not(missing, column, weight, mask):
     check(loss, expected, bad, y_pred, weight, mask)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "int64"])
+@pytest.mark.parametrize("missing", [-1, 0.5, 255, 1])
+def test_a_number_that_the_targets_cannot_hold_is_never_there(missing, dtype):
+    ids = IDS.astype(dtype)
+    values = categorical_crossentropy(np.eye(3)[IDS], PROBABILITIES)
+    expected = values[missing != IDS].mean()
+    loss = Masked("sparse_categorical_crossentropy", missing)
+    close(value(loss, ids, PROBABILITIES), expected)
+
+
 def test_labels_of_samples():
     labels, there = np.array([0, 2, -1, 1]), np.array([1, 1, 0, 1], bool)
     y_pred = uniform(4, 3, seed=2)
@@ -287,6 +305,83 @@ class LogRatio(cl.losses.Loss):
         return keras.ops.mean(keras.ops.abs(keras.ops.log(y_pred / y_true)), axis=-1)
 
 
+@pytest.mark.parametrize("reduction", [*REDUCTIONS, "mean"])
+@pytest.mark.parametrize("weight", [None, WEIGHTS, STEP_WEIGHTS], ids=["plain", "(N,)", "(N, T)"])
+def test_where_nothing_is_missing_it_is_the_child(reduction, weight):
+    child = keras.losses.MeanSquaredError(reduction=reduction)
+    data = (Y_TRUE, Y_PRED) if weight is None else (Y_TRUE, Y_PRED, weight)
+    expected = value(cl.CompositeLoss([child]), *data)
+    close(value(Masked(child), *data), expected)
+    imposed = cl.CompositeLoss([Masked("mse")], reduction=reduction)
+    close(value(imposed, *data), expected)
+
+
+# Functions of one's own, of which nothing is known.
+
+
+def square(y_true, y_pred):
+    return keras.ops.square(y_true - y_pred)
+
+
+def mean_square(y_true, y_pred):
+    return keras.ops.mean(square(y_true, y_pred), axis=-1)
+
+
+def of_elements(y_true, y_pred):
+    return mean_square(y_true, y_pred)
+
+
+of_elements.elementwise = True
+
+
+def of_rows(y_true, y_pred):
+    return mean_square(y_true, y_pred)
+
+
+of_rows.elementwise = False
+
+
+class OfElements(keras.losses.Loss):
+    elementwise = True
+
+    def call(self, y_true, y_pred):
+        return mean_square(y_true, y_pred)
+
+
+def test_a_function_that_gives_a_value_for_each_label_misses_single_ones():
+    loss = Masked(square)
+    check(
+        loss,
+        total_of_elements(lambda t, p: (t - p) ** 2, WEIGHTS, None, THERE),
+        holes(Y_TRUE),
+        Y_PRED,
+        WEIGHTS,
+    )
+
+
+@pytest.mark.parametrize("child", [of_elements, OfElements()], ids=["function", "keras loss"])
+def test_a_function_may_say_that_it_judges_single_elements(child):
+    error = (Y_TRUE - Y_PRED) ** 2
+    close(value(Masked(child), holes(Y_TRUE), Y_PRED), error[THERE].mean())
+    close(value(PerElement(child), Y_TRUE, Y_PRED), 15 * error.mean())
+
+
+def test_a_function_that_says_nothing_counts_whole_rows_and_says_so():
+    rows = THERE.all(axis=-1)
+    expected = ((Y_TRUE - Y_PRED) ** 2).mean(axis=-1)[rows].mean()
+    with pytest.warns(UserWarning, match="'part' counts only rows.*elementwise = True"):
+        found = value(cl.CompositeLoss({"part": Masked(mean_square)}), holes(Y_TRUE), Y_PRED)
+    close(found, expected)
+    close(value(Masked(of_rows), holes(Y_TRUE), Y_PRED), expected)
+
+
+@pytest.mark.parametrize("wrap", [Masked, PerChannel, PerElement, MultiScale, OnSlice, Scaled])
+def test_a_target_that_is_needed_and_not_given_is_an_error(wrap):
+    more = {OnSlice: [np.s_[..., 0:1]], Scaled: [2.0]}.get(wrap, [])
+    with raises(ValueError, "'part'", "needs a target", "Received: y_true=None"):
+        cl.CompositeLoss({"part": wrap("mse", *more)})(None, Y_PRED)
+
+
 # Inside other wrappers.
 
 
@@ -323,6 +418,7 @@ def test_each_component_of_a_composite_counts_its_own(reduction):
     error = np.where(THERE, Y_TRUE, 0) - Y_PRED
     a = reduce(error[..., :1] ** 2, WEIGHTS, THERE[..., :1], reduction)
     b = reduce(np.abs(error[..., 1:]), WEIGHTS, THERE[..., 1:], reduction)
+    b = b / 2 if reduction == "sum" else b  # a sum of means over rows of two
     close(parts["a"], a)
     close(parts["b"], b)
     close(value(loss, holes(Y_TRUE), Y_PRED, WEIGHTS), a + 0.5 * b)
@@ -381,6 +477,20 @@ def test_around_maps_of_ids():
     loss = Masked(ClassWeighted("sparse_categorical_crossentropy", CLASS_WEIGHTS), -1)
     weights = np.array(CLASS_WEIGHTS)[IDS][ROWS]
     close(value(loss, labels, PROBABILITIES), (weights * values).mean())
+
+
+def test_around_averages_over_blocks_a_row_counts_by_its_share():
+    there = np.random.default_rng(5).random((4, 8)) < 0.5
+    y_true, y_pred = normal(4, 8, 2, seed=1), normal(4, 8, 2, seed=2)
+    share = block_means(there[..., None], 2)[..., 0]
+    rows = np.repeat(there[..., None], 2, axis=-1)
+    sums = [block_means(np.where(rows, a, 0), 2) for a in (y_true, y_pred)]
+    t, p = (s / np.maximum(share, 1e-9)[..., None] for s in sums)
+    with np.errstate(invalid="ignore"):
+        values = -np.sum(t * p, -1) / np.linalg.norm(t, axis=-1) / np.linalg.norm(p, axis=-1)
+    expected = np.sum(np.where(share > 0, share * values, 0)) / share.sum()
+    loss = Masked(MultiScale(keras.losses.CosineSimilarity(), (2,)))
+    close(value(loss, np.where(rows, y_true, np.nan), y_pred), expected)
 
 
 def test_losses_that_cannot_miss_labels_say_so_inside_a_composite_too():
@@ -472,6 +582,18 @@ def test_a_loss_with_a_call_of_its_own_is_an_error():
 
     with raises(ValueError, "Masked", "in `call`", "Received: "):
         Masked(Whole())
+
+
+@pytest.mark.parametrize("shape, said", [((4, 5, 3), "finer"), ((4, 2), "must have the shape")])
+@pytest.mark.parametrize("wrap", ["masked", "one-hot"])
+def test_a_mask_that_fits_no_target_is_an_error(wrap, shape, said):
+    make = {
+        "masked": lambda: Masked("sparse_categorical_crossentropy", -1),
+        "one-hot": lambda: OneHot("categorical_crossentropy", 3, VOID),
+    }[wrap]
+    loss = cl.CompositeLoss({"part": make()})
+    with raises(ValueError, "'part'", said, f"Received: mask of shape {shape}"):
+        loss(IDS, masked(PROBABILITIES, np.ones(shape, bool)))
 
 
 def test_neither_value_nor_mask_is_an_error():
@@ -571,6 +693,36 @@ def test_class_weights_beside_missing_labels():
     close(value(loss, labels, PROBABILITIES), values[ROWS].mean())
 
 
+def test_a_missing_row_has_no_class():
+    one_hot = np.eye(3, dtype="float32")[IDS]
+    one_hot[~ROWS] = np.nan
+    values = np.array(CLASS_WEIGHTS)[IDS] * categorical_crossentropy(np.eye(3)[IDS], PROBABILITIES)
+    for loss in (
+        ClassWeighted(Masked("categorical_crossentropy"), CLASS_WEIGHTS),
+        Masked(ClassWeighted("categorical_crossentropy", CLASS_WEIGHTS)),
+    ):
+        close(value(loss, one_hot, PROBABILITIES), values[ROWS].mean())
+    loss = ClassWeighted("categorical_crossentropy", CLASS_WEIGHTS)
+    found = value(loss, one_hot, PROBABILITIES, ROWS.astype("float32"))
+    close(found, (values * ROWS).mean())
+    slope = gradient(lambda p: loss(one_hot, p, ROWS.astype("float32")), PROBABILITIES)
+    assert np.all(np.isfinite(slope))
+
+
+def test_wrappers_that_read_the_target_read_it_for_terms_without_one_too():
+    ids = np.array([0, 1, 2, 2])
+    y_pred = normal(4, 3, seed=1)
+    square = np.mean(y_pred.astype("float64") ** 2, axis=-1)
+    weighted = ClassWeighted(PredictionOnly("mse"), CLASS_WEIGHTS)
+    close(value(weighted, np.eye(3)[ids], y_pred), np.mean(np.array(CLASS_WEIGHTS)[ids] * square))
+    close(value(OneHot(PredictionOnly("mse"), 3, 1), ids, y_pred), square[ids != 1].mean())
+    there = THERE[:, 0]
+    holey = np.where(there, 1.0, np.nan)
+    close(value(Masked(PredictionOnly("mse")), holey, y_pred), (y_pred**2)[there].mean())
+    assert not Masked(PredictionOnly("mse")).needs_target
+    assert ClassWeighted(PredictionOnly("mse"), [1.0]).needs_target
+
+
 def test_class_weights_for_a_loss_of_regions_warn():
     y_true = np.eye(2, dtype="float32")[np.random.default_rng(0).integers(0, 2, (4, 5, 6))]
     y_pred = uniform(4, 5, 6, 2, seed=1)
@@ -578,6 +730,21 @@ def test_class_weights_for_a_loss_of_regions_warn():
     with pytest.warns(UserWarning, match="'edge' cannot honour the sample_weight"):
         actual = value(loss, y_true, y_pred)
     close(actual, value(cl.losses.BoundaryDisagreement(), y_true, y_pred))
+
+
+def test_class_weights_may_be_a_dict_as_keras_takes_it():
+    loss = ClassWeighted("sparse_categorical_crossentropy", {0: 2.0, 2: 3.0})
+    same = ClassWeighted("sparse_categorical_crossentropy", [2.0, 1.0, 3.0])
+    expected = value(same, IDS, PROBABILITIES)
+    close(value(loss, IDS, PROBABILITIES), expected)
+    loaded = ClassWeighted.from_config(json.loads(json.dumps(loss.get_config())))
+    close(value(loaded, IDS, PROBABILITIES), expected)
+
+
+@pytest.mark.parametrize("bad", ["ab", {}, {"a": 1.0}, {0.5: 1.0}, [None]], ids=repr)
+def test_class_weights_are_numbers(bad):
+    with raises(ValueError, "`weights` of ClassWeighted", f"Received: {bad!r}"):
+        ClassWeighted("mse", bad)
 
 
 @pytest.mark.parametrize(
@@ -636,12 +803,26 @@ def test_void_pixels_are_empty_for_a_loss_of_regions(weight):
     check(loss, expected, MAP, PROBABILITIES, weight)  # pytest turns a UserWarning into an error
 
 
+def test_beside_void_pixels_a_mask_that_a_loss_of_regions_cannot_honour_warns():
+    loss = cl.CompositeLoss({"a": OneHot(keras.losses.Dice(axis=(1, 2)), 3, VOID)})
+    with pytest.warns(UserWarning, match="'a' cannot honour the mask"):
+        value(loss, MAP, masked(PROBABILITIES, STEPS))
+
+
 def test_nothing_but_void_gives_0_with_gradient_0():
     loss = OneHot("categorical_crossentropy", 3, VOID)
     nothing = np.full((4, 5), VOID)
     assert value(loss, nothing, PROBABILITIES) == 0
     slope = gradient(lambda p: loss(nothing, p), PROBABILITIES)
     np.testing.assert_array_equal(slope, np.zeros_like(slope))
+
+
+@pytest.mark.parametrize("ignore", [None, VOID])
+def test_an_id_outside_the_classes_is_a_row_of_zeros(ignore):
+    ids = np.array([[0, 77], [-3, 2]])
+    y_pred = PROBABILITIES[:2, :2]
+    one_hot = np.eye(4)[np.where((ids >= 0) & (ids < 3), ids, 3)][..., :3]
+    close(value(OneHot("mse", 3, ignore), ids, y_pred), mse(one_hot, y_pred).mean())
 
 
 def test_ids_of_floats_and_of_bytes():

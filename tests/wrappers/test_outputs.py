@@ -212,6 +212,29 @@ def test_the_mask_of_an_output_is_that_of_its_component():
     assert logs["b_loss"] == pytest.approx(mse(y["b"], p["b"]), rel=1e-5)
 
 
+def test_terms_of_several_outputs_have_the_mask_that_these_share():
+    x = normal(4, 5, 2, seed=1)
+    steps = np.random.default_rng(3).random((4, 5)) < 0.6
+    x[~steps] = 0
+    inputs = keras.Input((5, 2))
+    masked = keras.layers.Masking(0.0)(inputs)
+    outputs = {name: keras.layers.Dense(2, name=name)(masked) for name in "ab"}
+    model = cl.Model(inputs, outputs)
+
+    def pair(y_true, y_pred):
+        return ops.mean(ops.square(y_pred[0] - y_pred[1]), axis=-1)
+
+    def term(model, x, y, y_pred):
+        return ops.mean(ops.square(y_pred["a"] - y_pred["b"]), axis=-1)
+
+    loss = cl.CompositeLoss({"pair": OnOutput(pair, ("a", "b")), "term": OnInputs(term)})
+    y = {name: np.zeros((4, 5, 2), "float32") for name in "ab"}
+    logs = evaluated(model, x, y, loss)
+    p = model.predict(x, verbose=0)
+    expected = mse(p["a"][steps], p["b"][steps])
+    assert [logs["pair_loss"], logs["term_loss"]] == pytest.approx([expected] * 2, rel=1e-5)
+
+
 def test_a_mask_outlives_a_time_at_weight_0():
     """Where a component has had weight 0, its predictions go through `stop_gradient` or `where`."""
     x = normal(4, 5, 2, seed=1)
@@ -773,10 +796,59 @@ def test_derivatives_of_samples_do_not_mix():
 
 @pytest.mark.parametrize("order", [0, -1, 1.0, True, "1", None])
 def test_an_order_is_an_integer(order):
-    with raises(
-        ValueError, "`input_gradients`", "order", f"Received: x of shape (4, 2) and order={order!r}"
-    ):
+    with raises(ValueError, "`input_gradients`", "order", f"Received: order={order!r}"):
         cl.input_gradients(surface("cubic"), POINTS, order)
+
+
+def test_whole_numbers_are_points_too():
+    points = np.array([[1, 2], [3, -1]])
+    found = cl.input_gradients(surface("cubic"), points)
+    close(ops.convert_to_numpy(found), 1.0 * np.array([[12, 4], [27, -54]]), 1e-5)
+
+
+def test_an_output_without_its_last_axis():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, ops.sum(inputs**3, axis=-1))
+    found = ops.convert_to_numpy(cl.input_gradients(model, POINTS))
+    close(found, 3 * POINTS.astype("float64") ** 2, 1e-5)
+    model = keras.Model(inputs, keras.layers.Reshape((2, 1))(inputs**2))
+    with raises(ValueError, "(batch, outputs)", "Received: an output of shape (4, 2, 1)"):
+        cl.input_gradients(model, POINTS)
+
+
+@pytest.mark.parametrize("structure", [dict, list])
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_model_of_several_inputs_has_derivatives_by_each(structure, order):
+    names = ["x", "t"]
+    inputs = {name: keras.Input((1,), name=name) for name in names}
+    wave = CURVES["waves"][0](inputs["x"], inputs["t"])
+    given = inputs if structure is dict else [*inputs.values()]
+    model = keras.Model(given, wave)
+    columns = [POINTS[:, :1], POINTS[:, 1:]]
+    x = dict(zip(names, columns, strict=True)) if structure is dict else columns
+    found = cl.input_gradients(model, x, order)
+    assert type(found) is structure
+    parts = [found[key] for key in (names if structure is dict else (0, 1))]
+    close(
+        np.concatenate([ops.convert_to_numpy(part) for part in parts], axis=1),
+        derivative("waves", order),
+        1e-4,
+        1e-4,
+    )
+
+
+def test_a_function_has_derivatives_too():
+    found = cl.input_gradients(lambda x: ops.sin(x), POINTS[:, :1])
+    close(ops.convert_to_numpy(found), np.cos(POINTS[:, :1]), 1e-5)
+
+
+def test_the_only_output_has_a_name():
+    inputs = keras.Input((2,))
+    named = keras.Model(inputs, {"u": CURVES["cubic"][0](inputs[:, 0:1], inputs[:, 1:2])})
+    layer = keras.Model(inputs, keras.layers.Rescaling(1.0, name="u")(named(inputs)["u"]))
+    for model in (named, layer):
+        found = ops.convert_to_numpy(cl.input_gradients(model, POINTS, np.int64(1), output="u"))
+        close(found, derivative("cubic", 1), 1e-4)
 
 
 def test_inputs_are_rows():
@@ -796,6 +868,45 @@ def test_an_output_that_the_model_has_not():
 # Errors.
 
 
+def bad_terms():
+    return {
+        "nothing": (lambda model, x, y, y_pred: None, ["must return one tensor", "None"]),
+        "a list": (lambda model, x, y, y_pred: [y_pred, y_pred], ["must return one tensor"]),
+        "another batch": (lambda model, x, y, y_pred: ops.zeros((7,)), ["batch axis", "(7,)"]),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_terms())
+def test_what_a_term_of_the_inputs_may_not_return(kind):
+    term, said = bad_terms()[kind]
+    model = line()
+    x, y = arrays()
+    model.compile("sgd", loss=cl.CompositeLoss({"data": "mse", "part": OnInputs(term, name="t")}))
+    with raises(ValueError, "'part'", "Received: ", *said):
+        model.fit(x, y, verbose=0)
+
+
+def test_an_error_in_a_term_of_the_inputs_names_it():
+    def broken(model, x, y, y_pred):
+        raise KeyError("the table of the user")
+
+    model = line()
+    x, y = arrays()
+    model.compile("sgd", loss=cl.CompositeLoss({"data": "mse", "part": OnInputs(broken)}))
+    with raises(KeyError, "the table of the user", "'part'"):
+        model.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["mse", None, lambda x, y, y_pred: y_pred, keras.losses.MeanSquaredError()],
+    ids=["a string", "None", "of three", "a loss"],
+)
+def test_a_term_of_the_inputs_is_a_function_of_four(bad):
+    with raises(ValueError, "f(model, x, y, y_pred)", "Received: "):
+        OnInputs(bad)
+
+
 def test_an_unknown_output_lists_those_that_exist():
     model, x, y, _ = problem()
     loss = cl.CompositeLoss({"a": OnOutput("mse", "a"), "far": OnOutput("mse", "depth")})
@@ -809,6 +920,50 @@ def test_an_unknown_output_lists_those_that_exist():
     several = cl.CompositeLoss({"far": OnOutput(kl, ("a", "depth"))})
     with raises(ValueError, "'far'", "'a', 'b'", "Received: 'depth'"):
         several(y, {name: np.float32(part) for name, part in y.items()})
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "a list of one", "a dict of one"])
+def test_a_list_or_dict_of_one_target_is_the_target(kind):
+    """Stacked as an array of one more axis it would be broadcast, silently."""
+    if kind == "a list of one":
+        inputs = keras.Input((3,))
+        model = cl.Model(inputs, [keras.layers.Dense(1, name="price")(inputs)])
+        name = "price"
+    else:
+        model, name = single(kind)
+    x, y = arrays()
+    p = predictions(model, x)
+    p = next(iter(keras.tree.flatten(p)))
+    for data in ("mse", OnOutput("mse", name)):
+        loss = cl.CompositeLoss({"data": data, "size": OnOutput(PredictionOnly("mae"), name)})
+        targets = [{"cost": y}] if kind == "a dict of one" else [y, [y], {name: y}, {"d": y}]
+        for target in targets:
+            logs = evaluated(model, x, target, loss, WEIGHT, batch_size=10)
+            assert logs["data_loss"] == pytest.approx(weighted(WEIGHT, (y - p) ** 2), rel=1e-5)
+            assert logs["size_loss"] == pytest.approx(weighted(WEIGHT, abs(p)), rel=1e-5)
+
+
+def test_a_target_that_is_not_there_is_an_error_that_lists_those_that_are():
+    def fails(y, loss, *parts):
+        model = problem(list if isinstance(y, list) else dict)[0]
+        model.compile("sgd", loss=cl.CompositeLoss({"far": loss}))
+        with raises(ValueError, "'far'", "one target", "OnOutput", *parts):
+            model.evaluate(x, y, verbose=0)
+
+    _, x, y, _ = problem()
+    fails({"a": y["a"], "B": y["b"]}, OnOutput("mse", "b"), "Received: the keys 'a', 'B'")
+    fails({"B": y["b"], "c": y["a"]}, OnOutput(Scaled("mse", 2.0), "b"), "one")
+    fails([y["a"]], OnOutput("mse", "a"), "Received: 1 arrays")
+    fails([y["a"]], OnOutput(keras.losses.Huber(), "b"), "Received: 1 arrays")
+    loss = cl.CompositeLoss({"pair": OnOutput("mse", ("a", "b"))})
+    with raises(ValueError, "'pair'", "one prediction", "Received: 2 arrays"):
+        loss(y["a"], {name: np.float32(part) for name, part in y.items()})
+
+
+@pytest.mark.parametrize("target", [1, ["a"], ("a",)], ids=repr)
+def test_a_target_is_a_key(target):
+    with raises(ValueError, "`target` of OnOutput", f"Received: {target!r}"):
+        OnOutput("mse", "a", target=target)
 
 
 def test_loss_weights_of_a_joint_composite_are_one_number():

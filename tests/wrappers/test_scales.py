@@ -114,6 +114,48 @@ def test_what_a_mask_hides_does_not_leak_into_the_averages(bad):
     assert np.all(np.isfinite(slope)) and np.all(slope[~steps] == 0)
 
 
+@pytest.mark.parametrize("shape", [(4, 1), (4, 1, 1), (4, 6, 1)])
+def test_weights_with_axes_of_length_1_hold_along_them(shape):
+    y_true, y_pred = batch((4, 6, 2))
+    weight = uniform(*shape, seed=8)
+    steps = np.broadcast_to(weight.reshape(4, -1)[:, : shape[1]], (4, 6))
+    errors = [mse(block_means(y_true, s), block_means(y_pred, s)) for s in (1, 2)]
+    weights = [block_means(steps[..., None], s)[..., 0] for s in (1, 2)]
+    expected = sum(np.mean(w * e) for w, e in zip(weights, errors, strict=True))
+    close(value(MultiScale("mse", (1, 2)), y_true, y_pred, weight), expected)
+
+
+def test_the_weights_of_some_axes_of_an_image_are_those_of_its_rows():
+    y_true, y_pred = batch((4, 4, 6, 2))
+    weight = uniform(4, 4, seed=8)
+    whole = np.broadcast_to(weight[..., None], (4, 4, 6)).copy()
+    loss = MultiScale("mse", (1, 2))
+    close(value(loss, y_true, y_pred, weight), value(loss, y_true, y_pred, whole))
+
+
+def test_the_weight_of_what_is_masked_does_not_leak_either():
+    y_true, y_pred = batch((1, 4, 1))
+    steps = np.array([[1, 0, 1, 1]], bool)
+    found = [
+        value(MultiScale("mse", (2,)), y_true, masked(y_pred, steps), np.float32([[1, big, 2, 1]]))
+        for big in (1.0, 100.0)
+    ]
+    first, second = y_true[0, 0, 0] - y_pred[0, 0, 0], np.mean((y_true - y_pred)[0, 2:])
+    # The blocks have the masks 1/2 and 1, and the weights 1 and 3/2.
+    expected = (0.5 * 1 * first**2 + 1 * 1.5 * second**2) / 1.5
+    close(found, [expected, expected])
+
+
+def test_a_loss_without_a_reduction_has_one_total_for_each_sample():
+    y_true, y_pred = batch((4, 4, 2))
+    child = keras.losses.MeanSquaredError(reduction="none")
+    errors = [mse(block_means(y_true, s), block_means(y_pred, s)).mean(axis=1) for s in (1, 2)]
+    close(value(MultiScale(child, (1, 2)), y_true, y_pred), sum(errors))
+    heads = {"full": y_pred, "half": y_pred[:, ::2]}
+    errors = [mse(y_true, y_pred).mean(axis=1), mse(y_true[:, ::2], y_pred[:, ::2]).mean(axis=1)]
+    close(value(DeepSupervision(child, [1.0, 0.5]), y_true, heads), errors[0] + 0.5 * errors[1])
+
+
 def test_every_scale_is_reported_and_weighted():
     y_true, y_pred = batch((4, 8, 8, 2))
     loss = cl.CompositeLoss({"a": MultiScale("mse", (1, 4), [2.0, 0.5])})

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses.wrappers import OnSlice, PerChannel, Scaled
+from combined_losses.wrappers import Masked, OnSlice, PerChannel, Scaled
 from tests.composite.children import WEIGHTS, value
 from tests.gradients import gradient
+from tests.masks import masked
 from tests.messages import raises
 from tests.wrappers.numpy_twins import (
     binary_crossentropy,
@@ -280,6 +281,22 @@ def test_a_slice_that_numpy_refuses_is_an_error(index):
         OnSlice("mse", index)
 
 
+class Opaque(keras.losses.Loss):
+    """A loss with a `__call__` of its own, which leaves the mask to Keras."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+
+def test_the_mask_of_a_slice_reaches_a_loss_that_is_called_whole():
+    y_true, y_pred = normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5)
+    found = value(OnSlice(Opaque(), np.s_[:, 1:]), y_true, masked(y_pred, STEPS))
+    close(found, mse(y_true, y_pred)[:, 1:][STEPS[:, 1:]].mean())
+
+
 def test_two_ellipses_are_an_error():
     with raises(ValueError, "one `...`", "Received: "):
         OnSlice("mse", (..., 0, ...))
@@ -353,6 +370,16 @@ def test_from_data_of_a_vector():
 )
 def test_from_data_without_variation_is_an_error(y):
     with raises(ValueError, "Scaled.from_data", "vary", "Received: standard deviations"):
+        Scaled.from_data("mse", y)
+
+
+def test_from_data_leaves_out_missing_labels():
+    y = normal(20, 3, seed=1)
+    y[np.random.default_rng(0).random((20, 3)) < 0.3] = np.nan
+    expected = np.nanstd(y.astype("float64"), axis=0)
+    np.testing.assert_allclose(Scaled.from_data(Masked("mse"), y).scale, expected, rtol=1e-6)
+    y[:, 1] = np.nan
+    with raises(ValueError, "vary in every element", "Received: "):
         Scaled.from_data("mse", y)
 
 
