@@ -49,6 +49,9 @@ class Weighting:
 
     needs = frozenset({"values"})
     sums_to_one = False
+    draws = False  # whether `rule` draws from `self.generator`, seeded by an argument `seed`
+    learned = False  # whether the optimizer of the model trains `trainable_variables`
+    trainable_variables = ()
 
     def __init__(self, update_every=1, warmup=0, min_weight=None, max_weight=None, total=None):
         _check_steps(self, "update_every", update_every, 1)
@@ -77,8 +80,8 @@ class Weighting:
         """The weights `(k,)`, or the weights and the new state."""
         raise NotImplementedError
 
-    def offset(self, values, weights):
-        """The term that the rule adds to the total, `()`; default 0."""
+    def term(self, values, weights, state):
+        """What the rule adds to the total, `()`: default 0."""
         return 0.0
 
     # State.
@@ -99,6 +102,9 @@ class Weighting:
         self.num_components = num_components
         self._fixed = weights
         self._state = {name: self._variable(name, value) for name, value in self._initial().items()}
+        if self.draws:
+            self.generator = keras.random.SeedGenerator(self.seed)
+            self._first_draw = ops.convert_to_numpy(self.generator.state)
 
     def _initial(self):
         k = self.num_components
@@ -123,12 +129,15 @@ class Weighting:
     @property
     def variables(self):
         """The state, which the composite hands to the model."""
-        return list(self._state.values())
+        drawn = [self.generator.state] if self.draws else []
+        return [*self._state.values(), *drawn]
 
     def reset(self):
         """Starts over: the state is again what `build` made."""
         for name, value in self._initial().items():
             self._state[name].assign(np.asarray(value, "float32"))
+        if self.draws:
+            self.generator.state.assign(self._first_draw)
 
     def fixed_weights(self):
         """The fixed weights of the composite, `(k,)`."""
@@ -153,22 +162,38 @@ class Weighting:
         Returns:
             `(k,)`, float32.
         """
-        values = ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), "float32"))
+        return self.step(values, training)[0]
+
+    def offset(self, values, weights):
+        """The term that the rule adds to the total, `()`; default 0."""
+        return self.term(_single(values), weights, self._read())
+
+    def step(self, values, training):
+        """`(weights, offset)` of one step; see `weigh`."""
+        if type(self).weigh is not Weighting.weigh:  # a rule that is all of one's own
+            weights = self.weigh(values=values, training=training)
+            return weights, self.offset(values, weights)
+        values, state = _single(values), self._read()
         finite = ops.isfinite(values)
         live = ops.cast(finite, "float32")
-        state = {name: ops.convert_to_tensor(v) for name, v in self._state.items()}
-        if not training and self._remembers:
-            return state["current"] * live
+        if self.keeps_weights and not training:
+            weights = state["current"] * live
+            return weights, self.term(values, weights, state)
         result = self.rule(ops.where(finite, values, 1.0), state, live)
         weights, new = result if isinstance(result, tuple) else (result, {})
         weights = self._capped(self._rescaled(weights * live, live), live)
         weights = self._held(weights, state, live)
+        term = self.term(values, weights, state)
         if training:
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
-        return weights
+        return weights, term
+
+    def _read(self):
+        return {name: ops.convert_to_tensor(variable) for name, variable in self._state.items()}
 
     @property
-    def _remembers(self):
+    def keeps_weights(self):
+        """Whether validation gets the last weights of the training, not those of its own values."""
         return "values" not in self.needs or "history" in self.needs
 
     def _rescaled(self, weights, live):
@@ -200,7 +225,7 @@ class Weighting:
     def _write(self, new, state, finite):
         """Assigns the new state, entry by entry of what belongs to a component, if finite."""
         for name, value in new.items():
-            value, old = ops.cast(value, "float32"), state[name]
+            value, old = ops.stop_gradient(ops.cast(value, "float32")), state[name]
             sound = ops.isfinite(value)
             if tuple(old.shape) == (self.num_components,) and name != "current":
                 sound = ops.logical_and(sound, finite)
@@ -219,11 +244,19 @@ class Weighting:
         """Writes the state into a dict of arrays."""
         for name, variable in self._state.items():
             store[name] = ops.convert_to_numpy(variable)
+        if self.draws:
+            store["draw"] = ops.convert_to_numpy(self.generator.state)
 
     def load(self, store):
         """Reads the state from a dict of arrays."""
         for name, variable in self._state.items():
             variable.assign(np.array(store[name]))
+        if self.draws:
+            self.generator.state.assign(np.array(store["draw"]))
+
+
+def _single(values):
+    return ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), "float32"))
 
 
 # For rules: what is summed or averaged leaves out components that are not live.
@@ -270,4 +303,6 @@ def check_number(rule, name, value, at_least=None, at_most=None, exclusive=False
         number = number and value < below
     if not number:
         allowed = " ".join(["a finite number", " and ".join(bounds)]).strip()
-        raise ValueError(f"`{name}` of {type(rule).__name__} must be {allowed}. Received: {value!r}")
+        raise ValueError(
+            f"`{name}` of {type(rule).__name__} must be {allowed}. Received: {value!r}"
+        )

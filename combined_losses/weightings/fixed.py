@@ -61,9 +61,7 @@ class Worst(Weighting):
             check_number(self, "temperature", temperature, 0, exclusive=True)
         for name, given in (("weights", weights), ("reference", reference)):
             if not np.all(np.isfinite(np.asarray(given, "float64"))):
-                raise ValueError(
-                    f"`{name}` of Worst must be finite numbers. Received: {given!r}"
-                )
+                raise ValueError(f"`{name}` of Worst must be finite numbers. Received: {given!r}")
         self.temperature, self.weights, self.reference = temperature, weights, reference
 
     def rule(self, values, state, live):
@@ -74,7 +72,7 @@ class Worst(Weighting):
         worst = ops.argmax(ops.where(live > 0, scores, -np.inf))
         return own * ops.one_hot(worst, self.num_components, dtype="float32")
 
-    def offset(self, values, weights):
+    def term(self, values, weights, state):
         """What is between the total and the sum of the weighted components."""
         finite = ops.isfinite(values)
         scores = self._scores(ops.where(finite, values, 1.0))
@@ -158,17 +156,14 @@ class Smoothed(Weighting):
         super().build(num_components, weights)
         self.weighting.build(num_components, weights)
 
-    def weigh(self, values=None, gramian=None, rows=None, training=True):
-        if training:
-            self._inner = self.weighting.weigh(values, gramian, rows, training)
-        return super().weigh(values, gramian, rows, training)
-
     def rule(self, values, state, live):
-        moved = self.momentum * state["smooth"] + (1 - self.momentum) * self._inner
-        smooth = ops.where(state["started"] > 0, moved, self._inner)
+        seen = ops.where(live > 0, values, np.nan)  # what is not finite is the rule's to leave out
+        inner = self.weighting.weigh(values=seen, training=True)
+        moved = self.momentum * state["smooth"] + (1 - self.momentum) * inner
+        smooth = ops.where(state["started"] > 0, moved, inner)
         return smooth, {"smooth": smooth, "started": live}
 
-    def offset(self, values, weights):
+    def term(self, values, weights, state):
         return self.weighting.offset(values, weights)
 
     @property

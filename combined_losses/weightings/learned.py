@@ -91,8 +91,7 @@ class UncertaintyWeighting(Weighting):
         chosen = [yes if each == kind else no for each in kinds]
         return ops.convert_to_tensor(chosen * (self.num_components // len(chosen)), dtype="float32")
 
-    def _evaluated(self, training):
-        return True  # the weights are those of s, also in validation
+    keeps_weights = False  # those of s, also in validation
 
     def rule(self, values, state, live):
         s = ops.clip(state["log_variances"], -LIMIT, LIMIT)
@@ -104,15 +103,11 @@ class UncertaintyWeighting(Weighting):
         moved = ops.clip(s - self.learning_rate * slope, -LIMIT, LIMIT)
         return weights, {"log_variances": moved}
 
-    def offset(self, values, weights):
-        s = ops.clip(ops.convert_to_tensor(self._used), -LIMIT, LIMIT)
+    def term(self, values, weights, state):
+        s = ops.clip(state["log_variances"], -LIMIT, LIMIT)
         revised = self._where("revised", 1.0, 0.0)
         terms = revised * ops.softplus(s) + (1 - revised) * s / 2
         return ops.sum(ops.where(ops.isfinite(values), terms, 0.0))
-
-    def weigh(self, values=None, gramian=None, rows=None, training=True):
-        self._used = ops.convert_to_tensor(self._state["log_variances"])  # before it moves
-        return super().weigh(values, gramian, rows, training)
 
 
 @keras.saving.register_keras_serializable("combined_losses")

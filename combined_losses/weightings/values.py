@@ -249,6 +249,7 @@ class ReLoBRaLo(Weighting):
     """
 
     needs = _HISTORY
+    draws = True
 
     def __init__(self, alpha=0.999, rho=0.999, temperature=1.0, seed=None, **kwargs):
         super().__init__(**kwargs)
@@ -262,7 +263,7 @@ class ReLoBRaLo(Weighting):
         return {"weights": [1.0] * k, **{name: [0.0] * k for name in names}}
 
     def rule(self, values, state, live):
-        draw = keras.random.uniform((), seed=self._random)
+        draw = keras.random.uniform((), seed=self.generator)
         return self._after(values, state, live, ops.cast(draw < self.rho, "float32"))
 
     def _after(self, values, state, live, keep):
@@ -380,7 +381,9 @@ class FAMO(Weighting):
     def rule(self, values, state, live):
         distance = ops.maximum(values - self.lower_bound, 0.0) + 1e-8
         started = state["started"] * live
-        fall = ops.where(started > 0, ops.log(ops.maximum(state["before"], 1e-8)) - ops.log(distance), 0.0)
+        fall = ops.where(
+            started > 0, ops.log(ops.maximum(state["before"], 1e-8)) - ops.log(distance), 0.0
+        )
         share = live_softmax(state["logits"], live)
         slope = share * (fall - ops.sum(share * fall)) + self.weight_decay * state["logits"]
         moved = self._adam(slope, state)
@@ -396,4 +399,9 @@ class FAMO(Weighting):
         m = 0.9 * state["m"] + 0.1 * slope
         v = 0.999 * state["v"] + 0.001 * ops.square(slope)
         step = m / (1 - 0.9**moves) / (ops.sqrt(v / (1 - 0.999**moves)) + 1e-8)
-        return {"logits": state["logits"] - self.learning_rate * step, "m": m, "v": v, "moves": moves}
+        return {
+            "logits": state["logits"] - self.learning_rate * step,
+            "m": m,
+            "v": v,
+            "moves": moves,
+        }
