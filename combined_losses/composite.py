@@ -123,10 +123,6 @@ class CompositeLoss(Compound):
         """Whether a component chooses its outputs, so that the composite sees all of them."""
         return any(isinstance(loss, Compound) and loss.routes for loss in self.losses.values())
 
-    @property
-    def needs_target(self):
-        return any(getattr(loss, "needs_target", True) for loss in self.losses.values())
-
     # Names and weights.
 
     @property

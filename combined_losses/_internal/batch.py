@@ -30,6 +30,7 @@ class Batch:
         # has (it need not), or "propagated" by Keras (a loss that cannot honour it warns).
         self.mask_kind = "propagated"
         self.elements = 1  # how many elements a value was averaged over before they were told apart
+        self.tells_elements = False  # weights of single elements count, as those of `labels` do
         self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.replicas = backend.replica_count()
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
@@ -81,6 +82,8 @@ class Batch:
         def of_elements(weight):
             if weight is None or len(weight.shape) < len(shape):
                 return weight
+            if all(n == 1 for n in weight.shape[1:]):
+                return ops.reshape(weight, (-1,))  # of samples
             if any(n == 1 != size for n, size in zip(weight.shape, shape, strict=True)):
                 weight = ops.broadcast_to(weight, ops.shape(self.y_pred))
             return function(weight)
@@ -183,6 +186,15 @@ def align(y_true, y_pred):
     return y_true, y_pred
 
 
+def of_rank(weight, values):
+    """`weight` without last axes of length 1 that `values` has not."""
+    if weight is None or keras.tree.is_nested(weight):
+        return weight
+    while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
+        weight = ops.squeeze(weight, -1)
+    return weight
+
+
 def fit_from_left(weight, values):
     """`weight` with the rank of `values`, matched from the left, or None where it does not fit.
 
@@ -190,8 +202,7 @@ def fit_from_left(weight, values):
     than the values, such as `(N, T)` against `(N,)`, do not fit.
     """
     rank = len(values.shape)
-    while len(weight.shape) > rank and weight.shape[-1] == 1:
-        weight = ops.squeeze(weight, -1)
+    weight = of_rank(weight, values)
     if len(weight.shape) > rank:
         return None
     for ours, theirs in zip(weight.shape, values.shape, strict=False):

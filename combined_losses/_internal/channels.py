@@ -25,7 +25,8 @@ def evaluate_channels(child, node, batch, imposed, label, importance=None):
         `(channels,)`, or `(channels, batch)` where nothing is reduced.
     """
     reduction = child.reduction if imposed == PER_COMPONENT else imposed
-    one_pass = all_at_once if traits_of(child).elementwise else _folded
+    directly = traits_of(child).elementwise and not isinstance(child, Compound)
+    one_pass = all_at_once if directly else _folded
     found = one_pass(child, node, batch, imposed != PER_COMPONENT, label)
     if importance is not None:
         found = _times(importance, found, child, label)
@@ -92,13 +93,13 @@ def _function(child):
 
 def _folded(child, node, batch, imposed, label):
     """Any loss that judges samples sees each channel as a sample with one channel."""
-    if not isinstance(child, Compound) and (node.opaque or node.traits.couples_batch):
+    if traits_of(child).couples_batch or getattr(node, "opaque", False):
         return None
     count, rank = batch.y_pred.shape[-1], len(batch.y_pred.shape)
 
     def fold(array):
         channels = ops.moveaxis(array, -1, 1)
-        return ops.reshape(channels, (-1, *channels.shape[2:], 1))
+        return ops.reshape(channels, (-1, *ops.shape(channels)[2:], 1))
 
     def fold_weight(weight):
         if weight is None or not len(weight.shape):
@@ -117,7 +118,7 @@ def _folded(child, node, batch, imposed, label):
     values, seen = found
 
     def unfold(array):
-        return ops.moveaxis(ops.reshape(array, (-1, count, *array.shape[1:])), 1, -1)
+        return ops.moveaxis(ops.reshape(array, (-1, count, *ops.shape(array)[1:])), 1, -1)
 
     def unfold_weight(weight, before, original):
         if weight is None or not len(weight.shape):

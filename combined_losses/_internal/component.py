@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from combined_losses._internal import checks
-from combined_losses._internal.batch import align
+from combined_losses._internal.batch import align, fit_from_left
 from combined_losses._internal.masks import with_mask
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import (
@@ -103,7 +103,7 @@ class Component:
 
     def unreduced(self, batch, imposed, label):
         """The values in float32 or more, and the batch whose weights and mask are theirs."""
-        if self._masks_labels(batch):
+        if self._sees_elements(batch):
             values, batch, weighted = self._of_labels(batch, label)
         else:
             values, weighted = self.values(batch, label)
@@ -113,12 +113,15 @@ class Component:
         self.check_weights(values, batch, imposed, label)
         return values, batch
 
-    def _masks_labels(self, batch):
-        """Whether the mask is one of single labels (`Masked`); one of rows fits by itself."""
-        if batch.mask_kind != "labels" or keras.tree.is_nested(batch.y_pred):
+    def _sees_elements(self, batch):
+        """Whether weights or mask are of single labels, in a batch where these are told apart."""
+        if keras.tree.is_nested(batch.y_pred):
             return False
+        weights = [batch.mask] if batch.mask_kind == "labels" else []
+        if batch.tells_elements and self.traits.elementwise:
+            weights = [weight for _, weight in batch.weights()]
         _, y_pred = align(batch.y_true, batch.y_pred)
-        return len(batch.mask.shape) == len(y_pred.shape)
+        return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
 
     def _of_labels(self, batch, label):
         """Values of single labels, or of rows that count where all their labels are there."""
@@ -127,7 +130,7 @@ class Component:
             checks.check_equal_shapes(label, y_true, y_pred)
         if self.traits.elementwise:
             # Its mean over the last axis is then one over a single element.
-            size = y_pred.shape[-1]
+            size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
             y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
             batch = batch.replaced(y_true=y_true, y_pred=y_pred, elements=size)
             values, weighted = self.values(batch, label)
@@ -155,7 +158,7 @@ class Component:
         if not batch.weighted or self.traits.couples_batch:
             return self._call(batch, None, label), False
         values = self._call(batch, self.traits.neutral_target, label)
-        if any(not _fits(label, what, weight, values) for what, weight in batch.weights()):
+        if any(not _fits(label, what, weight, values, batch) for what, weight in batch.weights()):
             # It has reduced over rows that it should not see; let it see them as they are.
             values = self._call(batch, None, label)
         return values, False
@@ -198,7 +201,7 @@ class Component:
         """Says where values have lost what weights or mask distinguish: an error, or a warning."""
         for what, weight in batch.weights():
             kind = batch.mask_kind if what == "mask" else None
-            if _fits(label, what, weight, values) or kind == "void":
+            if _fits(label, what, weight, values, batch) or kind == "void":
                 continue
             message = (
                 f"Component '{label}' cannot honour the {what} of shape "
@@ -236,7 +239,9 @@ class Component:
         return ops.where(ops.equal(scale, 0.0), ops.zeros_like(value), value * scale)
 
 
-def _fits(label, what, weight, values):
+def _fits(label, what, weight, values, batch):
+    if what == "mask" and batch.mask_kind == "void":
+        return fit_from_left(weight, values) is not None  # no error where the sizes differ
     return not len(weight.shape) or fits(label, what, weight, values)
 
 

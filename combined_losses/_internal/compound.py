@@ -1,7 +1,5 @@
 """What composites and wrappers share: losses made of losses, with parts that have names."""
 
-import warnings
-
 import keras
 
 from combined_losses._internal.batch import Batch
@@ -25,7 +23,6 @@ class Compound(Operators, keras.losses.Loss):
             raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
         self.reduction = reduction
         self._compiled_in = False
-        self._warned_of_weights = False
 
     @property
     def routes(self):
@@ -34,7 +31,19 @@ class Compound(Operators, keras.losses.Loss):
 
     @property
     def needs_target(self):
-        return True
+        """Whether it has to be given `y_true`."""
+        return any(getattr(child, "needs_target", True) for child, _ in self.children)
+
+    @property
+    def reads_target(self):
+        """Whether it reads `y_true` where that is given."""
+        own = ((getattr(child, "needs_target", True), child) for child, _ in self.children)
+        return any(getattr(child, "reads_target", needed) for needed, child in own)
+
+    # A method: Keras's saver walks over attributes, and would not come to an end.
+    def judge(self):
+        """The loss that judges in the end: that inside a wrapper which only changes the view."""
+        return self
 
     @property
     def children(self):
@@ -63,16 +72,6 @@ class Compound(Operators, keras.losses.Loss):
             f"Component '{label}' wraps a loss that reads the model, or several of its outputs: "
             f"wrap what is inside it instead. Received: {self!r}"
         )
-
-    def _warn_of_weights(self, label, hint):
-        """Says once that sample weights of several targets are those of none of its values."""
-        if not self._warned_of_weights:
-            self._warned_of_weights = True
-            warnings.warn(
-                f"Component '{label}' cannot honour the sample_weight, which Keras gives for each "
-                f"output apart: {hint}. Until then it counts unweighted.",
-                stacklevel=2,
-            )
 
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
@@ -151,5 +150,6 @@ def as_node(name, loss):
 
 
 def traits_of(loss):
-    """What may be relied on of a loss."""
+    """What may be relied on of a loss, or of the one that judges inside wrappers."""
+    loss = loss.judge() if isinstance(loss, Compound) else loss
     return loss.traits if isinstance(loss, Loss) else keras_traits(loss)

@@ -86,14 +86,14 @@ def serialize_loss(loss):
     return serialized
 
 
-def serialize_function(function, name):
+def serialize_function(function, name, signature="y_true, y_pred"):
     """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
     if getattr(function, "__name__", None) == "<lambda>":
         raise ValueError(
             f"Component '{name}' is a lambda: it trains, but it cannot be saved, because a lambda "
             "has no name to be found by when loading. Write it as a function and register it:\n"
             '    @keras.saving.register_keras_serializable("my_package")\n'
-            f"    def {name}(y_true, y_pred): ...\n"
+            f"    def {name if name != 'lambda' else 'my_function'}({signature}): ...\n"
             f"Received: {function!r}"
         )
     try:

@@ -31,7 +31,7 @@ def reduce_values(values, batch, reduction, axes=None):
         return values
     if reduction == "sum":
         total = ops.sum(values, axis=axes)
-        return total if batch.elements == 1 else total / batch.elements
+        return total / ops.cast(batch.elements, total.dtype)
     if reduction != "mean_with_sample_weight" and mask is None and batch.replicas == 1:
         return ops.mean(values, axis=axes)
     total = ops.sum(values, axis=axes)

@@ -1,7 +1,7 @@
 """The base of every wrapper: one child, seen through a changed batch."""
 
 from combined_losses._internal.arguments import as_child, component_name
-from combined_losses._internal.batch import Batch, align
+from combined_losses._internal.batch import Batch, align, of_rank
 from combined_losses._internal.checks import check_single, check_target
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import construct, signature_config
@@ -55,9 +55,10 @@ class Wrapper(Compound):
     def routes(self):
         return isinstance(self.loss, Compound) and self.loss.routes
 
-    @property
-    def needs_target(self):
-        return getattr(self.loss, "needs_target", True)
+    def judge(self):
+        if not self.is_view:
+            return self
+        return self.loss.judge() if isinstance(self.loss, Compound) else self.loss
 
     @property
     def is_view(self):
@@ -86,22 +87,23 @@ class Wrapper(Compound):
         if not isinstance(seen, Batch):
             raise TypeError(
                 f"`see` of {type(self).__name__} (component '{label}') must return a batch, for "
-                f"example batch.replaced(y_true=..., y_pred=...). Received: {seen!r}"
+                "example batch.replaced(y_true=..., y_pred=...). "
+                f"Received: an object of type {type(seen).__name__}"
             )
         return seen
 
-    def one_array(self, batch, label, keep_target=False):
-        """The batch with targets and predictions of one rank, for a view of a single array.
-
-        Targets that no loss inside reads are left out, except where the wrapper itself does.
-        """
+    def one_array(self, batch, label):
+        """The batch with targets and predictions of one rank, for a view of a single array."""
         if self.needs_target:
             check_target(label, batch.y_true)
-        elif not keep_target:
+        if not self.reads_target:
             batch = batch.replaced(y_true=None)
         check_single(label, batch.y_true, batch.y_pred)
         y_true, y_pred = align(batch.y_true, batch.y_pred)
-        return batch.replaced(y_true=y_true, y_pred=y_pred)
+        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
+        return batch.replaced(
+            sample_weight=of_rank(batch.sample_weight, y_pred), mask=of_rank(batch.mask, y_pred)
+        )
 
     def choose_output(self, batch, label):
         """The batch with the output that a loss inside reads, which comes before any view of it."""

@@ -225,10 +225,6 @@ class PerChannel(_PerPart):
     def children(self):
         return [(child, None) for child, _, _ in self._groups]
 
-    @property
-    def needs_target(self):
-        return any(getattr(child, "needs_target", True) for child, _, _ in self._groups)
-
     def _evaluate_parts(self, batch, reduction, label):
         shape = tuple(batch.y_pred.shape)
         if not -len(shape) < self.axis < len(shape):
@@ -325,10 +321,7 @@ class PerElement(_PerPart):
 
     def __init__(self, loss, names=None, weights=None, size=None, aggregation="sum", **kwargs):
         super().__init__(loss, names, size, weights, aggregation, **kwargs)
-        judge = self.loss
-        while isinstance(judge, Wrapper) and judge.is_view:
-            judge = judge.loss
-        if not traits_of(judge).elementwise:
+        if not traits_of(self.loss).elementwise:
             raise ValueError(
                 f"PerElement ('{self.name}') needs a loss of single elements, such as 'mse'; a "
                 "loss of your own says so with `elementwise = True`. "

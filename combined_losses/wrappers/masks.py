@@ -23,7 +23,11 @@ class Masked(Wrapper):
     Missing targets are replaced before the loss, so that value and gradient stay finite; the mean
     is over the valid ones: single elements for a loss of single elements (MSE, MAE, Huber, …),
     rows for one of classes (a row is missing where all or some of its targets are). A batch without
-    a valid target gives 0 with gradient 0.
+    a valid target gives 0 with gradient 0. The mean is that of a batch: the logs of an epoch weigh
+    all batches by their size, however many labels they hold.
+
+    A function of your own, or a loss of which nothing is known, says by an attribute `elementwise`
+    whether its values are means of single elements; without it rows count, with a warning.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
@@ -69,8 +73,10 @@ class Masked(Wrapper):
                 f"Masked ('{self.name}') needs `mask_value` or `mask`. Received: None for both"
             )
 
+    reads_target = True
+
     def see(self, batch, label):
-        batch = self.one_array(batch, label, keep_target=True).with_target()
+        batch = self.one_array(batch, label).with_target()
         valid = self._valid(batch.y_true, label)
         # A number that every loss can take; each puts its own neutral one there.
         y_true = ops.where(valid, batch.y_true, ops.zeros_like(batch.y_true))
@@ -160,10 +166,10 @@ class ClassWeighted(Wrapper):
         self.weights = weights
         self._weights = values
 
-    needs_target = True
+    needs_target = reads_target = True
 
     def see(self, batch, label):
-        rows = self._rows(self.one_array(batch, label, keep_target=True), label)
+        rows = self._rows(self.one_array(batch, label), label)
         if batch.sample_weight is not None:
             given = fit_from_left(batch.sample_weight, rows)
             if given is None:
@@ -238,10 +244,10 @@ class OneHot(Wrapper):
         self.num_classes = num_classes
         self.ignore_value = ignore_value
 
-    needs_target = True
+    needs_target = reads_target = True
 
     def see(self, batch, label):
-        batch = self.one_array(batch, label, keep_target=True)
+        batch = self.one_array(batch, label)
         y_true, y_pred = batch.y_true, batch.y_pred
         if y_pred.shape[-1] != self.num_classes:
             raise ValueError(

@@ -34,7 +34,7 @@ class OnOutput(Wrapper):
         output: the name of an output (a key of a dict of outputs, or the name of the layer), or a
             tuple of names: the loss is then given a tuple of predictions.
         target: a key of `y`; default the same key, or the whole of `y` where it has no such key.
-            Sample weights in a dict are chosen likewise.
+            Sample weights in a dict are chosen likewise; a tuple of outputs has their mean.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     The mask is that of the output; of a tuple, what the masks of all of them let through.
@@ -84,11 +84,12 @@ class OnOutput(Wrapper):
             return batch
         outputs = batch.y_pred
         if not isinstance(outputs, dict):
+            nested = keras.tree.is_nested(outputs)
+            received = f"{len(outputs)} arrays" if nested else f"shape {tuple(outputs.shape)}"
             raise ValueError(
                 f"Component '{label}' chooses an output of the model, and Keras gives a loss one "
                 "output at a time. Compile it in cl.Model, cl.Sequential or cl.track(model), or "
-                "call it with a dict of outputs. Received: y_pred of shape "
-                f"{tuple(outputs.shape)}"
+                f"call it with a dict of outputs. Received: y_pred of {received}"
             )
         several = isinstance(self.output, (tuple, list))
         unknown = [n for n in (self.output if several else [self.output]) if n not in outputs]
@@ -132,17 +133,33 @@ class OnOutput(Wrapper):
         return y
 
     def _weight(self, batch, outputs, label):
-        weight, key = batch.sample_weight, self._key
+        """The sample weights of its target; of several outputs or targets, their mean."""
+        weight, target = batch.sample_weight, self.target
         if not keras.tree.is_nested(weight):
             return weight
-        if isinstance(weight, dict) and len(weight) == len(outputs) == 1:
-            return next(iter(weight.values()))
-        if isinstance(weight, dict) and isinstance(key, str):
-            return weight.get(key)
-        if not isinstance(weight, dict) and len(weight) == len(outputs) and key in outputs:
-            return weight[outputs.index(key)]
-        self._warn_of_weights(label, "choose one with `target`")
-        return None
+        if not isinstance(weight, dict) and len(weight) == len(outputs):
+            weight = dict(zip(outputs, weight, strict=True))
+        read = [target] if target else self.output
+        read = [read] if isinstance(read, str) else read
+        # Keras gives one array of weights again for each entry of `y`, whatever its keys are.
+        if isinstance(weight, dict) and (
+            any(key in weight for key in read)
+            or (isinstance(batch.y_true, dict) and any(key in batch.y_true for key in read))
+        ):
+            weight = {key: weight[key] for key in read if key in weight}
+        return mean_weight(weight, label)
+
+
+def mean_weight(weights, label):
+    """One array of sample weights in place of several, which are equal where one was given."""
+    leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
+    if len({tuple(leaf.shape) for leaf in leaves}) > 1:
+        raise ValueError(
+            f"Component '{label}' reads several outputs, whose sample weights have no mean: give "
+            "them one shape, or choose one by OnOutput(..., target=key). Received: sample weights "
+            f"of shapes {', '.join(str(tuple(leaf.shape)) for leaf in leaves)}"
+        )
+    return sum(leaves[1:], leaves[0]) / len(leaves) if leaves else None
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -165,9 +182,7 @@ class PredictionOnly(Wrapper):
     3.0
     """
 
-    @property
-    def needs_target(self):
-        return False
+    needs_target = reads_target = False
 
     def see(self, batch, label):
         return batch.replaced(y_true=None).with_target()
@@ -181,7 +196,8 @@ class OnInputs(Compound):
         function: `f(model, x, y, y_pred)`, which returns values of shape `(batch,)` or
             `(batch, ...)`; or one number where it has nothing to do with the samples, such as the
             mean over points of its own. `y` and `y_pred` are as the model has them. Register the
-            function to save the model.
+            function to save the model. With derivatives in it, torch cannot compile the step
+            (`jit_compile=True`): it differentiates once only.
         reduction: one of Keras's, default `"sum_over_batch_size"`.
         name: default the name of the function.
         dtype: default `keras.config.floatx()`.
@@ -198,7 +214,7 @@ class OnInputs(Compound):
     >>> loss = cl.CompositeLoss({"flat": cl.wrappers.OnInputs(flat)})
     """
 
-    routes = True
+    routes = reads_target = True
     needs_target = False
 
     def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):
@@ -242,8 +258,7 @@ class OnInputs(Compound):
                 f"Received: values of shape {tuple(values.shape)}"
             )
         if keras.tree.is_nested(batch.sample_weight):
-            self._warn_of_weights(label, "it reads no single output; weigh its values yourself")
-            batch = batch.replaced(sample_weight=None)
+            batch = batch.replaced(sample_weight=mean_weight(batch.sample_weight, label))
         self._component.check_weights(values, batch, reduction != PER_COMPONENT, label)
         return Evaluation(self._component.reduce(values, batch, reduction, label))
 
@@ -252,7 +267,7 @@ class OnInputs(Compound):
         return Component(self.name, self, Traits(), opaque=False)
 
     def get_config(self):
-        function = serialize_function(self.function, self.name)
+        function = serialize_function(self.function, self.name, "model, x, y, y_pred")
         return {**signature_config(self, without="function"), "function": function}
 
     @classmethod
@@ -298,8 +313,10 @@ def input_gradients(model, x, order=1, output=None):
     >>> inputs = keras.Input((1,))
     >>> model = keras.Model(inputs, inputs**3)
     >>> x = np.array([[2.0]], "float32")
-    >>> [float(cl.input_gradients(model, x, order)[0, 0]) for order in (1, 2)]
-    [12.0, 12.0]
+    >>> keras.ops.convert_to_numpy(cl.input_gradients(model, x))
+    array([[12.]], dtype=float32)
+    >>> keras.ops.convert_to_numpy(cl.input_gradients(model, x, order=2))
+    array([[12.]], dtype=float32)
     """
     if not is_integer(order) or order < 1:
         raise ValueError(

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from combined_losses._internal.component import Evaluation
+from combined_losses._internal.config import serialize_function, signature_config
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
@@ -73,6 +74,12 @@ class Activated(Wrapper):
                 f"The argument `activation` of Activated ('{self.name}') must be one that "
                 f"`keras.activations.get` knows, for example 'softmax'. Received: {activation!r}"
             ) from error
+
+    def get_config(self):
+        if isinstance(self.activation, str):
+            return super().get_config()
+        function = serialize_function(self.activation, self.name, "x")
+        return {**signature_config(self, without="activation"), "activation": function}
 
     def see(self, batch, label):
         # An activation of a NaN has a gradient of NaN, also in a row that does not count.

@@ -109,34 +109,41 @@ def _pooled(batch, scale, dtype, label):
 
     def spatial(weight):
         """A weight of more than samples at every place: `(batch, spatial..., channels or 1)`."""
-        fitted = None if weight is None else fit_from_left(weight, batch.y_pred)
-        if fitted is None or len(weight.shape) < 2:
+        if weight is None or all(size == 1 for size in weight.shape[1:]):
+            return None
+        fitted = fit_from_left(weight, batch.y_pred)
+        if fitted is None:
             return None
         places = (*ops.shape(batch.y_pred)[:-1], fitted.shape[-1])
         return ops.cast(ops.broadcast_to(fitted, places), dtype)
 
     weight, mask = spatial(batch.sample_weight), spatial(batch.mask)
-    counted = [ops.not_equal(given, 0.0) for given in (weight, mask) if given is not None]
-    counts = ops.logical_and(*counted) if len(counted) > 1 else counted[0] if counted else None
+    # What counts in the averages of the data; a mask may be a share, where blocks are of blocks.
+    share = mask
+    if weight is not None:
+        used = ops.cast(ops.not_equal(weight, 0.0), dtype)
+        share = used if mask is None else used * mask
     changed = {
-        "y_true": _average(pool, batch.y_true, counts),
-        "y_pred": _average(pool, batch.y_pred, counts),
+        "y_true": _average(pool, batch.y_true, share),
+        "y_pred": _average(pool, batch.y_pred, share),
     }
     if weight is not None:
-        changed["sample_weight"] = _rows(_average(pool, weight, None if mask is None else counts))
+        several = mask is not None and mask.shape[-1] != 1 == weight.shape[-1]
+        rows = ops.max(mask, axis=-1, keepdims=True) if several else mask
+        changed["sample_weight"] = _rows(_average(pool, weight, rows))
     if mask is not None:
-        changed["mask"] = _rows(pool(counts))
+        changed["mask"] = _rows(pool(mask))
     return batch.replaced(**changed)
 
 
-def _average(pool, array, counts):
+def _average(pool, array, share):
     """The averages over blocks of what counts, 0 where nothing does."""
-    if counts is None:
+    if share is None:
         return pool(array)
     # What does not count may be NaN, so it goes before the average.
-    share = pool(counts)
-    sums = pool(ops.where(counts, array, ops.zeros_like(array)))
-    return sums / ops.where(ops.equal(share, 0.0), 1.0, share)
+    sums = pool(ops.where(ops.equal(share, 0.0), 0.0, ops.cast(array, share.dtype) * share))
+    shares = pool(share)
+    return sums / ops.where(ops.equal(shares, 0.0), 1.0, shares)
 
 
 def _rows(weight):

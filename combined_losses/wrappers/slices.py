@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.numerics import accumulating
+from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.channels import PerChannel, PerElement
 
@@ -61,8 +62,10 @@ class OnSlice(Wrapper):
         return batch.replaced(
             y_true=None if y_true is None else _cut(y_true, index),
             y_pred=_cut(y_pred, index),
-            sample_weight=_index_weight(batch.sample_weight, index),
-            mask=_index_weight(batch.mask, index),
+            sample_weight=_index_weight(batch.sample_weight, "sample_weight", index, y_pred, label),
+            mask=_index_weight(batch.mask, "mask", index, y_pred, label),
+            # Without its last axis an array has the rank of the weights of its rows.
+            tells_elements=batch.tells_elements or isinstance(index[-1], int),
         )
 
     def get_config(self):
@@ -156,10 +159,11 @@ def _reaches(item, size):
     return all(-size <= end <= size for end in ends) and len(range(*item.indices(size))) > 0
 
 
-def _index_weight(weight, index):
+def _index_weight(weight, what, index, y_pred, label):
     """Weights or a mask of the axes that `index` cuts; an axis of length 1 stays as it is."""
     if weight is None:
         return None
+    fits(label, what, weight, y_pred)  # raises where the sizes differ
     sizes, cut = iter(weight.shape), []
     for item in index:
         size = 1 if item is None else next(sizes, "none")
@@ -177,7 +181,11 @@ def _cut(array, index):
     old = [place for place, item in enumerate(index) if item is not None]
     for axis, place in enumerate(old):
         item = index[place]
-        if isinstance(item, slice) and (item.step or 1) < 0:
+        if not isinstance(item, slice) or (item.step or 1) > 0:
+            continue
+        if item.start is None and item.stop is None:
+            array, index[place] = ops.flip(array, axis), slice(None, None, -item.step)
+        else:
             array = ops.take(array, list(range(*item.indices(array.shape[axis]))), axis=axis)
             index[place] = slice(None)
     return array[tuple(index)]

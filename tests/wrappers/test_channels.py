@@ -515,6 +515,13 @@ def test_a_loss_that_takes_the_batch_as_a_whole_sees_each_channel(child, values,
     assert components(loss, Y_TRUE, Y_PRED, *data) == expect(parts)
 
 
+@pytest.mark.parametrize("child", [Spread, Whole, BatchScalar])
+def test_it_sees_each_channel_inside_a_wrapper_too(child):
+    wrapped = PerChannel(Scaled(child(), 1.0), names=NAMES)
+    alone = components(PerChannel(child(), names=NAMES), Y_TRUE, Y_PRED)
+    assert components(wrapped, Y_TRUE, Y_PRED) == alone
+
+
 def test_a_loss_that_returns_one_number_for_the_batch_sees_each_channel():
     parts = [np.abs(Y_TRUE - Y_PRED)[..., c].mean() for c in range(3)]
     assert components(PerChannel(BatchScalar(), names=NAMES), Y_TRUE, Y_PRED) == expect(parts)
@@ -573,6 +580,13 @@ def test_weights_with_axes_of_length_1_hold_along_them(shape, kind):
         close(value(make(), Y_TRUE, Y_PRED, weight), expected)
 
 
+def test_weights_of_a_last_axis_that_is_left_out():
+    y_true, y_pred = Y_TRUE[..., 0], Y_PRED[..., :1]  # (N, T) and (N, T, 1)
+    weight = uniform(4, 5, 1, seed=8)
+    expected = 5 * np.mean(weight[..., 0] * (y_true - y_pred[..., 0]) ** 2)
+    close(value(PerChannel("mse"), y_true, y_pred, weight), expected)
+
+
 def test_the_weights_of_a_composite_inside_are_those_of_the_model():
     """`set_weight` on the inner composite reaches the compiled step."""
     inner = cl.CompositeLoss(["mse", "mae"])
@@ -600,6 +614,36 @@ def test_units_and_slices_in_each_channel(weight, mask):
 
 
 # In a model, and saved.
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others know every shape")
+def test_an_axis_of_unknown_length_on_tensorflow():
+    import tensorflow as tf
+
+    losses = {
+        "mse": PerChannel("mse"),
+        "cosine": PerChannel(keras.losses.CosineSimilarity()),
+        "missing": PerChannel(Masked("mse")),
+        "sum": Masked(keras.losses.MeanSquaredError(reduction="sum")),
+        "back": OnSlice("mse", np.s_[:, ::-1]),
+    }
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, 3))] * 2)
+    def traced(y_true, y_pred):
+        return [loss(y_true, y_pred) for loss in losses.values()]
+
+    close(traced(Y_TRUE, Y_PRED), [value(loss, Y_TRUE, Y_PRED) for loss in losses.values()])
+    model = cl.Sequential([keras.Input((None, 3)), keras.layers.Dense(3)])
+    model.compile("sgd", loss=cl.CompositeLoss({"part": PerElement("mse")}))
+    unknown = tf.data.Dataset.from_generator(
+        lambda: iter([(Y_TRUE, Y_PRED)]),
+        output_signature=(tf.TensorSpec((None, None, 3)), tf.TensorSpec((None, None, 3))),
+    )
+    with raises(ValueError, "'part'", "static shape", "Received: "):
+        model.evaluate(unknown, verbose=0)
+    model.compile("sgd", loss=cl.CompositeLoss({"part": Masked("mse", mask=np.ones((5, 3)))}))
+    with raises(ValueError, "'part'", "shape of one sample, (None, 3)", "mask of shape (5, 3)"):
+        model.evaluate(unknown, verbose=0)
 
 
 def test_every_channel_is_a_metric():

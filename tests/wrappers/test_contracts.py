@@ -444,7 +444,7 @@ def test_a_wrapper_of_ones_own_says_what_it_must_return():
 
     with raises(NotImplementedError, "Nothing must implement `see(batch, label)`", "'mse'"):
         Nothing("mse")(Y_TRUE, Y_PRED)
-    with raises(TypeError, "`see` of Pair", "'part'", "must return a batch", "Received: (<"):
+    with raises(TypeError, "`see` of Pair", "'part'", "must return a batch", "of type tuple"):
         cl.CompositeLoss({"part": Pair("mse")})(Y_TRUE, Y_PRED)
 
 

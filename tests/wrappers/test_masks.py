@@ -316,6 +316,14 @@ def test_where_nothing_is_missing_it_is_the_child(reduction, weight):
     close(value(imposed, *data), expected)
 
 
+@pytest.mark.parametrize("reduction", [*REDUCTIONS, "mean"])
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_a_vector_is_a_number_for_each_sample(shape, reduction):
+    child = keras.losses.MeanSquaredError(reduction=reduction)
+    data = Y_TRUE[:, 0, 0].reshape(shape), Y_PRED[:, 0, 0].reshape(shape), WEIGHTS
+    close(value(Masked(child), *data), value(cl.CompositeLoss([child]), *data))
+
+
 # Functions of one's own, of which nothing is known.
 
 
@@ -491,6 +499,17 @@ def test_around_averages_over_blocks_a_row_counts_by_its_share():
     expected = np.sum(np.where(share > 0, share * values, 0)) / share.sum()
     loss = Masked(MultiScale(keras.losses.CosineSimilarity(), (2,)))
     close(value(loss, np.where(rows, y_true, np.nan), y_pred), expected)
+
+
+def test_around_averages_over_blocks_weights_of_steps_count():
+    y_true, y_pred = normal(4, 6, 2, seed=1), normal(4, 6, 2, seed=2)
+    holey = y_true.copy()
+    holey[0, 0, 0] = np.nan
+    weight = uniform(4, 6, seed=3)
+    loss = Masked(MultiScale(keras.losses.CosineSimilarity(), (2,)))
+    assert np.isfinite(value(loss, holey, y_pred, weight))  # and no warning
+    whole = value(MultiScale(keras.losses.CosineSimilarity(), (2,)), y_true, y_pred, weight)
+    close(value(loss, y_true, y_pred, weight), whole)
 
 
 def test_losses_that_cannot_miss_labels_say_so_inside_a_composite_too():
@@ -719,6 +738,15 @@ def test_wrappers_that_read_the_target_read_it_for_terms_without_one_too():
     there = THERE[:, 0]
     holey = np.where(there, 1.0, np.nan)
     close(value(Masked(PredictionOnly("mse")), holey, y_pred), (y_pred**2)[there].mean())
+    for around in (
+        OnSlice(Masked(PredictionOnly("mse")), np.s_[...]),
+        Scaled(Masked(PredictionOnly("mse")), 1.0),
+        PerElement(Masked(PredictionOnly("mse")), aggregation="mean", size=3),
+    ):
+        expected = (y_pred**2)[there].mean()
+        if isinstance(around, PerElement):
+            expected = np.mean([(y_pred[:, c] ** 2)[there[:, c]].mean() for c in range(3)])
+        close(value(around, holey, y_pred), expected)
     assert not Masked(PredictionOnly("mse")).needs_target
     assert ClassWeighted(PredictionOnly("mse"), [1.0]).needs_target
 
@@ -801,6 +829,17 @@ def test_void_pixels_are_empty_for_a_loss_of_regions(weight):
         return reduce(dice(np.eye(3)[IDS] * shown, p * shown), weight, None, "sum_over_batch_size")
 
     check(loss, expected, MAP, PROBABILITIES, weight)  # pytest turns a UserWarning into an error
+
+
+def test_void_pixels_for_a_loss_of_each_sample_and_class():
+    """Values `(batch, classes)` do not begin like the map of void pixels."""
+    ids = np.random.default_rng(1).integers(0, 4, (4, 5, 6))
+    y_pred = uniform(4, 5, 6, 3, seed=2)
+    shown = (ids < 3)[..., None]
+    one_hot = np.eye(4)[ids][..., :3]
+    expected = dice(one_hot, y_pred * shown).mean()
+    loss = OneHot(keras.losses.Dice(axis=(1, 2)), 3, ignore_value=3)
+    close(value(loss, ids, y_pred), expected)
 
 
 def test_beside_void_pixels_a_mask_that_a_loss_of_regions_cannot_honour_warns():

@@ -550,17 +550,16 @@ def test_sample_weights_weigh_a_term_of_the_inputs(reduction):
     assert logs["term_loss"] == pytest.approx(total / by, rel=1e-5)
 
 
-def test_weights_of_several_outputs_are_no_weights_of_a_term_of_the_inputs():
-    """There is one for each output, also where one array was given, and no output to choose."""
+def test_weights_of_samples_weigh_a_term_of_the_inputs_of_a_model_of_several_outputs():
+    """Keras gives the one array again for each output."""
 
     def term(model, x, y, y_pred):
         return ops.square(y_pred["a"])
 
     model, x, y, p = problem()
     loss = cl.CompositeLoss({"term": OnInputs(term), "b": OnOutput("mse", "b")})
-    with pytest.warns(UserWarning, match="'term' cannot honour the sample_weight"):
-        logs = evaluated(model, x, y, loss, WEIGHT)
-    assert logs["term_loss"] == pytest.approx(np.mean(p["a"] ** 2), rel=1e-5)
+    logs = evaluated(model, x, y, loss, WEIGHT)
+    assert logs["term_loss"] == pytest.approx(weighted(WEIGHT, p["a"] ** 2), rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
@@ -661,16 +660,39 @@ def test_a_term_of_the_inputs_may_be_watched():
     close(model.get_weights()[0], before - 0.1 * 2 * x.T @ (p - y) / 10, 1e-4)
 
 
-def test_weights_of_several_outputs_are_no_weights_of_a_term_that_reads_both():
-    model, x, y, p = problem()
+@pytest.mark.parametrize("structure", [dict, list])
+def test_a_term_that_reads_several_outputs_has_the_mean_of_their_weights(structure):
+    model, x, y, p = problem(structure)
 
     def difference(y_true, y_pred):
         return ops.square(y_pred[0] - y_pred[1])
 
     loss = cl.CompositeLoss({"pair": OnOutput(difference, ("a", "b"))})
-    with pytest.warns(UserWarning, match="'pair' cannot honour the sample_weight"):
-        logs = evaluated(model, x, y, loss, WEIGHT)
-    assert logs["pair_loss"] == pytest.approx(np.mean((p["a"] - p["b"]) ** 2), rel=1e-5)
+    errors = (p["a"] - p["b"]) ** 2
+    other = WEIGHT[::-1].copy()
+    several = {"a": WEIGHT, "b": other} if structure is dict else [WEIGHT, other]
+    target = y if structure is dict else [*y.values()]
+    for given, expected in ((WEIGHT, WEIGHT), (several, (WEIGHT + other) / 2)):
+        logs = evaluated(model, x, target, loss, given)
+        assert logs["pair_loss"] == pytest.approx(weighted(expected, errors), rel=1e-5)
+
+
+def test_weights_that_have_no_mean_are_an_error():
+    _, _, y, p = problem()
+    loss = cl.CompositeLoss({"pair": OnOutput(kl, ("a", "b"))})
+    weights = {"a": np.ones(10, "float32"), "b": np.ones((10, 1), "float32")}
+    with raises(ValueError, "'pair'", "have no mean", "Received: sample weights of shapes (10,)"):
+        loss(y, {name: np.float32(part) for name, part in p.items()}, weights)
+
+
+def test_weights_of_a_target_that_no_output_has_are_those_of_all():
+    model, x, y, p = problem()
+    loss = cl.CompositeLoss({"size": PredictionOnly(OnOutput("mse", "a"))})
+    logs = evaluated(model, x, {"t": y["a"]}, loss, {"t": WEIGHT})
+    assert logs["size_loss"] == pytest.approx(weighted(WEIGHT, p["a"] ** 2), rel=1e-5)
+    p = {name: np.float32(part) for name, part in p.items()}
+    found = value(loss, y, p, {"b": WEIGHT})  # "a" has none
+    close(found, np.mean(p["a"] ** 2))
 
 
 def test_a_function_of_predictions_alone_needs_no_wrapper():
@@ -951,7 +973,8 @@ def test_a_target_that_is_not_there_is_an_error_that_lists_those_that_are():
             model.evaluate(x, y, verbose=0)
 
     _, x, y, _ = problem()
-    fails({"a": y["a"], "B": y["b"]}, OnOutput("mse", "b"), "Received: the keys 'a', 'B'")
+    # JAX sorts the keys.
+    fails({"a": y["a"], "B": y["b"]}, OnOutput("mse", "b"), "Received: the keys '", "'a'", "'B'")
     fails({"B": y["b"], "c": y["a"]}, OnOutput(Scaled("mse", 2.0), "b"), "one")
     fails([y["a"]], OnOutput("mse", "a"), "Received: 1 arrays")
     fails([y["a"]], OnOutput(keras.losses.Huber(), "b"), "Received: 1 arrays")
@@ -1034,6 +1057,11 @@ def test_a_plain_model_of_several_outputs_is_told_what_to_use(structure):
     model.compile("sgd", loss=heads())
     with raises(ValueError, "'first'", "cl.Model", "cl.track", "Received: "):
         model.fit(x, y if structure is dict else [*y.values()], verbose=0)
+
+
+def test_a_list_of_outputs_outside_a_model_is_told_what_to_use():
+    with raises(ValueError, "'first'", "a dict of outputs", "Received: y_pred of 2 arrays"):
+        heads()([np.ones((2, 1))] * 2, [np.ones((2, 1), "float32")] * 2)
 
 
 def test_a_plain_model_of_one_output_is_told_what_to_use():

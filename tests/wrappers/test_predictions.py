@@ -116,6 +116,13 @@ def test_an_activation_comes_back_from_the_config(activation):
     assert value(loaded, Y_TRUE, Y_PRED) == value(loss, Y_TRUE, Y_PRED)
 
 
+def test_a_lambda_as_activation_trains_and_cannot_be_saved():
+    loss = Activated("mse", lambda x: 2 * x)
+    close(value(loss, Y_TRUE, Y_PRED), np.mean((Y_TRUE - 2 * Y_PRED) ** 2))
+    with raises(ValueError, "lambda", "register", "(x): ..."):
+        loss.get_config()
+
+
 def test_an_activation_of_a_slice():
     """Two logits among numbers; the softmax is over the slice alone."""
     y_true, y_pred = normal(4, 5, seed=1), normal(4, 5, seed=2)

@@ -146,6 +146,36 @@ def test_the_weight_of_what_is_masked_does_not_leak_either():
     close(found, [expected, expected])
 
 
+def test_a_mask_that_hides_nothing_changes_nothing():
+    y_true, y_pred = batch((4, 6, 2))
+    weight = uniform(4, 6, seed=8) * (uniform(4, 6, seed=9) > 0.4)
+    everything = masked(y_pred, np.ones((4, 6), bool))
+    for scales in ((2,), (1, 3)):
+        loss = MultiScale("mse", scales)
+        close(value(loss, y_true, everything, weight), value(loss, y_true, y_pred, weight))
+    loss = MultiScale(MultiScale("mse", (2,)), (3,))
+    steps = uniform(4, 6, seed=10) > 0.4
+    close(
+        value(loss, y_true, masked(y_pred, steps)),
+        value(MultiScale("mse", (6,)), y_true, masked(y_pred, steps)),
+    )
+
+
+def test_weights_of_samples_in_any_shape():
+    y_true, y_pred = batch((4, 4, 6, 2))
+
+    class Region(cl.losses.Loss):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=(1, 2, 3))
+
+    for wrap in (lambda loss: MultiScale(loss, (1, 2)), PerChannel):
+        found = [
+            value(wrap(Region()), y_true, y_pred, WEIGHTS.reshape(shape))
+            for shape in ((4,), (4, 1), (4, 1, 1), (4, 1, 1, 1))
+        ]
+        close(found, [found[0]] * 4)
+
+
 def test_a_loss_without_a_reduction_has_one_total_for_each_sample():
     y_true, y_pred = batch((4, 4, 2))
     child = keras.losses.MeanSquaredError(reduction="none")

@@ -170,8 +170,8 @@ def test_weights_and_masks_of_steps_are_cut_alike(index):
     y_true, y_pred = normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5)
     cut = index[:2]
     expected = total(lambda t, p: mse_of_rows(t[index], p[index]), STEP_WEIGHTS[cut], STEPS[cut])
-    if index == np.s_[:, -3:, 0]:  # (N, steps): the steps are averaged over
-        pytest.skip("the values no longer distinguish steps")
+    if index == np.s_[:, -3:, 0]:  # (N, steps): each step is an element with a weight of its own
+        expected = total(lambda t, p: (t[index] - p[index]) ** 2, STEP_WEIGHTS[cut], STEPS[cut])
     check(OnSlice("mse", index), expected, y_true, y_pred, STEP_WEIGHTS, STEPS)
 
 
@@ -295,6 +295,32 @@ def test_the_mask_of_a_slice_reaches_a_loss_that_is_called_whole():
     y_true, y_pred = normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5)
     found = value(OnSlice(Opaque(), np.s_[:, 1:]), y_true, masked(y_pred, STEPS))
     close(found, mse(y_true, y_pred)[:, 1:][STEPS[:, 1:]].mean())
+
+
+@pytest.mark.parametrize("index", [np.s_[:, 0:2], np.s_[:, 4], np.s_[..., 0]])
+@pytest.mark.parametrize("shape", [(4, 3), (3,), (4, 6, 3)])
+def test_weights_of_another_size_than_the_array_are_an_error(index, shape):
+    loss = cl.CompositeLoss({"part": OnSlice("mse", index)})
+    with raises(ValueError, "'part'", "sample_weight", f"Received: sample_weight of shape {shape}"):
+        loss(normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5), np.ones(shape, "float32"))
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+def test_weights_of_steps_weigh_a_single_column(reduction):
+    """`np.s_[..., 1]` is what one writes first; it means what `np.s_[..., 1:2]` means."""
+    y_true, y_pred = normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5)
+    child = keras.losses.MeanAbsoluteError(reduction=reduction)
+    alone, column = OnSlice(child, np.s_[..., 1]), OnSlice(child, np.s_[..., 1:2])
+    weighted = value(column, y_true, y_pred, STEP_WEIGHTS)
+    plain = value(alone, y_true, y_pred)
+    ones = value(alone, y_true, y_pred, np.ones((4, 6), "float32"))
+    close(ones, plain)  # also where it is a sum of means over rows
+    close(value(alone, y_true, y_pred, STEP_WEIGHTS), weighted / (6 if reduction == "sum" else 1))
+    if reduction != "sum":
+        close(
+            value(alone, y_true, masked(y_pred, STEPS)),
+            value(column, y_true, masked(y_pred, STEPS)),
+        )
 
 
 def test_two_ellipses_are_an_error():
