@@ -15,7 +15,9 @@ from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._internal.weights import Weights, check_rule
 from combined_losses.losses.base import FunctionLoss, Operators
+from combined_losses.training import backend
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -77,26 +79,21 @@ class CompositeLoss(Compound):
         name="composite_loss",
         dtype=None,
     ):
-        if weighting is not None:
-            raise ValueError(
-                "`weighting` must be None: this version has fixed weights, which `set_weight` "
-                f"changes. Received: {weighting!r}"
-            )
+        check_rule(weighting, name)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.losses = as_children(losses, name)
         self.weighting = weighting
         self._resolve_reduction()
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
-        self._weights = as_weights(weights, self.names, name)
+        self._weights = Weights(as_weights(weights, self.names, name), weighting, self.dtype)
         # Components that have had weight 0: see `_guarded`.
-        self._switched_off = {key for key, weight in self._weights.items() if weight == 0}
-        self._weight_values = keras.Variable(
-            list(self._weights.values()),
-            dtype="float64" if self.dtype == "float64" else "float32",
-            trainable=False,
-            name="component_weights",
-        )
-        self._changed = set()
+        self._switched_off = {key for key, c in self._weights.fixed.items() if c == 0}
+        self._switched_off.update(self._weights.schedules)
+        if weighting is not None and self.reduction in ("none", None):
+            raise ValueError(
+                f"A `weighting` weighs whole components, and the reduction of '{name}' is 'none': "
+                f"leave one of them out. Received: weighting={weighting!r}"
+            )
         self._models = weakref.WeakSet()
         names.check_log_keys(self.component_names, name)
 
@@ -146,8 +143,9 @@ class CompositeLoss(Compound):
 
     @property
     def weights(self):
-        """The current weight of each component, a dict from name to float."""
-        return dict(self._weights)
+        """The current fixed or scheduled weight of each component, a dict from name to float."""
+        self._sync_models()
+        return self._weights.current()
 
     def set_weight(self, name, value):
         """Changes a fixed weight, also between the batches of a running `fit`, on every backend.
@@ -186,23 +184,50 @@ class CompositeLoss(Compound):
                 stacklevel=2,
             )
         self._sync_models()
-        is_first = not self._changed
-        self._changed.add(name)
+        is_first = not self._weights.changed or name in self._weights.schedules
+        self._weights.changed.add(name)
         self._assign({name: value}, retrace=is_first)
 
     def _assign(self, weights, retrace):
         """Gives components new weights; compiles steps anew where they hold the old ones."""
         newly_off = {name for name, weight in weights.items() if weight == 0} - self._switched_off
         self._switched_off |= newly_off
-        self._weights.update(weights)
-        self._weight_values.assign(list(self._weights.values()))
+        self._weights.assign(weights)
         if retrace or newly_off:
             self._retrace_models()
 
     def current_weights(self, all_of_them=False):
-        shown = self.losses if all_of_them else self._changed
-        found = {name: weight for name, weight in self._weights.items() if name in shown}
+        shown = self.losses if all_of_them else self._weights.changed
+        logged = () if all_of_them else self._weights.moving_names  # by every step
+        found = {
+            name: weight
+            for name, weight in self._weights.fixed.items()
+            if name in shown and name not in logged
+        }
         return {**found, **super().current_weights(all_of_them)}
+
+    # Weights that move.
+
+    @property
+    def moves(self):
+        return self._weights.move or super().moves
+
+    @property
+    def extra_keys(self):
+        own = [names.weight_key(name) for name in self._weights.moving_names]
+        own += ["weighting_loss"] if self._weights.has_term else []
+        own += ["base_loss"] if self.weighting is not None else []
+        return (*super().extra_keys, *own)
+
+    @property
+    def learned_variables(self):
+        own = [] if self.weighting is None else self.weighting.trainable_variables
+        return [*own, *super().learned_variables]
+
+    def end_epoch(self):
+        if self.weighting is not None:
+            self.weighting.end_epoch()
+        super().end_epoch()
 
     def register_model(self, model):
         self._models.add(model)
@@ -224,7 +249,7 @@ class CompositeLoss(Compound):
 
     @property
     def own_variables(self):
-        return [self._weight_values]
+        return self._weights.variables
 
     # Computation.
 
@@ -258,17 +283,52 @@ class CompositeLoss(Compound):
         reduction = self._imposed(reduction)
         # Until the first `set_weight` the steps of a tracked model have the weights as constants,
         # so that compilers fold them into the losses; that call compiles the steps anew, once.
-        constant = batch.weights_are_constants and not self._changed
-        direct, values = [], []
+        constant = (
+            batch.weights_are_constants and not self._weights.changed and not self._weights.move
+        )
+        now = None if constant else self._weights.now()
+        direct, values, extras = [], [], []
         for index, (name, node) in enumerate(self._nodes.items()):
             path = f"{label}/{name}" if label else name
             seen = self._only_output(batch, node, path)
-            seen = self._guarded(seen, name, None if constant else index)
-            total, parts = node.evaluate(seen, reduction, path)
-            direct.append(ops.cast(total, self.dtype))
-            values.extend([direct[-1], *parts])
-        total = self._constant_total(direct) if constant else self._total(ops.stack(direct))
-        return Evaluation(total, tuple(values))
+            seen = self._guarded(seen, name, None if constant else now[index])
+            found = node.evaluate(seen, reduction, path)
+            direct.append(ops.cast(found.total, self.dtype))
+            values.extend([direct[-1], *found.values])
+            extras.extend(found.extras)
+        if self._weights.move:
+            total, own = self._moving_total(ops.stack(direct), now, batch)
+            extras.extend(own)
+        else:
+            total = self._constant_total(direct) if constant else _total(ops.stack(direct), now)
+        return Evaluation(total, tuple(values), tuple(extras))
+
+    def _moving_total(self, values, now, batch):
+        """The total with weights that move, and what is logged of them."""
+        weights, term, extras = now, None, []
+        if self.weighting is not None:
+            if len(values.shape) > 1:
+                raise ValueError(
+                    f"The `weighting` of '{self.name}' weighs whole components, which the "
+                    "reduction 'none' that is imposed on it does not give. "
+                    f"Received: {self.weighting!r}"
+                )
+            whole = values if batch.replicas == 1 else backend.global_sum(values)
+            rule, term = self.weighting.step(whole, batch.training)
+            weights = now * ops.cast(rule, now.dtype)
+        names = self._weights.moving_names
+        shown = [weights[index] for index, name in enumerate(self._weights.fixed) if name in names]
+        extras.append(ops.stack(shown) / batch.replicas)
+        total = _total(values, weights, off=now)
+        if self._weights.has_term:
+            term = ops.cast(term, self.dtype) / batch.replicas
+            total = total + term
+            extras.append(term)
+        if self.weighting is not None:
+            extras.append(_total(values, now))
+        if batch.training:
+            self._weights.advance()
+        return total, extras
 
     def _only_output(self, batch, node, path):
         """Where others choose their outputs, a component that does not sees the only one."""
@@ -294,30 +354,24 @@ class CompositeLoss(Compound):
 
     def _constant_total(self, values):
         """The sum with constant weights; a component of weight 0 is left out."""
-        pairs = zip(self._weights.values(), values, strict=True)
+        pairs = zip(self._weights.fixed.values(), values, strict=True)
         terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
         return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
 
-    def _total(self, values):
-        """The weighted sum over the first axis; a component of weight 0 adds 0, not 0 * NaN."""
-        weights = ops.cast(self._weight_values, self.dtype)
-        weights = ops.reshape(weights, (-1, *([1] * (len(values.shape) - 1))))
-        terms = ops.where(ops.equal(weights, 0.0), ops.zeros_like(values), weights * values)
-        return ops.sum(terms, axis=0)
-
-    def _guarded(self, batch, name, index):
+    def _guarded(self, batch, name, weight):
         """The batch, without a way for the gradient of a component while its weight is 0.
 
         The gradient of a NaN is NaN also after a product with 0, so it has to be cut off at
-        `y_pred`. Where the weight is a variable (`index` is its place) that costs one pass over
+        `y_pred`. Where the weight is a tensor (None: a constant) that costs one pass over
         `y_pred`, so only a component that has had weight 0 pays it; `set_weight(name, 0)` compiles
         the step anew the first time.
         """
-        if index is None:
-            return batch if self._weights[name] else batch.map_predictions(ops.stop_gradient)
+        if weight is None:
+            constant = self._weights.fixed[name]
+            return batch if constant else batch.map_predictions(ops.stop_gradient)
         if name not in self._switched_off:
             return batch
-        off = ops.equal(self._weight_values[index], 0.0)
+        off = ops.equal(weight, 0.0)
         return batch.map_predictions(lambda p: ops.where(off, ops.stop_gradient(p), p))
 
     # For a plain Keras model.
@@ -350,7 +404,11 @@ class CompositeLoss(Compound):
     def get_config(self):
         return {
             "losses": [[name, _serialize_child(name, loss)] for name, loss in self.losses.items()],
-            "weights": list(self._weights.values()),
+            "weights": [
+                keras.saving.serialize_keras_object(self._weights.schedules.get(name, weight))
+                for name, weight in self._weights.fixed.items()
+            ],
+            "weighting": keras.saving.serialize_keras_object(self.weighting),
             "reduction": self.reduction,
             "name": self.name,
             "dtype": self.dtype,
@@ -360,12 +418,13 @@ class CompositeLoss(Compound):
     def from_config(cls, config):
         config = dict(config)
         losses = {name: _deserialize_child(name, child) for name, child in config.pop("losses")}
+        for key in ("weights", "weighting"):
+            config[key] = keras.saving.deserialize_keras_object(config.get(key))
         return cls(losses, **config)
 
     def save_own_variables(self, store):
         """Called by Keras's saver, which walks `model.loss`."""
-        store["weights"] = np.array(list(self._weights.values()))
-        store["changed"] = np.array([name in self._changed for name in self.losses])
+        self._weights.save(store)
 
     def load_own_variables(self, store):
         """Called by Keras's saver; a file without weights leaves them as they are."""
@@ -376,9 +435,22 @@ class CompositeLoss(Compound):
         changed = {name for name, is_changed in flags if is_changed}
         weights = dict(zip(self.names, map(float, np.array(store["weights"])), strict=True))
         # What has been changed decides, too, whether a step may hold the weights as constants.
-        retrace = weights != self._weights or changed != self._changed
-        self._changed = changed
-        self._assign(weights, retrace)
+        retrace = weights != self._weights.fixed or changed != self._weights.changed
+        self._weights.changed = changed
+        self._weights.load(store)
+        self._assign(
+            {n: w for n, w in weights.items() if n not in self._weights.schedules or n in changed},
+            retrace,
+        )
+
+
+def _total(values, weights, off=None):
+    """The weighted sum over the first axis; a component of fixed weight 0 adds 0, not 0 * NaN."""
+    off = weights if off is None else off
+    shape = (-1, *([1] * (len(values.shape) - 1)))
+    weights, off = (ops.reshape(ops.cast(w, values.dtype), shape) for w in (weights, off))
+    terms = ops.where(ops.equal(off, 0.0), ops.zeros_like(values), weights * values)
+    return ops.sum(terms, axis=0)
 
 
 # Components.

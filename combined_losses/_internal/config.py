@@ -7,12 +7,12 @@ import keras
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 
 
-def signature_config(loss, without=None):
+def signature_config(loss, without=None, base=_BASE_ARGUMENTS):
     """The config of a loss: every argument of its `__init__`, read from the attribute of its name.
 
     A hyper-parameter cannot be forgotten, because there is no list of them to keep.
     """
-    others = (*_BASE_ARGUMENTS, without)
+    others = (*base, without)
     names = [name for name in _arguments(type(loss)) if name not in others]
     missing = [name for name in names if not hasattr(loss, name)]
     if missing:
@@ -21,7 +21,7 @@ def signature_config(loss, without=None):
             "under its own name, for example `self.cost = cost` for an argument `cost`. "
             f"Received: no attribute for {', '.join(missing)}"
         )
-    config = {name: getattr(loss, name) for name in (*names, *_BASE_ARGUMENTS)}
+    config = {name: getattr(loss, name) for name in (*names, *base)}
     return {key: _serialize(value) for key, value in config.items()}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses.training import backend, routing
+from combined_losses.training.moving import exclude_from_weight_decay, with_epoch_ends
 from combined_losses.training.outputs import name_outputs
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step
 
@@ -77,6 +78,9 @@ class ComponentMetricsMixin(_Base):
         stale = before is not None and not routing.compounds(before)
         super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
+        learned = [v for compound in routing.compounds(loss) for v in compound.learned_variables]
+        if learned:
+            exclude_from_weight_decay(self.optimizer, learned)
         self.__dict__[_STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
         self._tracking()  # checks names and outputs now, where the outputs are known
 
@@ -178,7 +182,7 @@ class ComponentMetricsMixin(_Base):
         tracking = self._tracking(y_pred)
         if tracking is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        return tracking.evaluate(self, x, y, y_pred, sample_weight)
+        return tracking.evaluate(self, x, y, y_pred, sample_weight, training)
 
     def train_step(self, *args):
         with inside("step"):
@@ -260,6 +264,8 @@ class ComponentMetricsMixin(_Base):
         self._check_trainable()
         tracking = self._tracking()
         before = {} if tracking is None else tracking.weights(all_of_them=True)
+        if any(compound.moves for compound in routing.compounds(getattr(self, "loss", None))):
+            args, kwargs = with_epoch_ends(keras.Model.fit, self, args, kwargs)
         history = super().fit(*args, **kwargs)
         _fill_in(history.history, before)
         return history

@@ -86,7 +86,7 @@ class Tracking:
             found.update(route.weights(all_of_them))
         return found
 
-    def evaluate(self, model, x, y, y_pred, sample_weight):
+    def evaluate(self, model, x, y, y_pred, sample_weight, training):
         """The total; adds this batch to the tracker."""
         outputs = name_outputs(y_pred, getattr(model, "output_names", None))
         if set(outputs) != set(self.outputs):  # torch may sort a dict of outputs
@@ -104,6 +104,7 @@ class Tracking:
             seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
             batch = Batch(target, seen, weight, source=(model, x, y_pred))
             batch.weights_are_constants = _inside.get() == "function"
+            batch.training = bool(training) and is_inside_step()
             total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)

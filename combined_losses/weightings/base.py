@@ -188,6 +188,11 @@ class Weighting:
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
         return weights, term
 
+    @property
+    def has_term(self):
+        """Whether it adds a term of its own to the total."""
+        return type(self).term is not Weighting.term or type(self).offset is not Weighting.offset
+
     def _read(self):
         return {name: ops.convert_to_tensor(variable) for name, variable in self._state.items()}
 

@@ -149,6 +149,10 @@ class Smoothed(Weighting):
         self.needs = weighting.needs | {"history"}
         self.sums_to_one = weighting.sums_to_one
 
+    @property
+    def has_term(self):
+        return self.weighting.has_term
+
     def initial_state(self, k):
         return {"smooth": [0.0] * k, "started": [0.0] * k}
 

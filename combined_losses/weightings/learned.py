@@ -17,8 +17,8 @@ class UncertaintyWeighting(Weighting):
 
     `s_i` is the logarithm of the variance. Regression: `w_i = exp(-s_i) / 2` and the term
     `s_i / 2`; classification: `w_i = exp(-s_i)` and `s_i / 2`; revised: `w_i = exp(-s_i) / 2` and
-    `log(1 + exp(s_i))`. The terms are the `weighting_loss` in the logs. In the first two forms they,
-    and so the total, may be negative: watch `base_loss`.
+    `log(1 + exp(s_i))`. The terms are the `weighting_loss` in the logs. In the first two forms
+    they, and so the total, may be negative: watch `base_loss`.
 
     Args:
         kind: `"regression"` (default), `"classification"` or `"revised"`, or a list with one for

@@ -1,0 +1,41 @@
+"""What weights that move need of a model: ends of epochs, and an optimizer that lets them alone."""
+
+import inspect
+
+import keras
+
+from combined_losses.training import routing
+
+
+class _EpochEnd(keras.callbacks.Callback):
+    """Tells rules that count epochs of every end of one."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        # `self.model` brings JAX's state back into the variables first.
+        for compound in routing.compounds(self.model.loss):
+            compound.end_epoch()
+
+
+def with_epoch_ends(fit, model, args, kwargs):
+    """The arguments of `fit` with a callback that comes before the user's, which may save."""
+    bound = inspect.signature(fit).bind(model, *args, **kwargs)
+    callbacks = bound.arguments.get("callbacks")
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(_EpochEnd())
+    else:
+        given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+        bound.arguments["callbacks"] = [_EpochEnd(), *(c for c in given if c is not None)]
+    return bound.args[1:], bound.kwargs
+
+
+def exclude_from_weight_decay(optimizer, variables):
+    """Excludes variables beside those that the user has excluded."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss scaler
+    if getattr(optimizer, "weight_decay", None) is None or optimizer.built:
+        return
+    # Keras's method replaces what was excluded before, and shows it nowhere else.
+    known = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    names = None if pattern is None else [pattern.pattern]
+    optimizer.exclude_from_weight_decay(var_list=variables, var_names=names)
+    optimizer._exclude_from_weight_decay |= known
