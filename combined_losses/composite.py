@@ -2,6 +2,7 @@
 
 import warnings
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,12 +13,11 @@ from combined_losses._internal.arguments import as_child, as_children, as_weight
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node
-from combined_losses._internal.config import serialize_loss
+from combined_losses._internal.config import deserialize_child, serialize_child
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
-from combined_losses.losses.base import FunctionLoss, Operators
-from combined_losses.training import backend
+from combined_losses.losses.base import Operators
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -35,8 +35,10 @@ class CompositeLoss(Compound):
             loss its class in snake case unless it was named; a second one gets `_2`. The parts of
             a nested `CompositeLoss` stay visible as `outer/inner`.
         weights: a dict from name to number (default 1.0 for what it leaves out), a list with one
-            number for each component, or None: all 1.0. Finite numbers; see `set_weight`.
-        weighting: None; room for a rule that adapts the weights.
+            number for each component, or None: all 1.0. Finite numbers; see `set_weight`. Or a
+            `keras.optimizers.schedules.LearningRateSchedule`, a function of the steps of training.
+        weighting: None, or a rule from `cl.weightings` that moves the weights in training. The
+            `weights` multiply what it gives.
         reduction: `"per_component"` (default): every component is reduced as it would be alone,
             with its own `reduction`. One of Keras's (`"sum_over_batch_size"`, `"sum"`, `"mean"`,
             `"mean_with_sample_weight"`): imposed on every component, after sample weights and
@@ -286,7 +288,7 @@ class CompositeLoss(Compound):
         constant = (
             batch.weights_are_constants and not self._weights.changed and not self._weights.move
         )
-        now = None if constant else self._weights.now()
+        now: Any = None if constant else self._weights.now()
         direct, values, extras = [], [], []
         for index, (name, node) in enumerate(self._nodes.items()):
             path = f"{label}/{name}" if label else name
@@ -296,39 +298,9 @@ class CompositeLoss(Compound):
             direct.append(ops.cast(found.total, self.dtype))
             values.extend([direct[-1], *found.values])
             extras.extend(found.extras)
-        if self._weights.move:
-            total, own = self._moving_total(ops.stack(direct), now, batch)
-            extras.extend(own)
-        else:
-            total = self._constant_total(direct) if constant else _total(ops.stack(direct), now)
+        total, own = self._weights.total(direct, now, batch, self.name)
+        extras.extend(own)
         return Evaluation(total, tuple(values), tuple(extras))
-
-    def _moving_total(self, values, now, batch):
-        """The total with weights that move, and what is logged of them."""
-        weights, term, extras = now, None, []
-        if self.weighting is not None:
-            if len(values.shape) > 1:
-                raise ValueError(
-                    f"The `weighting` of '{self.name}' weighs whole components, which the "
-                    "reduction 'none' that is imposed on it does not give. "
-                    f"Received: {self.weighting!r}"
-                )
-            whole = values if batch.replicas == 1 else backend.global_sum(values)
-            rule, term = self.weighting.step(whole, batch.training)
-            weights = now * ops.cast(rule, now.dtype)
-        names = self._weights.moving_names
-        shown = [weights[index] for index, name in enumerate(self._weights.fixed) if name in names]
-        extras.append(ops.stack(shown) / batch.replicas)
-        total = _total(values, weights, off=now)
-        if self._weights.has_term:
-            term = ops.cast(term, self.dtype) / batch.replicas
-            total = total + term
-            extras.append(term)
-        if self.weighting is not None:
-            extras.append(_total(values, now))
-        if batch.training:
-            self._weights.advance()
-        return total, extras
 
     def _only_output(self, batch, node, path):
         """Where others choose their outputs, a component that does not sees the only one."""
@@ -351,12 +323,6 @@ class CompositeLoss(Compound):
     def _imposed(self, reduction):
         """What the components are reduced by: what is imposed from outside, or this one's own."""
         return self.reduction or "none" if reduction == PER_COMPONENT else reduction
-
-    def _constant_total(self, values):
-        """The sum with constant weights; a component of weight 0 is left out."""
-        pairs = zip(self._weights.fixed.values(), values, strict=True)
-        terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
-        return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
 
     def _guarded(self, batch, name, weight):
         """The batch, without a way for the gradient of a component while its weight is 0.
@@ -403,7 +369,7 @@ class CompositeLoss(Compound):
 
     def get_config(self):
         return {
-            "losses": [[name, _serialize_child(name, loss)] for name, loss in self.losses.items()],
+            "losses": [[name, serialize_child(name, loss)] for name, loss in self.losses.items()],
             "weights": [
                 keras.saving.serialize_keras_object(self._weights.schedules.get(name, weight))
                 for name, weight in self._weights.fixed.items()
@@ -417,7 +383,7 @@ class CompositeLoss(Compound):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        losses = {name: _deserialize_child(name, child) for name, child in config.pop("losses")}
+        losses = {name: deserialize_child(name, child) for name, child in config.pop("losses")}
         for key in ("weights", "weighting"):
             config[key] = keras.saving.deserialize_keras_object(config.get(key))
         return cls(losses, **config)
@@ -442,15 +408,6 @@ class CompositeLoss(Compound):
             {n: w for n, w in weights.items() if n not in self._weights.schedules or n in changed},
             retrace,
         )
-
-
-def _total(values, weights, off=None):
-    """The weighted sum over the first axis; a component of fixed weight 0 adds 0, not 0 * NaN."""
-    off = weights if off is None else off
-    shape = (-1, *([1] * (len(values.shape) - 1)))
-    weights, off = (ops.reshape(ops.cast(w, values.dtype), shape) for w in (weights, off))
-    terms = ops.where(ops.equal(off, 0.0), ops.zeros_like(values), weights * values)
-    return ops.sum(terms, axis=0)
 
 
 # Components.
@@ -484,21 +441,3 @@ def _only(values):
     """The entry of a dict of one."""
     alone = isinstance(values, dict) and len(values) == 1
     return next(iter(values.values())) if alone else values
-
-
-def _serialize_child(name, loss):
-    if isinstance(loss, FunctionLoss):
-        loss.serialized_function(name)  # names the component where it cannot be saved
-    return serialize_loss(loss)
-
-
-def _deserialize_child(name, child):
-    try:
-        return keras.saving.deserialize_keras_object(child)
-    except (TypeError, ValueError) as error:
-        # Not a note: Keras makes a new exception from the text of this one.
-        raise type(error)(
-            f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
-            'class with @keras.saving.register_keras_serializable("my_package") before saving, '
-            f"and import it before loading, or pass it in custom_objects. {error}"
-        ) from error

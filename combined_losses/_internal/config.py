@@ -103,3 +103,23 @@ def serialize_function(function, name, signature="y_true, y_pred"):
             f"Component '{name}' cannot be saved. Write it as a function and register it with "
             f'@keras.saving.register_keras_serializable("my_package"). Received: {function!r}'
         ) from error
+
+
+def serialize_child(name, loss):
+    """A component as it is stored; where it cannot be, the error names it."""
+    if hasattr(loss, "serialized_function"):
+        loss.serialized_function(name)  # names the component where it cannot be saved
+    return serialize_loss(loss)
+
+
+def deserialize_child(name, child):
+    """The inverse of `serialize_child`."""
+    try:
+        return keras.saving.deserialize_keras_object(child)
+    except (TypeError, ValueError) as error:
+        # Not a note: Keras makes a new exception from the text of this one.
+        raise type(error)(
+            f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
+            'class with @keras.saving.register_keras_serializable("my_package") before saving, '
+            f"and import it before loading, or pass it in custom_objects. {error}"
+        ) from error

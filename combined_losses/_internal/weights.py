@@ -1,9 +1,12 @@
 """The weights of a composite's components: fixed, scheduled, and those of a rule."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from combined_losses.training import backend
 from combined_losses.weightings.base import Weighting
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -32,7 +35,7 @@ class Weights:
             name="component_weights",
         )
         # Steps of training, for the schedules.
-        self.steps = None
+        self.steps: Any = None
         if self.schedules:
             self.steps = keras.Variable(
                 0, dtype="int32", trainable=False, name="steps", aggregation="only_first_replica"
@@ -73,11 +76,6 @@ class Weights:
         ]
         return ops.stack(entries)
 
-    def advance(self):
-        """Counts a step of training."""
-        if self.steps is not None:
-            self.steps.assign_add(1)
-
     def current(self):
         """c as a dict from name to float."""
         if not self.schedules:
@@ -94,6 +92,64 @@ class Weights:
             self.schedules.pop(name, None)
         self.fixed.update(weights)
         self.values.assign(list(self.fixed.values()))
+
+    # The total.
+
+    def total(self, values, now, batch, name):
+        """The total of the components, and what is logged of weights that move.
+
+        Args:
+            values: a list of the values of the components, each `()` or `(batch,)`.
+            now: c of this step, or None where the weights are constants.
+            batch: the `Batch` that was evaluated.
+            name: that of the composite, for messages.
+        """
+        if now is None:
+            return self._constant_total(values), []
+        values = ops.stack(values)
+        if not self.move:
+            return _weighted_sum(values, now), []
+        return self._moving_total(values, now, batch, name)
+
+    def _constant_total(self, values):
+        """The sum with constant weights; a component of weight 0 is left out."""
+        pairs = zip(self.fixed.values(), values, strict=True)
+        terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
+        return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
+
+    def _moving_total(self, values, now, batch, name):
+        weights, term = now, None
+        if self.rule is not None:
+            weights, term = self._weigh(values, now, batch, name)
+        shown = [weights[i] for i, key in enumerate(self.fixed) if key in self.moving_names]
+        total = _weighted_sum(values, weights, off=now)
+        # The shares of all replicas are added.
+        extras = [ops.stack(shown) / batch.replicas]
+        if self.has_term:
+            term = ops.cast(term, values.dtype) / batch.replicas
+            total = total + term
+            extras.append(term)
+        if self.rule is not None:
+            extras.append(_weighted_sum(values, now))
+        if batch.training:
+            self._advance()
+        return total, extras
+
+    def _weigh(self, values, now, batch, name):
+        """The weights with those of the rule, and its term."""
+        if len(values.shape) > 1:
+            raise ValueError(
+                f"The `weighting` of '{name}' weighs whole components, which the reduction 'none' "
+                f"that is imposed on it does not give. Received: {self.rule!r}"
+            )
+        whole = values if batch.replicas == 1 else backend.global_sum(values)
+        weights, term = self.rule.step(whole, batch.training)
+        return now * ops.cast(weights, now.dtype), term
+
+    def _advance(self):
+        """Counts a step of training."""
+        if self.steps is not None:
+            self.steps.assign_add(1)
 
     # Saving.
 
@@ -115,6 +171,15 @@ class Weights:
         if self.rule is not None:
             names = [key for key in store.keys() if key.startswith("rule_")]  # noqa: SIM118
             self.rule.load({name[5:]: store[name] for name in names})
+
+
+def _weighted_sum(values, weights, off=None):
+    """The sum over the first axis; a component of fixed weight 0 adds 0, not 0 * NaN."""
+    off = weights if off is None else off
+    shape = (-1, *([1] * (len(values.shape) - 1)))
+    weights, off = (ops.reshape(ops.cast(w, values.dtype), shape) for w in (weights, off))
+    terms = ops.where(ops.equal(off, 0.0), ops.zeros_like(values), weights * values)
+    return ops.sum(terms, axis=0)
 
 
 def check_rule(rule, owner):

@@ -1,5 +1,7 @@
 """The base of every rule that gives the components of a composite their weights."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -50,8 +52,7 @@ class Weighting:
     needs = frozenset({"values"})
     sums_to_one = False
     draws = False  # whether `rule` draws from `self.generator`, seeded by an argument `seed`
-    learned = False  # whether the optimizer of the model trains `trainable_variables`
-    trainable_variables = ()
+    seed: int | None = None
 
     def __init__(self, update_every=1, warmup=0, min_weight=None, max_weight=None, total=None):
         _check_steps(self, "update_every", update_every, 1)
@@ -68,7 +69,17 @@ class Weighting:
             check_number(self, "total", total, 0, exclusive=True)
         self.update_every, self.warmup, self.total = update_every, warmup, total
         self.min_weight, self.max_weight = min_weight, max_weight
-        self.num_components = None
+        self.num_components: Any = None  # until `build`
+
+    @property
+    def learned(self):
+        """Whether the optimizer of the model trains `trainable_variables`."""
+        return False
+
+    @property
+    def trainable_variables(self):
+        """What the model's optimizer trains, without weight decay."""
+        return []
 
     # What a subclass gives.
 

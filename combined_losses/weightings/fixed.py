@@ -196,11 +196,9 @@ class Smoothed(Weighting):
 
 # Schedules: a function of the step, for one weight.
 
-_Schedule = keras.optimizers.schedules.LearningRateSchedule
-
 
 @keras.saving.register_keras_serializable("combined_losses")
-class LinearRamp(_Schedule):
+class LinearRamp(keras.optimizers.schedules.LearningRateSchedule):
     """A weight that goes from one value to another in a straight line, and stays there.
 
     Args:
@@ -229,7 +227,7 @@ class LinearRamp(_Schedule):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class Sigmoid(_Schedule):
+class Sigmoid(keras.optimizers.schedules.LearningRateSchedule):
     """A weight that goes from one value to another along a logistic curve.
 
     Args:
@@ -260,7 +258,7 @@ class Sigmoid(_Schedule):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class Cyclical(_Schedule):
+class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
     """A weight that rises again and again: a ramp in the first part of every cycle, then constant.
 
     Args:

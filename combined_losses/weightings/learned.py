@@ -59,12 +59,10 @@ class UncertaintyWeighting(Weighting):
 
     @property
     def learned(self):
-        """Whether the model's optimizer trains the weights."""
         return self.learning_rate is None
 
     @property
     def trainable_variables(self):
-        """What the model's optimizer trains, without weight decay."""
         return [self._state["log_variances"]] if self.learned else []
 
     def initial_state(self, k):
