@@ -186,9 +186,10 @@ class CompositeLoss(Compound):
                 stacklevel=2,
             )
         self._sync_models()
-        is_first = not self._weights.changed or name in self._weights.schedules
+        first = not self._weights.changed and not self._weights.move
+        retrace = first or name in self._weights.schedules
         self._weights.changed.add(name)
-        self._assign({name: value}, retrace=is_first)
+        self._assign({name: value}, retrace)
 
     def _assign(self, weights, retrace):
         """Gives components new weights; compiles steps anew where they hold the old ones."""

@@ -26,6 +26,8 @@ class Weights:
         self.fixed = {
             name: float(c(0)) if name in self.schedules else c for name, c in given.items()
         }
+        # What is logged does not change, also where `set_weight` ends a schedule.
+        self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
         self.rule = rule
         self.changed = set()
         self.values = keras.Variable(
@@ -46,13 +48,7 @@ class Weights:
     @property
     def move(self):
         """Whether they change by themselves in the steps of training."""
-        return bool(self.schedules) or self.rule is not None
-
-    @property
-    def moving_names(self):
-        """The components whose weights change by themselves: all, where there is a rule."""
-        names = self.fixed if self.rule is not None else self.schedules
-        return tuple(names)
+        return bool(self.moving_names)
 
     @property
     def variables(self):
