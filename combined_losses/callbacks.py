@@ -77,8 +77,7 @@ class LossWeightScheduler(keras.callbacks.Callback):
 
     def _set(self, index):
         composite = self._composite()
-        before = composite.current_weights(all_of_them=True)[self.name]
-        weight = self.schedule(index, before)
+        weight = self.schedule(index, composite.weight_of(self.name))
         try:
             weight = float(weight)
         except (TypeError, ValueError):

@@ -149,6 +149,9 @@ class CompositeLoss(Compound):
         self._sync_models()
         return self._weights.current()
 
+    def weight_of(self, name):
+        return self.weights[name] if name in self.losses else super().weight_of(name)
+
     def set_weight(self, name, value):
         """Changes a fixed weight, also between the batches of a running `fit`, on every backend.
 
@@ -405,10 +408,8 @@ class CompositeLoss(Compound):
         retrace = weights != self._weights.fixed or changed != self._weights.changed
         self._weights.changed = changed
         self._weights.load(store)
-        self._assign(
-            {n: w for n, w in weights.items() if n not in self._weights.schedules or n in changed},
-            retrace,
-        )
+        scheduled = self._weights.schedules
+        self._assign({n: w for n, w in weights.items() if n not in scheduled}, retrace)
 
 
 # Components.

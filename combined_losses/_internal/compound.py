@@ -160,13 +160,22 @@ class Compound(Operators, keras.losses.Loss):
         pairs = self._named_compounds()
         return tuple(prefix + name for child, prefix in pairs for name in child.settable_names)
 
+    def weight_of(self, name):
+        """The current fixed or scheduled weight of a component inside."""
+        child, inner = self._find(name)
+        return child.weight_of(inner)
+
     def set_weight(self, name, value):
         """Changes the weight of a component inside; see `CompositeLoss.set_weight`."""
+        child, inner = self._find(name)
+        child.set_weight(inner, value)
+
+    def _find(self, name):
+        """The compound that has a component whose weight can be changed, and its name there."""
         for child, prefix in self._named_compounds():
             inner = name[len(prefix) :] if isinstance(name, str) else ""
             if prefix + inner == name and inner in child.settable_names:
-                child.set_weight(inner, value)
-                return
+                return child, inner
         if name in self.component_names:
             what = (
                 "has a part of this name, with the weight that its wrapper was given; changes are"

@@ -22,6 +22,7 @@ class Weights:
     """
 
     def __init__(self, given, rule, dtype):
+        self.given = given
         self.schedules = {name: c for name, c in given.items() if isinstance(c, Schedule)}
         self.fixed = {
             name: float(c(0)) if name in self.schedules else c for name, c in given.items()
@@ -162,6 +163,11 @@ class Weights:
 
     def load(self, store):
         """Reads all but the fixed weights, which the composite assigns."""
+        self.schedules = {
+            name: c
+            for name, c in self.given.items()
+            if isinstance(c, Schedule) and name not in self.changed
+        }
         if self.steps is not None and "steps" in store.keys():  # noqa: SIM118 - an h5 store
             self.steps.assign(np.array(store["steps"]))
         if self.rule is not None:

@@ -9,7 +9,7 @@ import keras
 from combined_losses.training import backend, routing
 from combined_losses.training.moving import exclude_from_weight_decay, with_epoch_ends
 from combined_losses.training.outputs import name_outputs
-from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step
+from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step, testing
 
 _STATE = "_combined_losses"
 
@@ -78,9 +78,6 @@ class ComponentMetricsMixin(_Base):
         stale = before is not None and not routing.compounds(before)
         super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
-        learned = [v for compound in routing.compounds(loss) for v in compound.learned_variables]
-        if learned:
-            exclude_from_weight_decay(self.optimizer, learned)
         self.__dict__[_STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
         self._tracking()  # checks names and outputs now, where the outputs are known
 
@@ -189,7 +186,7 @@ class ComponentMetricsMixin(_Base):
             return super().train_step(*args)
 
     def test_step(self, *args):
-        with inside("step"):
+        with inside("step"), testing():
             return super().test_step(*args)
 
     def get_metrics_result(self):
@@ -206,6 +203,10 @@ class ComponentMetricsMixin(_Base):
 
     def make_train_function(self, force=False):
         stale = force or self.train_function is None
+        compounds = routing.compounds(getattr(self, "loss", None))
+        exclude_from_weight_decay(
+            self.optimizer, [v for compound in compounds for v in compound.learned_variables]
+        )
         with self._as_new("train_step"):
             result = super().make_train_function(force)
         if stale:

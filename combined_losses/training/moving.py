@@ -21,7 +21,9 @@ def with_epoch_ends(fit, model, args, kwargs):
     bound = inspect.signature(fit).bind(model, *args, **kwargs)
     callbacks = bound.arguments.get("callbacks")
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(_EpochEnd())
+        first = _EpochEnd()
+        first.set_model(model)
+        callbacks.callbacks.insert(0, first)
     else:
         given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
         bound.arguments["callbacks"] = [_EpochEnd(), *(c for c in given if c is not None)]
@@ -29,7 +31,9 @@ def with_epoch_ends(fit, model, args, kwargs):
 
 
 def exclude_from_weight_decay(optimizer, variables):
-    """Excludes variables beside those that the user has excluded."""
+    """Excludes variables beside those that the user has excluded; before the optimizer is built."""
+    if not variables:
+        return
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss scaler
     if getattr(optimizer, "weight_decay", None) is None or optimizer.built:
         return
