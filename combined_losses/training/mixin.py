@@ -78,8 +78,14 @@ class ComponentMetricsMixin(_Base):
         stale = before is not None and not routing.compounds(before)
         super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
+        self._exclude_learned()
         self.__dict__[_STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
         self._tracking()  # checks names and outputs now, where the outputs are known
+
+    def _exclude_learned(self):
+        compounds = routing.compounds(getattr(self, "loss", None))
+        learned = [v for compound in compounds for v in compound.learned_variables]
+        exclude_from_weight_decay(self.optimizer, learned)
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -203,10 +209,7 @@ class ComponentMetricsMixin(_Base):
 
     def make_train_function(self, force=False):
         stale = force or self.train_function is None
-        compounds = routing.compounds(getattr(self, "loss", None))
-        exclude_from_weight_decay(
-            self.optimizer, [v for compound in compounds for v in compound.learned_variables]
-        )
+        self._exclude_learned()  # again: the user may have replaced what is excluded
         with self._as_new("train_step"):
             result = super().make_train_function(force)
         if stale:
@@ -242,8 +245,9 @@ class ComponentMetricsMixin(_Base):
         ours = all(getattr(type(self), m) is getattr(ComponentMetricsMixin, m) for m in methods)
 
         def unpacked(*args):
+            still = testing() if step == "test_step" else contextlib.nullcontext()
             try:
-                with inside("function" if ours else "step"):
+                with inside("function" if ours else "step"), still:
                     result = function(*args)
             except Exception:
                 backend.restore_state(self, args[0])
