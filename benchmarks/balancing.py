@@ -26,7 +26,7 @@ import combined_losses as cl
 
 RULES = {
     "MagnitudeBalance": lambda: cl.weightings.MagnitudeBalance(),
-    "MagnitudeBalance, max_weight=100": lambda: cl.weightings.MagnitudeBalance(max_weight=100.0),
+    "MagnitudeBalance, max_weight=1": lambda: cl.weightings.MagnitudeBalance(max_weight=1.0),
     "GeometricMean": lambda: cl.weightings.GeometricMean(),
     "DynamicWeightAverage": lambda: cl.weightings.DynamicWeightAverage(period=100),
     "SoftAdapt, normalized": lambda: cl.weightings.SoftAdapt(normalized=True),
