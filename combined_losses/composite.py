@@ -12,7 +12,7 @@ from combined_losses._internal import checks, names
 from combined_losses._internal.arguments import as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Evaluation, split
-from combined_losses._internal.compound import Compound, as_node
+from combined_losses._internal.compound import Compound, as_node, moving_composites
 from combined_losses._internal.config import deserialize_child, serialize_child
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
@@ -87,17 +87,28 @@ class CompositeLoss(Compound):
         self.weighting = weighting
         self._resolve_reduction()
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
+        names.check_log_keys(self.component_names, name)
+        self._check_moving(weighting)
+        # Last, because it binds the rule to this composite.
         self._weights = Weights(as_weights(weights, self.names, name), weighting, self.dtype)
         # Components that have had weight 0: see `_guarded`.
         self._switched_off = {key for key, c in self._weights.fixed.items() if c == 0}
         self._switched_off.update(self._weights.schedules)
+        self._models = weakref.WeakSet()
+
+    def _check_moving(self, weighting):
         if weighting is not None and self.reduction in ("none", None):
             raise ValueError(
-                f"A `weighting` weighs whole components, and the reduction of '{name}' is 'none': "
-                f"leave one of them out. Received: weighting={weighting!r}"
+                f"A `weighting` weighs whole components, and the reduction of '{self.name}' is "
+                f"'none': leave one of them out. Received: weighting={weighting!r}"
             )
-        self._models = weakref.WeakSet()
-        names.check_log_keys(self.component_names, name)
+        moving = [id(c) for loss in self.losses.values() for c in moving_composites(loss)]
+        if len(set(moving)) < len(moving):
+            raise ValueError(
+                f"A composite with weights that move is in '{self.name}' twice, and they would "
+                "move twice in a step: make two of them. "
+                f"Received: losses={list(self.losses)}"
+            )
 
     def _resolve_reduction(self):
         """Children with reduction "none" give one total for each sample, if all of them do."""
@@ -213,6 +224,11 @@ class CompositeLoss(Compound):
         return {**found, **super().current_weights(all_of_them)}
 
     # Weights that move.
+
+    @property
+    def has_moving_weights(self):
+        """Whether its own weights move, beside those of composites inside."""
+        return self._weights.move
 
     @property
     def moves(self):

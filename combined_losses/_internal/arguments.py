@@ -109,4 +109,9 @@ def _as_weight(name, weight):
     """A float, or a schedule as it is."""
     if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
         return weight
+    if isinstance(weight, Weighting):
+        raise ValueError(
+            f"The weight of component '{name}' must be a number or a schedule; pass a rule, which "
+            f"weighs all components, as `weighting=`. Received: {weight!r}"
+        )
     return checks.check_weight(name, weight)

@@ -204,3 +204,11 @@ def traits_of(loss):
     """What may be relied on of a loss, or of the one that judges inside wrappers."""
     loss = loss.judge() if isinstance(loss, Compound) else loss
     return loss.traits if isinstance(loss, Loss) else keras_traits(loss)
+
+
+def moving_composites(loss):
+    """The composites in `loss`, or itself, whose own weights move; each as often as it is there."""
+    if not isinstance(loss, Compound):
+        return []
+    own = [loss] if getattr(loss, "has_moving_weights", False) else []
+    return [*own, *(found for child, _ in loss.children for found in moving_composites(child))]

@@ -180,8 +180,9 @@ def _weighted_sum(values, weights, off=None):
     off = weights if off is None else off
     shape = (-1, *([1] * (len(values.shape) - 1)))
     weights, off = (ops.reshape(ops.cast(w, values.dtype), shape) for w in (weights, off))
-    terms = ops.where(ops.equal(off, 0.0), ops.zeros_like(values), weights * values)
-    return ops.sum(terms, axis=0)
+    # Before the product, not after it: weights may have a gradient, and 0 * NaN is NaN.
+    values = ops.where(ops.equal(off, 0.0), ops.zeros_like(values), values)
+    return ops.sum(weights * values, axis=0)
 
 
 def check_rule(rule, owner):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses.training import backend, routing
-from combined_losses.training.moving import exclude_from_weight_decay, with_epoch_ends
+from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
 from combined_losses.training.outputs import name_outputs
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step, testing
 
@@ -169,6 +169,7 @@ class ComponentMetricsMixin(_Base):
             if outputs is None:
                 return None
             strategy = getattr(self, "distribute_strategy", None)
+            check_scope(strategy, routing.compounds(state.loss))
             with contextlib.nullcontext() if strategy is None else strategy.scope():
                 tracking = Tracking(state.loss, state.loss_weights, outputs)
             tracking.check_metrics(state.metrics)

@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from combined_losses.training import routing
+from combined_losses.training import backend, routing
 
 
 class _EpochEnd(keras.callbacks.Callback):
@@ -30,16 +30,30 @@ def with_epoch_ends(fit, model, args, kwargs):
     return bound.args[1:], bound.kwargs
 
 
+def check_scope(strategy, compounds):
+    """Raises where weights that move were made outside the scope of a strategy: each replica would
+    move them."""
+    if getattr(strategy, "num_replicas_in_sync", 1) == 1:
+        return
+    for compound in compounds:
+        outside = [v for v in compound.variables if not backend.is_in_scope(strategy, v)]
+        if compound.moves and outside:
+            raise ValueError(
+                f"'{compound.name}' has weights that move: make it inside `strategy.scope()`, like "
+                "the model, else each replica would move them. "
+                f"Received: {len(outside)} variables made outside"
+            )
+
+
 def exclude_from_weight_decay(optimizer, variables):
-    """Excludes variables beside those that the user has excluded; before the optimizer is built."""
+    """Excludes variables beside those that the user has excluded."""
     if not variables:
         return
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss scaler
-    if getattr(optimizer, "weight_decay", None) is None or optimizer.built:
+    if getattr(optimizer, "weight_decay", None) is None:
         return
-    # Keras's method replaces what was excluded before, and shows it nowhere else.
+    # Keras's own method replaces what was excluded before, and shows it nowhere.
+    keys = {optimizer._var_key(variable) for variable in variables}
     known = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
-    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
-    names = None if pattern is None else [pattern.pattern]
-    optimizer.exclude_from_weight_decay(var_list=variables, var_names=names)
-    optimizer._exclude_from_weight_decay |= known
+    optimizer._exclude_from_weight_decay = set(known) | keys
+    optimizer._exclude_from_weight_decay_cache = {}

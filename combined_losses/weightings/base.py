@@ -51,6 +51,7 @@ class Weighting:
 
     needs = frozenset({"values"})
     sums_to_one = False
+    masks_state = False  # whether `rule` itself keeps what is not live out of its state
     draws = False  # whether `rule` draws from `self.generator`, seeded by an argument `seed`
     seed: int | None = None
 
@@ -65,10 +66,20 @@ class Weighting:
                 f"`min_weight` of {type(self).__name__} must not exceed `max_weight`. "
                 f"Received: min_weight={min_weight!r} and max_weight={max_weight!r}"
             )
+        if isinstance(total, str) and total != "k":
+            raise ValueError(
+                f"`total` of {type(self).__name__} must be None, 'k' or a number above 0. "
+                f"Received: {total!r}"
+            )
         if total is not None and total != "k":
             check_number(self, "total", total, 0, exclusive=True)
         self.update_every, self.warmup, self.total = update_every, warmup, total
         self.min_weight, self.max_weight = min_weight, max_weight
+        if self.draws and not (self.seed is None or is_integer(self.seed)):
+            raise ValueError(
+                f"`seed` of {type(self).__name__} must be None or an integer. "
+                f"Received: {self.seed!r}"
+            )
         self.num_components: Any = None  # until `build`
 
     @property
@@ -184,20 +195,30 @@ class Weighting:
         if type(self).weigh is not Weighting.weigh:  # a rule that is all of one's own
             weights = self.weigh(values=values, training=training)
             return weights, self.offset(values, weights)
-        values, state = _single(values), self._read()
+        state = self._read()
+        # A component that is switched off counts as absent, like one without a finite value.
+        values = ops.where(ops.equal(self.fixed_weights(), 0.0), np.nan, _single(values))
         finite = ops.isfinite(values)
         live = ops.cast(finite, "float32")
         if self.keeps_weights and not training:
             weights = state["current"] * live
-            return weights, self.term(values, weights, state)
+            return weights, self._term(values, weights, state)
         result = self.rule(ops.where(finite, values, 1.0), state, live)
         weights, new = result if isinstance(result, tuple) else (result, {})
-        weights = self._capped(self._rescaled(weights * live, live), live)
-        weights = self._held(weights, state, live)
-        term = self.term(values, weights, state)
+        given = weights * live
+        weights = self._held(self._capped(self._rescaled(given, live), live), state, live)
+        if self.learned:
+            # What is learned learns also while its weights are capped or held.
+            weights = given + ops.stop_gradient(weights - given)
+        term = self._term(values, weights, state)
         if training:
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
         return weights, term
+
+    def _term(self, values, weights, state):
+        if type(self).offset is not Weighting.offset:
+            return self.offset(values, weights)
+        return self.term(values, weights, state)
 
     @property
     def has_term(self):
@@ -234,7 +255,11 @@ class Weighting:
             due = ops.equal(ops.mod(since, float(self.update_every)), 0.0)
             weights = ops.where(due, weights, state["current"] * live)
         if self.warmup:
-            equal = self._equal_weight(self.num_components) * live
+            total = 1.0 if self.total is None and self.sums_to_one else self.total
+            if total is None or total == "k":
+                equal = live
+            else:
+                equal = total * live / ops.maximum(ops.sum(live), 1.0)
             weights = ops.where(steps < self.warmup, equal, weights)
         return weights
 
@@ -243,7 +268,8 @@ class Weighting:
         for name, value in new.items():
             value, old = ops.stop_gradient(ops.cast(value, "float32")), state[name]
             sound = ops.isfinite(value)
-            if tuple(old.shape) == (self.num_components,) and name != "current":
+            of_components = tuple(old.shape) == (self.num_components,)
+            if of_components and (name == "current" or not self.masks_state):
                 sound = ops.logical_and(sound, finite)
             self._state[name].assign(ops.where(sound, value, old))
 

@@ -60,8 +60,12 @@ class Worst(Weighting):
         if temperature is not None:
             check_number(self, "temperature", temperature, 0, exclusive=True)
         for name, given in (("weights", weights), ("reference", reference)):
-            if not np.all(np.isfinite(np.asarray(given, "float64"))):
-                raise ValueError(f"`{name}` of Worst must be finite numbers. Received: {given!r}")
+            array = np.asarray(given)
+            if array.dtype.kind not in "fiu" or array.ndim > 1 or not np.all(np.isfinite(array)):
+                raise ValueError(
+                    f"`{name}` of Worst must be finite numbers, one for all or a list with one for "
+                    f"each component. Received: {given!r}"
+                )
         self.temperature, self.weights, self.reference = temperature, weights, reference
 
     def rule(self, values, state, live):
@@ -71,6 +75,15 @@ class Worst(Weighting):
             return own * live_softmax(scores / self.temperature, live)
         worst = ops.argmax(ops.where(live > 0, scores, -np.inf))
         return own * ops.one_hot(worst, self.num_components, dtype="float32")
+
+    def build(self, num_components, weights=None):
+        for name, given in (("weights", self.weights), ("reference", self.reference)):
+            if np.ndim(given) and len(given) != num_components:
+                raise ValueError(
+                    f"`{name}` of Worst must have one entry for each of the {num_components} "
+                    f"components. Received: {given!r}"
+                )
+        super().build(num_components, weights)
 
     def term(self, values, weights, state):
         """What is between the total and the sum of the weighted components."""
@@ -114,8 +127,8 @@ class RandomWeighting(Weighting):
     draws = True
 
     def __init__(self, seed=None, **kwargs):
-        super().__init__(**kwargs)
         self.seed = seed
+        super().__init__(**kwargs)
 
     def rule(self, values, state, live):
         z = keras.random.normal((self.num_components,), seed=self.generator)
@@ -245,7 +258,7 @@ class Sigmoid(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, steps, start=0.0, end=1.0, midpoint=None):
         self.steps, self.start, self.end, self.midpoint = steps, start, end, midpoint
-        _check_schedule(self, steps=steps, start=start, end=end, midpoint=midpoint or 0)
+        _check_schedule(self, steps=steps, start=start, end=end, midpoint=midpoint)
 
     def __call__(self, step):
         middle = self.steps if self.midpoint is None else self.midpoint
@@ -281,8 +294,9 @@ class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, cycle, ratio=0.5, start=0.0, end=1.0, cycles=None):
         self.cycle, self.ratio, self.start, self.end = cycle, ratio, start, end
         self.cycles = cycles
-        _check_schedule(self, cycle=cycle, start=start, end=end, cycles=cycles or 1)
-        if not 0 < ratio <= 1:
+        _check_schedule(self, cycle=cycle, start=start, end=end, cycles=cycles)
+        number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
+        if not number or not 0 < ratio <= 1:
             raise ValueError(
                 f"`ratio` of Cyclical must be above 0 and at most 1. Received: {ratio!r}"
             )
@@ -300,6 +314,8 @@ class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
 
 def _check_schedule(schedule, **arguments):
     for name, value in arguments.items():
+        if value is None and name in ("midpoint", "cycles"):
+            continue
         counts = name in ("steps", "cycle", "cycles")
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not np.isfinite(value) or (counts and value < 1):

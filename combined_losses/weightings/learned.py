@@ -92,7 +92,7 @@ class UncertaintyWeighting(Weighting):
     keeps_weights = False  # those of s, also in validation
 
     def rule(self, values, state, live):
-        s = ops.clip(state["log_variances"], -LIMIT, LIMIT)
+        s = _clipped(state)
         weights = ops.exp(-s) * self._where("classification", 1.0, 0.5)
         if self.learned:
             return weights
@@ -102,10 +102,15 @@ class UncertaintyWeighting(Weighting):
         return weights, {"log_variances": moved}
 
     def term(self, values, weights, state):
-        s = ops.clip(state["log_variances"], -LIMIT, LIMIT)
+        s = _clipped(state)
         revised = self._where("revised", 1.0, 0.0)
         terms = revised * ops.softplus(s) + (1 - revised) * s / 2
         return ops.sum(ops.where(ops.isfinite(values), terms, 0.0))
+
+
+def _clipped(state):
+    # At the limit itself the gradient of a clip depends on the backend; the state stays within.
+    return ops.clip(state["log_variances"], -LIMIT - 1, LIMIT + 1)
 
 
 @keras.saving.register_keras_serializable("combined_losses")

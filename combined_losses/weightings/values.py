@@ -118,6 +118,7 @@ class DynamicWeightAverage(Weighting):
     """
 
     needs = _HISTORY
+    masks_state = True
 
     def __init__(self, temperature=2, period="epoch", **kwargs):
         super().__init__(**kwargs)
@@ -146,7 +147,7 @@ class DynamicWeightAverage(Weighting):
         k = ops.sum(live)
         weights = k * live_softmax(ratio / self.temperature, live)
         weights = ops.where(ops.any(known), weights, ops.ones_like(weights))
-        moved["sum"], moved["count"] = moved["sum"] + values, moved["count"] + live
+        moved["sum"], moved["count"] = moved["sum"] + values * live, moved["count"] + live
         moved["length"] = moved["length"] + 1
         return weights, {name: moved[name] for name in _PERIOD}
 
@@ -203,6 +204,11 @@ class SoftAdapt(Weighting):
     def __init__(self, beta=0.1, normalized=False, loss_weighted=False, **kwargs):
         super().__init__(**kwargs)
         check_number(self, "beta", beta)
+        for name, given in (("normalized", normalized), ("loss_weighted", loss_weighted)):
+            if not isinstance(given, bool):
+                raise ValueError(
+                    f"`{name}` of SoftAdapt must be True or False. Received: {given!r}"
+                )
         self.beta, self.normalized, self.loss_weighted = beta, normalized, loss_weighted
 
     def initial_state(self, k):
@@ -252,11 +258,12 @@ class ReLoBRaLo(Weighting):
     draws = True
 
     def __init__(self, alpha=0.999, rho=0.999, temperature=1.0, seed=None, **kwargs):
+        self.seed = seed
         super().__init__(**kwargs)
         check_number(self, "alpha", alpha, 0, at_most=1)
         check_number(self, "rho", rho, 0, at_most=1)
         check_number(self, "temperature", temperature, 0, exclusive=True)
-        self.alpha, self.rho, self.temperature, self.seed = alpha, rho, temperature, seed
+        self.alpha, self.rho, self.temperature = alpha, rho, temperature
 
     def initial_state(self, k):
         names = ("before", "first", "started")
@@ -276,7 +283,11 @@ class ReLoBRaLo(Weighting):
             ratio = ops.where(known > 0, ratio, 1 / self.temperature)
             return ops.sum(live) * live_softmax(ratio, live)
 
-        looked = keep * state["weights"] + (1 - keep) * balance(state["first"])
+        # To their sum again, where components were missing before or are now.
+        past = state["weights"] * live
+        size, k = ops.sum(past), ops.sum(live)
+        past = ops.where(ops.abs(size - k) < 1e-3 * k, past, past * k / ops.maximum(size, 1e-30))
+        looked = keep * past + (1 - keep) * balance(state["first"])
         weights = self.alpha * looked + (1 - self.alpha) * balance(state["before"])
         weights = ops.where(ops.any(state["started"] > 0), weights, ops.ones_like(weights))
         first = ops.where(state["started"] > 0, state["first"], values)
@@ -322,11 +333,12 @@ class CoVWeighting(Weighting):
     def rule(self, values, state, live):
         seen = state["seen"]
         mean = state["value"]
-        ratio = ops.where(seen > 0, values / ops.where(ops.equal(mean, 0.0), 1e-8, mean), 1.0)
+        known = ops.logical_and(seen > 0, ops.not_equal(mean, 0.0))
+        ratio = ops.where(known, values / ops.where(known, mean, 1.0), 1.0)
         spread = live * state["deviation"] / ops.maximum(ops.abs(state["ratio"]), 1e-8)
         weights = spread / ops.maximum(ops.sum(spread), 1e-30)
         equal = live / ops.maximum(ops.sum(live), 1.0)
-        weights = ops.where(ops.max(seen) <= 1, equal, weights)
+        weights = ops.where(ops.max(seen * live) <= 1, equal, weights)
         # Welford's update of the mean and the sum of squares.
         past = 1 - 1 / (seen + 1) if self.decay is None else ops.where(seen > 0, self.decay, 0.0)
         moved = past * state["ratio"] + (1 - past) * ratio
