@@ -188,6 +188,14 @@ class ComponentMetricsMixin(_Base):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         return tracking.evaluate(self, x, y, y_pred, sample_weight, training)
 
+    if keras.backend.backend() == "torch":
+
+        def zero_grad(self, *args, **kwargs):
+            """Also of what is trained in the losses, which is no parameter of the module."""
+            super().zero_grad(*args, **kwargs)
+            for variable in self._loss_variables():
+                variable.value.grad = None
+
     def train_step(self, *args):
         with inside("step"):
             return super().train_step(*args)

@@ -298,7 +298,8 @@ class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
         number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
         if not number or not 0 < ratio <= 1:
             raise ValueError(
-                f"`ratio` of Cyclical must be above 0 and at most 1. Received: {ratio!r}"
+                f"`ratio` of Cyclical must be a finite number above 0 and at most 1. "
+                f"Received: {ratio!r}"
             )
 
     def __call__(self, step):
