@@ -7,7 +7,52 @@ u = sin(pi x) sin(4 pi y), u_xx + u_yy + u = q on [-1, 1]^2, as in arXiv:2110.09
 a boundary term; the score is the relative L2 error of u.
 
 The grid is tuned on the seeds that are shown, which favours it. Rules have their defaults, but for
-`max_weight` where the table says so.
+what the table says. Mean (standard deviation) of five seeds on two cores, Keras 3.15.1, JAX 0.10.2:
+
+    regression, R2
+                                           pressure    cholesterol        glucose    progression  seconds
+    equal weights                      0.229 (0.081)   0.982 (0.003)   0.212 (0.097)   0.420 (0.095)    0.789
+    grid: 1 / variance                 0.196 (0.088)   0.990 (0.001)   0.184 (0.108)   0.425 (0.073)    0.768
+    grid: 1 / deviation                0.209 (0.094)   0.990 (0.002)   0.206 (0.111)   0.422 (0.090)    0.732
+    MagnitudeBalance                   0.195 (0.085)   0.998 (0.001)   0.173 (0.112)   0.423 (0.074)    0.865
+    MagnitudeBalance, max_weight=1     0.195 (0.085)   0.998 (0.001)   0.173 (0.112)   0.423 (0.074)    0.961
+    GeometricMean                      0.233 (0.079)   0.998 (0.000)   0.211 (0.100)   0.423 (0.047)    0.862
+    DynamicWeightAverage               0.231 (0.080)   0.981 (0.003)   0.211 (0.096)   0.420 (0.094)    1.002
+    SoftAdapt, normalized              0.232 (0.081)   0.982 (0.003)   0.210 (0.098)   0.419 (0.095)    0.920
+    ReLoBRaLo                          0.230 (0.080)   0.982 (0.003)   0.211 (0.098)   0.421 (0.095)    1.207
+    CoVWeighting                       0.230 (0.078)   0.994 (0.001)   0.223 (0.103)   0.429 (0.084)    0.928
+    RandomWeighting                    0.231 (0.080)   0.983 (0.003)   0.223 (0.103)   0.423 (0.089)    0.983
+    Worst                             -0.026 (0.084)  -0.043 (0.046)  -0.024 (0.256)   0.428 (0.090)    0.945
+    FAMO                               0.239 (0.078)   0.998 (0.001)   0.219 (0.099)   0.409 (0.036)    1.114
+    UncertaintyWeighting               0.231 (0.071)   0.986 (0.003)   0.209 (0.113)   0.427 (0.081)    0.989
+    UncertaintyWeighting, own steps    0.228 (0.072)   0.839 (0.138)   0.240 (0.103)   0.049 (0.010)    0.887
+
+    helmholtz, relative L2 error of u and RMS at the boundary
+                                                  u       boundary  seconds
+    equal weights                      1.530 (0.470)   1.148 (0.301)    2.420
+    grid: boundary x 10                0.318 (0.048)   0.336 (0.044)    2.460
+    grid: boundary x 100               0.159 (0.099)   0.151 (0.101)    2.317
+    grid: boundary x 1000              0.407 (0.402)   0.074 (0.010)    2.469
+    grid: boundary x 10000             0.781 (0.853)   0.038 (0.006)    2.469
+    MagnitudeBalance                   1.000 (0.000)   0.000 (0.000)    2.548
+    MagnitudeBalance, max_weight=1     0.186 (0.036)   0.192 (0.037)    2.537
+    GeometricMean                      1.000 (0.000)   0.001 (0.001)    2.472
+    DynamicWeightAverage               1.074 (0.327)   0.862 (0.236)    2.502
+    SoftAdapt, normalized              3.019 (3.702)   2.002 (2.216)    2.533
+    ReLoBRaLo                          0.773 (0.111)   0.654 (0.084)    2.718
+    CoVWeighting                       2.885 (1.932)   1.919 (1.064)    2.539
+    RandomWeighting                    2.938 (1.374)   2.077 (0.976)    2.620
+    Worst                              8.015 (2.850)   4.750 (1.444)    2.476
+    FAMO                               1.000 (0.000)   0.001 (0.001)    2.673
+    UncertaintyWeighting             13.080 (13.704)   7.766 (7.472)    2.502
+    UncertaintyWeighting, own steps    1.000 (0.000)   0.000 (0.001)    2.375
+
+On the regression equal weights are as good as any rule but for cholesterol, which follows from the
+other columns: what is fitted nearly exactly profits from rules that do not let it vanish. `Worst`
+and slow own steps of the uncertainty do harm. On the equation equal weights fail, and so do most
+rules; the rules of 1/value without a cap find u = 0, which has no error at the boundary. A factor
+of 100 tuned by hand is best, MagnitudeBalance with a cap comes near it without a search, and its
+cap is a choice too.
 """
 
 import argparse

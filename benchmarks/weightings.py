@@ -2,7 +2,27 @@
 
 The steps of all rules are interleaved in one process; medians, and the median of the ratios.
 "fixed" has constant weights, "set_weight" has been changed once, so that its weights are variables.
-Run it once for each `KERAS_BACKEND`.
+Run it once for each `KERAS_BACKEND`. On two cores, Keras 3.15.1, TensorFlow 2.21, JAX 0.10.2:
+
+                                tensorflow               jax
+    fixed                     6.69ms  1.00      2.47ms  1.00
+    set_weight                7.91ms  1.15     13.99ms  5.87
+    Average                   7.28ms  1.07     12.67ms  5.50
+    Worst                     7.26ms  1.09     12.65ms  5.41
+    Worst(0.1)                7.35ms  1.07     12.56ms  5.22
+    RandomWeighting           7.12ms  1.06     12.99ms  5.37
+    MagnitudeBalance          7.22ms  1.05     12.90ms  5.65
+    GeometricMean             7.42ms  1.09     13.16ms  5.69
+    DynamicWeightAverage      7.18ms  1.07     13.10ms  5.67
+    SoftAdapt                 7.16ms  1.07     12.81ms  5.41
+    ReLoBRaLo                 7.45ms  1.08     12.81ms  5.38
+    CoVWeighting              7.22ms  1.07     12.81ms  5.39
+    FAMO                      7.21ms  1.07     12.83ms  5.41
+    UncertaintyWeighting      7.12ms  1.06     12.83ms  5.39
+
+The rules themselves cost nothing that could be seen beside weights that are variables. What costs
+is that weights are no constants: with constants XLA makes one pass of eight parts that are as
+similar as these.
 """
 
 import argparse

@@ -182,7 +182,7 @@ def test_early_stopping_restores_log_variances_with_the_best_weights():
 
 def test_a_file_brings_a_schedule_back_that_was_ended_since(tmp_path):
     x, y = arrays(8)
-    loss = of_two(weights={"mae": w.LinearRamp(12)})
+    loss = of_two(weights={"mae": w.LinearRamp(8)})
     model = compiled(loss)
     model.fit(x, y, **OPTIONS)
     model.save_weights(tmp_path / "model.weights.h5")
@@ -197,7 +197,7 @@ def test_a_file_brings_a_schedule_back_that_was_ended_since(tmp_path):
 @pytest.mark.parametrize("kind", ["model.keras", "model.weights.h5"])
 def test_a_schedule_that_was_ended_stays_so_in_a_file(kind, tmp_path):
     x, y = arrays(8)
-    schedules = {"mae": w.LinearRamp(12), "mse": w.LinearRamp(6, start=2.0, end=1.0)}
+    schedules = {"mae": w.LinearRamp(8), "mse": w.LinearRamp(4, start=2.0, end=1.0)}
     model = compiled(of_two(weights=schedules))
     model.fit(x, y, **OPTIONS)
     model.loss.set_weight("mae", 7.0)
