@@ -30,8 +30,11 @@ class Weighting:
     values of the components, finite; `state` is a dict of what `initial_state(k)` names; `live`
     `(k,)` is 1.0 where the value is finite and 0.0 elsewhere. It returns the weights `(k,)`, or the
     weights and the new state. A value that is not finite never reaches the state, and its
-    component has weight 0. `needs` says what a rule reads: `"values"`, and `"history"` if it
-    remembers; `sums_to_one` where equal weights are 1/k instead of 1.
+    component has weight 0, like one that is switched off by a fixed weight 0. Class attributes tell
+    what is special: `needs`, what a rule reads, `"values"`, and `"history"` if it remembers (then
+    validation gets the last weights of training); `sums_to_one` where equal weights are 1/k
+    instead of 1; `draws` where it draws from `self.generator`. A rule that adds a term to the total
+    gives it as `term(values, weights, state)`.
 
     Example:
 
