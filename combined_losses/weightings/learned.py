@@ -78,7 +78,7 @@ class UncertaintyWeighting(Weighting):
         super().build(num_components, weights)
         if self.learned:
             # Not a clip alone: beyond it there would be no gradient back.
-            self._state["log_variances"].constraint = _within_limits
+            self._state["log_variances"].constraint = _WithinLimits()
 
     def _variable(self, name, value, trainable=False):
         return super()._variable(name, value, self.learned and name == "log_variances")
@@ -113,6 +113,6 @@ def _clipped(state):
     return ops.clip(state["log_variances"], -LIMIT - 1, LIMIT + 1)
 
 
-@keras.saving.register_keras_serializable("combined_losses")
-def _within_limits(s):
-    return ops.clip(s, -LIMIT, LIMIT)
+class _WithinLimits(keras.constraints.Constraint):
+    def __call__(self, w):
+        return ops.clip(w, -LIMIT, LIMIT)

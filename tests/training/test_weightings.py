@@ -313,6 +313,7 @@ def test_every_step_adds_up_with_every_rule():
     model = compiled(cl.CompositeLoss(inner), sgd(1e-3), line(kernel_regularizer="l2"))
     x, y = data(20)
     seen = [step(model, *batch) for batch in batches(x, y, 5)]
+    model.reset_metrics()  # `test_on_batch` does it since Keras 3.13
     seen.append(model.test_on_batch(x[:5], y[:5], return_dict=True))
     seen.append(model.evaluate(x[:5], y[:5], verbose=0, return_dict=True))
     for index, logs in enumerate(seen):
