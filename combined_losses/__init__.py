@@ -11,7 +11,7 @@ from combined_losses._internal.shell import quiet_if_command
 with quiet_if_command():
     import keras  # noqa: F401 - first: the command must not show what TensorFlow logs
 
-from combined_losses import losses, wrappers
+from combined_losses import callbacks, losses, weightings, wrappers
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss
 from combined_losses.training.mixin import ComponentMetricsMixin
@@ -25,9 +25,11 @@ __all__ = [
     "Sequential",
     "__version__",
     "as_loss",
+    "callbacks",
     "input_gradients",
     "losses",
     "track",
     "untrack",
+    "weightings",
     "wrappers",
 ]

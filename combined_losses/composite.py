@@ -2,6 +2,7 @@
 
 import warnings
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,11 +12,12 @@ from combined_losses._internal import checks, names
 from combined_losses._internal.arguments import as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Evaluation, split
-from combined_losses._internal.compound import Compound, as_node
-from combined_losses._internal.config import serialize_loss
+from combined_losses._internal.compound import Compound, as_node, moving_composites
+from combined_losses._internal.config import deserialize_child, serialize_child
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
-from combined_losses.losses.base import FunctionLoss, Operators
+from combined_losses._internal.weights import Weights, check_rule
+from combined_losses.losses.base import Operators
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -33,8 +35,10 @@ class CompositeLoss(Compound):
             loss its class in snake case unless it was named; a second one gets `_2`. The parts of
             a nested `CompositeLoss` stay visible as `outer/inner`.
         weights: a dict from name to number (default 1.0 for what it leaves out), a list with one
-            number for each component, or None: all 1.0. Finite numbers; see `set_weight`.
-        weighting: None; room for a rule that adapts the weights.
+            number for each component, or None: all 1.0. Finite numbers; see `set_weight`. Or a
+            `keras.optimizers.schedules.LearningRateSchedule`, a function of the steps of training.
+        weighting: None, or a rule from `cl.weightings` that moves the weights in training. The
+            `weights` multiply what it gives.
         reduction: `"per_component"` (default): every component is reduced as it would be alone,
             with its own `reduction`. One of Keras's (`"sum_over_batch_size"`, `"sum"`, `"mean"`,
             `"mean_with_sample_weight"`): imposed on every component, after sample weights and
@@ -77,28 +81,34 @@ class CompositeLoss(Compound):
         name="composite_loss",
         dtype=None,
     ):
-        if weighting is not None:
-            raise ValueError(
-                "`weighting` must be None: this version has fixed weights, which `set_weight` "
-                f"changes. Received: {weighting!r}"
-            )
+        check_rule(weighting, name)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.losses = as_children(losses, name)
         self.weighting = weighting
         self._resolve_reduction()
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
-        self._weights = as_weights(weights, self.names, name)
-        # Components that have had weight 0: see `_guarded`.
-        self._switched_off = {key for key, weight in self._weights.items() if weight == 0}
-        self._weight_values = keras.Variable(
-            list(self._weights.values()),
-            dtype="float64" if self.dtype == "float64" else "float32",
-            trainable=False,
-            name="component_weights",
-        )
-        self._changed = set()
-        self._models = weakref.WeakSet()
         names.check_log_keys(self.component_names, name)
+        self._check_moving(weighting)
+        # Last, because it binds the rule to this composite.
+        self._weights = Weights(as_weights(weights, self.names, name), weighting, self.dtype)
+        # Components that have had weight 0: see `_guarded`.
+        self._switched_off = {key for key, c in self._weights.fixed.items() if c == 0}
+        self._switched_off.update(self._weights.schedules)
+        self._models = weakref.WeakSet()
+
+    def _check_moving(self, weighting):
+        if weighting is not None and self.reduction in ("none", None):
+            raise ValueError(
+                f"A `weighting` weighs whole components, and the reduction of '{self.name}' is "
+                f"'none': leave one of them out. Received: weighting={weighting!r}"
+            )
+        moving = [id(c) for loss in self.losses.values() for c in moving_composites(loss)]
+        if len(set(moving)) < len(moving):
+            raise ValueError(
+                f"A composite with weights that move is in '{self.name}' twice, and they would "
+                "move twice in a step: make two of them. "
+                f"Received: losses={list(self.losses)}"
+            )
 
     def _resolve_reduction(self):
         """Children with reduction "none" give one total for each sample, if all of them do."""
@@ -146,8 +156,12 @@ class CompositeLoss(Compound):
 
     @property
     def weights(self):
-        """The current weight of each component, a dict from name to float."""
-        return dict(self._weights)
+        """The current fixed or scheduled weight of each component, a dict from name to float."""
+        self._sync_models()
+        return self._weights.current()
+
+    def weight_of(self, name):
+        return self.weights[name] if name in self.losses else super().weight_of(name)
 
     def set_weight(self, name, value):
         """Changes a fixed weight, also between the batches of a running `fit`, on every backend.
@@ -186,23 +200,56 @@ class CompositeLoss(Compound):
                 stacklevel=2,
             )
         self._sync_models()
-        is_first = not self._changed
-        self._changed.add(name)
-        self._assign({name: value}, retrace=is_first)
+        first = not self._weights.changed and not self._weights.move
+        retrace = first or name in self._weights.schedules
+        self._weights.changed.add(name)
+        self._assign({name: value}, retrace)
 
     def _assign(self, weights, retrace):
         """Gives components new weights; compiles steps anew where they hold the old ones."""
         newly_off = {name for name, weight in weights.items() if weight == 0} - self._switched_off
         self._switched_off |= newly_off
-        self._weights.update(weights)
-        self._weight_values.assign(list(self._weights.values()))
+        self._weights.assign(weights)
         if retrace or newly_off:
             self._retrace_models()
 
     def current_weights(self, all_of_them=False):
-        shown = self.losses if all_of_them else self._changed
-        found = {name: weight for name, weight in self._weights.items() if name in shown}
+        shown = self.losses if all_of_them else self._weights.changed
+        logged = () if all_of_them else self._weights.moving_names  # by every step
+        found = {
+            name: weight
+            for name, weight in self._weights.fixed.items()
+            if name in shown and name not in logged
+        }
         return {**found, **super().current_weights(all_of_them)}
+
+    # Weights that move.
+
+    @property
+    def has_moving_weights(self):
+        """Whether its own weights move, beside those of composites inside."""
+        return self._weights.move
+
+    @property
+    def moves(self):
+        return self._weights.move or super().moves
+
+    @property
+    def extra_keys(self):
+        own = [names.weight_key(name) for name in self._weights.moving_names]
+        own += ["weighting_loss"] if self._weights.has_term else []
+        own += ["base_loss"] if self.weighting is not None else []
+        return (*super().extra_keys, *own)
+
+    @property
+    def learned_variables(self):
+        own = [] if self.weighting is None else self.weighting.trainable_variables
+        return [*own, *super().learned_variables]
+
+    def end_epoch(self):
+        if self.weighting is not None:
+            self.weighting.end_epoch()
+        super().end_epoch()
 
     def register_model(self, model):
         self._models.add(model)
@@ -224,7 +271,7 @@ class CompositeLoss(Compound):
 
     @property
     def own_variables(self):
-        return [self._weight_values]
+        return self._weights.variables
 
     # Computation.
 
@@ -258,17 +305,22 @@ class CompositeLoss(Compound):
         reduction = self._imposed(reduction)
         # Until the first `set_weight` the steps of a tracked model have the weights as constants,
         # so that compilers fold them into the losses; that call compiles the steps anew, once.
-        constant = batch.weights_are_constants and not self._changed
-        direct, values = [], []
+        constant = (
+            batch.weights_are_constants and not self._weights.changed and not self._weights.move
+        )
+        now: Any = None if constant else self._weights.now()
+        direct, values, extras = [], [], []
         for index, (name, node) in enumerate(self._nodes.items()):
             path = f"{label}/{name}" if label else name
             seen = self._only_output(batch, node, path)
-            seen = self._guarded(seen, name, None if constant else index)
-            total, parts = node.evaluate(seen, reduction, path)
-            direct.append(ops.cast(total, self.dtype))
-            values.extend([direct[-1], *parts])
-        total = self._constant_total(direct) if constant else self._total(ops.stack(direct))
-        return Evaluation(total, tuple(values))
+            seen = self._guarded(seen, name, None if constant else now[index])
+            found = node.evaluate(seen, reduction, path)
+            direct.append(ops.cast(found.total, self.dtype))
+            values.extend([direct[-1], *found.values])
+            extras.extend(found.extras)
+        total, own = self._weights.total(direct, now, batch, self.name)
+        extras.extend(own)
+        return Evaluation(total, tuple(values), tuple(extras))
 
     def _only_output(self, batch, node, path):
         """Where others choose their outputs, a component that does not sees the only one."""
@@ -292,32 +344,20 @@ class CompositeLoss(Compound):
         """What the components are reduced by: what is imposed from outside, or this one's own."""
         return self.reduction or "none" if reduction == PER_COMPONENT else reduction
 
-    def _constant_total(self, values):
-        """The sum with constant weights; a component of weight 0 is left out."""
-        pairs = zip(self._weights.values(), values, strict=True)
-        terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
-        return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
-
-    def _total(self, values):
-        """The weighted sum over the first axis; a component of weight 0 adds 0, not 0 * NaN."""
-        weights = ops.cast(self._weight_values, self.dtype)
-        weights = ops.reshape(weights, (-1, *([1] * (len(values.shape) - 1))))
-        terms = ops.where(ops.equal(weights, 0.0), ops.zeros_like(values), weights * values)
-        return ops.sum(terms, axis=0)
-
-    def _guarded(self, batch, name, index):
+    def _guarded(self, batch, name, weight):
         """The batch, without a way for the gradient of a component while its weight is 0.
 
         The gradient of a NaN is NaN also after a product with 0, so it has to be cut off at
-        `y_pred`. Where the weight is a variable (`index` is its place) that costs one pass over
+        `y_pred`. Where the weight is a tensor (None: a constant) that costs one pass over
         `y_pred`, so only a component that has had weight 0 pays it; `set_weight(name, 0)` compiles
         the step anew the first time.
         """
-        if index is None:
-            return batch if self._weights[name] else batch.map_predictions(ops.stop_gradient)
+        if weight is None:
+            constant = self._weights.fixed[name]
+            return batch if constant else batch.map_predictions(ops.stop_gradient)
         if name not in self._switched_off:
             return batch
-        off = ops.equal(self._weight_values[index], 0.0)
+        off = ops.equal(weight, 0.0)
         return batch.map_predictions(lambda p: ops.where(off, ops.stop_gradient(p), p))
 
     # For a plain Keras model.
@@ -349,8 +389,12 @@ class CompositeLoss(Compound):
 
     def get_config(self):
         return {
-            "losses": [[name, _serialize_child(name, loss)] for name, loss in self.losses.items()],
-            "weights": list(self._weights.values()),
+            "losses": [[name, serialize_child(name, loss)] for name, loss in self.losses.items()],
+            "weights": [
+                keras.saving.serialize_keras_object(self._weights.schedules.get(name, weight))
+                for name, weight in self._weights.fixed.items()
+            ],
+            "weighting": keras.saving.serialize_keras_object(self.weighting),
             "reduction": self.reduction,
             "name": self.name,
             "dtype": self.dtype,
@@ -359,13 +403,14 @@ class CompositeLoss(Compound):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        losses = {name: _deserialize_child(name, child) for name, child in config.pop("losses")}
+        losses = {name: deserialize_child(name, child) for name, child in config.pop("losses")}
+        for key in ("weights", "weighting"):
+            config[key] = keras.saving.deserialize_keras_object(config.get(key))
         return cls(losses, **config)
 
     def save_own_variables(self, store):
         """Called by Keras's saver, which walks `model.loss`."""
-        store["weights"] = np.array(list(self._weights.values()))
-        store["changed"] = np.array([name in self._changed for name in self.losses])
+        self._weights.save(store)
 
     def load_own_variables(self, store):
         """Called by Keras's saver; a file without weights leaves them as they are."""
@@ -376,9 +421,11 @@ class CompositeLoss(Compound):
         changed = {name for name, is_changed in flags if is_changed}
         weights = dict(zip(self.names, map(float, np.array(store["weights"])), strict=True))
         # What has been changed decides, too, whether a step may hold the weights as constants.
-        retrace = weights != self._weights or changed != self._changed
-        self._changed = changed
-        self._assign(weights, retrace)
+        retrace = weights != self._weights.fixed or changed != self._weights.changed
+        self._weights.changed = changed
+        self._weights.load(store)
+        scheduled = self._weights.schedules
+        self._assign({n: w for n, w in weights.items() if n not in scheduled}, retrace)
 
 
 # Components.
@@ -412,21 +459,3 @@ def _only(values):
     """The entry of a dict of one."""
     alone = isinstance(values, dict) and len(values) == 1
     return next(iter(values.values())) if alone else values
-
-
-def _serialize_child(name, loss):
-    if isinstance(loss, FunctionLoss):
-        loss.serialized_function(name)  # names the component where it cannot be saved
-    return serialize_loss(loss)
-
-
-def _deserialize_child(name, child):
-    try:
-        return keras.saving.deserialize_keras_object(child)
-    except (TypeError, ValueError) as error:
-        # Not a note: Keras makes a new exception from the text of this one.
-        raise type(error)(
-            f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
-            'class with @keras.saving.register_keras_serializable("my_package") before saving, '
-            f"and import it before loading, or pass it in custom_objects. {error}"
-        ) from error

@@ -4,6 +4,7 @@ import keras
 
 from combined_losses._internal import checks, names
 from combined_losses.losses.base import FunctionLoss
+from combined_losses.weightings.base import Weighting
 
 
 def as_child(loss, owner, name):
@@ -74,9 +75,14 @@ def component_name(loss):
 
 
 def as_weights(weights, component_names, owner):
-    """A dict from name to float; 1.0 for what is not given."""
+    """A dict from name to float or schedule; 1.0 for what is not given."""
     if weights is None:
         weights = {}
+    if isinstance(weights, Weighting):
+        raise ValueError(
+            f"`weights` of '{owner}' are numbers or schedules; pass a rule as `weighting=`. "
+            f"Received: {weights!r}"
+        )
     if isinstance(weights, (list, tuple)):
         if len(weights) != len(component_names):
             raise ValueError(
@@ -96,4 +102,16 @@ def as_weights(weights, component_names, owner):
             f"`weights` of '{owner}' must name components: {list(component_names)}. "
             f"Received: {unknown[0]!r}"
         )
-    return {name: checks.check_weight(name, weights.get(name, 1.0)) for name in component_names}
+    return {name: _as_weight(name, weights.get(name, 1.0)) for name in component_names}
+
+
+def _as_weight(name, weight):
+    """A float, or a schedule as it is."""
+    if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
+        return weight
+    if isinstance(weight, Weighting):
+        raise ValueError(
+            f"The weight of component '{name}' must be a number or a schedule; pass a rule, which "
+            f"weighs all components, as `weighting=`. Received: {weight!r}"
+        )
+    return checks.check_weight(name, weight)

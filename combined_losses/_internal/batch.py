@@ -33,6 +33,7 @@ class Batch:
         self.tells_elements = False  # weights of single elements count, as those of `labels` do
         self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.replicas = backend.replica_count()
+        self.training = False  # in a step of training of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self._share = None
         self._inputs = {}

@@ -27,11 +27,13 @@ class Evaluation(NamedTuple):
     """What one call gives, each tensor `()`, or `(batch,)` if not reduced.
 
     `values` holds those of the parts, unweighted, in the order of their names: scalars, or vectors
-    of several parts at once, with the parts as the first axis.
+    of several parts at once, with the parts as the first axis. `extras` holds what is logged
+    beside them, in the order of `Compound.extra_keys`.
     """
 
     total: Any
     values: tuple = ()
+    extras: tuple = ()
 
 
 def one_reduction(call):

@@ -1,5 +1,7 @@
 """What composites and wrappers share: losses made of losses, with parts that have names."""
 
+import warnings
+
 import keras
 
 from combined_losses._internal.batch import Batch
@@ -23,6 +25,7 @@ class Compound(Operators, keras.losses.Loss):
             raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
         self.reduction = reduction
         self._compiled_in = False
+        self._warned_of_moves = False
 
     @property
     def routes(self):
@@ -73,11 +76,50 @@ class Compound(Operators, keras.losses.Loss):
             f"wrap what is inside it instead. Received: {self!r}"
         )
 
+    # Weights that move.
+
+    @property
+    def moves(self):
+        """Whether weights inside change by themselves in the steps of training."""
+        return any(child.moves for child, _ in self._compounds())
+
+    def _refuse_moving(self):
+        """For wrappers that evaluate a loss several times in a step."""
+        if self.moves:
+            raise ValueError(
+                f"{type(self).__name__} ('{self.name}') evaluates its loss several times in a "
+                "step, and weights that move would move as often: put the schedule or the "
+                "weighting on a composite around it. Received: a loss with weights that move"
+            )
+
+    @property
+    def extra_keys(self):
+        """The log keys of what an `Evaluation` holds beside the components."""
+        pairs = self._named_compounds()
+        return tuple(prefix + key for child, prefix in pairs for key in child.extra_keys)
+
+    @property
+    def learned_variables(self):
+        """What the model's optimizer trains of the rules inside."""
+        return [v for child, _ in self._compounds() for v in child.learned_variables]
+
+    def end_epoch(self):
+        """Called by the mixin after every epoch of `fit`."""
+        for child, _ in self._compounds():
+            child.end_epoch()
+
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
         """The total: `()`, or `(batch,)` where the reduction is "none"."""
         # A tracked model does not come this way.
         self._compiled_in |= backend.is_compiling()
+        if self.moves and not self._warned_of_moves:
+            self._warned_of_moves = True
+            warnings.warn(
+                f"The weights of '{self.name}' move in the training of cl.Model, cl.Sequential and "
+                "cl.track(model) only; here they stay as they are.",
+                stacklevel=2,
+            )
         return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
 
     def call(self, y_true, y_pred):
@@ -118,13 +160,22 @@ class Compound(Operators, keras.losses.Loss):
         pairs = self._named_compounds()
         return tuple(prefix + name for child, prefix in pairs for name in child.settable_names)
 
+    def weight_of(self, name):
+        """The current fixed or scheduled weight of a component inside."""
+        child, inner = self._find(name)
+        return child.weight_of(inner)
+
     def set_weight(self, name, value):
         """Changes the weight of a component inside; see `CompositeLoss.set_weight`."""
+        child, inner = self._find(name)
+        child.set_weight(inner, value)
+
+    def _find(self, name):
+        """The compound that has a component whose weight can be changed, and its name there."""
         for child, prefix in self._named_compounds():
             inner = name[len(prefix) :] if isinstance(name, str) else ""
             if prefix + inner == name and inner in child.settable_names:
-                child.set_weight(inner, value)
-                return
+                return child, inner
         if name in self.component_names:
             what = (
                 "has a part of this name, with the weight that its wrapper was given; changes are"
@@ -153,3 +204,11 @@ def traits_of(loss):
     """What may be relied on of a loss, or of the one that judges inside wrappers."""
     loss = loss.judge() if isinstance(loss, Compound) else loss
     return loss.traits if isinstance(loss, Loss) else keras_traits(loss)
+
+
+def moving_composites(loss):
+    """The composites in `loss`, or itself, whose own weights move; each as often as it is there."""
+    if not isinstance(loss, Compound):
+        return []
+    own = [loss] if getattr(loss, "has_moving_weights", False) else []
+    return [*own, *(found for child, _ in loss.children for found in moving_composites(child))]

@@ -7,12 +7,12 @@ import keras
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 
 
-def signature_config(loss, without=None):
+def signature_config(loss, without=None, base=_BASE_ARGUMENTS):
     """The config of a loss: every argument of its `__init__`, read from the attribute of its name.
 
     A hyper-parameter cannot be forgotten, because there is no list of them to keep.
     """
-    others = (*_BASE_ARGUMENTS, without)
+    others = (*base, without)
     names = [name for name in _arguments(type(loss)) if name not in others]
     missing = [name for name in names if not hasattr(loss, name)]
     if missing:
@@ -21,7 +21,7 @@ def signature_config(loss, without=None):
             "under its own name, for example `self.cost = cost` for an argument `cost`. "
             f"Received: no attribute for {', '.join(missing)}"
         )
-    config = {name: getattr(loss, name) for name in (*names, *_BASE_ARGUMENTS)}
+    config = {name: getattr(loss, name) for name in (*names, *base)}
     return {key: _serialize(value) for key, value in config.items()}
 
 
@@ -102,4 +102,24 @@ def serialize_function(function, name, signature="y_true, y_pred"):
         raise ValueError(
             f"Component '{name}' cannot be saved. Write it as a function and register it with "
             f'@keras.saving.register_keras_serializable("my_package"). Received: {function!r}'
+        ) from error
+
+
+def serialize_child(name, loss):
+    """A component as it is stored; where it cannot be, the error names it."""
+    if hasattr(loss, "serialized_function"):
+        loss.serialized_function(name)  # names the component where it cannot be saved
+    return serialize_loss(loss)
+
+
+def deserialize_child(name, child):
+    """The inverse of `serialize_child`."""
+    try:
+        return keras.saving.deserialize_keras_object(child)
+    except (TypeError, ValueError) as error:
+        # Not a note: Keras makes a new exception from the text of this one.
+        raise type(error)(
+            f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
+            'class with @keras.saving.register_keras_serializable("my_package") before saving, '
+            f"and import it before loading, or pass it in custom_objects. {error}"
         ) from error

@@ -25,3 +25,8 @@ def gradient(function):
         return tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     return gradient_at
+
+
+def is_in_scope(strategy, variable):
+    """Whether a variable was made inside the scope of a distribution strategy."""
+    return strategy is None or strategy.extended.variable_created_in_scope(variable.value)

@@ -3,8 +3,17 @@
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from combined_losses.training._tensorflow import global_sum, gradient, replica_count
+    from combined_losses.training._tensorflow import (
+        global_sum,
+        gradient,
+        is_in_scope,
+        replica_count,
+    )
 else:
+
+    def is_in_scope(strategy, variable):
+        """Whether a variable was made inside the scope of a distribution strategy."""
+        return True
 
     def replica_count():
         """The number of replicas that compute this batch together."""
@@ -30,4 +39,11 @@ else:
 if keras.backend.backend() == "torch":
     from combined_losses.training._torch import gradient
 
-__all__ = ["global_sum", "gradient", "is_compiling", "replica_count", "restore_state"]
+__all__ = [
+    "global_sum",
+    "gradient",
+    "is_compiling",
+    "is_in_scope",
+    "replica_count",
+    "restore_state",
+]

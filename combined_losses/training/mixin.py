@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses.training import backend, routing
+from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
 from combined_losses.training.outputs import name_outputs
-from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step
+from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step, testing
 
 _STATE = "_combined_losses"
 
@@ -77,8 +78,14 @@ class ComponentMetricsMixin(_Base):
         stale = before is not None and not routing.compounds(before)
         super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
+        self._exclude_learned()
         self.__dict__[_STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
         self._tracking()  # checks names and outputs now, where the outputs are known
+
+    def _exclude_learned(self):
+        compounds = routing.compounds(getattr(self, "loss", None))
+        learned = [v for compound in compounds for v in compound.learned_variables]
+        exclude_from_weight_decay(self.optimizer, learned)
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -162,6 +169,7 @@ class ComponentMetricsMixin(_Base):
             if outputs is None:
                 return None
             strategy = getattr(self, "distribute_strategy", None)
+            check_scope(strategy, routing.compounds(state.loss))
             with contextlib.nullcontext() if strategy is None else strategy.scope():
                 tracking = Tracking(state.loss, state.loss_weights, outputs)
             tracking.check_metrics(state.metrics)
@@ -178,14 +186,22 @@ class ComponentMetricsMixin(_Base):
         tracking = self._tracking(y_pred)
         if tracking is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        return tracking.evaluate(self, x, y, y_pred, sample_weight)
+        return tracking.evaluate(self, x, y, y_pred, sample_weight, training)
+
+    if keras.backend.backend() == "torch":
+
+        def zero_grad(self, *args, **kwargs):
+            """Also of what is trained in the losses, which is no parameter of the module."""
+            super().zero_grad(*args, **kwargs)
+            for variable in self._loss_variables():
+                variable.value.grad = None
 
     def train_step(self, *args):
         with inside("step"):
             return super().train_step(*args)
 
     def test_step(self, *args):
-        with inside("step"):
+        with inside("step"), testing():
             return super().test_step(*args)
 
     def get_metrics_result(self):
@@ -202,6 +218,7 @@ class ComponentMetricsMixin(_Base):
 
     def make_train_function(self, force=False):
         stale = force or self.train_function is None
+        self._exclude_learned()  # again: the user may have replaced what is excluded
         with self._as_new("train_step"):
             result = super().make_train_function(force)
         if stale:
@@ -237,8 +254,9 @@ class ComponentMetricsMixin(_Base):
         ours = all(getattr(type(self), m) is getattr(ComponentMetricsMixin, m) for m in methods)
 
         def unpacked(*args):
+            still = testing() if step == "test_step" else contextlib.nullcontext()
             try:
-                with inside("function" if ours else "step"):
+                with inside("function" if ours else "step"), still:
                     result = function(*args)
             except Exception:
                 backend.restore_state(self, args[0])
@@ -260,6 +278,8 @@ class ComponentMetricsMixin(_Base):
         self._check_trainable()
         tracking = self._tracking()
         before = {} if tracking is None else tracking.weights(all_of_them=True)
+        if any(compound.moves for compound in routing.compounds(getattr(self, "loss", None))):
+            args, kwargs = with_epoch_ends(keras.Model.fit, self, args, kwargs)
         history = super().fit(*args, **kwargs)
         _fill_in(history.history, before)
         return history

@@ -33,7 +33,9 @@ class Route:
         """The log keys of what this route evaluates, in order."""
         total = [log_key(self.output)] if self._reports_total else []
         parts = self.loss.component_names if isinstance(self.loss, Compound) else ()
-        return [*total, *(log_key(self._prefixed(name)) for name in parts)]
+        extras = self.loss.extra_keys if isinstance(self.loss, Compound) else ()
+        parts = (log_key(self._prefixed(name)) for name in parts)
+        return [*total, *parts, *(self._prefixed(key) for key in extras)]
 
     def weights(self, all_of_them=False):
         """The log keys and current values of the weights that have been changed, or of all."""
@@ -44,10 +46,10 @@ class Route:
 
     def evaluate(self, batch):
         """What this route adds to the total, and the values behind its keys."""
-        total, values = self.loss.evaluate(batch)
+        total, values, extras = self.loss.evaluate(batch)
         if self._reports_total:
             values = (total, *values)
-        return (total if self.weight == 1 else self.weight * total), values
+        return (total if self.weight == 1 else self.weight * total), (*values, *extras)
 
     def _prefixed(self, name):
         return f"{self.output}_{name}" if self.output else name
@@ -97,8 +99,24 @@ def make_routes(loss, loss_weights, outputs):
         child = as_node(output or "loss", as_child(child, "loss", output))
         weight = weights.get(output)
         routes.append(Route(output, child, 1.0 if weight is None else float(weight)))
+    _check_moves(routes)
     _check_keys(routes)
     return routes
+
+
+def _check_moves(routes):
+    """Raises where weights that move would move once for each output."""
+    seen = {}
+    for route in routes:
+        if isinstance(route.loss, Compound) and route.loss.moves:
+            if id(route.loss) in seen:
+                raise ValueError(
+                    f"'{route.loss.name}' has weights that move, and they would move once for "
+                    f"each of the outputs '{seen[id(route.loss)]}' and '{route.output}': give each "
+                    "a composite of its own, or choose outputs inside one by "
+                    "cl.wrappers.OnOutput. Received: one composite for several outputs"
+                )
+            seen[id(route.loss)] = route.output
 
 
 def _check_keys(routes):

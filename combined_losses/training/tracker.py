@@ -26,6 +26,19 @@ def inside(what):
         _inside.reset(token)
 
 
+_testing = contextvars.ContextVar("combined_losses_testing", default=False)
+
+
+@contextlib.contextmanager
+def testing():
+    """The block is a test step: nothing moves, whatever a `compute_loss` of the user's hands on."""
+    token = _testing.set(True)
+    try:
+        yield
+    finally:
+        _testing.reset(token)
+
+
 def is_inside_step():
     """Whether results leave as one vector, not as n scalars."""
     return _inside.get() is not None
@@ -86,7 +99,7 @@ class Tracking:
             found.update(route.weights(all_of_them))
         return found
 
-    def evaluate(self, model, x, y, y_pred, sample_weight):
+    def evaluate(self, model, x, y, y_pred, sample_weight, training):
         """The total; adds this batch to the tracker."""
         outputs = name_outputs(y_pred, getattr(model, "output_names", None))
         if set(outputs) != set(self.outputs):  # torch may sort a dict of outputs
@@ -104,6 +117,7 @@ class Tracking:
             seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
             batch = Batch(target, seen, weight, source=(model, x, y_pred))
             batch.weights_are_constants = _inside.get() == "function"
+            batch.training = bool(training) and is_inside_step() and not _testing.get()
             total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)

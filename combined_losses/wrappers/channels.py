@@ -204,6 +204,7 @@ class PerChannel(_PerPart):
             (child, as_node(self.name, child), at)
             for child, at in (_grouped(children) if several else [(children[0], None)])
         ]
+        self._refuse_moving()
 
     def _keep_reductions(self, children, given):
         """Losses of their own have their own reductions, unless one is given."""
@@ -321,6 +322,7 @@ class PerElement(_PerPart):
 
     def __init__(self, loss, names=None, weights=None, size=None, aggregation="sum", **kwargs):
         super().__init__(loss, names, size, weights, aggregation, **kwargs)
+        self._refuse_moving()
         if not traits_of(self.loss).elementwise:
             raise ValueError(
                 f"PerElement ('{self.name}') needs a loss of single elements, such as 'mse'; a "

@@ -17,6 +17,10 @@ __all__ = ["DeepSupervision", "MultiScale"]
 class _Levels(Wrapper):
     """What `MultiScale` and `DeepSupervision` share: one loss at several resolutions."""
 
+    def __init__(self, loss, **kwargs):
+        super().__init__(loss, **kwargs)
+        self._refuse_moving()
+
     @property
     def children(self):
         return [(self.loss, None)]

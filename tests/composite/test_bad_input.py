@@ -116,9 +116,10 @@ def test_an_unknown_reduction(reduction):
         cl.CompositeLoss(["mse"], reduction=reduction)
 
 
-def test_a_weighting_is_not_there_yet():
-    with raises(ValueError, "`weighting` must be None", "set_weight", "Received: 'adaptive'"):
-        cl.CompositeLoss(["mse"], weighting="adaptive")
+@pytest.mark.parametrize("bad", ["adaptive", 0.5, cl.weightings.Average, ["mse"]], ids=repr)
+def test_a_weighting_is_a_rule(bad):
+    with raises(ValueError, "`weighting` of 'total'", "cl.weightings", "Received: "):
+        cl.CompositeLoss(["mse"], weighting=bad, name="total")
 
 
 # Predictions and targets.

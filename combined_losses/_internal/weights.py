@@ -1,0 +1,195 @@
+"""The weights of a composite's components: fixed, scheduled, and those of a rule."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses.training import backend
+from combined_losses.weightings.base import Weighting
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+class Weights:
+    """The fixed or scheduled weights c of the components, and the rule that gives w.
+
+    Args:
+        given: a dict from name to a float or a `LearningRateSchedule`.
+        rule: None, or a `Weighting`.
+        dtype: the dtype of the composite.
+    """
+
+    def __init__(self, given, rule, dtype):
+        self.given = given
+        self.schedules = {name: c for name, c in given.items() if isinstance(c, Schedule)}
+        self.fixed = {
+            name: float(c(0)) if name in self.schedules else c for name, c in given.items()
+        }
+        # What is logged does not change, also where `set_weight` ends a schedule.
+        self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
+        self.rule = rule
+        self.changed = set()
+        self.values = keras.Variable(
+            list(self.fixed.values()),
+            dtype="float64" if dtype == "float64" else "float32",
+            trainable=False,
+            name="component_weights",
+        )
+        # Steps of training, for the schedules.
+        self.steps: Any = None
+        if self.schedules:
+            self.steps = keras.Variable(
+                0, dtype="int32", trainable=False, name="steps", aggregation="only_first_replica"
+            )
+        if rule is not None:
+            rule.build(len(given), self.now)
+
+    @property
+    def move(self):
+        """Whether they change by themselves in the steps of training."""
+        return bool(self.moving_names)
+
+    @property
+    def variables(self):
+        found = [self.values, *([] if self.steps is None else [self.steps])]
+        return found if self.rule is None else [*found, *self.rule.variables]
+
+    @property
+    def has_term(self):
+        """Whether the rule adds a term of its own to the total."""
+        return self.rule is not None and self.rule.has_term
+
+    def now(self):
+        """c of this step, `(k,)`."""
+        values = ops.convert_to_tensor(self.values)
+        if not self.schedules:
+            return values
+        step = ops.convert_to_tensor(self.steps)
+        entries = [
+            ops.cast(self.schedules[name](step), values.dtype) if name in self.schedules else value
+            for name, value in zip(self.fixed, ops.unstack(values, len(self.fixed)), strict=True)
+        ]
+        return ops.stack(entries)
+
+    def current(self):
+        """c as a dict from name to float."""
+        if not self.schedules:
+            return dict(self.fixed)
+        step = int(ops.convert_to_numpy(self.steps.value))
+        return {
+            name: float(self.schedules[name](step)) if name in self.schedules else value
+            for name, value in self.fixed.items()
+        }
+
+    def assign(self, weights):
+        """Gives components new fixed weights; a schedule ends there."""
+        for name in weights:
+            self.schedules.pop(name, None)
+        self.fixed.update(weights)
+        self.values.assign(list(self.fixed.values()))
+
+    # The total.
+
+    def total(self, values, now, batch, name):
+        """The total of the components, and what is logged of weights that move.
+
+        Args:
+            values: a list of the values of the components, each `()` or `(batch,)`.
+            now: c of this step, or None where the weights are constants.
+            batch: the `Batch` that was evaluated.
+            name: that of the composite, for messages.
+        """
+        if now is None:
+            return self._constant_total(values), []
+        values = ops.stack(values)
+        if not self.move:
+            return _weighted_sum(values, now), []
+        return self._moving_total(values, now, batch, name)
+
+    def _constant_total(self, values):
+        """The sum with constant weights; a component of weight 0 is left out."""
+        pairs = zip(self.fixed.values(), values, strict=True)
+        terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
+        return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
+
+    def _moving_total(self, values, now, batch, name):
+        weights, term = now, None
+        if self.rule is not None:
+            weights, term = self._weigh(values, now, batch, name)
+        shown = [weights[i] for i, key in enumerate(self.fixed) if key in self.moving_names]
+        total = _weighted_sum(values, weights, off=now)
+        # The shares of all replicas are added.
+        extras = [ops.stack(shown) / batch.replicas]
+        if self.has_term:
+            term = ops.cast(term, values.dtype) / batch.replicas
+            total = total + term
+            extras.append(term)
+        if self.rule is not None:
+            extras.append(_weighted_sum(values, now))
+        if batch.training:
+            self._advance()
+        return total, extras
+
+    def _weigh(self, values, now, batch, name):
+        """The weights with those of the rule, and its term."""
+        if len(values.shape) > 1:
+            raise ValueError(
+                f"The `weighting` of '{name}' weighs whole components, which the reduction 'none' "
+                f"that is imposed on it does not give. Received: {self.rule!r}"
+            )
+        whole = values if batch.replicas == 1 else backend.global_sum(values)
+        weights, term = self.rule.step(whole, batch.training)
+        return now * ops.cast(weights, now.dtype), term
+
+    def _advance(self):
+        """Counts a step of training."""
+        if self.steps is not None:
+            self.steps.assign_add(1)
+
+    # Saving.
+
+    def save(self, store):
+        store["weights"] = np.array(list(self.fixed.values()))
+        store["changed"] = np.array([name in self.changed for name in self.fixed])
+        if self.steps is not None:
+            store["steps"] = ops.convert_to_numpy(self.steps.value)
+        if self.rule is not None:
+            state = {}
+            self.rule.save(state)
+            for name, value in state.items():
+                store[f"rule_{name}"] = value
+
+    def load(self, store):
+        """Reads all but the fixed weights, which the composite assigns."""
+        self.schedules = {
+            name: c
+            for name, c in self.given.items()
+            if isinstance(c, Schedule) and name not in self.changed
+        }
+        if self.steps is not None and "steps" in store.keys():  # noqa: SIM118 - an h5 store
+            self.steps.assign(np.array(store["steps"]))
+        if self.rule is not None:
+            names = [key for key in store.keys() if key.startswith("rule_")]  # noqa: SIM118
+            self.rule.load({name[5:]: store[name] for name in names})
+
+
+def _weighted_sum(values, weights, off=None):
+    """The sum over the first axis; a component of fixed weight 0 adds 0, not 0 * NaN."""
+    off = weights if off is None else off
+    shape = (-1, *([1] * (len(values.shape) - 1)))
+    weights, off = (ops.reshape(ops.cast(w, values.dtype), shape) for w in (weights, off))
+    # Before the product, not after it: weights may have a gradient, and 0 * NaN is NaN.
+    values = ops.where(ops.equal(off, 0.0), ops.zeros_like(values), values)
+    return ops.sum(weights * values, axis=0)
+
+
+def check_rule(rule, owner):
+    if rule is None or isinstance(rule, Weighting):
+        return
+    hint = f"; create it first: {rule.__name__}()" if isinstance(rule, type) else ""
+    raise ValueError(
+        f"`weighting` of '{owner}' must be None or a rule of cl.weightings{hint}. "
+        f"Received: {rule!r}"
+    )

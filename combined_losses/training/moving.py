@@ -1,0 +1,59 @@
+"""What weights that move need of a model: ends of epochs, and an optimizer that lets them alone."""
+
+import inspect
+
+import keras
+
+from combined_losses.training import backend, routing
+
+
+class _EpochEnd(keras.callbacks.Callback):
+    """Tells rules that count epochs of every end of one."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        # `self.model` brings JAX's state back into the variables first.
+        for compound in routing.compounds(self.model.loss):
+            compound.end_epoch()
+
+
+def with_epoch_ends(fit, model, args, kwargs):
+    """The arguments of `fit` with a callback that comes before the user's, which may save."""
+    bound = inspect.signature(fit).bind(model, *args, **kwargs)
+    callbacks = bound.arguments.get("callbacks")
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        first = _EpochEnd()
+        first.set_model(model)
+        callbacks.callbacks.insert(0, first)
+    else:
+        given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+        bound.arguments["callbacks"] = [_EpochEnd(), *(c for c in given if c is not None)]
+    return bound.args[1:], bound.kwargs
+
+
+def check_scope(strategy, compounds):
+    """Raises where weights that move were made outside the scope of a strategy: each replica would
+    move them."""
+    if getattr(strategy, "num_replicas_in_sync", 1) == 1:
+        return
+    for compound in compounds:
+        outside = [v for v in compound.variables if not backend.is_in_scope(strategy, v)]
+        if compound.moves and outside:
+            raise ValueError(
+                f"'{compound.name}' has weights that move: make it inside `strategy.scope()`, like "
+                "the model, else each replica would move them. "
+                f"Received: {len(outside)} variables made outside"
+            )
+
+
+def exclude_from_weight_decay(optimizer, variables):
+    """Excludes variables beside those that the user has excluded."""
+    if not variables:
+        return
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss scaler
+    if getattr(optimizer, "weight_decay", None) is None:
+        return
+    # Keras's own method replaces what was excluded before, and shows it nowhere.
+    keys = {optimizer._var_key(variable) for variable in variables}
+    known = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
+    optimizer._exclude_from_weight_decay = set(known) | keys
+    optimizer._exclude_from_weight_decay_cache = {}

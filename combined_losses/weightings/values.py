@@ -1,0 +1,419 @@
+"""Rules that balance the components by their values."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.checks import is_integer
+from combined_losses.weightings.base import (
+    Weighting,
+    check_number,
+    live_mean,
+    live_softmax,
+    positive,
+)
+
+__all__ = [
+    "CoVWeighting",
+    "DynamicWeightAverage",
+    "FAMO",
+    "GeometricMean",
+    "MagnitudeBalance",
+    "ReLoBRaLo",
+    "SoftAdapt",
+]
+
+_HISTORY = frozenset({"values", "history"})
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class MagnitudeBalance(Weighting):
+    """Every component counts 1: its value divided by the running mean of its magnitude.
+
+    `w_i = 1 / max(m_i, eps)`, `m_i = momentum * m_i + (1 - momentum) * |l_i|`, which begins with
+    the first value. When to use it: parts of different units, of which none vanishes. A component
+    that falls to zero by itself takes all the weight: set `max_weight`.
+
+    Args:
+        momentum: in `[0, 1)`, default 0.99.
+        eps: the least mean that is divided by, default 1e-12.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.MagnitudeBalance())
+    """
+
+    needs = _HISTORY
+
+    def __init__(self, momentum=0.99, eps=1e-12, **kwargs):
+        super().__init__(**kwargs)
+        check_number(self, "momentum", momentum, 0, below=1)
+        check_number(self, "eps", eps, 0, exclusive=True)
+        self.momentum, self.eps = momentum, eps
+
+    def initial_state(self, k):
+        return {"mean": [0.0] * k, "started": [0.0] * k}
+
+    def rule(self, values, state, live):
+        size = ops.abs(values)
+        moved = self.momentum * state["mean"] + (1 - self.momentum) * size
+        mean = ops.where(state["started"] > 0, moved, size)
+        return 1 / ops.maximum(mean, self.eps), {"mean": mean, "started": live}
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class GeometricMean(Weighting):
+    """Minimises the geometric mean of the components, whatever their scales.
+
+    `T = exp(mean(log l))`, `w_i = T / (k * l_i)`, the derivative of `T` by `l_i`; the total is `T`.
+    Components must be above `lower_bound`; one that falls to it takes all the weight: set
+    `max_weight`.
+
+    Args:
+        lower_bound: a number below all values, default 0.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
+
+    References:
+        - Chennupati et al., 2019, MultiNet++, arXiv:1904.08492.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.GeometricMean())
+    """
+
+    def __init__(self, lower_bound=0, **kwargs):
+        super().__init__(**kwargs)
+        check_number(self, "lower_bound", lower_bound)
+        self.lower_bound = lower_bound
+
+    def rule(self, values, state, live):
+        values = positive(values, self.lower_bound)
+        mean = ops.exp(live_mean(ops.log(values), live))
+        return mean / (ops.maximum(ops.sum(live), 1.0) * values)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class DynamicWeightAverage(Weighting):
+    """More weight for components that fall more slowly from epoch to epoch.
+
+    `w = k * softmax(r / temperature)`, `r_i = m_i(e - 1) / m_i(e - 2)`, `m(e)` the mean of the
+    values over epoch e; 1 in the first two epochs.
+
+    Args:
+        temperature: above 0, default 2; the higher, the more equal.
+        period: `"epoch"` (default), an epoch of `fit`; or a number of steps that counts as one.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
+
+    References:
+        - Liu et al., 2019, End-to-End Multi-Task Learning with Attention, arXiv:1803.10704.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> rule = cl.weightings.DynamicWeightAverage(period=100)
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=rule)
+    """
+
+    needs = _HISTORY
+    masks_state = True
+
+    def __init__(self, temperature=2, period="epoch", **kwargs):
+        super().__init__(**kwargs)
+        check_number(self, "temperature", temperature, 0, exclusive=True)
+        if period != "epoch" and (not is_integer(period) or period < 1):
+            raise ValueError(
+                "`period` of DynamicWeightAverage must be 'epoch' or a number of steps of at least "
+                f"1. Received: {period!r}"
+            )
+        self.temperature, self.period = temperature, period
+
+    def initial_state(self, k):
+        names = ("sum", "count", "last", "before", "periods")
+        return {**{name: [0.0] * k for name in names}, "length": 0.0}
+
+    def rule(self, values, state, live):
+        moved = dict(state)
+        if self.period != "epoch":
+            full = ops.equal(state["length"], float(self.period))
+            swapped = _next_period(state)
+            moved = {name: ops.where(full, swapped[name], state[name]) for name in swapped}
+        ratio = moved["last"] / ops.maximum(moved["before"], 1e-8)
+        known = moved["periods"] >= 2
+        # A component without two periods counts as one that stays as it is.
+        ratio = ops.where(known, ratio, 1.0)
+        k = ops.sum(live)
+        weights = k * live_softmax(ratio / self.temperature, live)
+        weights = ops.where(ops.any(known), weights, ops.ones_like(weights))
+        moved["sum"], moved["count"] = moved["sum"] + values * live, moved["count"] + live
+        moved["length"] = moved["length"] + 1
+        return weights, {name: moved[name] for name in _PERIOD}
+
+    def end_epoch(self):
+        if self.period != "epoch":
+            return
+        state = {name: ops.convert_to_tensor(self._state[name]) for name in _PERIOD}
+        for name, value in _next_period(state).items():
+            self._state[name].assign(value)
+
+
+_PERIOD = ("sum", "count", "last", "before", "periods", "length")
+
+
+def _next_period(state):
+    """The state after a period; a component without a value in it keeps its means."""
+    seen = state["count"] > 0
+    mean = state["sum"] / ops.maximum(state["count"], 1.0)
+    return {
+        "before": ops.where(seen, state["last"], state["before"]),
+        "last": ops.where(seen, mean, state["last"]),
+        "periods": state["periods"] + ops.cast(seen, "float32"),
+        "sum": ops.zeros_like(mean),
+        "count": ops.zeros_like(mean),
+        "length": ops.zeros_like(state["length"]),
+    }
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class SoftAdapt(Weighting):
+    """More weight for components that rise, or fall more slowly, from step to step.
+
+    `w = softmax(beta * D)`, `D_i = l_i(s) - l_i(s - 1)`; 1/k at first.
+
+    Args:
+        beta: the sharpness, default 0.1.
+        normalized: whether D is divided by the sum of its magnitudes. Default False.
+        loss_weighted: whether the exponentials are multiplied by the values. Default False.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
+
+    References:
+        - Heydari et al., 2019, SoftAdapt, arXiv:1912.12355. (The authors' package divides by the
+          signed sum of the differences, which can flip their signs; here it is that of magnitudes.)
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.SoftAdapt(normalized=True))
+    """
+
+    needs = _HISTORY
+    sums_to_one = True
+
+    def __init__(self, beta=0.1, normalized=False, loss_weighted=False, **kwargs):
+        super().__init__(**kwargs)
+        check_number(self, "beta", beta)
+        for name, given in (("normalized", normalized), ("loss_weighted", loss_weighted)):
+            if not isinstance(given, bool):
+                raise ValueError(
+                    f"`{name}` of SoftAdapt must be True or False. Received: {given!r}"
+                )
+        self.beta, self.normalized, self.loss_weighted = beta, normalized, loss_weighted
+
+    def initial_state(self, k):
+        return {"before": [0.0] * k, "started": [0.0] * k}
+
+    def rule(self, values, state, live):
+        change = ops.where(state["started"] > 0, values - state["before"], 0.0)
+        if self.normalized:
+            change = change / (ops.sum(ops.abs(change) * live) + 1e-8)
+        highest = ops.max(ops.where(live > 0, change, -np.inf))
+        # Where nothing is live nothing is used.
+        powers = ops.exp(self.beta * (change - ops.where(ops.isfinite(highest), highest, 0.0)))
+        powers = ops.where(live > 0, powers * values if self.loss_weighted else powers, 0.0)
+        weights = powers / (ops.sum(powers) + 1e-8)
+        equal = live / ops.maximum(ops.sum(live), 1.0)
+        weights = ops.where(ops.any(state["started"] > 0), weights, equal)
+        return weights, {"before": values, "started": live}
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class ReLoBRaLo(Weighting):
+    """Relative loss balancing with random lookback, made for physics-informed networks.
+
+    `balance(a) = k * softmax(l(s) / (temperature * a + 1e-8))`;
+    `h = b * w(s - 1) + (1 - b) * balance(l(0))`, `b ~ Bernoulli(rho)`;
+    `w = alpha * h + (1 - alpha) * balance(l(s - 1))`; 1 at first.
+
+    Args:
+        alpha: the share of the past, in `[0, 1]`, default 0.999.
+        rho: the probability of looking back at the last weights instead of the first values, in
+            `[0, 1]`, default 0.999.
+        temperature: above 0, default 1.
+        seed: None, or an integer for the same draws in every run.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
+
+    References:
+        - Bischof and Kraus, 2021, Multi-Objective Loss Balancing for Physics-Informed Deep
+          Learning, arXiv:2110.09813.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.ReLoBRaLo(seed=0))
+    """
+
+    needs = _HISTORY
+    draws = True
+
+    def __init__(self, alpha=0.999, rho=0.999, temperature=1.0, seed=None, **kwargs):
+        self.seed = seed
+        super().__init__(**kwargs)
+        check_number(self, "alpha", alpha, 0, at_most=1)
+        check_number(self, "rho", rho, 0, at_most=1)
+        check_number(self, "temperature", temperature, 0, exclusive=True)
+        self.alpha, self.rho, self.temperature = alpha, rho, temperature
+
+    def initial_state(self, k):
+        names = ("before", "first", "started")
+        return {"weights": [1.0] * k, **{name: [0.0] * k for name in names}}
+
+    def rule(self, values, state, live):
+        draw = keras.random.uniform((), seed=self.generator)
+        return self._after(values, state, live, ops.cast(draw < self.rho, "float32"))
+
+    def _after(self, values, state, live, keep):
+        """The rule with the draw `keep`, 0.0 or 1.0."""
+        known = live * state["started"]
+
+        def balance(past):
+            ratio = values / (self.temperature * past + 1e-8)
+            # A component without a past has the ratio 1 to it.
+            ratio = ops.where(known > 0, ratio, 1 / self.temperature)
+            return ops.sum(live) * live_softmax(ratio, live)
+
+        # To their sum again, where components were missing before or are now.
+        past = state["weights"] * live
+        size, k = ops.sum(past), ops.sum(live)
+        past = ops.where(ops.abs(size - k) < 1e-3 * k, past, past * k / ops.maximum(size, 1e-30))
+        looked = keep * past + (1 - keep) * balance(state["first"])
+        weights = self.alpha * looked + (1 - self.alpha) * balance(state["before"])
+        weights = ops.where(ops.any(state["started"] > 0), weights, ops.ones_like(weights))
+        first = ops.where(state["started"] > 0, state["first"], values)
+        started = ops.maximum(state["started"], live)
+        new = {"weights": weights, "before": values, "first": first, "started": started}
+        return weights, new
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class CoVWeighting(Weighting):
+    """Weights by the coefficient of variation of each component's relative decrease.
+
+    `w_i` is proportional to `std(r_i) / mean(r_i)`, `r_i` the value divided by the running mean of
+    the values before; 1/k in the first two steps. A component whose ratio moves much, relative to
+    its size, is learned.
+
+    Args:
+        decay: None (default): all steps count alike; or the share of the past, in `(0, 1)`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
+
+    References:
+        - Groenendijk et al., 2021, Multi-Loss Weighting with Coefficient of Variations,
+          arXiv:2009.01717.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.CoVWeighting())
+    """
+
+    needs = _HISTORY
+    sums_to_one = True
+
+    def __init__(self, decay=None, **kwargs):
+        super().__init__(**kwargs)
+        if decay is not None:
+            check_number(self, "decay", decay, 0, exclusive=True, below=1)
+        self.decay = decay
+
+    def initial_state(self, k):
+        return {name: [0.0] * k for name in ("value", "ratio", "squares", "deviation", "seen")}
+
+    def rule(self, values, state, live):
+        seen = state["seen"]
+        mean = state["value"]
+        known = ops.logical_and(seen > 0, ops.not_equal(mean, 0.0))
+        ratio = ops.where(known, values / ops.where(known, mean, 1.0), 1.0)
+        spread = live * state["deviation"] / ops.maximum(ops.abs(state["ratio"]), 1e-8)
+        weights = spread / ops.maximum(ops.sum(spread), 1e-30)
+        equal = live / ops.maximum(ops.sum(live), 1.0)
+        weights = ops.where(ops.max(seen * live) <= 1, equal, weights)
+        # Welford's update of the mean and the sum of squares.
+        past = 1 - 1 / (seen + 1) if self.decay is None else ops.where(seen > 0, self.decay, 0.0)
+        moved = past * state["ratio"] + (1 - past) * ratio
+        squares = state["squares"] + (ratio - state["ratio"]) * (ratio - moved)
+        return weights, {
+            "value": past * mean + (1 - past) * values,
+            "ratio": moved,
+            "squares": squares,
+            "deviation": ops.sqrt(squares / (seen + 1) + 1e-8),
+            "seen": seen + live,
+        }
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class FAMO(Weighting):
+    """Fast adaptive multitask optimisation: all components fall at the same rate.
+
+    `z = softmax(xi)`, `w_i` proportional to `z_i / l_i`, sum 1. The logits xi move by Adam towards
+    the components that fell least from the step before. One forward pass a step: the values of this
+    step are those after the last one.
+
+    Args:
+        learning_rate: of the logits, default 0.025.
+        weight_decay: of the logits, default 1e-3. 0 lets them go further; it decides much.
+        lower_bound: a number below all values, default 0.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
+
+    References:
+        - Liu et al., 2023, FAMO, arXiv:2306.03792.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.FAMO())
+    """
+
+    needs = _HISTORY
+    sums_to_one = True
+
+    def __init__(self, learning_rate=0.025, weight_decay=1e-3, lower_bound=0, **kwargs):
+        super().__init__(**kwargs)
+        check_number(self, "learning_rate", learning_rate, 0, exclusive=True)
+        check_number(self, "weight_decay", weight_decay, 0)
+        check_number(self, "lower_bound", lower_bound)
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.lower_bound = lower_bound
+
+    def initial_state(self, k):
+        names = ("logits", "m", "v", "before", "started")
+        return {**{name: [0.0] * k for name in names}, "moves": 0.0}
+
+    def rule(self, values, state, live):
+        distance = ops.maximum(values - self.lower_bound, 0.0) + 1e-8
+        started = state["started"] * live
+        fall = ops.where(
+            started > 0, ops.log(ops.maximum(state["before"], 1e-8)) - ops.log(distance), 0.0
+        )
+        share = live_softmax(state["logits"], live)
+        slope = share * (fall - ops.sum(share * fall)) + self.weight_decay * state["logits"]
+        moved = self._adam(slope, state)
+        any_past = ops.any(started > 0)
+        moved = {name: ops.where(any_past, moved[name], state[name]) for name in moved}
+        share = live_softmax(moved["logits"], live)
+        weights = share / distance
+        weights = weights / ops.maximum(ops.sum(weights), 1e-30)
+        return weights, {**moved, "before": distance, "started": live}
+
+    def _adam(self, slope, state):
+        moves = state["moves"] + 1
+        m = 0.9 * state["m"] + 0.1 * slope
+        v = 0.999 * state["v"] + 0.001 * ops.square(slope)
+        step = m / (1 - 0.9**moves) / (ops.sqrt(v / (1 - 0.999**moves)) + 1e-8)
+        return {
+            "logits": state["logits"] - self.learning_rate * step,
+            "m": m,
+            "v": v,
+            "moves": moves,
+        }
