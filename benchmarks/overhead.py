@@ -96,12 +96,9 @@ class StepTimer(keras.callbacks.Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def step_times(n, width, hidden, batch, steps, rounds):
-    parts = make_parts(n)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(batch * steps, hidden)).astype("float32")
-    y = rng.normal(size=(batch * steps, width)).astype("float32")
-    models = {way: compiled(way, parts, width, hidden) for way in ("sum", "usual", "composite")}
+def interleaved(models, x, y, batch, rounds):
+    """Seconds of a step of each model, a list of one for each round."""
+    steps = len(x) // batch
     times = {way: [] for way in models}
     for round_number in range(rounds + 1):
         for way, model in models.items():
@@ -109,6 +106,16 @@ def step_times(n, width, hidden, batch, steps, rounds):
             model.fit(x, y, batch_size=batch, verbose=0, shuffle=False, callbacks=[timer])
             if round_number:  # the first round compiles
                 times[way].append(timer.seconds / (steps - timer.skip))
+    return times
+
+
+def step_times(n, width, hidden, batch, steps, rounds):
+    parts = make_parts(n)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch * steps, hidden)).astype("float32")
+    y = rng.normal(size=(batch * steps, width)).astype("float32")
+    models = {way: compiled(way, parts, width, hidden) for way in ("sum", "usual", "composite")}
+    times = interleaved(models, x, y, batch, rounds)
     ratios = {
         way: statistics.median(c / t for c, t in zip(times["composite"], times[way], strict=True))
         for way in ("sum", "usual")

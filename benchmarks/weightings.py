@@ -33,7 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from overhead import StepTimer, make_parts
+from overhead import interleaved, make_parts
 
 import combined_losses as cl
 
@@ -73,13 +73,7 @@ def main():
     x = rng.normal(size=(batch * steps, 16)).astype("float32")
     y = rng.normal(size=(batch * steps, 4096)).astype("float32")
     models = {way: compiled(way) for way in WAYS}
-    times = {way: [] for way in WAYS}
-    for round_number in range(rounds + 1):
-        for way, model in models.items():
-            timer = StepTimer()
-            model.fit(x, y, batch_size=batch, verbose=0, shuffle=False, callbacks=[timer])
-            if round_number:  # the first round compiles
-                times[way].append(timer.seconds / (steps - timer.skip))
+    times = interleaved(models, x, y, batch, rounds)
     print(f"{keras.backend.backend()}, keras {keras.__version__}, 8 parts of 256x4096, medians")
     for way, values in times.items():
         pairs = zip(values, times["fixed"], strict=True)

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from tests.composite.children import value
+from tests.composite.children import WEIGHTS, value
 from tests.gradients import gradient
 from tests.masks import masked
 from tests.training.twin import reduce
@@ -114,3 +114,16 @@ def check(loss, expected, y_true, y_pred, weight=None, mask=None, slopes=True):
     close(value(loss, y_true, put(y_pred), *data), twin(np.asarray(y_pred, "float64")))
     if slopes:
         close(gradient(lambda p: loss(y_true, put(p), *data), y_pred), slope_of(twin, y_pred), 1e-4)
+
+
+# Sample weights and masks of a batch of four samples and five steps.
+
+STEP_WEIGHTS = uniform(4, 5, seed=7)
+STEPS = np.random.default_rng(3).random((4, 5)) < 0.7
+SEEN = {
+    "plain": (None, None),
+    "weights": (WEIGHTS, None),
+    "weights of steps": (STEP_WEIGHTS, None),
+    "mask": (None, STEPS),
+    "weights and mask": (WEIGHTS, STEPS),
+}

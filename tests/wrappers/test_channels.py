@@ -15,6 +15,8 @@ from tests.messages import raises
 from tests.oracles.boundaries import boundary_disagreement
 from tests.training.twin import reduce
 from tests.wrappers.numpy_twins import (
+    SEEN,
+    STEP_WEIGHTS,
     check,
     close,
     cosine_similarity,
@@ -25,17 +27,8 @@ from tests.wrappers.numpy_twins import (
 )
 
 NAMES = ["u", "v", "w"]
-STEP_WEIGHTS = uniform(4, 5, seed=7)
-STEPS = np.random.default_rng(3).random((4, 5)) < 0.7
-SEEN = {
-    "plain": (None, None),
-    "weights": (WEIGHTS, None),
-    "weights of steps": (STEP_WEIGHTS, None),
-    "mask": (None, STEPS),
-    "weights and mask": (WEIGHTS, STEPS),
-    "mask of samples": (STEP_WEIGHTS, WEIGHTS > 0),
-}
-every_batch = pytest.mark.parametrize("weight, mask", SEEN.values(), ids=SEEN)
+EVERY_SEEN = {**SEEN, "mask of samples": (STEP_WEIGHTS, WEIGHTS > 0)}
+every_batch = pytest.mark.parametrize("weight, mask", EVERY_SEEN.values(), ids=EVERY_SEEN)
 Y_TRUE, Y_PRED = normal(4, 5, 3, seed=1), normal(4, 5, 3, seed=2)
 
 

@@ -27,6 +27,9 @@ from tests.masks import masked
 from tests.messages import raises
 from tests.training.twin import reduce, spread
 from tests.wrappers.numpy_twins import (
+    SEEN,
+    STEP_WEIGHTS,
+    STEPS,
     block_means,
     categorical_crossentropy,
     check,
@@ -38,15 +41,6 @@ from tests.wrappers.numpy_twins import (
     uniform,
 )
 
-STEP_WEIGHTS = uniform(4, 5, seed=7)
-STEPS = np.random.default_rng(3).random((4, 5)) < 0.7
-SEEN = {
-    "plain": (None, None),
-    "weights": (WEIGHTS, None),
-    "weights of steps": (STEP_WEIGHTS, None),
-    "mask": (None, STEPS),
-    "weights and mask": (WEIGHTS, STEPS),
-}
 every_batch = pytest.mark.parametrize("weight, mask", SEEN.values(), ids=SEEN)
 REDUCTIONS = ["sum_over_batch_size", "sum", "mean_with_sample_weight"]
 THERE = np.random.default_rng(5).random((4, 5, 3)) < 0.6

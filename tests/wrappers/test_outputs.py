@@ -212,7 +212,8 @@ def test_the_mask_of_an_output_is_that_of_its_component():
     assert logs["b_loss"] == pytest.approx(mse(y["b"], p["b"]), rel=1e-5)
 
 
-def test_terms_of_several_outputs_have_the_mask_that_these_share():
+def masked_heads():
+    """A model of two outputs behind one mask, its input, and the steps that the mask shows."""
     x = normal(4, 5, 2, seed=1)
     steps = np.random.default_rng(3).random((4, 5)) < 0.6
     x[~steps] = 0
@@ -220,6 +221,11 @@ def test_terms_of_several_outputs_have_the_mask_that_these_share():
     masked = keras.layers.Masking(0.0)(inputs)
     outputs = {name: keras.layers.Dense(2, name=name)(masked) for name in "ab"}
     model = cl.Model(inputs, outputs)
+    return model, x, steps
+
+
+def test_terms_of_several_outputs_have_the_mask_that_these_share():
+    model, x, steps = masked_heads()
 
     def pair(y_true, y_pred):
         return ops.mean(ops.square(y_pred[0] - y_pred[1]), axis=-1)
@@ -237,13 +243,7 @@ def test_terms_of_several_outputs_have_the_mask_that_these_share():
 
 def test_a_mask_outlives_a_time_at_weight_0():
     """Where a component has had weight 0, its predictions go through `stop_gradient` or `where`."""
-    x = normal(4, 5, 2, seed=1)
-    steps = np.random.default_rng(3).random((4, 5)) < 0.6
-    x[~steps] = 0
-    inputs = keras.Input((5, 2))
-    masked = keras.layers.Masking(0.0)(inputs)
-    outputs = {name: keras.layers.Dense(2, name=name)(masked) for name in "ab"}
-    model = cl.Model(inputs, outputs)
+    model, x, steps = masked_heads()
     y = {name: normal(4, 5, 2, seed=n) for n, name in enumerate("ab")}
     loss = cl.CompositeLoss({name: OnOutput("mse", name) for name in "ab"}, {"a": 0.0})
     p = model.predict(x, verbose=0)
