@@ -89,10 +89,11 @@ def check_values(name, values, batch_size):
     )
 
 
-def check_size(size, owner, allowed):
-    """Raises unless `size` is None, or an integer of at least 1 or, if allowed, a tuple of such."""
-    several = isinstance(size, (tuple, list)) and "tuple" in allowed
-    for number in size if several and len(size) else [size]:
+def check_size(size, owner, tuples):
+    """Raises unless `size` is None, an integer of at least 1 or, with `tuples`, a tuple of such."""
+    allowed = "an integer of at least 1" + (", or a tuple of such" if tuples else "")
+    several = tuples and isinstance(size, (tuple, list)) and len(size)
+    for number in size if several else [size]:
         if size is None or (is_integer(number) and number >= 1):
             continue
         raise ValueError(f"The argument `size` of {owner} must be {allowed}. Received: {size!r}")

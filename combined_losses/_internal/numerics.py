@@ -17,13 +17,22 @@ def magnitude(x):
     return ops.relu(x) + ops.relu(-x)
 
 
-def check_number(owner, name, value, minimum=None, exclusive=False):
-    """Raises a `ValueError` unless `value` is a finite number of at least `minimum`."""
+def check_number(owner, name, value, minimum=None, exclusive=False, maximum=None, below=None):
+    """Raises a `ValueError` unless `value` is a finite number in its range.
+
+    The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound.
+    """
     valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if valid and minimum is not None:
-        valid = value > minimum if exclusive else value >= minimum
+    bounds = []
+    if minimum is not None:
+        bounds.append(f"{'above' if exclusive else 'of at least'} {minimum}")
+        valid = valid and (value > minimum if exclusive else value >= minimum)
+    if maximum is not None:
+        bounds.append(f"at most {maximum}")
+        valid = valid and value <= maximum
+    if below is not None:
+        bounds.append(f"below {below}")
+        valid = valid and value < below
     if not valid:
-        bound = "" if minimum is None else f" {'above' if exclusive else 'of at least'} {minimum}"
-        raise ValueError(
-            f"The argument `{name}` of {owner} must be a finite number{bound}. Received: {value!r}"
-        )
+        allowed = f"a finite number {' and '.join(bounds)}".strip()
+        raise ValueError(f"The argument `{name}` of {owner} must be {allowed}. Received: {value!r}")

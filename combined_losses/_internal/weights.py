@@ -23,14 +23,14 @@ class Weights:
 
     def __init__(self, given, rule, dtype):
         self.given = given
-        self.schedules = {name: c for name, c in given.items() if isinstance(c, Schedule)}
+        self.changed = set()
+        self.schedules = self._schedules_left()
         self.fixed = {
             name: float(c(0)) if name in self.schedules else c for name, c in given.items()
         }
         # What is logged does not change, also where `set_weight` ends a schedule.
         self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
         self.rule = rule
-        self.changed = set()
         self.values = keras.Variable(
             list(self.fixed.values()),
             dtype="float64" if dtype == "float64" else "float32",
@@ -45,6 +45,11 @@ class Weights:
             )
         if rule is not None:
             rule.build(len(given), self.now)
+
+    def _schedules_left(self):
+        """The schedules that no change of a weight has ended."""
+        given = self.given.items()
+        return {n: c for n, c in given if isinstance(c, Schedule) and n not in self.changed}
 
     @property
     def move(self):
@@ -163,11 +168,7 @@ class Weights:
 
     def load(self, store):
         """Reads all but the fixed weights, which the composite assigns."""
-        self.schedules = {
-            name: c
-            for name, c in self.given.items()
-            if isinstance(c, Schedule) and name not in self.changed
-        }
+        self.schedules = self._schedules_left()
         if self.steps is not None and "steps" in store.keys():  # noqa: SIM118 - an h5 store
             self.steps.assign(np.array(store["steps"]))
         if self.rule is not None:

@@ -218,7 +218,8 @@ class ComponentMetricsMixin(_Base):
 
     def make_train_function(self, force=False):
         stale = force or self.train_function is None
-        self._exclude_learned()  # again: the user may have replaced what is excluded
+        if stale:
+            self._exclude_learned()  # again: the user may have replaced what is excluded
         with self._as_new("train_step"):
             result = super().make_train_function(force)
         if stale:

@@ -8,6 +8,7 @@ from keras import ops
 
 from combined_losses._internal.checks import is_integer
 from combined_losses._internal.config import construct, signature_config
+from combined_losses._internal.numerics import check_number
 
 
 class Weighting:
@@ -63,7 +64,7 @@ class Weighting:
         _check_steps(self, "warmup", warmup, 0)
         for name, cap in (("min_weight", min_weight), ("max_weight", max_weight)):
             if cap is not None:
-                check_number(self, name, cap, 0)
+                check_number(type(self).__name__, name, cap, 0)
         if min_weight is not None and max_weight is not None and min_weight > max_weight:
             raise ValueError(
                 f"`min_weight` of {type(self).__name__} must not exceed `max_weight`. "
@@ -75,7 +76,7 @@ class Weighting:
                 f"Received: {total!r}"
             )
         if total is not None and total != "k":
-            check_number(self, "total", total, 0, exclusive=True)
+            check_number(type(self).__name__, "total", total, 0, exclusive=True)
         self.update_every, self.warmup, self.total = update_every, warmup, total
         self.min_weight, self.max_weight = min_weight, max_weight
         if self.draws and not (self.seed is None or is_integer(self.seed)):
@@ -147,9 +148,9 @@ class Weighting:
         )
 
     def _equal_weight(self, k):
-        if self.total is None:
-            return 1 / k if self.sums_to_one else 1.0
-        return 1.0 if self.total == "k" else self.total / k
+        """The weight of each of k components that count alike."""
+        total = 1.0 if self.total is None and self.sums_to_one else self.total
+        return 1.0 if total is None or total == "k" else total / k
 
     @property
     def variables(self):
@@ -258,11 +259,7 @@ class Weighting:
             due = ops.equal(ops.mod(since, float(self.update_every)), 0.0)
             weights = ops.where(due, weights, state["current"] * live)
         if self.warmup:
-            total = 1.0 if self.total is None and self.sums_to_one else self.total
-            if total is None or total == "k":
-                equal = live
-            else:
-                equal = total * live / ops.maximum(ops.sum(live), 1.0)
+            equal = live * self._equal_weight(ops.maximum(ops.sum(live), 1.0))
             weights = ops.where(steps < self.warmup, equal, weights)
         return weights
 
@@ -330,24 +327,4 @@ def _check_steps(rule, name, value, least):
         raise ValueError(
             f"`{name}` of {type(rule).__name__} must be an integer of at least {least}. "
             f"Received: {value!r}"
-        )
-
-
-def check_number(rule, name, value, at_least=None, at_most=None, exclusive=False, below=None):
-    """Raises a `ValueError` unless an argument of a rule is a finite number in its range."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
-    bounds = []
-    if at_least is not None:
-        bounds.append(f"above {at_least}" if exclusive else f"of at least {at_least}")
-        number = number and (value > at_least if exclusive else value >= at_least)
-    if at_most is not None:
-        bounds.append(f"at most {at_most}")
-        number = number and value <= at_most
-    if below is not None:
-        bounds.append(f"below {below}")
-        number = number and value < below
-    if not number:
-        allowed = " ".join(["a finite number", " and ".join(bounds)]).strip()
-        raise ValueError(
-            f"`{name}` of {type(rule).__name__} must be {allowed}. Received: {value!r}"
         )

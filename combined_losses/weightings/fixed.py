@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses.weightings.base import Weighting, check_number, live_softmax
+from combined_losses._internal.numerics import check_number
+from combined_losses.weightings.base import Weighting, live_softmax
 
 __all__ = ["Average", "Cyclical", "LinearRamp", "RandomWeighting", "Sigmoid", "Smoothed", "Worst"]
 
@@ -58,7 +59,7 @@ class Worst(Weighting):
     def __init__(self, temperature=None, weights=1, reference=0, **kwargs):
         super().__init__(**kwargs)
         if temperature is not None:
-            check_number(self, "temperature", temperature, 0, exclusive=True)
+            check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
         for name, given in (("weights", weights), ("reference", reference)):
             array = np.asarray(given)
             if array.dtype.kind not in "fiu" or array.ndim > 1 or not np.all(np.isfinite(array)):
@@ -157,7 +158,7 @@ class Smoothed(Weighting):
                 "Smoothed needs a rule of cl.weightings whose weights are not learned. "
                 f"Received: {weighting!r}"
             )
-        check_number(self, "momentum", momentum, 0, below=1)
+        check_number(type(self).__name__, "momentum", momentum, 0, below=1)
         self.weighting, self.momentum = weighting, momentum
         self.needs = weighting.needs | {"history"}
         self.sums_to_one = weighting.sums_to_one

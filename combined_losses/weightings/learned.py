@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from combined_losses.weightings.base import Weighting, check_number
+from combined_losses._internal.numerics import check_number
+from combined_losses.weightings.base import Weighting
 
 __all__ = ["UncertaintyWeighting"]
 
@@ -52,9 +53,9 @@ class UncertaintyWeighting(Weighting):
                 f"`kind` of UncertaintyWeighting must be one of {', '.join(map(repr, KINDS))}, or "
                 f"a list of them. Received: {kind!r}"
             )
-        check_number(self, "initial", initial, -LIMIT, LIMIT)
+        check_number(type(self).__name__, "initial", initial, -LIMIT, maximum=LIMIT)
         if learning_rate is not None:
-            check_number(self, "learning_rate", learning_rate, 0, exclusive=True)
+            check_number(type(self).__name__, "learning_rate", learning_rate, 0, exclusive=True)
         self.kind, self.initial, self.learning_rate = kind, initial, learning_rate
 
     @property

@@ -5,13 +5,8 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import is_integer
-from combined_losses.weightings.base import (
-    Weighting,
-    check_number,
-    live_mean,
-    live_softmax,
-    positive,
-)
+from combined_losses._internal.numerics import check_number
+from combined_losses.weightings.base import Weighting, live_mean, live_softmax, positive
 
 __all__ = [
     "CoVWeighting",
@@ -49,8 +44,8 @@ class MagnitudeBalance(Weighting):
 
     def __init__(self, momentum=0.99, eps=1e-12, **kwargs):
         super().__init__(**kwargs)
-        check_number(self, "momentum", momentum, 0, below=1)
-        check_number(self, "eps", eps, 0, exclusive=True)
+        check_number(type(self).__name__, "momentum", momentum, 0, below=1)
+        check_number(type(self).__name__, "eps", eps, 0, exclusive=True)
         self.momentum, self.eps = momentum, eps
 
     def initial_state(self, k):
@@ -86,7 +81,7 @@ class GeometricMean(Weighting):
 
     def __init__(self, lower_bound=0, **kwargs):
         super().__init__(**kwargs)
-        check_number(self, "lower_bound", lower_bound)
+        check_number(type(self).__name__, "lower_bound", lower_bound)
         self.lower_bound = lower_bound
 
     def rule(self, values, state, live):
@@ -122,7 +117,7 @@ class DynamicWeightAverage(Weighting):
 
     def __init__(self, temperature=2, period="epoch", **kwargs):
         super().__init__(**kwargs)
-        check_number(self, "temperature", temperature, 0, exclusive=True)
+        check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
         if period != "epoch" and (not is_integer(period) or period < 1):
             raise ValueError(
                 "`period` of DynamicWeightAverage must be 'epoch' or a number of steps of at least "
@@ -203,7 +198,7 @@ class SoftAdapt(Weighting):
 
     def __init__(self, beta=0.1, normalized=False, loss_weighted=False, **kwargs):
         super().__init__(**kwargs)
-        check_number(self, "beta", beta)
+        check_number(type(self).__name__, "beta", beta)
         for name, given in (("normalized", normalized), ("loss_weighted", loss_weighted)):
             if not isinstance(given, bool):
                 raise ValueError(
@@ -260,9 +255,9 @@ class ReLoBRaLo(Weighting):
     def __init__(self, alpha=0.999, rho=0.999, temperature=1.0, seed=None, **kwargs):
         self.seed = seed
         super().__init__(**kwargs)
-        check_number(self, "alpha", alpha, 0, at_most=1)
-        check_number(self, "rho", rho, 0, at_most=1)
-        check_number(self, "temperature", temperature, 0, exclusive=True)
+        check_number(type(self).__name__, "alpha", alpha, 0, maximum=1)
+        check_number(type(self).__name__, "rho", rho, 0, maximum=1)
+        check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
         self.alpha, self.rho, self.temperature = alpha, rho, temperature
 
     def initial_state(self, k):
@@ -324,7 +319,7 @@ class CoVWeighting(Weighting):
     def __init__(self, decay=None, **kwargs):
         super().__init__(**kwargs)
         if decay is not None:
-            check_number(self, "decay", decay, 0, exclusive=True, below=1)
+            check_number(type(self).__name__, "decay", decay, 0, exclusive=True, below=1)
         self.decay = decay
 
     def initial_state(self, k):
@@ -380,9 +375,9 @@ class FAMO(Weighting):
 
     def __init__(self, learning_rate=0.025, weight_decay=1e-3, lower_bound=0, **kwargs):
         super().__init__(**kwargs)
-        check_number(self, "learning_rate", learning_rate, 0, exclusive=True)
-        check_number(self, "weight_decay", weight_decay, 0)
-        check_number(self, "lower_bound", lower_bound)
+        check_number(type(self).__name__, "learning_rate", learning_rate, 0, exclusive=True)
+        check_number(type(self).__name__, "weight_decay", weight_decay, 0)
+        check_number(type(self).__name__, "lower_bound", lower_bound)
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.lower_bound = lower_bound
 

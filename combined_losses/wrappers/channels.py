@@ -26,7 +26,7 @@ class _PerPart(Wrapper):
     """What `PerChannel` and `PerElement` share: parts with names and weights, and their sum."""
 
     _part = "part"  # what messages and names call one
-    _sizes = "allowed values of `size`"
+    _size_may_be_tuple = False
 
     def __init__(self, loss, names, size, weights, aggregation, **kwargs):
         super().__init__(loss, **kwargs)
@@ -40,7 +40,7 @@ class _PerPart(Wrapper):
         self._weights = self._as_weights(weights)
 
     def _as_names(self, names, size):
-        check_size(size, f"{type(self).__name__} ('{self.name}')", type(self)._sizes)
+        check_size(size, f"{type(self).__name__} ('{self.name}')", self._size_may_be_tuple)
         if names is None:
             shape = () if size is None else np.atleast_1d(size)
             at = np.ndindex(*shape) if size is not None else ()
@@ -175,7 +175,6 @@ class PerChannel(_PerPart):
     """
 
     _part = "channel"
-    _sizes = "an integer of at least 1"
 
     def __init__(
         self, loss, axis=-1, names=None, weights=None, size=None, aggregation="sum", **kwargs
@@ -318,7 +317,7 @@ class PerElement(_PerPart):
     """
 
     _part = "element"
-    _sizes = "an integer of at least 1, or a tuple of such"
+    _size_may_be_tuple = True
 
     def __init__(self, loss, names=None, weights=None, size=None, aggregation="sum", **kwargs):
         super().__init__(loss, names, size, weights, aggregation, **kwargs)
