@@ -32,7 +32,7 @@ def close(actual, expected, rtol=1e-5, atol=1e-6):
 
 
 def make(case, **kwargs):
-    return case.loss(**case.arguments, **kwargs)
+    return case.make(**case.arguments, **kwargs)
 
 
 # The registry.
@@ -46,11 +46,11 @@ def test_every_loss_has_a_case():
 @every_loss
 def test_every_argument_is_off_its_default_and_makes_a_difference(case):
     defaults = {name: parameter.default for name, parameter in parameters(case.loss).items()}
-    assert set(case.arguments) == set(defaults)
-    of_default = value(case.loss(), case.y_true, case.y_pred)
+    assert {*case.arguments, *case.required} == set(defaults)
+    of_default = value(case.make(), case.y_true, case.y_pred)
     for name, argument in case.arguments.items():
         assert argument != defaults[name]
-        changed = value(case.loss(**{name: argument}), case.y_true, case.y_pred)
+        changed = value(case.make(**{name: argument}), case.y_true, case.y_pred)
         assert changed != of_default, f"`{name}` makes no difference here"
 
 
@@ -67,8 +67,8 @@ def test_every_argument_is_documented(case):
 @every_loss
 def test_values_and_gradients_are_those_of_the_oracle(case, arguments):
     kwargs = case.arguments if arguments == "off default" else {}
-    values, slope = case.oracle(case.y_true, case.y_pred, **kwargs)
-    loss = case.loss(reduction="none", **kwargs)
+    values, slope = case.values(**kwargs)
+    loss = case.make(reduction="none", **kwargs)
     close(value(loss, case.y_true, case.y_pred), values)
     close(gradient(lambda p: loss(case.y_true, p), case.y_pred), slope)
 
@@ -93,7 +93,7 @@ def test_every_loss_has_a_reference():
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @every_loss
 def test_the_reduction_comes_after_the_weights(case, reduction):
-    values, _ = case.oracle(case.y_true, case.y_pred, **case.arguments)
+    values, _ = case.values(**case.arguments)
     weight = np.broadcast_to(WEIGHTS.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
     divisor = {"sum": 1, "mean_with_sample_weight": weight.sum()}.get(reduction, values.size)
     expected = values * weight if reduction == "none" else (values * weight).sum() / divisor
@@ -112,7 +112,7 @@ def test_a_composite_of_one_is_the_loss(case):
 @every_loss
 def test_float16_inputs_are_computed_in_float32(case, dtype):
     y_true, y_pred = case.y_true.astype("float16"), case.y_pred.astype("float16")
-    values, _ = case.oracle(y_true, y_pred, **case.arguments)
+    values, _ = case.values(y_true, y_pred, **case.arguments)
     actual = value(make(case, dtype=dtype), y_true, y_pred)
     assert actual.dtype == "float32"
     close(actual, values.mean())
@@ -181,7 +181,8 @@ def test_every_argument_comes_back_from_the_config(case):
     assert type(loaded) is case.loss
     assert (loaded.reduction, loaded.name, loaded.dtype) == ("sum", "named", "float16")
     assert json.dumps(loaded.get_config()) == json.dumps(loss.get_config())
-    assert set(loss.get_config()) == {*case.arguments, "reduction", "name", "dtype"}
+    own = {*case.arguments, *case.required}
+    assert set(loss.get_config()) == {*own, "reduction", "name", "dtype"}
     assert value(loaded, case.y_true, case.y_pred) == value(loss, case.y_true, case.y_pred)
 
 
@@ -192,17 +193,18 @@ def test_the_arguments_are_stored_as_they_were_given(case):
 
 
 REFUSED = [
-    pytest.param(case.loss, name, bad, id=f"{case.loss.__name__}({name}={bad!r})")
+    pytest.param(case, name, bad, id=f"{case.loss.__name__}({name}={bad!r})")
     for case in CASES
     for name, values in case.refused.items()
     for bad in values
 ]
 
 
-@pytest.mark.parametrize("cls, name, bad", REFUSED)
-def test_an_argument_outside_its_domain_is_an_error(cls, name, bad):
-    with raises(ValueError, f"`{name}` of {cls.__name__}", "must be", f"Received: {bad!r}"):
-        cls(**{name: bad})
+@pytest.mark.parametrize("case, name, bad", REFUSED)
+def test_an_argument_outside_its_domain_is_an_error(case, name, bad):
+    owner = case.loss.__name__
+    with raises(ValueError, f"`{name}` of {owner}", "must be", f"Received: {bad!r}"):
+        case.make(**{name: bad})
 
 
 @every_loss
@@ -232,14 +234,14 @@ def batches(case):
 
 @every_loss
 def test_its_name_is_its_class_in_snake_case(case):
-    name = case.loss().name
+    name = case.make().name
     assert name.replace("_", "") == case.loss.__name__.lower()
-    assert cl.CompositeLoss([case.loss(), case.loss()]).names == (name, f"{name}_2")
+    assert cl.CompositeLoss([case.make(), case.make()]).names == (name, f"{name}_2")
 
 
 @every_loss
 def test_call_returns_unreduced_values(case):
     values = make(case).call(ops.array(case.y_true), ops.array(case.y_pred))
-    expected, _ = case.oracle(case.y_true, case.y_pred, **case.arguments)
+    expected, _ = case.values(**case.arguments)
     assert tuple(values.shape) == expected.shape
     assert values.shape[0] == len(case.y_pred)

@@ -1,0 +1,44 @@
+"""What a case of the registry is, and numbers for it."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """
+    Args:
+        loss: the class.
+        oracle: its float64 twin, `(y_true, y_pred, **arguments) -> values, gradient`.
+        y_true, y_pred: a batch of at least four samples in the domain, away from kinks and ties.
+        arguments: every argument of the class that has a default, off its default.
+        required: the arguments without a default.
+        refused: values that the constructor must refuse, for each argument that has a domain.
+    """
+
+    loss: type
+    oracle: Callable
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    arguments: dict = dataclasses.field(default_factory=dict)
+    refused: dict = dataclasses.field(default_factory=dict)
+    required: dict = dataclasses.field(default_factory=dict)
+
+    def make(self, **kwargs):
+        """The loss with its required arguments and `kwargs`."""
+        return self.loss(**{**self.required, **kwargs})
+
+    def values(self, y_true=None, y_pred=None, **kwargs):
+        """The oracle's values and gradient, of this batch or another."""
+        y_true = self.y_true if y_true is None else y_true
+        y_pred = self.y_pred if y_pred is None else y_pred
+        return self.oracle(y_true, y_pred, **{**self.required, **kwargs})
+
+
+def normal(*shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+NOT_A_NUMBER = [float("nan"), float("inf"), True, "1", None]

@@ -1,0 +1,1 @@
+"""The cases of the registry, one file a family."""

@@ -1,0 +1,28 @@
+"""Cases of `combined_losses.losses.regression`."""
+
+import combined_losses as cl
+from tests.contracts.case import NOT_A_NUMBER, Case, normal
+from tests.oracles import regression
+
+CASES = [
+    Case(
+        loss=cl.losses.UnderestimationPenalty,
+        oracle=regression.underestimation_penalty,
+        y_true=normal(4, 3, 2, seed=1),
+        y_pred=normal(4, 3, 2, seed=2),
+        arguments={"weight": 3.5},
+        refused={"weight": [-0.1, *NOT_A_NUMBER]},
+    ),
+    Case(
+        loss=cl.losses.AsymmetricError,
+        oracle=regression.asymmetric_error,
+        y_true=normal(4, 3, 2, seed=3),
+        y_pred=normal(4, 3, 2, seed=4),
+        arguments={"under_weight": 0.3, "over_weight": 5.0, "power": 1.5},
+        refused={
+            "under_weight": [-0.1, *NOT_A_NUMBER],
+            "over_weight": [-0.1, *NOT_A_NUMBER],
+            "power": [0.99, -2.0, *NOT_A_NUMBER],
+        },
+    ),
+]
