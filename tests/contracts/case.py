@@ -15,6 +15,7 @@ class Case:
         y_true, y_pred: a batch of at least four samples in the domain, away from kinks and ties.
         arguments: every argument of the class that has a default, off its default.
         required: the arguments without a default.
+        wrapped: whether the tests of the wrappers go over it too; it must take any numbers.
         refused: values that the constructor must refuse, for each argument that has a domain.
     """
 
@@ -25,6 +26,7 @@ class Case:
     arguments: dict = dataclasses.field(default_factory=dict)
     refused: dict = dataclasses.field(default_factory=dict)
     required: dict = dataclasses.field(default_factory=dict)
+    wrapped: bool = False
 
     def make(self, **kwargs):
         """The loss with its required arguments and `kwargs`."""

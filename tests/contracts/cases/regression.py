@@ -12,6 +12,7 @@ CASES = [
         y_pred=normal(4, 3, 2, seed=2),
         arguments={"weight": 3.5},
         refused={"weight": [-0.1, *NOT_A_NUMBER]},
+        wrapped=True,
     ),
     Case(
         loss=cl.losses.AsymmetricError,
@@ -24,5 +25,6 @@ CASES = [
             "over_weight": [-0.1, *NOT_A_NUMBER],
             "power": [0.99, -2.0, *NOT_A_NUMBER],
         },
+        wrapped=True,
     ),
 ]
