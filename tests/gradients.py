@@ -14,6 +14,19 @@ def gradient(function, x):
     return np.asarray(_BACKENDS[keras.backend.backend()](function, x))
 
 
+def compiled(function):
+    """A function of arrays as one graph; torch has none that `fit` would use."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return lambda *data: tf.function(function)(*map(tf.constant, data))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
 def _tensorflow(function, x):
     import tensorflow as tf
 

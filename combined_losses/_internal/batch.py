@@ -117,16 +117,16 @@ class Batch:
         pairs = (("sample_weight", self.sample_weight), ("mask", self.mask))
         return [(what, weight) for what, weight in pairs if weight is not None]
 
-    def inputs(self, dtype, neutral_target=None):
+    def inputs(self, dtype, neutral_target=None, has_channels=False):
         """`(y_true, y_pred)` in `dtype`, of one rank, with the rows of weight 0 neutralised.
 
         A NaN in a row of weight 0 has to go *before* the loss: a `where` on the values alone
         leaves the gradient 0 * NaN = NaN, also where only the derivative is not finite. So targets
         (they may be no valid ones at all, such as a label -1) become `neutral_target` there, and
         predictions a constant. With None only what is not finite is replaced: for a loss that
-        cannot honour weights and still sees these rows.
+        cannot honour weights and still sees these rows. `has_channels` is as in `Traits`.
         """
-        key = (dtype, neutral_target)
+        key = (dtype, neutral_target, has_channels)
         if key not in self._inputs:
             y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), self.y_true)
             y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
@@ -136,7 +136,7 @@ class Batch:
                 )
                 neutral = None if neutral_target is None else _NEUTRAL
                 y_pred = keras.tree.map_structure(lambda t: self._neutralise(t, neutral), y_pred)
-            self._inputs[key] = align(y_true, y_pred)
+            self._inputs[key] = align(y_true, y_pred, has_channels)
         return self._inputs[key]
 
     def _neutralise(self, tensor, neutral):
@@ -171,17 +171,20 @@ def _cast(tensor, dtype):
     return tensor if tensor is None else ops.cast(tensor, dtype)
 
 
-def align(y_true, y_pred):
-    """`(N,)` beside `(N, 1)`: brings both to one rank, as Keras's own losses do."""
+def align(y_true, y_pred, has_channels=False):
+    """`(N,)` beside `(N, 1)`: brings both to one rank, as Keras's own losses do.
+
+    Keras takes the last axis away, but from vectors; with `has_channels` the other array gets one.
+    """
     if y_true is None or keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
         return y_true, y_pred
     true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
     if true_rank == pred_rank + 1 and y_true.shape[-1] == 1:
-        if pred_rank == 1:
+        if pred_rank == 1 or has_channels:
             return y_true, ops.expand_dims(y_pred, -1)
         return ops.squeeze(y_true, -1), y_pred
     if pred_rank == true_rank + 1 and y_pred.shape[-1] == 1:
-        if true_rank == 1:
+        if true_rank == 1 or has_channels:
             return ops.expand_dims(y_true, -1), y_pred
         return y_true, ops.squeeze(y_pred, -1)
     return y_true, y_pred

@@ -53,6 +53,8 @@ def check_equal_shapes(name, y_true, y_pred):
             f"they would be broadcast against each other, which gives a wrong number. Give "
             f"targets of shape {pred}"
         )
+        if true in (pred[:-1], (*pred[:-1], 1)):
+            hint += f", or, if these are class ids, cl.wrappers.OneHot(loss, {pred[-1]})"
     raise ValueError(
         f"Component '{name}' compares arrays of one shape, but {hint}. "
         f"Received: y_true of shape {true} and y_pred of shape {pred}"
@@ -62,6 +64,19 @@ def check_equal_shapes(name, y_true, y_pred):
 def _compatible(true, pred):
     return len(true) == len(pred) and all(
         a == b or a is None or b is None for a, b in zip(true, pred, strict=True)
+    )
+
+
+def check_target_shape(owner, y_true, y_pred, *allowed):
+    """Raises unless `y_true` has one of the `allowed` shapes that go with this `y_pred`."""
+    true, pred = tuple(y_true.shape), tuple(y_pred.shape)
+    if any(_compatible(true, shape) for shape in allowed):
+        return
+    shapes = " or ".join(str(shape) for shape in allowed)
+    raise ValueError(
+        f"{owner} compares predictions of shape {pred} with targets of shape {shapes}; others "
+        "would be broadcast, which gives a wrong number. Reshape the targets, or give the model's "
+        f"last layer another size. Received: y_true of shape {true} and y_pred of shape {pred}"
     )
 
 
@@ -97,6 +112,14 @@ def check_size(size, owner, tuples):
         if size is None or (is_integer(number) and number >= 1):
             continue
         raise ValueError(f"The argument `size` of {owner} must be {allowed}. Received: {size!r}")
+
+
+def check_flag(owner, name, value):
+    """Raises a `ValueError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"The argument `{name}` of {owner} must be True or False. Received: {value!r}"
+        )
 
 
 def is_integer(value):

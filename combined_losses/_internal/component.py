@@ -71,6 +71,7 @@ class Component:
         self.opaque = own_call if opaque is None else opaque
         # Our own losses compute in float32 or more, whatever they are given.
         self.dtype = accumulating(loss.dtype) if ours else loss.dtype
+        self.weighs = ours and "sample_weight" in inspect.signature(type(loss).call).parameters
         self._warned = set()
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
@@ -105,13 +106,9 @@ class Component:
 
     def unreduced(self, batch, imposed, label):
         """The values in float32 or more, and the batch whose weights and mask are theirs."""
-        if self._sees_elements(batch):
-            values, batch, weighted = self._of_labels(batch, label)
-        else:
-            values, weighted = self.values(batch, label)
+        of_labels = self._sees_elements(batch)
+        values, batch = (self._of_labels if of_labels else self.values)(batch, label)
         values = ops.cast(values, accumulating(values.dtype))
-        if weighted:
-            batch = batch.unweighted()
         self.check_weights(values, batch, imposed, label)
         return values, batch
 
@@ -122,12 +119,12 @@ class Component:
         weights = [batch.mask] if batch.mask_kind == "labels" else []
         if batch.tells_elements and self.traits.elementwise:
             weights = [weight for _, weight in batch.weights()]
-        _, y_pred = align(batch.y_true, batch.y_pred)
+        _, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
 
     def _of_labels(self, batch, label):
         """Values of single labels, or of rows that count where all their labels are there."""
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         if self.traits.same_shape:
             checks.check_equal_shapes(label, y_true, y_pred)
         if self.traits.elementwise:
@@ -135,13 +132,12 @@ class Component:
             size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
             y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
             batch = batch.replaced(y_true=y_true, y_pred=y_pred, elements=size)
-            values, weighted = self.values(batch, label)
-            return values, batch, weighted
+            return self.values(batch, label)
         # The least: "all of them", also of what averages over blocks have left of a mask.
         rows = batch.replaced(mask=ops.min(ops.cast(batch.mask, "float32"), axis=-1))
-        values, weighted = self.values(rows, label)
+        values, rest = self.values(rows, label)
         if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
-            return *self.values(batch, label)[:1], batch, weighted
+            return self.values(batch, label)
         unknown = self.traits == Traits() and len(values.shape)
         if unknown and not hasattr(getattr(self.loss, "function", self.loss), "elementwise"):
             self._warn(
@@ -151,34 +147,62 @@ class Component:
                 "is known of its loss. Set `elementwise = True` on the function or class if its "
                 "values are means of single elements (`False` keeps the rows).",
             )
-        return values, rows, weighted
+        return values, rest
 
     def values(self, batch, label):
-        """The values, and whether the child has honoured weights and mask by itself."""
+        """The values, and the batch without the weights and mask that they contain already."""
         if self.opaque:
             return self._call_whole(batch, label)
+        if batch.weighted and self.weighs:
+            return self._call_with_weights(batch, label)
         if not batch.weighted or self.traits.couples_batch:
-            return self._call(batch, None, label), False
+            return self._call(batch, None, label), batch
         values = self._call(batch, self.traits.neutral_target, label)
         if any(not _fits(label, what, weight, values, batch) for what, weight in batch.weights()):
             # It has reduced over rows that it should not see; let it see them as they are.
             values = self._call(batch, None, label)
-        return values, False
+        return values, batch
 
-    def _call(self, batch, neutral_target, label):
-        y_true, y_pred = batch.inputs(self.dtype, neutral_target)
-        if getattr(self.loss, "needs_target", True):
+    def _call_with_weights(self, batch, label):
+        """A loss gets the weights that act inside of it, see `losses.base.Loss`."""
+        if self.traits.couples_batch:
+            inside, rest = batch.weights(), batch
+        else:
+            pairs = batch.weights()
+            inside = [(what, w) for what, w in pairs if any(n != 1 for n in w.shape[1:])]
+            rest = batch.replaced(**{what: None for what, _ in inside})
+        y_pred = batch.inputs(self.dtype, None, self.traits.has_channels)[1]
+        like = y_pred[:, 0] if self.traits.couples_batch else y_pred
+        product = None
+        for what, weight in inside:
+            fitted = fit_from_left(weight, like)
+            if fitted is None:
+                shapes = f"{tuple(weight.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+                raise ValueError(
+                    f"The {what} of component '{label}' must have the shape of the predictions "
+                    f"from the left. Received: {what} of shape {shapes}"
+                )
+            fitted = ops.broadcast_to(ops.cast(fitted, self.dtype), ops.shape(like))
+            product = fitted if product is None else product * fitted
+        neutral = self.traits.neutral_target
+        return self._call(batch, neutral, label, sample_weight=product), rest
+
+    def _call(self, batch, neutral_target, label, **weight):
+        y_true, y_pred = batch.inputs(self.dtype, neutral_target, self.traits.has_channels)
+        reads_target = getattr(self.loss, "needs_target", True)
+        if reads_target:
             checks.check_target(label, y_true)
         if self.traits != Traits():
-            checks.check_single(label, y_true, y_pred)
+            checks.check_single(label, y_true if reads_target else None, y_pred)
         if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
             if self.traits.same_shape:
                 checks.check_equal_shapes(label, y_true, y_pred)
             if self.traits.elementwise and len(y_pred.shape) == 1:
                 # (N,) is a batch of N numbers, not one sample of N elements.
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-        with NamedErrors(label, y_true, y_pred):
-            values = ops.convert_to_tensor(self.loss.call(y_true, y_pred))
+        other_shape = self.traits != Traits() and not self.traits.same_shape
+        with NamedErrors(label, None if other_shape else y_true, y_pred):
+            values = ops.convert_to_tensor(self.loss.call(y_true, y_pred, **weight))
         checks.check_values(label, values, batch.size)
         return values
 
@@ -197,7 +221,7 @@ class Component:
         with NamedErrors(label, batch.y_true, y_pred):
             values = ops.convert_to_tensor(self.loss(batch.y_true, y_pred, **weight))
         checks.check_values(label, values, batch.size)
-        return values, accepts
+        return values, batch.unweighted() if accepts else batch
 
     def check_weights(self, values, batch, imposed, label):
         """Says where values have lost what weights or mask distinguish: an error, or a warning."""

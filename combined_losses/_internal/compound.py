@@ -206,6 +206,13 @@ def traits_of(loss):
     return loss.traits if isinstance(loss, Loss) else keras_traits(loss)
 
 
+def has_channels(loss):
+    """Whether a loss, or one of those inside, needs the axis of the channels."""
+    if isinstance(loss, Compound):
+        return any(has_channels(child) for child, _ in loss.children)
+    return traits_of(loss).has_channels
+
+
 def moving_composites(loss):
     """The composites in `loss`, or itself, whose own weights move; each as often as it is there."""
     if not isinstance(loss, Compound):

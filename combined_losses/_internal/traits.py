@@ -14,6 +14,7 @@ class Traits(NamedTuple):
     elementwise: bool = False  # means over the last axis of elements that do not see each other
     couples_batch: bool = False  # the samples of a batch see each other
     neutral_target: float = 1.0  # stands in for a target in a row of weight 0
+    has_channels: bool = False  # the last axis holds channels, also where there is but one
 
 
 # Keras's losses that are not elementwise; a test goes over all of `keras.losses`. 1.0 as a target

@@ -1,8 +1,27 @@
 """Domain losses: `y_true, y_pred` in, one value for each sample (or element) out."""
 
-from combined_losses.losses import boundaries, regression
+from combined_losses.losses import (
+    boundaries,
+    classification,
+    distributions,
+    presets,
+    regions,
+    regression,
+)
 from combined_losses.losses.base import Loss
 from combined_losses.losses.boundaries import *  # noqa: F403
+from combined_losses.losses.classification import *  # noqa: F403
+from combined_losses.losses.distributions import *  # noqa: F403
+from combined_losses.losses.presets import *  # noqa: F403
+from combined_losses.losses.regions import *  # noqa: F403
 from combined_losses.losses.regression import *  # noqa: F403
 
-__all__ = ["Loss", *regression.__all__, *boundaries.__all__]
+__all__ = [
+    "Loss",
+    *regression.__all__,
+    *distributions.__all__,
+    *classification.__all__,
+    *regions.__all__,
+    *boundaries.__all__,
+    *presets.__all__,
+]

@@ -58,7 +58,14 @@ class Loss(Operators, keras.losses.Loss):
     attributes tell what is special: `same_shape = False` where `y_true` has another shape than
     `y_pred` by design (labels, say); `elementwise = True` where the values are means over the last
     axis of elements that do not see each other; `couples_batch = True` where the samples of a
-    batch see each other.
+    batch see each other; `has_channels = True` where the last axis holds channels, so that
+    `(batch, height, width)` becomes `(batch, height, width, 1)`; `neutral_target` (default 1.0)
+    stands in for the targets of what does not count, and must be one that the loss can take.
+
+    Weights that the values cannot carry act inside: a `call(y_true, y_pred, sample_weight=None)`
+    is given those finer than one for each sample, `(batch, ..., 1 or channels)`, where it returns
+    `(batch,)`; with `couples_batch`, those of the samples, `(batch,)`, which act on the values too.
+    None stands for weights of 1; the mask is part of them.
 
     Example:
 
@@ -80,6 +87,8 @@ class Loss(Operators, keras.losses.Loss):
     same_shape = True
     elementwise = False
     couples_batch = False
+    has_channels = False
+    neutral_target = 1.0
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
         super().__init__(
@@ -92,7 +101,7 @@ class Loss(Operators, keras.losses.Loss):
 
     @property
     def traits(self):
-        return Traits(self.same_shape, self.elementwise, self.couples_batch)
+        return Traits(*(getattr(self, name) for name in Traits._fields))
 
     @functools.cached_property
     def _component(self):

@@ -1,12 +1,24 @@
 """Boundaries: edges and contours of fields. Values of shape `(batch,)`."""
 
+import math
+
 import keras
+import numpy as np
 from keras import ops
 
-from combined_losses._internal.numerics import magnitude
+from combined_losses._internal.checks import check_flag
+from combined_losses._internal.distances import nearest_other, part, to_other_kind
+from combined_losses._internal.numerics import check_number, magnitude
 from combined_losses.losses.base import Loss
+from combined_losses.losses.regions.base import probabilities
 
-__all__ = ["BoundaryDisagreement"]
+__all__ = [
+    "BoundaryDisagreement",
+    "HausdorffDistance",
+    "SignedDistanceBoundary",
+    "SobelEdge",
+    "signed_distance",
+]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -67,10 +79,9 @@ class BoundaryDisagreement(Loss):
         total = 0.0
         for axis in axes:
             difference = magnitude(_edges(y_true, axis) - _edges(y_pred, axis))
-            if y_pred.shape[axis] != 1:
-                total = total + ops.mean(difference, axis=others)
-            else:
-                total = total + ops.zeros_like(y_pred[(slice(None), *([0] * (rank - 1)))])
+            # An axis of length 1 has no edges, and 0 is their sum.
+            number = ops.maximum(math.prod(ops.shape(difference)[1:]), 1)
+            total = total + ops.sum(difference, axis=others) / ops.cast(number, difference.dtype)
         return total / len(axes)
 
 
@@ -80,7 +91,246 @@ def _not_spatial(axis):
 
 def _edges(field, axis):
     """The absolute differences of neighbours along `axis`."""
-    ahead = [slice(None)] * len(field.shape)
-    behind = list(ahead)
-    ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-    return magnitude(field[tuple(ahead)] - field[tuple(behind)])
+    return magnitude(part(field, axis, 1, None) - part(field, axis, None, -1))
+
+
+_SOBEL = ((-1 / 8, 0.0, 1 / 8), (-2 / 8, 0.0, 2 / 8), (-1 / 8, 0.0, 1 / 8))
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class SobelEdge(Loss):
+    """The mean absolute difference of two images' edges, as a small kernel sees them.
+
+    The mean of `|K * (y_pred - y_true)|` over positions and channels, for the kernel `K` and its
+    transpose, without padding: nothing is invented at the border. Use it beside a pixel loss where
+    blurred edges are what you fear. A constant offset costs nothing.
+
+    Args:
+        kernel: None (default): Sobel's, divided by 8 so that it measures the slope per pixel; or
+            an own kernel, a matrix of finite numbers that sees edges along the width. Its transpose
+            sees those along the height.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, equal, at least as large as
+    the kernel; values `(batch,)`, in units of the image per pixel.
+
+    Raises:
+        ValueError: if `kernel` is no matrix of finite numbers, or the images are smaller than it.
+
+    Example: a ramp of 2 per pixel along the width against a flat image, in one of two directions.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> ramp = np.tile(np.arange(0.0, 10.0, 2.0), (5, 1)).reshape(1, 5, 5, 1)
+    >>> float(cl.losses.SobelEdge()(ramp, np.zeros((1, 5, 5, 1))))
+    1.0
+
+    Sobel & Feldman 1968. Limit: `scipy.ndimage.sobel(...) / 8` away from the border.
+    """
+
+    has_channels = True
+
+    def __init__(self, kernel=None, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel = kernel
+        self._kernel = np.asarray(_SOBEL if kernel is None else _matrix(kernel))
+
+    def call(self, y_true, y_pred):
+        smallest = max(self._kernel.shape)
+        shape = tuple(y_pred.shape)
+        if len(shape) != 4 or any(n is not None and n < smallest for n in shape[1:3]):
+            raise ValueError(
+                "SobelEdge compares images (batch, height, width, channels), each side at least "
+                f"{smallest}, the size of its kernel. Received: y_pred of shape {shape}"
+            )
+        difference = y_pred - y_true
+        responses = [_correlated(difference, kernel) for kernel in (self._kernel, self._kernel.T)]
+        means = [ops.mean(magnitude(response), axis=(1, 2, 3)) for response in responses]
+        return (means[0] + means[1]) / 2
+
+
+def _matrix(kernel):
+    """A kernel as an array; raises where it is none."""
+    try:
+        matrix = np.asarray(kernel, "float64")
+    except (TypeError, ValueError):
+        matrix = np.zeros(())
+    if matrix.ndim != 2 or not np.any(matrix) or not np.all(np.isfinite(matrix)):
+        raise ValueError(
+            "The argument `kernel` of SobelEdge must be None or a matrix of finite numbers, "
+            f"not all of them 0, for example [[-1.0, 0.0, 1.0]]. Received: {kernel!r}"
+        )
+    return matrix
+
+
+def _correlated(image, kernel):
+    """An image correlated with a kernel, where all of the kernel lies inside."""
+    height, width = (ops.shape(image)[1 + axis] - kernel.shape[axis] + 1 for axis in (0, 1))
+    return sum(
+        float(factor) * image[:, row : row + height, column : column + width]
+        for (row, column), factor in np.ndenumerate(kernel)
+        if factor
+    )
+
+
+class _Contour(Loss):
+    """A loss that measures masks by the distances of their pixels (abstract)."""
+
+    has_channels = True
+
+    def __init__(self, from_logits=False, **kwargs):
+        super().__init__(**kwargs)
+        check_flag(type(self).__name__, "from_logits", from_logits)
+        self.from_logits = from_logits
+
+    def call(self, y_true, y_pred):
+        rank = len(y_pred.shape)
+        if rank < 3:
+            raise ValueError(
+                f"{type(self).__name__} compares masks (batch, spatial..., channels), of rank 3 or "
+                f"more. Received: y_pred of shape {tuple(y_pred.shape)}"
+            )
+        if self.from_logits:
+            y_pred = probabilities(y_pred)
+        axes = tuple(range(1, rank - 1))
+        sides = [ops.cast(ops.shape(y_pred)[axis], y_pred.dtype) for axis in axes]
+        diagonal = ops.sqrt(sum(ops.square(side) for side in sides))
+        return ops.mean(self.measure(y_true, y_pred, axes, diagonal), axis=(*axes, rank - 1))
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class SignedDistanceBoundary(_Contour):
+    """The mean distance of the predicted mask from the true contour, with a sign.
+
+    The mean of `y_pred * phi` over pixels and channels: `phi` is the distance to the true mask
+    outside of it, and minus the distance to its rim inside (0 for the pixels of the rim), divided
+    by the image's diagonal. False positives cost the more the further away they are, which overlap
+    losses do not see; add it to one of those, with a small and growing weight
+    (`weights={"boundary": cl.weightings.LinearRamp(1000)}`). It may be negative, and measures no
+    quality. Distances are exact and Euclidean, computed inside the graph; of `y_true > 0.5`.
+
+    Args:
+        from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
+            False: probabilities.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
+    `(batch,)`, in diagonals of the image. A channel whose truth is empty or full gives 0 with
+    gradient 0: pair it with a region loss.
+
+    Raises:
+        ValueError: if `from_logits` is no flag, or the shapes differ.
+
+    Example: a false positive two pixels away from the only true pixel, which lies on the rim.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> y_true = np.array([[1.0, 0.0, 0.0, 0.0]]).reshape(1, 1, 4, 1)
+    >>> y_pred = np.array([[1.0, 0.0, 1.0, 0.0]]).reshape(1, 1, 4, 1)
+    >>> loss = cl.losses.SignedDistanceBoundary()
+    >>> round(float(loss(y_true, y_pred)), 4)  # 2 / sqrt(17) / 4
+    0.1213
+
+    Kervadec et al. 2019, arXiv 1812.07032.
+    """
+
+    def measure(self, y_true, y_pred, axes, diagonal):
+        inside = y_true > 0.5
+        distance = ops.sqrt(to_other_kind(inside, axes))
+        # An empty or full mask has distance 0 everywhere, and stays 0: there is no rim.
+        to_rim = ops.minimum(1 - distance, 0.0)
+        return y_pred * ops.cast(ops.where(inside, to_rim, distance), y_pred.dtype) / diagonal
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class HausdorffDistance(_Contour):
+    """The squared error of every pixel, weighed by its distance from both contours.
+
+    The mean of `(p - y)^2 (d_p^alpha + d_y^alpha)` over pixels and channels; `d` is the distance to
+    the nearest pixel of the other kind in `p > 0.5` or `y > 0.5`, divided by the image's diagonal.
+    It stands in for the Hausdorff distance, the largest distance between two contours, which is the
+    error of a single pixel: far-off islands and missed parts dominate. Distances are exact and
+    Euclidean, computed inside the graph; no gradient goes through them. Add it to a region loss.
+
+    Args:
+        alpha: the power of the distance, above 0. Default 2.0; larger ones look at the farthest
+            pixels only.
+        from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
+            False: probabilities.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
+    `(batch,)`, of at least 0. An empty or full mask has distance 0: with an empty truth and no
+    prediction above 0.5 the loss is 0 with gradient 0, so pair it with a region loss.
+
+    Raises:
+        ValueError: if an argument is outside its range, or the shapes differ.
+
+    Example: one of two true pixels is missed.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> y_true = np.array([[1.0, 1.0, 0.0, 0.0]]).reshape(1, 1, 4, 1)
+    >>> y_pred = np.array([[1.0, 0.0, 0.0, 0.0]]).reshape(1, 1, 4, 1)
+    >>> loss = cl.losses.HausdorffDistance(alpha=1.0)
+    >>> round(float(loss(y_true, y_pred)), 4)  # (1 + 1) / sqrt(17) / 4
+    0.1213
+
+    Karimi & Salcudean 2019, arXiv 1904.10030.
+    """
+
+    def __init__(self, alpha=2.0, from_logits=False, **kwargs):
+        super().__init__(from_logits=from_logits, **kwargs)
+        check_number("HausdorffDistance", "alpha", alpha, minimum=0, exclusive=True)
+        self.alpha = alpha
+
+    def measure(self, y_true, y_pred, axes, diagonal):
+        # Both masks in one pass: as many samples again.
+        masks = ops.concatenate([y_pred > 0.5, y_true > 0.5], axis=0)
+        squared = ops.cast(to_other_kind(masks, axes), y_pred.dtype) / ops.square(diagonal)
+        powers = squared if self.alpha == 2 else ops.power(squared, self.alpha / 2)
+        samples = ops.shape(y_pred)[0]
+        return ops.square(y_pred - y_true) * (powers[:samples] + powers[samples:])
+
+
+def signed_distance(mask, axes=None):
+    """The distance of every pixel to the contour of a mask, in pixels; negative inside.
+
+    Outside the distance to the nearest pixel of the mask, inside minus the distance to its rim,
+    that is, 1 minus the distance to the nearest pixel outside. It is what
+    `SignedDistanceBoundary` multiplies the prediction with, before the division by the diagonal:
+    NumPy in and NumPy out, for data pipelines that keep it with the data.
+
+    Args:
+        mask: an array of booleans or numbers; inside is what is above 0.5.
+        axes: the axes of one image. Default None: all of an array of rank 1 to 3, such as
+            `(height, width)`; all but the first and the last of one of higher rank, such as
+            `(batch, height, width, channels)`.
+
+    Returns:
+        A float32 array of the shape of `mask`, exact (Euclidean); 0 where a mask is empty or full.
+
+    Raises:
+        ValueError: if the mask has no axis, or `axes` are none of its axes.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from combined_losses.losses.boundaries import signed_distance
+    >>> signed_distance(np.array([[0, 1, 1, 1, 0, 0]])).tolist()
+    [[1.0, 0.0, -1.0, 0.0, 1.0, 2.0]]
+
+    Limit: `scipy.ndimage.distance_transform_edt`. Kervadec et al. 2019, arXiv 1812.07032.
+    """
+    mask = np.asarray(mask)
+    inside = mask if mask.dtype == bool else mask > 0.5
+    rank = inside.ndim
+    if axes is None:
+        axes = tuple(range(rank)) if rank < 4 else tuple(range(1, rank - 1))
+    if not rank or not axes or any(not -rank <= axis < rank for axis in axes):
+        raise ValueError(
+            f"The argument `axes` of signed_distance must name axes of the mask, at least one. "
+            f"Received: axes={axes!r} and a mask of shape {inside.shape}"
+        )
+    distance = np.sqrt(nearest_other(inside, tuple(axis % rank for axis in axes)))
+    return np.where(inside, np.minimum(1 - distance, 0), distance).astype("float32")

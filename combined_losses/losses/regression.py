@@ -3,10 +3,18 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.numerics import check_number, magnitude
+from combined_losses._internal.checks import check_target_shape
+from combined_losses._internal.numerics import check_number, em1x, magnitude
 from combined_losses.losses.base import Loss
 
-__all__ = ["AsymmetricError", "UnderestimationPenalty"]
+__all__ = [
+    "AsymmetricError",
+    "Charbonnier",
+    "Expectile",
+    "Linex",
+    "Pinball",
+    "UnderestimationPenalty",
+]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -94,8 +102,8 @@ class AsymmetricError(Loss):
         error = y_true - y_pred
         # One power instead of two: at most one side is non-zero, so the sum of the sides is
         # price * |e|^power with the price of the side that e is on.
-        price = ops.where(error > 0, self.under_weight, self.over_weight)
-        return ops.mean(ops.cast(price, error.dtype) * self._power(magnitude(error)), axis=-1)
+        price = _price(error, self.under_weight, self.over_weight)
+        return ops.mean(price * self._power(magnitude(error)), axis=-1)
 
     def _power(self, size):
         if self.power == 1:
@@ -105,3 +113,235 @@ class AsymmetricError(Loss):
         # size^p = size * size^(p-1) has the derivative p * size^(p-1); at 0 the backends form it
         # as 0 * inf for p < 2. The floor inside the power passes no gradient below it.
         return size * ops.power(ops.maximum(size, 1e-30), self.power - 1)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Pinball(Loss):
+    """Quantile regression: `mean(q * max(e, 0) + (1 - q) * max(-e, 0))`, `e = y_true - y_pred`.
+
+    Its minimum is the quantile `q` of the target. Use it to predict a bound that the target stays
+    below in `q` of all cases, or, with a list of quantiles, an interval. Nothing keeps the columns
+    of a list in order: predict increments, through a softplus, where they must not cross.
+
+    Args:
+        quantile: a number above 0 and below 1, or a list of Q of them: quantile k prices column k
+            of the predictions. Default 0.5, the median.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; with a list `y_pred` `(batch, ..., Q)` and
+    `y_true` `(batch, ..., 1)` or `(batch, ...)`. Values `y_pred.shape[:-1]`, in units of the
+    target: the mean over the last axis.
+
+    Raises:
+        ValueError: if a quantile is not above 0 and below 1, if the list is empty, or if the
+            shapes are others than these.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.losses.Pinball(quantile=0.75)
+    >>> float(loss(np.array([[3.0], [3.0]]), np.array([[1.0], [5.0]])))
+    1.0
+    >>> interval = cl.losses.Pinball(quantile=[0.25, 0.75])
+    >>> float(interval(np.array([3.0]), np.array([[1.0, 5.0]])))
+    0.5
+
+    Limits: q = 0.5 is half the mean absolute error; q -> 1 prices under-prediction alone. The
+    gradient at `e = 0` is 0.
+
+    Reference: Koenker & Bassett, Regression Quantiles, Econometrica 1978.
+    """
+
+    elementwise = True
+
+    def __init__(self, quantile=0.5, **kwargs):
+        super().__init__(**kwargs)
+        several = isinstance(quantile, (list, tuple))
+        if several and not quantile or not all(map(_is_share, quantile if several else [quantile])):
+            raise ValueError(
+                "The argument `quantile` of Pinball must be a number above 0 and below 1, or a "
+                f"list of at least one such number. Received: {quantile!r}"
+            )
+        self.quantile = quantile
+        if several:  # one target for the whole last axis, which stays also where Q is 1
+            self.same_shape, self.elementwise, self.has_channels = False, False, True
+
+    def call(self, y_true, y_pred):
+        if not self.same_shape:
+            y_true = self._column(y_true, y_pred)
+        error = y_true - y_pred
+        quantiles = [self.quantile] if self.same_shape else self.quantile
+        under = ops.convert_to_tensor(quantiles, error.dtype)
+        over = ops.convert_to_tensor([1 - q for q in quantiles], error.dtype)
+        # Not max(q e, (q - 1) e): its derivative at e = 0 is not the same on every backend.
+        return ops.mean(under * ops.relu(error) + over * ops.relu(-error), axis=-1)
+
+    def _column(self, y_true, y_pred):
+        """The target as one column, beside predictions of several quantiles."""
+        size = len(self.quantile)
+        if len(y_pred.shape) < 2 or y_pred.shape[-1] != size:
+            raise ValueError(
+                f"The {size} quantiles of Pinball need predictions of shape (batch, ..., {size}), "
+                f"one column each: end the model with keras.layers.Dense({size}). "
+                f"Received: y_pred of shape {tuple(y_pred.shape)}"
+            )
+        rows = tuple(y_pred.shape[:-1])
+        check_target_shape("Pinball", y_true, y_pred, (*rows, 1), rows)
+        return ops.reshape(y_true, (*ops.shape(y_pred)[:-1], 1))
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Expectile(Loss):
+    """Expectile regression: `mean(t * max(e, 0)^2 + (1 - t) * max(-e, 0)^2)`.
+
+    `e = y_true - y_pred`. The asymmetric sibling of the squared error, as `Pinball` is that of the
+    absolute one: smooth, and its minimum moves with how *far* targets lie beyond it, not with how
+    many do.
+
+    Args:
+        expectile: t, above 0 and below 1; above 0.5 it prices predicting too little more. Default
+            0.5, the mean.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `y_pred.shape[:-1]`, in units of
+    the target squared.
+
+    Raises:
+        ValueError: if `expectile` is not above 0 and below 1, or if the shapes differ.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.losses.Expectile(expectile=0.75)
+    >>> float(loss(np.array([[3.0], [3.0]]), np.array([[1.0], [5.0]])))
+    2.0
+
+    Limit: t = 0.5 is half the mean squared error.
+
+    Reference: Newey & Powell, Asymmetric Least Squares Estimation and Testing, Econometrica 1987.
+    """
+
+    elementwise = True
+
+    def __init__(self, expectile=0.5, **kwargs):
+        super().__init__(**kwargs)
+        check_number("Expectile", "expectile", expectile, minimum=0, exclusive=True, below=1)
+        self.expectile = expectile
+
+    def call(self, y_true, y_pred):
+        error = y_true - y_pred
+        # At most one side is not 0, so the sum of the sides is the price of that side times e^2.
+        price = _price(error, self.expectile, 1 - self.expectile)
+        return ops.mean(price * ops.square(error), axis=-1)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Linex(Loss):
+    """Linear on one side, exponential on the other: `mean(2 / a^2 * (exp(a e) - 1 - a e))`.
+
+    `e = y_true - y_pred`. Use it where an error of one sign is a nuisance and a large one of the
+    other a catastrophe, as the height of a dam: `a > 0` prices predicting too little
+    exponentially, `a < 0` predicting too much.
+
+    Args:
+        sharpness: a, a number of size 1e-15 to 1e15, of either sign; `1 / a` is the error, in
+            units of the target, where the sides begin to differ. Default 1.0.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `y_pred.shape[:-1]`, in units of
+    the target squared.
+
+    Raises:
+        ValueError: if `sharpness` is 0 or of another size than that, or if the shapes differ.
+
+    Example: the slope of the cheap side tends to `2 / a`, the other grows without bound.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.losses.Linex(sharpness=1.0)
+    >>> round(float(loss(np.array([[0.0]]), np.array([[10.0]]))), 2)
+    18.0
+    >>> round(float(loss(np.array([[10.0]]), np.array([[0.0]]))))
+    44031
+
+    Limit: a -> 0 is the mean squared error. Beyond `|a e| = 20` it goes on along its tangent:
+    finite, and still sloped, at any error.
+
+    References: Varian, A Bayesian Approach to Real Estate Assessment, 1975; Zellner, Bayesian
+    Estimation and Prediction Using Asymmetric Loss Functions, JASA 1986.
+    """
+
+    elementwise = True
+
+    def __init__(self, sharpness=1.0, **kwargs):
+        super().__init__(**kwargs)
+        number = isinstance(sharpness, (int, float)) and not isinstance(sharpness, bool)
+        # Outside of this range float32 has neither a^2 nor 1 / a^2.
+        if not number or not 1e-15 <= abs(sharpness) <= 1e15:
+            raise ValueError(
+                "The argument `sharpness` of Linex must be a number of size 1e-15 to 1e15, above "
+                f'or below 0; for the limit 0 use "mse". Received: {sharpness!r}'
+            )
+        self.sharpness = sharpness
+
+    def call(self, y_true, y_pred):
+        scaled = self.sharpness * (y_true - y_pred)
+        return 2 / self.sharpness**2 * ops.mean(em1x(scaled), axis=-1)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Charbonnier(Loss):
+    """The absolute error with a rounded tip: `mean(sqrt(e^2 + epsilon^2))`, `e = y_true - y_pred`.
+
+    Robust to outliers as the absolute error is, and smooth where that has its kink: the usual
+    choice for restoring images.
+
+    Args:
+        epsilon: the size of error below which it is a parabola, in units of the target, at least
+            1e-15. Default 1e-3.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `y_pred.shape[:-1]`, in units of
+    the target.
+
+    Raises:
+        ValueError: if `epsilon` is below 1e-15 or not finite, or if the shapes differ.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.losses.Charbonnier(epsilon=3.0)
+    >>> float(loss(np.array([[4.0]]), np.array([[0.0]])))
+    5.0
+
+    Limits: epsilon -> 0 is the mean absolute error. Where `e = 0` the value is `epsilon`, not 0,
+    and the gradient 0. Some codes put `epsilon` under the root without squaring it.
+
+    References: Charbonnier et al., Two Deterministic Half-Quadratic Regularization Algorithms for
+    Computed Imaging, ICIP 1994; for images Lai et al., LapSRN, 2017, arXiv 1704.03915.
+    """
+
+    elementwise = True
+
+    def __init__(self, epsilon=1e-3, **kwargs):
+        super().__init__(**kwargs)
+        # The square of a smaller one may be 0 in float32, and the root of 0 has no derivative.
+        check_number("Charbonnier", "epsilon", epsilon, minimum=1e-15)
+        self.epsilon = epsilon
+
+    def call(self, y_true, y_pred):
+        error = y_true - y_pred
+        return ops.mean(ops.sqrt(ops.square(error) + self.epsilon**2), axis=-1)
+
+
+def _price(error, under, over):
+    """The price of the side that each error is on, in the dtype of the error."""
+    under, over = (ops.convert_to_tensor(price, error.dtype) for price in (under, over))
+    return ops.where(error > 0, under, over)
+
+
+def _is_share(number):
+    return isinstance(number, (int, float)) and 0 < number < 1

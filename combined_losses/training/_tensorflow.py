@@ -10,9 +10,11 @@ def replica_count():
 
 
 def global_sum(value):
-    """The sum of `value` over all replicas, without a gradient."""
+    """The sum of `value` over all replicas; its gradient is that of all of them together."""
+    if replica_count() == 1:
+        return value
     context = tf.distribute.get_replica_context()
-    return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, value))
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def gradient(function):

@@ -3,7 +3,7 @@
 from combined_losses._internal.arguments import as_child, component_name
 from combined_losses._internal.batch import Batch, align, of_rank
 from combined_losses._internal.checks import check_single, check_target
-from combined_losses._internal.compound import Compound, as_node
+from combined_losses._internal.compound import Compound, as_node, has_channels
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.reduction import PER_COMPONENT
 
@@ -99,7 +99,7 @@ class Wrapper(Compound):
         if not self.reads_target:
             batch = batch.replaced(y_true=None)
         check_single(label, batch.y_true, batch.y_pred)
-        y_true, y_pred = align(batch.y_true, batch.y_pred)
+        y_true, y_pred = align(batch.y_true, batch.y_pred, has_channels(self))
         batch = batch.replaced(y_true=y_true, y_pred=y_pred)
         return batch.replaced(
             sample_weight=of_rank(batch.sample_weight, y_pred), mask=of_rank(batch.mask, y_pred)

@@ -17,6 +17,7 @@ class Case:
         required: the arguments without a default.
         wrapped: whether the tests of the wrappers go over it too; it must take any numbers.
         refused: values that the constructor must refuse, for each argument that has a domain.
+        perfect: the best prediction of a target, by default the target itself.
     """
 
     loss: type
@@ -27,6 +28,7 @@ class Case:
     refused: dict = dataclasses.field(default_factory=dict)
     required: dict = dataclasses.field(default_factory=dict)
     wrapped: bool = False
+    perfect: Callable = lambda y_true: y_true
 
     def make(self, **kwargs):
         """The loss with its required arguments and `kwargs`."""

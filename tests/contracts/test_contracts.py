@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import combined_losses as cl
 from tests.composite.children import REDUCTIONS, WEIGHTS, value
 from tests.contracts.reference import read_cases
 from tests.contracts.registry import CASES
-from tests.gradients import gradient
+from tests.gradients import compiled, gradient
 from tests.masks import masked
 from tests.messages import raises
 
@@ -23,8 +24,14 @@ every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss._
 
 
 def parameters(cls):
-    signature = inspect.signature(cls.__init__).parameters
-    return {name: p for name, p in signature.items() if name not in NOT_ARGUMENTS}
+    """The arguments of a class, also those that it hands on to its bases through `**kwargs`."""
+    found = {}
+    for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
+        own = inspect.signature(vars(base)["__init__"]).parameters
+        found = {**own, **found}
+        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            break
+    return {name: p for name, p in found.items() if name not in NOT_ARGUMENTS}
 
 
 def close(actual, expected, rtol=1e-5, atol=1e-6):
@@ -39,7 +46,8 @@ def make(case, **kwargs):
 
 
 def test_every_loss_has_a_case():
-    losses = {getattr(cl.losses, name) for name in cl.losses.__all__} - {cl.losses.Loss}
+    public = {getattr(cl.losses, name) for name in cl.losses.__all__} - {cl.losses.Loss}
+    losses = {loss for loss in public if isinstance(loss, type)}
     assert losses == {case.loss for case in CASES}, "add one case to registry.py"
 
 
@@ -56,8 +64,9 @@ def test_every_argument_is_off_its_default_and_makes_a_difference(case):
 
 @every_loss
 def test_every_argument_is_documented(case):
+    """In an entry of its own, or of several that are alike."""
     for name in parameters(case.loss):
-        assert f"{name}: " in case.loss.__doc__ or f"`{name}`" in case.loss.__doc__
+        assert re.search(rf"^ *(\w+, )*{name}(, \w+)*: ", case.loss.__doc__, re.MULTILINE), name
 
 
 # Numbers.
@@ -77,13 +86,33 @@ def test_values_and_gradients_are_those_of_the_oracle(case, arguments):
 def test_values_and_gradients_are_those_of_the_reference(entry):
     """The tolerances are those of the entry, for computation in float32."""
     loss = getattr(cl.losses, entry["loss"])(reduction="none", **entry["kwargs"])
-    values = value(loss, entry["y_true"], entry["y_pred"])
-    assert values.shape == entry["values"].shape
-    close(values, entry["values"], entry["value_rtol"], entry["value_atol"])
+    for function in (loss, compiled(lambda t, p: loss(t, p))):
+        values = value(function, entry["y_true"], entry["y_pred"])
+        assert values.shape == entry["values"].shape
+        close(values, entry["values"], entry["value_rtol"], entry["value_atol"])
     slope = gradient(lambda p: loss(entry["y_true"], p), entry["y_pred"])
     assert np.all(np.isfinite(slope))
     if entry["compare_gradient"]:
         close(slope, entry["grad"], entry["grad_rtol"], entry["grad_atol"])
+
+
+@pytest.mark.parametrize("entry", REFERENCES, ids=lambda entry: entry["id"])
+def test_the_reference_in_float16(entry):
+    """Finite, and right to 1e-2 where float16 can hold the numbers of the case."""
+    whole = entry["y_true"].dtype.kind == "i"
+    with np.errstate(over="ignore"):
+        y_true = entry["y_true"] if whole else entry["y_true"].astype("float16")
+        y_pred = entry["y_pred"].astype("float16")
+    if not np.all(np.isfinite(y_pred)) or not np.all(np.isfinite(y_true)):
+        pytest.skip("float16 cannot hold its numbers")
+    loss = getattr(cl.losses, entry["loss"])(reduction="none", **entry["kwargs"], dtype="float16")
+    values = value(loss, y_true, y_pred)
+    assert values.dtype == "float32"
+    assert np.all(np.isfinite(values))
+    scale = max(1.0, np.abs(entry["values"]).max())
+    close(values, entry["values"], 1e-2, 1e-2 * scale)
+    slope = gradient(lambda p: loss(y_true, p), y_pred)
+    assert np.all(np.isfinite(slope[np.abs(entry["grad"]) < 6e4]))  # the largest is 65504
 
 
 def test_every_loss_has_a_reference():
@@ -93,7 +122,8 @@ def test_every_loss_has_a_reference():
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @every_loss
 def test_the_reduction_comes_after_the_weights(case, reduction):
-    values, _ = case.values(**case.arguments)
+    inside = {"sample_weight": WEIGHTS} if case.loss.couples_batch else {}
+    values, _ = case.values(**case.arguments, **inside)
     weight = np.broadcast_to(WEIGHTS.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
     divisor = {"sum": 1, "mean_with_sample_weight": weight.sum()}.get(reduction, values.size)
     expected = values * weight if reduction == "none" else (values * weight).sum() / divisor
@@ -121,8 +151,9 @@ def test_float16_inputs_are_computed_in_float32(case, dtype):
 @every_loss
 def test_a_perfect_prediction_has_a_finite_value_and_gradient(case):
     for y in (case.y_true, np.zeros_like(case.y_true), np.ones_like(case.y_true)):
-        assert np.isfinite(value(make(case), y, y))
-        assert np.all(np.isfinite(gradient(lambda p, y=y: make(case)(y, p), y)))
+        perfect = case.perfect(y)
+        assert np.isfinite(value(make(case), y, perfect))
+        assert np.all(np.isfinite(gradient(lambda p, y=y: make(case)(y, p), perfect)))
 
 
 # Which samples count.
@@ -130,9 +161,8 @@ def test_a_perfect_prediction_has_a_finite_value_and_gradient(case):
 
 @every_loss
 def test_one_sample_is_its_own_mean(case):
-    values = value(make(case, reduction="none"), case.y_true, case.y_pred)
-    one = value(make(case), case.y_true[:1], case.y_pred[:1])
-    close(one, values[0].mean())
+    values, _ = case.values(case.y_true[:1], case.y_pred[:1], **case.arguments)
+    close(value(make(case), case.y_true[:1], case.y_pred[:1]), values.mean())
 
 
 @every_loss

@@ -1,14 +1,15 @@
-"""What the boundary losses claim: which fields agree, which do not, and where the slope is 0."""
+"""What the losses of edges claim: which fields agree, which do not, and where the slope is 0."""
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import combined_losses as cl
 from tests.composite.children import value
 from tests.gradients import gradient
 from tests.messages import raises
 
-Boundary = cl.losses.BoundaryDisagreement
+Boundary, Sobel = cl.losses.BoundaryDisagreement, cl.losses.SobelEdge
 
 RNG = np.random.default_rng(0)
 Y_TRUE, Y_PRED = RNG.normal(size=(2, 3, 4, 5, 2)).astype("float32")
@@ -128,3 +129,87 @@ def field_mean():
         for axis in (1, 2)
     ]
     return np.mean(means)
+
+
+# Sobel's edges.
+
+
+IMAGES = RNG.normal(size=(2, 3, 6, 7, 2)).astype("float32")
+
+
+def responses(field, kernel):
+    """Of every sample and channel, where all of the kernel lies inside."""
+    windows = np.lib.stride_tricks.sliding_window_view(field, np.shape(kernel), axis=(1, 2))
+    return np.abs(np.einsum("...ij,ij->...", windows, kernel))
+
+
+def test_sobel_is_that_of_scipy_inside():
+    found = []
+    for difference in np.moveaxis(np.float64(IMAGES[1] - IMAGES[0]), -1, 1).reshape(-1, 6, 7):
+        edges = [ndimage.sobel(difference, axis=axis)[1:-1, 1:-1] / 8 for axis in (0, 1)]
+        found.append(np.abs(edges).mean())
+    close(value(Sobel(reduction="none"), *IMAGES), np.reshape(found, (3, 2)).mean(axis=1))
+
+
+def test_sobel_measures_the_slope_per_pixel():
+    """A ramp of 3 along the height and one of 4 along the width: the mean of the two slopes."""
+    rows, columns = np.mgrid[:6, :7].astype("float32")
+    for ramp, expected in ((3 * rows, 1.5), (-4 * columns, 2.0), (3 * rows - 4 * columns, 3.5)):
+        close(value(Sobel(), np.zeros((1, 6, 7, 1)), ramp.reshape(1, 6, 7, 1)), expected)
+
+
+def test_sobel_invents_no_border():
+    """The smallest image has one position. A step at the rim is seen as one inside."""
+    close(value(Sobel(), np.zeros((1, 3, 3, 1)), step(1, 3, 3, 1, axis=2, at=1)), 1 / 2 / 2)
+    at_rim, inside = (step(1, 6, 7, 1, axis=2, at=at) for at in (1, 3))
+    # Each is seen at 1 and at 2 of 5 columns, by a half, in one of two directions.
+    close(value(Sobel(), 0 * at_rim, at_rim), 1 / 5 / 2 / 2)
+    close(value(Sobel(), 0 * inside, inside), 2 / 5 / 2 / 2)
+
+
+def test_sobel_does_not_see_offsets():
+    close(value(Sobel(), IMAGES[0], IMAGES[1] + 7.0), value(Sobel(), *IMAGES))
+    assert value(Sobel(), IMAGES[0], IMAGES[0]) == 0.0
+    np.testing.assert_array_equal(slope(Sobel(), IMAGES[0], IMAGES[0]), 0 * IMAGES[0])
+    close(slope(Sobel(), *IMAGES).sum(axis=(1, 2)), np.zeros((3, 2)))
+
+
+def test_sobel_is_symmetric_and_scales_with_the_image():
+    close(value(Sobel(), *IMAGES), value(Sobel(), *IMAGES[::-1]))
+    close(value(Sobel(), *(-3 * IMAGES)), 3 * value(Sobel(), *IMAGES))
+    close(value(Sobel(), *IMAGES.swapaxes(2, 3)), value(Sobel(), *IMAGES))
+    close(value(Sobel(), *np.flip(IMAGES, 3).copy()), value(Sobel(), *IMAGES))
+
+
+def test_sobel_averages_the_channels():
+    of_channel = [value(Sobel(), *IMAGES[..., c : c + 1]) for c in (0, 1)]
+    close(value(Sobel(), *IMAGES), np.mean(of_channel))
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [[[-0.5, 0.0, 0.5]], ((1.0, -1.0),), np.array([[1.0, 2.0, -3.0, 0.5], [0.0, 1.0, 1.0, 0.0]])],
+    ids=["central", "forward", "2 x 4"],
+)
+def test_an_own_kernel_and_its_transpose_lie_inside(kernel):
+    difference = np.float64(IMAGES[1] - IMAGES[0])
+    both = [responses(difference, k).mean(axis=(1, 2, 3)) for k in (kernel, np.transpose(kernel))]
+    close(value(Sobel(kernel, reduction="none"), *IMAGES), np.mean(both, axis=0))
+
+
+def test_sobels_kernel_is_the_default():
+    kernel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
+    close(value(Sobel(kernel.tolist()), *IMAGES), value(Sobel(), *IMAGES))
+    close(value(Sobel((8 * kernel).tolist()), *IMAGES), 8 * value(Sobel(), *IMAGES))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 7, 2), (2, 7, 2, 2), (2, 7, 7), (2, 7, 7, 7, 1)])
+def test_images_that_sobel_does_not_fit_into_are_an_error(shape):
+    with raises(ValueError, "SobelEdge", "(batch, height, width, channels)", "least 3", f"{shape}"):
+        Sobel()(np.zeros(shape), np.zeros(shape))
+
+
+def test_a_longer_kernel_needs_a_larger_image():
+    wide = Sobel([[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]])
+    with raises(ValueError, "at least 7", "y_pred of shape (3, 6, 7, 2)"):
+        wide(*IMAGES)

@@ -1,0 +1,270 @@
+"""Sums of losses that have a name of their own. Each function returns a `CompositeLoss`.
+
+Their parts stay visible in the logs, and what a composite can do they can: `weights=`,
+`weighting=`, `set_weight`, operators. With `gamma=0` the focal losses are cross-entropy, sloped
+also at probabilities of 0 and 1, where Keras's is flat.
+"""
+
+from combined_losses._internal.checks import check_flag
+from combined_losses._internal.numerics import check_number
+from combined_losses.losses.classification import BinaryFocal, CategoricalFocal
+from combined_losses.losses.regions import Dice, FocalTversky, GeneralizedDice
+
+__all__ = ["combo", "dice_bce", "dice_ce", "dice_focal", "generalized_dice_focal", "unified_focal"]
+
+
+def dice_bce(smooth=1.0, from_logits=False, *, ignore_value=None, **kwargs):
+    """`Dice` plus binary cross-entropy, for masks: of one object, or of several that may overlap.
+
+    Args:
+        smooth: as in `Dice`. Default 1.0.
+        from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
+
+    Returns:
+        A `CompositeLoss` with the parts `dice` and `bce`.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.losses.dice_bce(from_logits=True, weights={"bce": 0.5})
+    >>> sorted(loss.weights.items())
+    [('bce', 0.5), ('dice', 1.0)]
+
+    Taghanaki et al. 2019 (arXiv 1805.02798) and many others.
+    """
+    check_flag("dice_bce", "from_logits", from_logits)
+    dice = _of_logits(Dice(smooth, ignore_value=ignore_value), from_logits, "sigmoid")
+    bce = _masked(BinaryFocal(0.0, from_logits=from_logits), ignore_value)
+    return _composite({"dice": dice, "bce": bce}, "dice_bce", kwargs)
+
+
+def dice_ce(smooth=1.0, from_logits=False, *, include_background=True, ignore_value=None, **kwargs):
+    """`Dice` plus categorical cross-entropy, for one-hot maps of classes that exclude each other.
+
+    Args:
+        smooth: as in `Dice`. Default 1.0.
+        from_logits: whether `y_pred` holds logits, of a softmax over the channels. Default False.
+        include_background: whether `Dice` counts channel 0. Default True.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
+
+    Returns:
+        A `CompositeLoss` with the parts `dice` and `ce`.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> cl.losses.dice_ce(include_background=False).names
+    ('dice', 'ce')
+
+    Isensee et al. 2021 (nnU-Net), arXiv 1809.10486.
+    """
+    dice = Dice(
+        smooth,
+        include_background=include_background,
+        from_logits=from_logits,
+        ignore_value=ignore_value,
+    )
+    ce = _masked(CategoricalFocal(0.0, from_logits=from_logits), ignore_value)
+    return _composite({"dice": dice, "ce": ce}, "dice_ce", kwargs)
+
+
+def dice_focal(
+    gamma=2.0,
+    smooth=1.0,
+    *,
+    multiclass=False,
+    from_logits=False,
+    ignore_value=None,
+    **kwargs,
+):
+    """`Dice` plus a focal loss, for objects so small that easy background outweighs them.
+
+    Args:
+        gamma: as in `BinaryFocal`. Default 2.0.
+        smooth: as in `Dice`. Default 1.0.
+        multiclass: False (default): masks, `BinaryFocal` in every channel; True: one-hot maps of
+            classes that exclude each other, `CategoricalFocal`.
+        from_logits: whether `y_pred` holds logits, of a sigmoid in every channel or, with
+            `multiclass`, of a softmax over them. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
+
+    Returns:
+        A `CompositeLoss` with the parts `dice` and `focal`.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> cl.losses.dice_focal(gamma=1.0, weights={"focal": 10.0}).names
+    ('dice', 'focal')
+
+    Zhu et al. 2019 (AnatomyNet), arXiv 1808.05238.
+    """
+    dice = Dice(smooth, ignore_value=ignore_value)
+    return _with_focal(
+        "dice_focal", "dice", dice, gamma, multiclass, from_logits, ignore_value, kwargs
+    )
+
+
+def generalized_dice_focal(
+    gamma=2.0,
+    weighting="square",
+    *,
+    smooth=1.0,
+    multiclass=True,
+    from_logits=False,
+    ignore_value=None,
+    **kwargs,
+):
+    """`GeneralizedDice` plus a focal loss, for classes of very different sizes.
+
+    Args:
+        gamma: as in `CategoricalFocal`. Default 2.0.
+        weighting: as in `GeneralizedDice`, how it weighs the classes. Default `"square"`. (A rule
+            for the weights of the parts is given to `CompositeLoss([...], weighting=...)`.)
+        smooth: as in `GeneralizedDice`. Default 1.0.
+        multiclass: True (default): one-hot maps of classes that exclude each other,
+            `CategoricalFocal`; False: masks, `BinaryFocal` in every channel.
+        from_logits: whether `y_pred` holds logits, of a softmax over the channels or, without
+            `multiclass`, of a sigmoid in each. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        **kwargs: as in `CompositeLoss`: `weights`, `reduction`, `name`, `dtype`.
+
+    Returns:
+        A `CompositeLoss` with the parts `generalized_dice` and `focal`.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> cl.losses.generalized_dice_focal(weighting="simple").names
+    ('generalized_dice', 'focal')
+
+    Sudre et al. 2017, arXiv 1707.03237; Lin et al. 2017, arXiv 1708.02002.
+    """
+    region = GeneralizedDice(weighting, smooth, ignore_value=ignore_value)
+    name, part = "generalized_dice_focal", "generalized_dice"
+    return _with_focal(name, part, region, gamma, multiclass, from_logits, ignore_value, kwargs)
+
+
+def unified_focal(
+    weight=0.5, delta=0.6, *, gamma=0.5, smooth=1.0, from_logits=False, ignore_value=None, **kwargs
+):
+    """The symmetric Unified Focal loss: a focal loss plus a focal Tversky loss, three numbers.
+
+    `weight * BinaryFocal(1 - gamma, alpha=delta) + (1 - weight) * FocalTversky(gamma,
+    fp_weight=1 - delta, fn_weight=delta)`.
+
+    Args:
+        weight: the weight of the focal part, in [0, 1]; the Tversky part has the rest. Default 0.5.
+        delta: the price of missing the object, in [0, 1]; a false alarm has the rest. Default 0.6.
+        gamma: in (0, 1]; the smaller, the more the focal part fades out what is right, and the more
+            the Tversky part keeps a slope there. Default 0.5.
+        smooth: as in `FocalTversky`. Default 1.0.
+        from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
+
+    Returns:
+        A `CompositeLoss` with the parts `focal` and `focal_tversky`, and their weights.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> sorted(cl.losses.unified_focal(weight=0.25).weights.items())
+    [('focal', 0.25), ('focal_tversky', 0.75)]
+
+    Yeung et al. 2022 (Computerized Medical Imaging and Graphics), arXiv 2102.04525.
+    """
+    check_number("unified_focal", "weight", weight, minimum=0, maximum=1)
+    check_number("unified_focal", "delta", delta, minimum=0, maximum=1)
+    check_number("unified_focal", "gamma", gamma, minimum=0, exclusive=True, maximum=1)
+    check_flag("unified_focal", "from_logits", from_logits)
+    focal = BinaryFocal(1 - gamma, delta, from_logits=from_logits)
+    tversky = FocalTversky(
+        gamma, 1 - delta, fn_weight=delta, smooth=smooth, ignore_value=ignore_value
+    )
+    parts = {
+        "focal": _masked(focal, ignore_value),
+        "focal_tversky": _of_logits(tversky, from_logits, "sigmoid"),
+    }
+    weights = {"focal": weight, "focal_tversky": 1 - weight}
+    return _composite(parts, "unified_focal", {"weights": weights, **kwargs})
+
+
+def combo(alpha=0.5, beta=0.5, *, smooth=1.0, from_logits=False, ignore_value=None, **kwargs):
+    """The Combo loss: cross-entropy with a price for each side, plus `Dice`.
+
+    `alpha * CE + (1 - alpha) * Dice`, `CE = -(beta y log p + (1 - beta) (1 - y) log(1 - p))`. The
+    paper subtracts the coefficient, `- (1 - alpha) DSC`: the same slope, and 1 - alpha less.
+
+    Args:
+        alpha: the weight of the cross-entropy, in [0, 1]; `Dice` has the rest. Default 0.5.
+        beta: the price of missing the object, in [0, 1]; a false alarm has the rest. Default 0.5.
+        smooth: as in `Dice`. Default 1.0.
+        from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
+
+    Returns:
+        A `CompositeLoss` with the parts `cross_entropy` and `dice`, and their weights.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> sorted(cl.losses.combo(alpha=0.75).weights.items())
+    [('cross_entropy', 0.75), ('dice', 0.25)]
+
+    Taghanaki et al. 2019 (Computerized Medical Imaging and Graphics), arXiv 1805.02798.
+    """
+    check_number("combo", "alpha", alpha, minimum=0, maximum=1)
+    check_number("combo", "beta", beta, minimum=0, maximum=1)
+    check_flag("combo", "from_logits", from_logits)
+    cross_entropy = BinaryFocal(0.0, beta, from_logits=from_logits)
+    dice = Dice(smooth, ignore_value=ignore_value)
+    parts = {
+        "cross_entropy": _masked(cross_entropy, ignore_value),
+        "dice": _of_logits(dice, from_logits, "sigmoid"),
+    }
+    weights = {"cross_entropy": alpha, "dice": 1 - alpha}
+    return _composite(parts, "combo", {"weights": weights, **kwargs})
+
+
+def _with_focal(name, part, region, gamma, multiclass, from_logits, ignore_value, kwargs):
+    """A region loss and the focal loss of the same kind of channels."""
+    check_flag(name, "multiclass", multiclass)
+    check_flag(name, "from_logits", from_logits)
+    focal = (CategoricalFocal if multiclass else BinaryFocal)(gamma, from_logits=from_logits)
+    region = _of_logits(region, from_logits, "softmax" if multiclass else "sigmoid")
+    return _composite({part: region, "focal": _masked(focal, ignore_value)}, name, kwargs)
+
+
+# The composites and wrappers are made of losses: they come in when a preset is made.
+
+
+def _composite(parts, name, kwargs):
+    from combined_losses.composite import CompositeLoss
+
+    return CompositeLoss(parts, **{"name": name, **kwargs})
+
+
+def _of_logits(region, from_logits, activation):
+    """A region loss on logits of an activation that is that of the pixel loss."""
+    from combined_losses.wrappers import Activated
+
+    return Activated(region, activation) if from_logits else region
+
+
+def _masked(pixel, ignore_value):
+    """A loss of single pixels that leaves the void ones out."""
+    from combined_losses.wrappers import Masked
+
+    return pixel if ignore_value is None else Masked(pixel, mask_value=ignore_value)

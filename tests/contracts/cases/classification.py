@@ -1,0 +1,76 @@
+"""Cases of `combined_losses.losses.classification`."""
+
+import numpy as np
+
+import combined_losses as cl
+from tests.contracts.case import NOT_A_NUMBER, Case
+from tests.oracles import classification
+
+NOT_WEIGHTS = [2.0, "1", [], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [[1.0]], [True]]
+NOT_A_FLAG = [0, 1, None, "yes"]
+CLASSES = 4
+
+
+def probabilities(*shape, seed):
+    """Away from 0 and 1, of sum 1 over the last axis where that is of length 2 or more."""
+    shares = np.random.default_rng(seed).uniform(0.1, 0.9, shape)
+    return (shares / (shares.sum(-1, keepdims=True) if shape[-1] > 1 else 1)).astype("float32")
+
+
+def labels(*shape, seed):
+    return np.random.default_rng(seed).integers(0, CLASSES, shape)
+
+
+def one_hot(labels):
+    return np.eye(CLASSES, dtype="float32")[np.asarray(labels, int)]
+
+
+CASES = [
+    Case(  # off default: of soft labels, from logits
+        loss=cl.losses.BinaryFocal,
+        oracle=classification.binary_focal,
+        y_true=probabilities(4, 3, 2, seed=1),
+        y_pred=probabilities(4, 3, 2, seed=2),
+        arguments={"gamma": 1.5, "alpha": 0.3, "from_logits": True},
+        refused={
+            "gamma": [-0.1, *NOT_A_NUMBER],
+            "alpha": [-0.1, 1.1, *NOT_A_NUMBER[:-1]],
+            "from_logits": NOT_A_FLAG,
+        },
+    ),
+    Case(
+        loss=cl.losses.CategoricalFocal,
+        oracle=classification.categorical_focal,
+        y_true=probabilities(4, 3, CLASSES, seed=3),
+        y_pred=probabilities(4, 3, CLASSES, seed=4),
+        arguments={"gamma": 1.5, "class_weight": [0.5, 2.0, 0.0, 3.0], "from_logits": True},
+        refused={
+            "gamma": [-0.1, *NOT_A_NUMBER],
+            "class_weight": NOT_WEIGHTS,
+            "from_logits": NOT_A_FLAG,
+        },
+    ),
+    Case(
+        loss=cl.losses.SparseCategoricalFocal,
+        oracle=classification.sparse_categorical_focal,
+        y_true=labels(4, 3, seed=5),
+        y_pred=probabilities(4, 3, CLASSES, seed=6),
+        arguments={"gamma": 0.5, "class_weight": [0.5, 2.0, 0.0, 3.0], "from_logits": True},
+        refused={
+            "gamma": [-0.1, *NOT_A_NUMBER],
+            "class_weight": NOT_WEIGHTS,
+            "from_logits": NOT_A_FLAG,
+        },
+        perfect=one_hot,
+    ),
+    Case(
+        loss=cl.losses.WeightedKappa,
+        oracle=classification.weighted_kappa,
+        y_true=np.array([3, 0, 1, 3]),
+        y_pred=probabilities(4, CLASSES, seed=7),
+        required={"num_classes": CLASSES},
+        arguments={"power": 1},
+        refused={"num_classes": [1, 0, -3, 2.0, *NOT_A_NUMBER], "power": [0, -1, *NOT_A_NUMBER]},
+        perfect=one_hot,
+    ),
+]

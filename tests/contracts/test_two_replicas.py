@@ -1,0 +1,76 @@
+"""Every loss on two replicas (TensorFlow, two logical CPUs): value and gradient of one device."""
+
+import json
+from pathlib import Path
+
+import keras
+import pytest
+
+from tests.contracts.registry import CASES
+from tests.processes import run_python
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
+
+SCRIPT = '''
+import json
+
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import numpy as np
+
+from tests.composite.children import WEIGHTS
+from tests.contracts.registry import CASES
+
+STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+PARTS = (slice(0, 3), slice(3, 4))  # uneven, as the last batch of an epoch may be
+
+
+def value_and_slope(loss, y_true, y_pred, weight):
+    with tf.GradientTape() as tape:
+        tape.watch(y_pred)
+        value = loss(y_true, y_pred, weight)
+    return value, tape.gradient(value, y_pred)
+
+
+def alone(loss, *data):
+    value, slope = value_and_slope(loss, *map(tf.constant, data))
+    return [float(value), *slope.numpy().ravel().tolist()]
+
+
+def together(loss, *data):
+    """The sum of what the replicas contribute, and the gradients of their samples."""
+    parts = STRATEGY.experimental_distribute_values_from_function(
+        lambda context: tuple(a[PARTS[context.replica_id_in_sync_group]] for a in data)
+    )
+    step = tf.function(lambda parts: value_and_slope(loss, *parts), reduce_retracing=True)
+    results = STRATEGY.run(step, (parts,))
+    values, slopes = (STRATEGY.experimental_local_results(result) for result in results)
+    slopes = np.concatenate([slope.numpy() for slope in slopes])
+    return [float(sum(values)), *slopes.ravel().tolist()]
+
+
+found = {}
+for index, case in enumerate(CASES):
+    data = (case.y_true[:4], case.y_pred[:4], WEIGHTS)
+    means = ["sum_over_batch_size", "mean_with_sample_weight"]
+    for reduction in means if case.loss.couples_batch else means[:1]:
+        loss = case.make(**case.arguments, reduction=reduction)
+        key = f"{index} {case.loss.__name__}, {reduction}"
+        found[key] = [alone(loss, *data), together(loss, *data)]
+print(json.dumps(found))
+'''
+
+
+def test_two_replicas_do_as_one_device(tmp_path):
+    """One process for all losses: to start TensorFlow takes longer than they do."""
+    root = Path(__file__).parents[2]  # of these tests, which an installed package does not have
+    printed = run_python(f"import sys; sys.path.append({str(root)!r})\n{SCRIPT}", tmp_path)
+    found = json.loads(printed.splitlines()[-1])
+    assert len(found) >= len(CASES)
+    for name, (alone, together) in found.items():
+        assert together == pytest.approx(alone, rel=1e-5, abs=1e-6), name

@@ -1,0 +1,103 @@
+"""Twins of `combined_losses.losses.classification`."""
+
+import math
+
+import numpy as np
+
+FLOOR, TANGENT = 1e-30, 1e-7
+
+
+def _log(q):
+    """The logarithm, along its tangent below 1e-7, and its slope."""
+    if q < TANGENT:
+        return math.log(TANGENT) + (q - TANGENT) / TANGENT, 1 / TANGENT
+    return math.log(q), 1 / q
+
+
+def _power(miss, gamma):
+    """`max(miss, 1e-30)^gamma` and its slope."""
+    if miss < FLOOR:
+        return FLOOR**gamma, 0.0
+    return miss**gamma, gamma * miss ** (gamma - 1)
+
+
+def _sigmoid(z):
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+
+
+def _binary(y, p, from_logits):
+    """What one element misses, its cross-entropy, and the slopes of both."""
+    if from_logits:
+        right, wrong = _sigmoid(p), _sigmoid(-p)
+        miss = y * wrong + (1 - y) * right
+        entropy = max(p, 0) - p * y + math.log1p(math.exp(-abs(p)))
+        # sigmoid(z) - y without its cancellation, sigmoid(z) = 1 - sigmoid(-z)
+        return miss, entropy, (1 - 2 * y) * right * wrong, (1 - y) * right - y * wrong
+    (log_p, slope_p), (log_q, slope_q) = _log(p), _log(1 - p)
+    miss, entropy = y * (1 - p) + (1 - y) * p, -(y * log_p + (1 - y) * log_q)
+    return miss, entropy, 1 - 2 * y, -(y * slope_p - (1 - y) * slope_q)
+
+
+def binary_focal(y_true, y_pred, gamma=2.0, alpha=None, from_logits=False):
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    elements = y_pred.shape[-1]
+    for index in np.ndindex(*y_pred.shape):
+        y, p = float(y_true[index]), float(y_pred[index])
+        miss, entropy, slope_miss, slope_entropy = _binary(y, p, from_logits)
+        power, slope_power = _power(miss, gamma)
+        price = 1.0 if alpha is None else alpha * y + (1 - alpha) * (1 - y)
+        values[index[:-1]] += price * power * entropy / elements
+        slope = slope_power * slope_miss * entropy + power * slope_entropy
+        gradient[index] = price * slope / elements
+    return values, gradient
+
+
+def categorical_focal(y_true, y_pred, gamma=2.0, class_weight=None, from_logits=False):
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    classes = y_pred.shape[-1]
+    for index in np.ndindex(*y_pred.shape[:-1]):
+        row = np.float64(y_pred[index])
+        shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        for c in range(classes):
+            price = float(y_true[index][c]) * (1.0 if class_weight is None else class_weight[c])
+            if from_logits:
+                others = np.exp(np.delete(row, c) - row[c]).sum()  # p = 1 / (1 + others)
+                miss, log_p, slope_log = others / (1 + others), -math.log1p(others), 1 / shares[c]
+            else:
+                miss, (log_p, slope_log) = 1 - row[c], _log(row[c])
+            power, slope_power = _power(miss, gamma)
+            values[index] -= price * power * log_p
+            slope = -price * (power * slope_log - slope_power * log_p)  # d / d p_c
+            if from_logits:  # d p_c / d z_k = p_c (1 if k is c else 0) - p_c p_k
+                gradient[index] += slope * shares[c] * (np.eye(classes)[c] - shares)
+            else:
+                gradient[index][c] += slope
+    return values, gradient
+
+
+def sparse_categorical_focal(y_true, y_pred, **arguments):
+    labels = np.reshape(y_true, y_pred.shape[:-1]).astype(int)
+    return categorical_focal(np.eye(y_pred.shape[-1])[labels], y_pred, **arguments)
+
+
+def weighted_kappa(y_true, y_pred, num_classes, power=2, sample_weight=None):
+    """Values, and the gradient of their sum; both with frequencies weighted by `sample_weight`."""
+    y_true, y_pred = np.asarray(y_true), np.float64(y_pred)
+    samples, classes = len(y_pred), range(num_classes)
+    if y_true.shape != y_pred.shape:
+        y_true = np.eye(num_classes)[np.reshape(y_true, -1).astype(int)]
+    weight = np.ones(samples) if sample_weight is None else np.float64(sample_weight)
+    share = weight / weight.sum()
+    cost = [[(abs(i - j) / (num_classes - 1)) ** power for j in classes] for i in classes]
+    truth = [sum(share[n] * y_true[n, i] for n in range(samples)) for i in classes]
+    predicted = [sum(share[n] * y_pred[n, j] for n in range(samples)) for j in classes]
+    chance = sum(cost[i][j] * truth[i] * predicted[j] for i in classes for j in classes)
+    floored = max(chance, 1e-7)
+    own = np.float64(y_true) @ np.array(cost)  # what class j would cost sample n
+    values = np.sum(own * y_pred, axis=1) / floored
+    gradient = own / floored
+    if chance > 1e-7:
+        # d chance / d p_nj = share_n sum_i cost_ij truth_i
+        slope = np.outer(share, np.array(truth) @ np.array(cost))
+        gradient = gradient - np.sum(values) / floored * slope
+    return values, gradient
