@@ -1,4 +1,4 @@
-"""Every Python block of README.md runs: alone, as a script, in an empty directory.
+"""Every Python block of README.md and of docs/*.md runs: alone, as a script, in an empty directory.
 
 A block after the comment `<!-- continues -->` runs in one script with the block before it.
 """
@@ -12,7 +12,9 @@ import pytest
 
 from tests.processes import run_python
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 CONTINUES = "<!-- continues -->"
 BLOCK = re.compile(
     r"^[ ]*(?P<fence>`{3,}|~{3,})(?P<language>[^\s`]*)[^\n`]*\n(?P<code>.*?)^[ ]*(?P=fence)[ ]*$",
@@ -46,7 +48,7 @@ def read_blocks(text: str) -> list[Block]:
 
 
 def to_scripts(blocks: list[Block]) -> list[str]:
-    """One script for each chain of Python blocks; its line numbers are those of the README."""
+    """One script for each chain of Python blocks; its line numbers are those of the page."""
     scripts: list[str] = []
     for block in blocks:
         if block.language != "python":
@@ -64,19 +66,26 @@ def first_line(script: str) -> str:
     return f"line {blank + 1}"
 
 
-BLOCKS = read_blocks(README)
-SCRIPTS = to_scripts(BLOCKS)
+BLOCKS = {name: read_blocks(text) for name, text in TEXTS.items()}
+SCRIPTS = {name: to_scripts(blocks) for name, blocks in BLOCKS.items()}
+EVERY_SCRIPT = [
+    pytest.param(script, id=f"{name}, {first_line(script)}")
+    for name, scripts in SCRIPTS.items()
+    for script in scripts
+]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=first_line)
+@pytest.mark.parametrize("script", EVERY_SCRIPT)
 def test_block_runs(script, tmp_path):
     run_python(script, cwd=tmp_path)
 
 
-def test_no_block_is_left_out():
-    assert {block.language for block in BLOCKS} <= LANGUAGES
-    assert len(SCRIPTS) == sum(b.language == "python" and not b.continues for b in BLOCKS) > 0
-    assert README.count(CONTINUES) == sum(block.continues for block in BLOCKS)
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_block_is_left_out(name):
+    blocks = BLOCKS[name]
+    assert {block.language for block in blocks} <= LANGUAGES
+    assert len(SCRIPTS[name]) == sum(b.language == "python" and not b.continues for b in blocks) > 0
+    assert TEXTS[name].count(CONTINUES) == sum(block.continues for block in blocks)
 
 
 SAMPLE = f"""# Title

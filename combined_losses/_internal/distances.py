@@ -7,8 +7,8 @@ from keras import ops
 
 # Longer than any line of an image; its square is still exact in float32.
 _FAR = float(2**15)
-# Pairs of pixels of a line that are compared at once: 16 MiB.
-_PAIRS = 2**22
+# Pairs of pixels of a line that are compared at once: 4 MiB.
+_PAIRS = 2**20
 
 
 def to_other_kind(inside, axes):

@@ -132,8 +132,7 @@ class CategoricalFocal(Loss):
         if self.class_weight is not None:
             y_true = y_true * _class_weight(self, y_pred)
         if self.from_logits:
-            shifted, total = log_softmax(y_pred)
-            values = _of_log_probability(shifted - total, self.gamma)
+            values = _of_log_probability(log_softmax(y_pred), self.gamma)
         else:
             values = _of_probability(y_pred, self.gamma)
         return -ops.sum(y_true * values, axis=-1)
@@ -193,8 +192,7 @@ class SparseCategoricalFocal(Loss):
             y_true = ops.expand_dims(y_true, -1)
         labels, known = _labels(y_true, ops.shape(y_pred)[-1])
         if self.from_logits:
-            shifted, total = log_softmax(y_pred)
-            log_p = ops.take_along_axis(shifted, labels, axis=-1) - total
+            log_p = ops.take_along_axis(log_softmax(y_pred), labels, axis=-1)
             values = _of_log_probability(log_p, self.gamma)
         else:
             values = _of_probability(ops.take_along_axis(y_pred, labels, axis=-1), self.gamma)

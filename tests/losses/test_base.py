@@ -134,6 +134,92 @@ def test_samples_that_see_each_other_also_see_those_of_weight_0():
     close(value(Spread(), np.zeros((4, 3)), y_pred, WEIGHTS), np.mean(values * WEIGHTS))
 
 
+class OfPixels(cl.losses.Loss):
+    """One value for each sample, which weighs single pixels by itself."""
+
+    has_channels = True
+
+    def call(self, y_true, y_pred, sample_weight=None):
+        error = ops.square(y_true - y_pred)
+        weight = ops.ones_like(error) if sample_weight is None else sample_weight
+        axes = tuple(range(1, len(error.shape)))
+        return ops.sum(weight * error, axis=axes) / ops.sum(weight, axis=axes)
+
+
+Y_IMAGE, P_IMAGE = uniform(4, 3, 2, 2, seed=3), uniform(4, 3, 2, 2, seed=4)
+SQUARES = (Y_IMAGE - P_IMAGE) ** 2
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2), (4, 3, 2, 1), (4, 3, 2, 2), (4, 1, 2)])
+def test_weights_finer_than_the_values_act_inside(shape):
+    weight = uniform(*shape, seed=5)
+    full = np.broadcast_to(weight.reshape(*shape, *[1] * (4 - len(shape))), SQUARES.shape)
+    expected = (full * SQUARES).sum(axis=(1, 2, 3)) / full.sum(axis=(1, 2, 3))
+    close(value(OfPixels(reduction="none"), Y_IMAGE, P_IMAGE, weight), expected)
+    composite = cl.CompositeLoss({"a": OfPixels()})
+    close(value(composite, Y_IMAGE, P_IMAGE, weight), expected.mean())
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 1, 1), ()])
+def test_weights_of_samples_act_on_the_values(shape):
+    weight = uniform(4, seed=6).reshape(shape) if shape else np.float32(2.0)
+    expected = np.ravel(weight) * SQUARES.mean(axis=(1, 2, 3))
+    close(value(OfPixels(reduction="none"), Y_IMAGE, P_IMAGE, weight), expected)
+
+
+def test_a_mask_of_pixels_acts_inside_beside_weights_of_samples():
+    mask = uniform(4, 3, 2, seed=7) > 0.5
+    mask[:, 0, 0] = True
+    y_true = np.where(mask[..., None], Y_IMAGE, np.nan)  # what does not count may be anything
+    full = np.broadcast_to(mask[..., None], SQUARES.shape)
+    expected = WEIGHTS * (full * SQUARES).sum(axis=(1, 2, 3)) / full.sum(axis=(1, 2, 3))
+    loss = OfPixels(reduction="none")
+    close(value(loss, y_true, masked(P_IMAGE, mask), WEIGHTS), expected)
+    slope = gradient(lambda p: loss(y_true, masked(p, mask), WEIGHTS), P_IMAGE)
+    assert np.all(np.isfinite(slope)) and np.all(slope[~mask] == 0)
+
+
+def test_weights_that_do_not_fit_are_an_error():
+    with raises(ValueError, "'of_pixels'", "from the left", "(4, 5)", "(4, 3, 2, 2)"):
+        OfPixels()(Y_IMAGE, P_IMAGE, np.ones((4, 5), "float32"))
+
+
+def test_an_axis_for_one_channel_is_added_not_taken_away():
+    seen = []
+
+    class Look(OfPixels):
+        def call(self, y_true, y_pred, sample_weight=None):
+            seen.append((tuple(y_true.shape), tuple(y_pred.shape)))
+            return super().call(y_true, y_pred, sample_weight)
+
+    for true, pred in (((4, 3, 2), (4, 3, 2, 1)), ((4, 3, 2, 1), (4, 3, 2))):
+        Look()(np.ones(true, "float32"), np.ones(pred, "float32"))
+        cl.wrappers.Masked(Look())(np.ones(true, "float32"), np.ones(pred, "float32"))
+    assert seen == [((4, 3, 2, 1), (4, 3, 2, 1))] * 4
+
+
+def test_weights_of_samples_reach_a_loss_whose_samples_see_each_other():
+    class Centred(cl.losses.Loss):
+        """Squared errors from which the mean error of the batch is taken."""
+
+        couples_batch = True
+
+        def call(self, y_true, y_pred, sample_weight=None):
+            error = (y_true - y_pred)[:, 0]
+            weight = ops.ones_like(error) if sample_weight is None else sample_weight
+            return ops.square(error - ops.sum(weight * error) / ops.sum(weight))
+
+    y_true, y_pred = uniform(4, 1, seed=8), uniform(4, 1, seed=9)
+    error = (y_true - y_pred)[:, 0]
+    loss = Centred(reduction="none")
+    expected = WEIGHTS * (error - np.average(error, weights=WEIGHTS)) ** 2
+    close(value(loss, y_true, y_pred, WEIGHTS), expected)
+    close(value(loss, y_true, masked(y_pred, WEIGHTS > 0), WEIGHTS), expected)
+    close(value(loss, y_true, y_pred, np.float32(2.0)), 2 * (error - error.mean()) ** 2)
+    y_true[1] = np.nan  # of weight 0
+    close(value(loss, y_true, y_pred, WEIGHTS), expected)
+
+
 def test_a_batch_scalar_is_warned_of_by_name():
     class Total(cl.losses.Loss):
         def call(self, y_true, y_pred):

@@ -1,5 +1,7 @@
 """What the centre-line loss claims: breaks and not rims, radii, ties, two and three dimensions."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,8 +9,8 @@ from keras import ops
 
 import combined_losses as cl
 from combined_losses.losses.regions.centerline import _dilate, _erode, skeleton
-from tests.composite.children import value
 from tests.gradients import gradient
+from tests.losses import compiled
 from tests.oracles import regions
 
 Line = cl.losses.CenterlineDice
@@ -27,12 +29,7 @@ def close(actual, expected, rtol=1e-5, atol=1e-6):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
-def values(y_true, y_pred, **arguments):
-    return value(Line(reduction="none", **arguments), y_true, y_pred)
-
-
-def slope(y_true, y_pred, **arguments):
-    return gradient(lambda p: Line(reduction="none", **arguments)(y_true, p), y_pred)
+values, slope = (functools.partial(f, Line) for f in (compiled.values, compiled.slope))
 
 
 def bar(width, length=8, height=9):

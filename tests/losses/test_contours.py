@@ -5,8 +5,7 @@ import pytest
 
 import combined_losses as cl
 from combined_losses.losses.boundaries import signed_distance
-from tests.composite.children import value
-from tests.gradients import gradient
+from tests.losses.compiled import slope, values
 
 Signed, Hausdorff = cl.losses.SignedDistanceBoundary, cl.losses.HausdorffDistance
 
@@ -25,15 +24,6 @@ both = pytest.mark.parametrize("loss", [Signed, Hausdorff], ids=lambda c: c.__na
 
 def close(actual, expected, rtol=5e-6, atol=1e-7):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
-
-
-def values(loss, y_true, y_pred, **arguments):
-    return value(loss(reduction="none", **arguments), y_true, y_pred)
-
-
-def slope(loss, y_true, y_pred, **arguments):
-    """Of the sum of the values: no sample sees another."""
-    return gradient(lambda p: loss(reduction="none", **arguments)(y_true, p), y_pred)
 
 
 def images(*pixels, shape=(5, 6)):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from tests.composite.children import value
-from tests.gradients import gradient
+from tests.losses.compiled import slope, values
 
 Hinge, Softmax = cl.losses.LovaszHinge, cl.losses.LovaszSoftmax
 
@@ -22,15 +21,6 @@ both = pytest.mark.parametrize("loss, y_true, y_pred", BOTH.values(), ids=BOTH)
 
 def close(actual, expected, rtol=5e-6, atol=1e-6):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
-
-
-def values(loss, y_true, y_pred, **arguments):
-    return value(loss(reduction="none", **arguments), y_true, y_pred)
-
-
-def slope(loss, y_true, y_pred, **arguments):
-    """Of the sum of the values: no sample sees another."""
-    return gradient(lambda p: loss(reduction="none", **arguments)(y_true, p), y_pred)
 
 
 def jaccard(truth, wrong):

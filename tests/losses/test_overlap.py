@@ -7,7 +7,7 @@ import pytest
 
 import combined_losses as cl
 from tests.composite.children import value
-from tests.gradients import gradient
+from tests.losses.compiled import slope, values
 from tests.messages import raises
 
 Dice, Jaccard, Tversky = cl.losses.Dice, cl.losses.Jaccard, cl.losses.Tversky
@@ -27,15 +27,6 @@ classwise = pytest.mark.parametrize("loss", CLASSWISE, ids=lambda c: c.__name__)
 
 def close(actual, expected, rtol=5e-6, atol=1e-7):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
-
-
-def values(loss, y_true, y_pred, **arguments):
-    return value(loss(reduction="none", **arguments), y_true, y_pred)
-
-
-def slope(loss, y_true, y_pred, **arguments):
-    """Of the sum of the values: no sample sees another."""
-    return gradient(lambda p: loss(reduction="none", **arguments)(y_true, p), y_pred)
 
 
 def same(one, other, y_true=Y_TRUE, y_pred=Y_PRED):

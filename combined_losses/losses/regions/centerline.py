@@ -112,7 +112,9 @@ def _dilate(mask):
 
 
 def _pool(mask, axis, choose):
-    """Pools windows of 3 along an axis; at a border the pixel stands in for what is outside."""
-    before = ops.concatenate([part(mask, axis, 0, 1), part(mask, axis, 0, -1)], axis=axis)
-    after = ops.concatenate([part(mask, axis, 1, None), part(mask, axis, -1, None)], axis=axis)
-    return choose(mask, choose(before, after))
+    """Pools windows of 3 along an axis, cut at the borders."""
+    pairs = choose(part(mask, axis, 0, -1), part(mask, axis, 1, None))
+    # The first and the last window hold a pair alone: the pixel at the border is in it already.
+    ends = part(mask, axis, 0, 1), part(mask, axis, -1, None)
+    pairs = ops.concatenate([ends[0], pairs, ends[1]], axis=axis)
+    return choose(part(pairs, axis, 0, -1), part(pairs, axis, 1, None))
