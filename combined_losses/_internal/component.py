@@ -171,7 +171,7 @@ class Component:
             pairs = batch.weights()
             inside = [(what, w) for what, w in pairs if any(n != 1 for n in w.shape[1:])]
             rest = batch.replaced(**{what: None for what, _ in inside})
-        y_pred = batch.inputs(self.dtype, None, self.traits.has_channels)[1]
+        _, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         like = y_pred[:, 0] if self.traits.couples_batch else y_pred
         product = None
         for what, weight in inside:

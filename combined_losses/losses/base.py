@@ -63,9 +63,9 @@ class Loss(Operators, keras.losses.Loss):
     stands in for the targets of what does not count, and must be one that the loss can take.
 
     Weights that the values cannot carry act inside: a `call(y_true, y_pred, sample_weight=None)`
-    is given those finer than one for each sample, `(batch, ..., 1 or channels)`, where it returns
+    is given those finer than one for each sample, in the shape of `y_pred`, where it returns
     `(batch,)`; with `couples_batch`, those of the samples, `(batch,)`, which act on the values too.
-    None stands for weights of 1; the mask is part of them.
+    The mask is part of them, and None stands for weights of 1.
 
     Example:
 

@@ -3,19 +3,21 @@
 JAX compiles every operation of a call, and every loop again in each call; one program is faster.
 """
 
-import functools
-
 import keras
 
 from tests.composite.children import value
 from tests.gradients import gradient
 
+# Of many operations or of loops; the operations of the others are compiled once for all of them.
+_LONG = ("CenterlineDice", "HausdorffDistance", "SignedDistanceBoundary")
 _PROGRAMS = {}
 
 
 def values(loss, *data, **arguments):
     """Of the class `loss` with `arguments`: one for each sample of `y_true, y_pred[, weight]`."""
-    return _values(loss, arguments)(*data)
+    if keras.backend.backend() == "jax" and loss.__name__ in _LONG:
+        return _program(loss, arguments, "values")(*data)
+    return value(loss(reduction="none", **arguments), *data)
 
 
 def slope(loss, y_true, y_pred, *weight, **arguments):
@@ -24,12 +26,6 @@ def slope(loss, y_true, y_pred, *weight, **arguments):
         return _program(loss, arguments, "slope")(y_true, y_pred, *weight)
     own = loss(reduction="none", **arguments)
     return gradient(lambda p: own(y_true, p, *weight), y_pred)
-
-
-def _values(loss, arguments):
-    if keras.backend.backend() == "jax":
-        return _program(loss, arguments, "values")
-    return functools.partial(value, loss(reduction="none", **arguments))
 
 
 def _program(loss, arguments, what):

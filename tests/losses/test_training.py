@@ -191,13 +191,23 @@ def test_it_segments_a_photograph_beside_dice(key):
     check_segments(truth, before, after, bound, threshold)
 
 
-@pytest.mark.parametrize("key", ["BoundaryDisagreement", "SobelEdge"])
-def test_the_edges_are_sharper_than_with_dice_alone(key):
+@pytest.mark.parametrize("key", ["CenterlineDice", "BoundaryDisagreement", "SobelEdge"])
+def test_what_is_added_ends_lower_than_with_dice_alone(key):
+    _, arguments, data, _ = BESIDE_DICE[key]
+    x, truth = data()
+    activation = None if arguments else "sigmoid"
+    _, alone = train(segmenter(1, activation), cl.losses.Dice(**arguments), x, truth)
+    _, beside = train(segmenter(1, activation), dice_and(key), x, truth)
+    added = make(key, arguments)
+    assert value(added, truth, beside) < 0.9 * value(added, truth, alone)
+
+
+@pytest.mark.parametrize("key", ["SignedDistanceBoundary", "HausdorffDistance"])
+def test_the_distances_also_segment_alone(key):
+    """Where neither the truth nor the first prediction is empty."""
     x, truth = petals()
-    _, alone = train(segmenter(1, "sigmoid"), cl.losses.Dice(), x, truth)
-    _, beside = train(segmenter(1, "sigmoid"), dice_and(key), x, truth)
-    edges = make(key, {})
-    assert value(edges, truth, beside) < 0.9 * value(edges, truth, alone)
+    before, after = train(segmenter(1), make(key, LOGITS), x, truth)
+    check_segments(truth, before, after, bound=0.85)
 
 
 # Tables.

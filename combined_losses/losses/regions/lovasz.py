@@ -98,16 +98,20 @@ def _extension(error, y_true, weight):
 
     With weights a pixel counts as often in the index as its weight says, and not at all with 0.
     """
-    error, truth, weight = (rows(array) for array in (error, y_true, weight))
+    error = rows(error)
     order = ops.argsort(-ops.stop_gradient(error), axis=-1)
-    error, truth, weight = (
-        None if array is None else ops.take_along_axis(array, order, axis=-1)
-        for array in (error, truth, weight)
-    )
-    truth, other = (truth, 1 - truth) if weight is None else (truth * weight, (1 - truth) * weight)
+    error, truth = _ranked(error, order), _ranked(rows(y_true), order)
+    other = 1 - truth
+    if weight is not None:
+        weight = _ranked(rows(weight), order)
+        truth, other = truth * weight, other * weight
     found, added = ops.cumsum(truth, axis=-1), ops.cumsum(other, axis=-1)
     size = found[..., -1:]
     # 1 - (G - found) / (G + added), in the complement form; 0 before a pixel of any weight.
     jaccard = ops.stop_gradient(div(found + added, size + added))
     before = ops.pad(jaccard[..., :-1], ((0, 0), (0, 0), (1, 0)))
     return ops.sum(ops.relu(error) * (jaccard - before), axis=-1), size[..., 0]
+
+
+def _ranked(array, order):
+    return ops.take_along_axis(array, order, axis=-1)
