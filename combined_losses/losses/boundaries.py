@@ -8,7 +8,7 @@ from keras import ops
 
 from combined_losses._internal.checks import check_flag
 from combined_losses._internal.distances import nearest_other, part, to_other_kind
-from combined_losses._internal.numerics import check_number, magnitude
+from combined_losses._internal.numerics import check_number, div, magnitude
 from combined_losses.losses.base import Loss
 from combined_losses.losses.regions.base import probabilities
 
@@ -174,16 +174,20 @@ def _correlated(image, kernel):
 
 
 class _Contour(Loss):
-    """A loss that measures masks by the distances of their pixels (abstract)."""
+    """A loss that measures masks by the distances of their pixels (abstract).
+
+    A subclass implements `measure(y_true, y_pred, axes, diagonal)`, one number for each pixel.
+    """
 
     has_channels = True
+    neutral_target = 0.0  # what does not count is background, in the prediction too
 
     def __init__(self, from_logits=False, **kwargs):
         super().__init__(**kwargs)
         check_flag(type(self).__name__, "from_logits", from_logits)
         self.from_logits = from_logits
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, sample_weight=None):
         rank = len(y_pred.shape)
         if rank < 3:
             raise ValueError(
@@ -192,10 +196,16 @@ class _Contour(Loss):
             )
         if self.from_logits:
             y_pred = probabilities(y_pred)
+        if sample_weight is not None:
+            y_pred = ops.where(sample_weight > 0, y_pred, 0.0)
         axes = tuple(range(1, rank - 1))
         sides = [ops.cast(ops.shape(y_pred)[axis], y_pred.dtype) for axis in axes]
         diagonal = ops.sqrt(sum(ops.square(side) for side in sides))
-        return ops.mean(self.measure(y_true, y_pred, axes, diagonal), axis=(*axes, rank - 1))
+        values, all_axes = self.measure(y_true, y_pred, axes, diagonal), (*axes, rank - 1)
+        if sample_weight is None:
+            return ops.mean(values, axis=all_axes)
+        total = ops.sum(values * sample_weight, axis=all_axes)
+        return div(total, ops.sum(sample_weight, axis=all_axes))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -216,7 +226,8 @@ class SignedDistanceBoundary(_Contour):
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
     `(batch,)`, in diagonals of the image. A channel whose truth is empty or full gives 0 with
-    gradient 0: pair it with a region loss.
+    gradient 0: pair it with a region loss. Weights and masks of pixels act inside the mean; pixels
+    of weight 0 are background.
 
     Raises:
         ValueError: if `from_logits` is no flag, or the shapes differ.
@@ -261,7 +272,8 @@ class HausdorffDistance(_Contour):
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
     `(batch,)`, of at least 0. An empty or full mask has distance 0: with an empty truth and no
-    prediction above 0.5 the loss is 0 with gradient 0, so pair it with a region loss.
+    prediction above 0.5 the loss is 0 with gradient 0, so pair it with a region loss. Weights and
+    masks of pixels act inside the mean; pixels of weight 0 are background.
 
     Raises:
         ValueError: if an argument is outside its range, or the shapes differ.

@@ -190,3 +190,34 @@ def test_logits_that_are_surely_right_or_wrong(loss):
         z = sign * 100 * (2 * mask - 1)
         close(values(loss, mask, z, from_logits=True), values(loss, mask, y_pred))
         assert np.all(np.isfinite(slope(loss, mask, z, from_logits=True)))
+
+
+# Weights of pixels.
+
+
+@pytest.mark.parametrize("from_logits", [False, True], ids=["probabilities", "logits"])
+@both
+def test_weights_of_pixels_act_inside_and_void_ones_are_background(loss, from_logits):
+    """The mean over what counts; of masks in which the rest is 0, whatever stands there."""
+    weight = RNG.uniform(0.5, 2.0, (3, 5, 6)).astype("float32")
+    weight[:, :2] = 0
+    void = weight[..., None] == 0
+    y_true, y_pred = np.where(void, 0, Y_TRUE[..., :1]), np.where(void, 0, Y_PRED[..., :1])
+    if loss is Signed:
+        of_pixel = y_pred * signed_distance(y_true, axes=(1, 2)) / DIAGONAL
+    else:
+        squares = [
+            np.where(mask > 0.5, 1 - phi, phi) ** 2 / DIAGONAL**2
+            for mask in (y_true, y_pred)
+            for phi in [signed_distance(mask, axes=(1, 2))]
+        ]
+        of_pixel = (y_true - y_pred) ** 2 * sum(squares)
+    expected = [np.average(v[..., 0], weights=w) for v, w in zip(of_pixel, weight, strict=True)]
+    y_seen = np.where(void, np.nan, y_true).astype("float32")
+    p_seen = np.where(void, 0.9, y_pred).astype("float32")
+    if from_logits:
+        p_seen = np.log(p_seen / (1 - p_seen))
+    found = values(loss, y_seen, p_seen, weight, from_logits=from_logits)
+    close(found, expected, rtol=2e-5)
+    sloped = slope(loss, y_seen, p_seen, weight, from_logits=from_logits)
+    assert np.all(np.isfinite(sloped)) and np.all(sloped[void] == 0) and np.any(sloped != 0)

@@ -186,8 +186,9 @@ def test_in_a_composite_it_is_the_same(loss):
     close(value(composite, Y_TRUE, Y_PRED, COUNTS), values(loss, Y_TRUE, Y_PRED, COUNTS).mean())
 
 
-@of(*CONTOURS)
-def test_a_contour_cannot_weigh_pixels_and_says_so(loss):
+@of(L.SobelEdge, L.BoundaryDisagreement)
+def test_an_edge_cannot_weigh_pixels_and_says_so(loss):
+    """It lies between pixels."""
     with pytest.warns(UserWarning, match="cannot honour the sample_weight of shape"):
         found = value(loss(reduction="none"), Y_TRUE, Y_PRED, COUNTS)
     close(found, values(loss, Y_TRUE, Y_PRED))
