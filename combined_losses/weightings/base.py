@@ -212,11 +212,8 @@ class Weighting:
         given = weights * live
         weights = self._held(self._capped(self._rescaled(given, live), live), state, live)
         if self.learned:
-            # What is learned learns also while its weights are capped or held; and without the
-            # fixed weights that the total multiplies them with, which it would learn to undo.
-            fixed = self.fixed_weights()
-            slope = given / ops.where(ops.equal(fixed, 0.0), 1.0, fixed)
-            weights = ops.stop_gradient(weights - slope) + slope
+            # What is learned learns also while its weights are capped or held.
+            weights = given + ops.stop_gradient(weights - given)
         term = self._term(values, weights, state)
         if training:
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)

@@ -29,8 +29,7 @@ class UncertaintyWeighting(Weighting):
             decay; or the size of gradient steps of its own, such as 0.01.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
-    s is kept within -10 and 10. Values must not be negative. The fixed weights of the composite
-    stay what they are, priorities: s does not learn to undo them.
+    s is kept within -10 and 10. Values must not be negative.
 
     References:
         - Kendall et al., 2018, Multi-Task Learning Using Uncertainty, arXiv:1705.07115.
