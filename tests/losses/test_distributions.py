@@ -136,7 +136,8 @@ def test_it_is_the_integral_that_defines_it():
     for y, m, s in elements():
         cdf = np.vectorize(normal(m, s).cdf)
         below, above = cdf(y - distance) ** 2, (1 - cdf(y + distance)) ** 2
-        integral = np.trapezoid(below + above, distance)
+        curve = below + above
+        integral = np.sum((curve[1:] + curve[:-1]) / 2 * np.diff(distance))  # by trapezoids
         close(value(CRPS(), column(y), gaussian([m], [s])), integral, rtol=5e-5)
 
 
