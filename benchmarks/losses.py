@@ -5,7 +5,7 @@ and theirs, and the median of the ratios. Masks 8x256x256, class maps 8x128x128 
 peers get channels first, as they want them. Run it with `KERAS_BACKEND=torch` and with `jax` (our
 side compiled). The peers are not among the requirements of this package:
 
-    pip install --no-deps monai==1.6.0 pytorch-toolbelt==0.8.0 opencv-python-headless
+    pip install --no-deps monai==1.6.1 pytorch-toolbelt==0.8.0 opencv-python-headless
 
 On 2 cores, Keras 3.15.1, torch 2.13.0, JAX 0.10.2:
 
