@@ -140,6 +140,20 @@ def are_numbers(values):
     )
 
 
+def check_class_weight(owner, class_weight, background=True):
+    """Raises unless it is None or a number for each class, not all 0 among those that count."""
+    if class_weight is None:
+        return
+    if are_numbers(class_weight) and min(class_weight) >= 0:
+        only_one = len(class_weight) == 1
+        if sum(class_weight if background or only_one else class_weight[1:]) > 0:
+            return
+    raise ValueError(
+        f"The argument `class_weight` of {owner} must be None, or a list of one finite number of "
+        f"at least 0 for each class, not all 0 where they count. Received: {class_weight!r}"
+    )
+
+
 def check_weight(name, value):
     """A fixed weight as a float; raises where it is not a finite number."""
     try:

@@ -33,7 +33,7 @@ def to_other_kind(inside, axes):
     # which is in `straight` and less, as h_i is at least 1.
     squared = None
     for axis in axes:
-        # Without the other kind there is nothing to look for: 0 ends the search.
+        # Without the other kind there is no distance, and 0 is the least also in what follows.
         straight = ops.where(mixed, ops.square(_along(inside, axis)), *_float32(0.0))
         squared = straight if squared is None else _nearest(squared, straight, axis)
     return squared

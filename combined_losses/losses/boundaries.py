@@ -10,7 +10,7 @@ from combined_losses._internal.checks import check_flag
 from combined_losses._internal.distances import nearest_other, part, to_other_kind
 from combined_losses._internal.numerics import check_number, div, magnitude
 from combined_losses.losses.base import Loss
-from combined_losses.losses.regions.base import probabilities
+from combined_losses.losses.regions.base import probabilities, spatial_axes
 
 __all__ = [
     "BoundaryDisagreement",
@@ -198,7 +198,7 @@ class _Contour(Loss):
             y_pred = probabilities(y_pred)
         if sample_weight is not None:
             y_pred = ops.where(sample_weight > 0, y_pred, 0.0)
-        axes = tuple(range(1, rank - 1))
+        axes = spatial_axes(y_pred)
         sides = [ops.cast(ops.shape(y_pred)[axis], y_pred.dtype) for axis in axes]
         diagonal = ops.sqrt(sum(ops.square(side) for side in sides))
         values, all_axes = self.measure(y_true, y_pred, axes, diagonal), (*axes, rank - 1)

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import (
-    are_numbers,
+    check_class_weight,
     check_flag,
     check_target_shape,
     is_integer,
@@ -122,7 +122,7 @@ class CategoricalFocal(Loss):
     def __init__(self, gamma=2.0, class_weight=None, *, from_logits=False, **kwargs):
         super().__init__(**kwargs)
         check_number("CategoricalFocal", "gamma", gamma, minimum=0)
-        _check_class_weight("CategoricalFocal", class_weight)
+        check_class_weight("CategoricalFocal", class_weight)
         check_flag("CategoricalFocal", "from_logits", from_logits)
         self.gamma = gamma
         self.class_weight = class_weight
@@ -180,7 +180,7 @@ class SparseCategoricalFocal(Loss):
     def __init__(self, gamma=2.0, class_weight=None, *, from_logits=False, **kwargs):
         super().__init__(**kwargs)
         check_number("SparseCategoricalFocal", "gamma", gamma, minimum=0)
-        _check_class_weight("SparseCategoricalFocal", class_weight)
+        check_class_weight("SparseCategoricalFocal", class_weight)
         check_flag("SparseCategoricalFocal", "from_logits", from_logits)
         self.gamma = gamma
         self.class_weight = class_weight
@@ -358,16 +358,6 @@ def _check_labels(y_true, y_pred):
             f"targets. Received: y_true of shape {true} and y_pred of shape {pred}"
         )
     check_target_shape("SparseCategoricalFocal", y_true, y_pred, pred[:-1], (*pred[:-1], 1))
-
-
-def _check_class_weight(owner, class_weight):
-    if class_weight is None:
-        return
-    if not are_numbers(class_weight) or min(class_weight) < 0 or max(class_weight) == 0:
-        raise ValueError(
-            f"The argument `class_weight` of {owner} must be None, or a list of one finite number "
-            f"of at least 0 for each class, not all 0. Received: {class_weight!r}"
-        )
 
 
 def _class_weight(loss, y_pred):

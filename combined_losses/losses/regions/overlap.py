@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import are_numbers, check_flag
+from combined_losses._internal.checks import check_class_weight, check_flag
 from combined_losses._internal.numerics import check_number, div
 from combined_losses.losses.regions.base import LogitsRegion, rows
 
@@ -38,7 +38,7 @@ class Overlap(LogitsRegion):
         owner = type(self).__name__
         check_number(owner, "smooth", smooth, minimum=0)
         check_flag(owner, "include_background", include_background)
-        _check_class_weight(owner, class_weight, include_background)
+        check_class_weight(owner, class_weight, background=include_background)
         self.smooth = smooth
         self.class_weight = class_weight
         self.include_background = include_background
@@ -86,19 +86,6 @@ def foreground(y_true, y_pred, weight, include_background):
         return y_true, y_pred, weight
     weight = None if weight is None else weight[..., 1:]
     return y_true[..., 1:], y_pred[..., 1:], weight
-
-
-def _check_class_weight(owner, class_weight, include_background):
-    if class_weight is None:
-        return
-    sound = are_numbers(class_weight) and min(class_weight) >= 0
-    used = class_weight if include_background or not sound or len(class_weight) == 1 else None
-    if not sound or sum(used if used is not None else class_weight[1:]) <= 0:
-        raise ValueError(
-            f"The argument `class_weight` of {owner} must be None, or one finite number of at "
-            "least 0 for each channel (the background included), not all 0 where they count. "
-            f"Received: {class_weight!r}"
-        )
 
 
 @keras.saving.register_keras_serializable("combined_losses")
