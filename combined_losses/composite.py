@@ -1,5 +1,6 @@
 """`CompositeLoss`: a sum of named losses as one `keras.losses.Loss`."""
 
+import functools
 import warnings
 import weakref
 from typing import Any
@@ -18,6 +19,7 @@ from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
 from combined_losses.losses.base import Operators
+from combined_losses.training import gradients
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -89,6 +91,7 @@ class CompositeLoss(Compound):
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
         names.check_log_keys(self.component_names, name)
         self._check_moving(weighting)
+        gradients.check_parts(self, weighting)
         # Last, because it binds the rule to this composite.
         self._weights = Weights(as_weights(weights, self.names, name), weighting, self.dtype)
         # Components that have had weight 0: see `_guarded`.
@@ -239,6 +242,7 @@ class CompositeLoss(Compound):
         own = [names.weight_key(name) for name in self._weights.moving_names]
         own += ["weighting_loss"] if self._weights.has_term else []
         own += ["base_loss"] if self.weighting is not None else []
+        own += ["min_cosine"] if self._weights.logs_conflict else []
         return (*super().extra_keys, *own)
 
     @property
@@ -309,18 +313,30 @@ class CompositeLoss(Compound):
             batch.weights_are_constants and not self._weights.changed and not self._weights.move
         )
         now: Any = None if constant else self._weights.now()
+        parts = [
+            functools.partial(
+                self._evaluate_part, name, None if constant else now[index], reduction, label
+            )
+            for index, name in enumerate(self.names)
+        ]
+        evaluations, taken = gradients.evaluate(self.weighting, batch, parts, self.name)
         direct, values, extras = [], [], []
-        for index, (name, node) in enumerate(self._nodes.items()):
-            path = f"{label}/{name}" if label else name
-            seen = self._only_output(batch, node, path)
-            seen = self._guarded(seen, name, None if constant else now[index])
-            found = node.evaluate(seen, reduction, path)
+        for found in evaluations:
             direct.append(ops.cast(found.total, self.dtype))
             values.extend([direct[-1], *found.values])
             extras.extend(found.extras)
-        total, own = self._weights.total(direct, now, batch, self.name)
+        # Of a part of another loss the rest of the path would be cut off, and of what is learned.
+        replace = taken is not None and label is None and not super().learned_variables
+        total, own = self._weights.total(direct, now, batch, self.name, taken, replace)
         extras.extend(own)
         return Evaluation(total, tuple(values), tuple(extras))
+
+    def _evaluate_part(self, name, weight, reduction, label, batch):
+        """The `Evaluation` of one component; `weight` is its c, or None for a constant."""
+        node = self._nodes[name]
+        path = f"{label}/{name}" if label else name
+        seen = self._guarded(self._only_output(batch, node, path), name, weight)
+        return node.evaluate(seen, reduction, path)
 
     def _only_output(self, batch, node, path):
         """Where others choose their outputs, a component that does not sees the only one."""

@@ -18,6 +18,8 @@ class Compound(Operators, keras.losses.Loss):
     A subclass gives `children`, `component_names` and `evaluate(batch, reduction, label)`.
     """
 
+    is_beyond_output = False  # whether it acts on the model by more than its output
+
     def __init__(self, name, reduction, dtype):
         super().__init__(name=name, dtype=dtype)
         if reduction != PER_COMPONENT and reduction not in REDUCTIONS:

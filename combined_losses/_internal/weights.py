@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses.training import backend
+from combined_losses.training import backend, gradients
 from combined_losses.weightings.base import Weighting
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
@@ -66,6 +66,26 @@ class Weights:
         """Whether the rule adds a term of its own to the total."""
         return self.rule is not None and self.rule.has_term
 
+    @property
+    def reads_gradients(self):
+        """Whether the rule is given the gradients of the components."""
+        return gradients.reads_gradients(self.rule)
+
+    @property
+    def gives_gradient(self):
+        """Whether the gradients that the rule is given are whole ones, taken in every step."""
+        return (
+            gradients.where_read(self.rule) == "parameters"
+            and gradients.shared_layers(self.rule) is None
+            and self.rule.gradient_rule.update_every == 1
+        )
+
+    @property
+    def logs_conflict(self):
+        """Whether the smallest cosine between two gradients is logged."""
+        rule = self.rule
+        return rule is not None and getattr(rule.gradient_rule, "log_conflict", False)
+
     def now(self):
         """c of this step, `(k,)`."""
         values = ops.convert_to_tensor(self.values)
@@ -97,7 +117,7 @@ class Weights:
 
     # The total.
 
-    def total(self, values, now, batch, name):
+    def total(self, values, now, batch, name, taken=None, replace=False):
         """The total of the components, and what is logged of weights that move.
 
         Args:
@@ -105,13 +125,15 @@ class Weights:
             now: c of this step, or None where the weights are constants.
             batch: the `Batch` that was evaluated.
             name: that of the composite, for messages.
+            taken: the gradients of the components, or None where the rule is not given any.
+            replace: whether the total gets its gradient from those `taken`.
         """
         if now is None:
             return self._constant_total(values), []
         values = ops.stack(values)
         if not self.move:
             return _weighted_sum(values, now), []
-        return self._moving_total(values, now, batch, name)
+        return self._moving_total(values, now, batch, name, taken, replace)
 
     def _constant_total(self, values):
         """The sum with constant weights; a component of weight 0 is left out."""
@@ -119,12 +141,14 @@ class Weights:
         terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
         return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
 
-    def _moving_total(self, values, now, batch, name):
+    def _moving_total(self, values, now, batch, name, taken, replace):
         weights, term = now, None
         if self.rule is not None:
-            weights, term = self._weigh(values, now, batch, name)
+            weights, term = self._weigh(values, now, batch, name, taken)
         shown = [weights[i] for i, key in enumerate(self.fixed) if key in self.moving_names]
         total = _weighted_sum(values, weights, off=now)
+        if replace and self.gives_gradient:
+            total = gradients.with_gradient(total, taken, weights)
         # The shares of all replicas are added.
         extras = [ops.stack(shown) / batch.replicas]
         if self.has_term:
@@ -133,11 +157,15 @@ class Weights:
             extras.append(term)
         if self.rule is not None:
             extras.append(_weighted_sum(values, now))
+        if self.logs_conflict:
+            extras.append(
+                ops.cast(self.rule.gradient_rule.min_cosine, values.dtype) / batch.replicas
+            )
         if batch.training:
             self._advance()
         return total, extras
 
-    def _weigh(self, values, now, batch, name):
+    def _weigh(self, values, now, batch, name, taken):
         """The weights with those of the rule, and its term."""
         if len(values.shape) > 1:
             raise ValueError(
@@ -145,7 +173,9 @@ class Weights:
                 f"that is imposed on it does not give. Received: {self.rule!r}"
             )
         whole = values if batch.replicas == 1 else backend.global_sum(values)
-        weights, term = self.rule.step(whole, batch.training)
+        # A rule that reads gradients stays as it is where there are none.
+        training = batch.training and (taken is not None or not self.reads_gradients)
+        weights, term = self.rule.step(whole, training, *(taken or (None, None))[:2])
         return now * ops.cast(weights, now.dtype), term
 
     def _advance(self):

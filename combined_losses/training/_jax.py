@@ -1,6 +1,11 @@
 """What only JAX has: a step that is compiled once reads the state outside it once and for all."""
 
+from typing import Any
+
 import jax
+import keras
+
+from combined_losses.training.probing import probed, probing
 
 
 def is_compiling():
@@ -30,3 +35,172 @@ def restore_state(model, state):
         for variable, value in zip(variables, values or (), strict=False):
             if not value.is_deleted():
                 variable.assign(value)
+
+
+def evaluate_with_rows(points, view, parts, variables):
+    """What `parts` give of `view(points)`, and the gradient of each one's total at each point.
+
+    The parts are computed twice, which the compiler takes back: the functions are the same.
+    """
+    batch = view(points)
+    found = [part(batch) for part in parts]
+    points = jax.lax.stop_gradient(points)
+
+    def gradients(part):
+        with _apart(variables):  # what is assigned in it is assigned above, too
+            return jax.grad(lambda points: part(view(points)).total)(points)
+
+    return found, [gradients(part) for part in parts]
+
+
+def _apart(variables, others=()):
+    """A scope with the current values of variables, or others, in which none is changed."""
+    values = {id(v): (v, jax.lax.stop_gradient(v.value)) for v in variables}
+    values.update({id(v): (v, value) for v, value in others})
+    return keras.StatelessScope(state_mapping=list(values.values()))
+
+
+# So many numbers of each gradient are multiplied at a time; they stay in the cache. XLA needs nine
+# times as long for one product of all, which it brings into another order first.
+_CHUNK = 4096
+
+
+def gramian(rows):
+    """The products of k flat gradients, `(k, k)`."""
+    size = rows[0].size
+    whole = size // _CHUNK * _CHUNK
+
+    def add(index, total):
+        start = index * _CHUNK
+        return total + _products([jax.lax.dynamic_slice(r, (start,), (_CHUNK,)) for r in rows])
+
+    rest = _products([row[whole:] for row in rows])
+    return jax.lax.fori_loop(0, whole // _CHUNK, add, rest) if whole else rest
+
+
+def _products(rows):
+    # On a GPU not in the shortened numbers that are the default.
+    rows = jax.numpy.stack(rows)
+    return jax.numpy.matmul(rows, rows.T, precision="highest")
+
+
+def combine(weights, rows):
+    """The sum of k flat gradients with weights `(k,)`."""
+    weights = jax.lax.stop_gradient(weights)
+    return sum(weights[index] * row for index, row in enumerate(rows))
+
+
+def either(condition, yes, no):
+    """What one of two functions gives; only that one is computed."""
+    return jax.lax.cond(condition, yes, no)
+
+
+@jax.custom_vjp
+def _attached(value, points, gradients):
+    return value
+
+
+_attached.defvjp(
+    lambda value, points, gradients: (value, gradients),
+    lambda gradients, upstream: (
+        jax.numpy.zeros_like(upstream),
+        [upstream * gradient for gradient in gradients],
+        [jax.numpy.zeros_like(gradient) for gradient in gradients],
+    ),
+)
+
+
+def attach(value, points, gradients):
+    """`value` with given gradients at variables, in place of its own."""
+    return _attached(jax.lax.stop_gradient(value), [p.value for p in points], gradients)
+
+
+# Up to so many passes through the network are compiled one by one: three times as fast as all in
+# one with a further axis, but the time to compile grows with them.
+_UNROLLED = 16
+
+
+def _flat(row):
+    return jax.numpy.reshape(row.astype("float32"), (-1,))
+
+
+def capture(model, arguments):
+    """A training step of `model` with the arguments of `train_step`, to be entered."""
+    return _Capture(model, arguments)
+
+
+class _Capture:
+    """What a training step keeps for gradients at layers and parameters: here, how to repeat it.
+
+    The repetition is compiled together with the step, and what is the same in both computed once.
+    """
+
+    def __init__(self, model, arguments):
+        self._model = model
+        self._optimizer_variables = arguments[0][2]
+        self._watched = {}  # zeros like the outputs of layers
+        self._moved: Any = {}  # while repeating: what is added to them
+        self.call: Any = None  # the state, arguments and keywords of the model's call
+        self.loss: Any = None  # the metrics and keywords of its loss
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._watched.clear()
+
+    def watch(self, name, tensor):
+        """Called with every output of a layer that is watched; gives what goes on."""
+        if probed() is None:
+            zeros = jax.numpy.zeros(tensor.shape, "float32")
+            self._watched.setdefault(name, []).append(zeros)
+        elif name in self._moved:
+            tensor = tensor + next(self._moved[name]).astype(tensor.dtype)
+        return tensor
+
+    def watched(self, name):
+        """Zeros to be added to the outputs of a layer in this step."""
+        return self._watched.get(name, [])
+
+    def loss_scale(self):
+        """The factor of losses that keeps float16 gradients from vanishing; 1.0 without one."""
+        optimizer = self._model.optimizer
+        pairs = list(zip(optimizer.variables, self._optimizer_variables, strict=True))
+        with keras.StatelessScope(state_mapping=pairs):
+            return optimizer.scale_loss(1.0)
+
+    def rows(self, rule, values, points, scale):
+        """For each point the flat gradients of `values`, k of them; on the way times `scale`."""
+        at_parameters = isinstance(points[0], keras.Variable)
+        at = jax.lax.stop_gradient([p.value if at_parameters else p for p in points])
+
+        def repeated(at):
+            moved = dict(zip(map(id, points), at, strict=True)) if at_parameters else {}
+            self._moved = {} if at_parameters else {rule.gradient_rule.gradients: iter(at)}
+            return self._values(rule, moved) * scale
+
+        _, pullback = jax.vjp(repeated, at)
+        each = jax.numpy.eye(len(values), dtype="float32")
+        if len(values) <= _UNROLLED:
+            found = [pullback(one)[0] for one in each]
+        else:
+            together = jax.vmap(lambda one: pullback(one)[0])(each)
+            found = [[point[i] for point in together] for i in range(len(values))]
+        return [[_flat(row) / scale for row in column] for column in zip(*found, strict=True)]
+
+    def _values(self, rule, parameters):
+        """The values of the components of a rule, from the beginning of the step.
+
+        `parameters` holds values of variables by their `id`; the others have their own.
+        """
+        model, found = self._model, []
+        state, args, kwargs = self.call
+        metrics, loss = self.loss
+        trainable = [
+            parameters.get(id(v), jax.lax.stop_gradient(v.value)) for v in model.trainable_variables
+        ]
+        with probing(rule, found):
+            y_pred, state, *_ = model.stateless_call(trainable, state, *args, **kwargs)
+            loss = {**loss, "y_pred": y_pred}
+            model.stateless_compute_loss(trainable, state, metrics, **loss)
+        return jax.numpy.stack([jax.numpy.asarray(value, "float32") for value in found])

@@ -32,3 +32,106 @@ def gradient(function):
 def is_in_scope(strategy, variable):
     """Whether a variable was made inside the scope of a distribution strategy."""
     return strategy is None or strategy.extended.variable_created_in_scope(variable.value)
+
+
+def evaluate_with_rows(points, view, parts, variables):
+    """What `parts` give of `view(points)`, and the gradient of each one's total at each point."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(points)
+        batch = view(points)
+        found = [part(batch) for part in parts]
+    return found, [_gradients(tape, each.total, points) for each in found]
+
+
+def _gradients(tape, value, points):
+    found = tape.gradient(value, points)
+    return [
+        tf.zeros_like(getattr(point, "value", point)) if row is None else tf.convert_to_tensor(row)
+        for point, row in zip(points, found, strict=True)
+    ]
+
+
+def gramian(rows):
+    """The products of k flat gradients, `(k, k)`."""
+    rows = tf.stack(rows)
+    return tf.matmul(rows, rows, transpose_b=True)
+
+
+def combine(weights, rows):
+    """The sum of k flat gradients with weights `(k,)`."""
+    weights = tf.unstack(tf.stop_gradient(weights), len(rows))
+    return tf.add_n([weight * row for weight, row in zip(weights, rows, strict=True)])
+
+
+def either(condition, yes, no):
+    """What one of two functions gives; only that one is computed."""
+    return tf.cond(condition, yes, no)
+
+
+def attach(value, points, gradients):
+    """`value` with given gradients at variables, in place of its own."""
+
+    @tf.custom_gradient
+    def attached(*tensors):
+        def backward(upstream):
+            return [upstream * gradient for gradient in gradients]
+
+        return tf.identity(value), backward
+
+    return attached(*(tf.convert_to_tensor(point.value) for point in points))
+
+
+def global_max(value):
+    """The largest of `value` over all replicas."""
+    if replica_count() == 1:
+        return value
+    context = tf.distribute.get_replica_context()
+    return tf.reduce_max(context.all_gather(value[None], axis=0), axis=0)
+
+
+def capture(model, arguments):
+    """A training step of `model` with the arguments of `train_step`, to be entered."""
+    return _Capture(model, arguments)
+
+
+class _Capture:
+    """What a training step keeps for gradients at layers and parameters: here, a tape."""
+
+    def __init__(self, model, arguments):
+        self._model = model
+        self._tape = tf.GradientTape(persistent=True)
+        self._watched = {}
+
+    def __enter__(self):
+        self._tape.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self._watched.clear()
+        self._tape.__exit__(*error)
+        del self._tape
+
+    def watch(self, name, tensor):
+        """Called with every output of a layer that is watched; gives what goes on."""
+        self._tape.watch(tensor)
+        self._watched.setdefault(name, []).append(tensor)
+        return tensor
+
+    def watched(self, name):
+        """The outputs of a layer in this step."""
+        return self._watched.get(name, [])
+
+    def loss_scale(self):
+        """The factor of losses that keeps float16 gradients from vanishing; 1.0 without one."""
+        return self._model.optimizer.scale_loss(1.0)
+
+    def rows(self, rule, values, points, scale):
+        """For each point the flat gradients of `values`, k of them; on the way times `scale`."""
+        values = [value * scale for value in values]
+        with self._tape.stop_recording():
+            rows = [_gradients(self._tape, value, points) for value in values]
+            return [[_flat(row) / scale for row in column] for column in zip(*rows, strict=True)]
+
+
+def _flat(row):
+    return tf.reshape(tf.cast(row, "float32"), (-1,))

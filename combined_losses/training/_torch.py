@@ -15,3 +15,97 @@ def gradient(function):
             return torch.autograd.grad(value, x, create_graph=True, materialize_grads=True)[0]
 
     return gradient_at
+
+
+def evaluate_with_rows(points, view, parts, variables):
+    """What `parts` give of `view(points)`, and the gradient of each one's total at each point."""
+    points = [_leaf(point) for point in points]
+    batch = view(points)
+    found = [part(batch) for part in parts]
+    return found, [_gradients(each.total, points) for each in found]
+
+
+def _leaf(tensor):
+    return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+
+
+def _gradients(value, points):
+    if not value.requires_grad:
+        return [torch.zeros_like(point) for point in points]
+    return torch.autograd.grad(
+        value, points, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+
+
+def gramian(rows):
+    """The products of k flat gradients, `(k, k)`."""
+    rows = rows if torch.is_tensor(rows) else torch.stack(rows)
+    return rows @ rows.T
+
+
+def combine(weights, rows):
+    """The sum of k flat gradients with weights `(k,)`."""
+    return weights.detach() @ (rows if torch.is_tensor(rows) else torch.stack(rows))
+
+
+def either(condition, yes, no):
+    """What one of two functions gives; only that one is computed."""
+    return yes() if bool(condition) else no()
+
+
+class _Attached(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value, gradients, *points):
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return None, None, *(upstream * gradient for gradient in ctx.gradients)
+
+
+def attach(value, points, gradients):
+    """`value` with given gradients at variables, in place of its own."""
+    return _Attached.apply(value.detach(), gradients, *(point.value for point in points))
+
+
+def capture(model, arguments):
+    """A training step of `model` with the arguments of `train_step`, to be entered."""
+    return _Capture(model, arguments)
+
+
+class _Capture:
+    """What a training step keeps for gradients at layers and parameters: here, its own graph."""
+
+    def __init__(self, model, arguments):
+        self._model = model
+        self._watched = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._watched.clear()
+
+    def watch(self, name, tensor):
+        """Called with every output of a layer that is watched; gives what goes on."""
+        tensor = _leaf(tensor)
+        self._watched.setdefault(name, []).append(tensor)
+        return tensor
+
+    def watched(self, name):
+        """The outputs of a layer in this step."""
+        return self._watched.get(name, [])
+
+    def loss_scale(self):
+        """The factor of losses that keeps float16 gradients from vanishing; 1.0 without one."""
+        return self._model.optimizer.scale_loss(1.0)
+
+    def rows(self, rule, values, points, scale):
+        """For each point the gradients of `values`, `(k, n)`; on the way times `scale`."""
+        points = [getattr(point, "value", point) for point in points]
+        rows = [torch.empty(len(values), p.numel(), device=p.device) for p in points]
+        for index, value in enumerate(values):
+            for row, found in zip(rows, _gradients(value * scale, points), strict=True):
+                row[index] = found.detach().reshape(-1)
+        return rows if isinstance(scale, float) else [row / scale for row in rows]

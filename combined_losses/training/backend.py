@@ -4,8 +4,15 @@ import keras
 
 if keras.backend.backend() == "tensorflow":
     from combined_losses.training._tensorflow import (
+        attach,
+        capture,
+        combine,
+        either,
+        evaluate_with_rows,
+        global_max,
         global_sum,
         gradient,
+        gramian,
         is_in_scope,
         replica_count,
     )
@@ -23,9 +30,23 @@ else:
         """The sum of `value` over all replicas."""
         return value
 
+    def global_max(value):
+        """The largest of `value` over all replicas."""
+        return value
+
 
 if keras.backend.backend() == "jax":
-    from combined_losses.training._jax import gradient, is_compiling, restore_state
+    from combined_losses.training._jax import (
+        attach,
+        capture,
+        combine,
+        either,
+        evaluate_with_rows,
+        gradient,
+        gramian,
+        is_compiling,
+        restore_state,
+    )
 else:
 
     def restore_state(model, state):
@@ -37,11 +58,26 @@ else:
 
 
 if keras.backend.backend() == "torch":
-    from combined_losses.training._torch import gradient
+    from combined_losses.training._torch import (
+        attach,
+        capture,
+        combine,
+        either,
+        evaluate_with_rows,
+        gradient,
+        gramian,
+    )
 
 __all__ = [
+    "attach",
+    "capture",
+    "combine",
+    "either",
+    "evaluate_with_rows",
+    "global_max",
     "global_sum",
     "gradient",
+    "gramian",
     "is_compiling",
     "is_in_scope",
     "replica_count",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from combined_losses.training import backend, routing
+from combined_losses.training import backend, gradients, routing
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
 from combined_losses.training.outputs import name_outputs
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step, testing
@@ -169,13 +169,15 @@ class ComponentMetricsMixin(_Base):
             if outputs is None:
                 return None
             strategy = getattr(self, "distribute_strategy", None)
-            check_scope(strategy, routing.compounds(state.loss))
+            compounds = routing.compounds(state.loss)
+            check_scope(strategy, compounds)
+            gradients.check_layers(self, compounds)
             with contextlib.nullcontext() if strategy is None else strategy.scope():
                 tracking = Tracking(state.loss, state.loss_weights, outputs)
             tracking.check_metrics(state.metrics)
             tracking.is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
             state.tracking = tracking
-            for composite in routing.compounds(state.loss):
+            for composite in compounds:
                 composite.register_model(self)
         return state.tracking
 
@@ -196,8 +198,19 @@ class ComponentMetricsMixin(_Base):
             for variable in self._loss_variables():
                 variable.value.grad = None
 
+    if keras.backend.backend() == "jax":  # what a repetition of the step needs
+
+        def stateless_call(self, trainable, non_trainable, *args, **kwargs):
+            gradients.note(call=(non_trainable, args, kwargs))
+            return super().stateless_call(trainable, non_trainable, *args, **kwargs)
+
+        def stateless_compute_loss(self, trainable, non_trainable, metrics, **kwargs):
+            gradients.note(loss=(metrics, kwargs))
+            return super().stateless_compute_loss(trainable, non_trainable, metrics, **kwargs)
+
     def train_step(self, *args):
-        with inside("step"):
+        compounds = routing.compounds(getattr(self, "loss", None))
+        with inside("step"), gradients.capturing(self, compounds, args):
             return super().train_step(*args)
 
     def test_step(self, *args):
@@ -318,6 +331,7 @@ class ComponentMetricsMixin(_Base):
         self._check_trainable()
         tracked = _STATE in self.__dict__
         logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
+        gradients.warn_of_disjoint(routing.compounds(getattr(self, "loss", None)))
         return self._ordered(logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.test_on_batch)

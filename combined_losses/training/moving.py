@@ -4,11 +4,19 @@ import inspect
 
 import keras
 
-from combined_losses.training import backend, routing
+from combined_losses.training import backend, gradients, routing
 
 
 class _EpochEnd(keras.callbacks.Callback):
-    """Tells rules that count epochs of every end of one."""
+    """Tells rules that count epochs of every end of one, and what a first step has shown."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._first = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._first:
+            self._first = False
+            gradients.warn_of_disjoint(routing.compounds(self.model.loss))
 
     def on_epoch_end(self, epoch, logs=None):
         # `self.model` brings JAX's state back into the variables first.

@@ -8,6 +8,13 @@ from keras import ops
 
 from combined_losses._internal.checks import is_integer
 from combined_losses._internal.config import construct, signature_config
+from combined_losses._internal.gramian import (
+    describe,
+    gramian_of,
+    live_rows,
+    plain_cosines,
+    sizes_of,
+)
 from combined_losses._internal.numerics import check_number
 
 
@@ -92,6 +99,11 @@ class Weighting:
         return False
 
     @property
+    def gradient_rule(self) -> Any:
+        """The rule that says where gradients are taken: this one, or that inside it."""
+        return self
+
+    @property
     def trainable_variables(self):
         """What the model's optimizer trains, without weight decay."""
         return []
@@ -165,6 +177,11 @@ class Weighting:
         if self.draws:
             self.generator.state.assign(self._first_draw)
 
+    @property
+    def step_count(self):
+        """The number of steps of training so far, `()`."""
+        return ops.convert_to_tensor(self._state["steps"])
+
     def fixed_weights(self):
         """The fixed weights of the composite, `(k,)`."""
         fixed = self._fixed() if callable(self._fixed) else self._fixed
@@ -182,35 +199,46 @@ class Weighting:
 
         Args:
             values: `(k,)`, the raw values of the components.
-            gramian, rows: for rules that read gradients.
+            gramian: `(k, k)`, the products of their gradients, for rules that read them.
+            rows: `(k, n)`, the gradients themselves; in place of `gramian`, and for rules that
+                `need` them.
             training: without it nothing moves, and a rule that remembers gives its last weights.
 
         Returns:
             `(k,)`, float32.
         """
-        return self.step(values, training)[0]
+        sizes = None
+        if rows is not None:
+            gramian = gramian_of(rows) if gramian is None else gramian
+            sizes = sizes_of(rows)
+        return self.step(values, training, gramian, sizes)[0]
 
     def offset(self, values, weights):
         """The term that the rule adds to the total, `()`; default 0."""
         return self.term(_single(values), weights, self._read())
 
-    def step(self, values, training):
-        """`(weights, offset)` of one step; see `weigh`."""
+    def step(self, values, training, gramian=None, sizes=None):
+        """`(weights, offset)` of one step; see `weigh`.
+
+        `sizes` holds the largest and the mean magnitude in each of the gradients, `(k,)` each.
+        """
         if type(self).weigh is not Weighting.weigh:  # a rule that is all of one's own
-            weights = self.weigh(values=values, training=training)
+            weights = self.weigh(values=values, gramian=gramian, training=training)
             return weights, self.offset(values, weights)
         state = self._read()
+        values = ops.ones((self.num_components,)) if values is None else _single(values)
         # A component that is switched off counts as absent, like one without a finite value.
-        values = ops.where(ops.equal(self.fixed_weights(), 0.0), np.nan, _single(values))
-        finite = ops.isfinite(values)
-        live = ops.cast(finite, "float32")
+        values = ops.where(ops.equal(self.fixed_weights(), 0.0), np.nan, values)
+        there = ops.isfinite(values)
         if self.keeps_weights and not training:
-            weights = state["current"] * live
+            weights = state["current"] * ops.cast(there, "float32")
             return weights, self._term(values, weights, state)
-        result = self.rule(ops.where(finite, values, 1.0), state, live)
+        finite = self._are_live(there, gramian)
+        live = ops.cast(finite, "float32")
+        result = self._apply(ops.where(there, values, 1.0), state, live, gramian, sizes)
         weights, new = result if isinstance(result, tuple) else (result, {})
-        given = weights * live
-        weights = self._held(self._capped(self._rescaled(given, live), live), state, live)
+        given, live = self._given(weights, live, ops.cast(there, "float32"))
+        weights = self._held(self._capped(self._rescaled(given, live), live), state, there)
         if self.learned:
             # What is learned learns also while its weights are capped or held.
             weights = given + ops.stop_gradient(weights - given)
@@ -218,6 +246,17 @@ class Weighting:
         if training:
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
         return weights, term
+
+    def _are_live(self, there, gramian):
+        """Which components count in this step, of those that are there."""
+        return there
+
+    def _apply(self, values, state, live, gramian, sizes):
+        return self.rule(values, state, live)
+
+    def _given(self, weights, live, there):
+        """The weights of a rule, 0 for components that do not count; and which count."""
+        return weights * live, live
 
     def _term(self, values, weights, state):
         if type(self).offset is not Weighting.offset:
@@ -251,15 +290,17 @@ class Weighting:
         highest = np.inf if self.max_weight is None else self.max_weight
         return ops.clip(weights, lowest, highest) * live
 
-    def _held(self, weights, state, live):
+    def is_due(self, steps):
+        """Whether the rule gives new weights in the step of this number."""
+        return ops.equal(ops.mod(steps - self.warmup, float(self.update_every)), 0.0)
+
+    def _held(self, weights, state, there):
         """New weights every n-th step after the warm-up; until then equal ones."""
-        steps = state["steps"]
+        steps, there = state["steps"], ops.cast(there, "float32")
         if self.update_every > 1:
-            since = steps - self.warmup
-            due = ops.equal(ops.mod(since, float(self.update_every)), 0.0)
-            weights = ops.where(due, weights, state["current"] * live)
+            weights = ops.where(self.is_due(steps), weights, state["current"] * there)
         if self.warmup:
-            equal = live * self._equal_weight(ops.maximum(ops.sum(live), 1.0))
+            equal = there * self._equal_weight(ops.maximum(ops.sum(there), 1.0))
             weights = ops.where(steps < self.warmup, equal, weights)
         return weights
 
@@ -297,29 +338,151 @@ class Weighting:
             self.generator.state.assign(np.array(store["draw"]))
 
 
+class GramianWeighting(Weighting):
+    """A rule that reads the gradients of the components, through their Gramian `G = J J^T`.
+
+    Pass a function `G -> w` of your own, or use one of the rules of `cl.weightings`.
+
+    Args:
+        function: `f(gramian)`, in `keras.ops`, from `(k, k)` to weights `(k,)`. A component without
+            a gradient has the mean of the diagonal there and zeros beside it; its weight is 0
+            whatever the function gives. Register the function to save the model.
+        gradients: where the gradients are taken. `"output"` (default), at the predictions: what
+            components do to them is what they do to the network, and k passes through the losses
+            cost little. `"<layer name>"`, at the output of that layer of a Functional model, for
+            heads that share it: k passes through the heads. `"parameters"`, exact: k passes through
+            the network.
+        shared_layers: for `"parameters"`: names of the layers whose parameters count. Default None:
+            all.
+        log_conflict: whether the smallest cosine between the gradients of two components is
+            logged, as `min_cosine`. Default False.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`; in the
+            steps between two updates no gradients are taken, and the rule remembers nothing.
+
+    What a rule promises of the weighted sum of the gradients, it promises where they are taken:
+    two components that do not conflict at the output may do so at the parameters. Fixed weights
+    multiply what the rule gives; where they differ, the promise is about the rule's part alone.
+    A component whose gradient is zero or not finite has weight 0, and the others go on without it;
+    without any each has weight 1/k. Validation gets the last weights of training.
+
+    A rule with arguments or state is a subclass with `combine(gradients, state)`, which returns
+    the weights or the weights and the new state. `gradients` has `norms` `(k,)`, `cosines`
+    `(k, k)`, `gramian`, `live` (0.0 where there is no gradient) and `values`, and with
+    `needs = frozenset({"rows"})` also `largest` and `mean`, of the magnitudes of their entries.
+
+    Example:
+
+    >>> from keras import ops
+    >>> import combined_losses as cl
+    >>> def inverse_norm(gramian):
+    ...     return 1 / ops.sqrt(ops.diagonal(gramian))
+    >>> rule = cl.weightings.GramianWeighting(inverse_norm, total="k")
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=rule)
+    """
+
+    needs = frozenset({"gramian"})
+    reads_cosines = True  # not only lengths: of use where the gradients of components meet
+
+    def __init__(
+        self, function=None, gradients="output", shared_layers=None, log_conflict=False, **kwargs
+    ):
+        super().__init__(**kwargs)
+        name = type(self).__name__
+        if function is None and type(self).combine is GramianWeighting.combine:
+            raise ValueError(
+                f"{name} needs a function from the Gramian (k, k) to weights (k,). Received: None"
+            )
+        if function is not None and not callable(function):
+            raise ValueError(
+                f"`function` of {name} must be a function of the Gramian. Received: {function!r}"
+            )
+        if not isinstance(gradients, str) or not gradients:
+            raise ValueError(
+                f"`gradients` of {name} must be 'output', 'parameters' or the name of a layer. "
+                f"Received: {gradients!r}"
+            )
+        _check_layers(name, shared_layers, gradients)
+        if not isinstance(log_conflict, bool):
+            raise ValueError(
+                f"`log_conflict` of {name} must be True or False. Received: {log_conflict!r}"
+            )
+        self.function, self.gradients, self.shared_layers = function, gradients, shared_layers
+        self.log_conflict = log_conflict
+
+    def combine(self, gradients, state):
+        """The weights `(k,)`, or the weights and the new state."""
+        return self.function(gradients.gramian)
+
+    def _initial(self):
+        k = self.num_components
+        # The cosines of the last step that took gradients, 1 on the diagonal where there was one.
+        return {**super()._initial(), "cosines": np.zeros((k, k))}
+
+    @property
+    def cosines(self):
+        """The cosines between the gradients in the last step that took them, `(k, k)`.
+
+        1 on the diagonal where a component had a gradient, 0 where it had none.
+        """
+        return ops.convert_to_tensor(self._state["cosines"])
+
+    @property
+    def min_cosine(self):
+        """The smallest cosine between two components in the last step that took gradients."""
+        k, cosines = self.num_components, self.cosines
+        live = ops.diagonal(cosines)
+        pairs = ops.where(np.triu(np.ones((k, k)), 1) > 0, live[:, None] * live[None, :], 0.0)
+        return ops.min(ops.where(pairs > 0, cosines, 1.0))
+
+    def _are_live(self, there, gramian):
+        return ops.logical_and(there, live_rows(self._checked(gramian)))
+
+    def _checked(self, gramian):
+        k = self.num_components
+        if gramian is None or tuple(gramian.shape) != (k, k):
+            raise ValueError(
+                f"{type(self).__name__} needs the Gramian of the gradients, of shape ({k}, {k}), "
+                "or their `rows`. Received: "
+                f"gramian={None if gramian is None else f'of shape {tuple(gramian.shape)}'}"
+            )
+        return _single(gramian)
+
+    def _apply(self, values, state, live, gramian, sizes):
+        if "rows" in self.needs and sizes is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the `rows`, the gradients themselves. Received: None"
+            )
+        gradients = describe(_single(gramian), live, values, sizes)
+        result = self.combine(gradients, state)
+        weights, new = result if isinstance(result, tuple) else (result, {})
+        due = self.is_due(state["steps"])
+        new = {"cosines": plain_cosines(gradients), **new}
+        return weights, {name: ops.where(due, new[name], state[name]) for name in new}
+
+    def _given(self, weights, live, there):
+        equal = there / ops.maximum(ops.sum(there), 1.0)
+        some = ops.any(live > 0)
+        weights = ops.where(some, ops.where(live > 0, weights, 0.0), equal)
+        return weights, ops.where(some, live, there)
+
+
+def _check_layers(name, layers, gradients):
+    if layers is None:
+        return
+    if gradients != "parameters":
+        raise ValueError(
+            f"`shared_layers` of {name} belongs to gradients='parameters'. "
+            f"Received: gradients={gradients!r}"
+        )
+    names = isinstance(layers, (list, tuple)) and all(isinstance(each, str) for each in layers)
+    if not names or not layers:
+        raise ValueError(
+            f"`shared_layers` of {name} must be a list of names of layers. Received: {layers!r}"
+        )
+
+
 def _single(values):
     return ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), "float32"))
-
-
-# For rules: what is summed or averaged leaves out components that are not live.
-
-
-def live_softmax(x, live):
-    """The softmax over the live entries; 0 elsewhere."""
-    highest = ops.max(ops.where(live > 0, x, -np.inf))
-    highest = ops.where(ops.isfinite(highest), highest, 0.0)
-    powers = ops.exp(ops.where(live > 0, x - highest, 0.0)) * live
-    return powers / ops.maximum(ops.sum(powers), 1e-30)
-
-
-def live_mean(x, live):
-    """The mean over the live entries; 0 without any."""
-    return ops.sum(ops.where(live > 0, x, 0.0)) / ops.maximum(ops.sum(live), 1.0)
-
-
-def positive(values, lower_bound=0.0):
-    """What may be divided by, or have a logarithm: the distance from the bound, at least 1e-8."""
-    return ops.maximum(values - lower_bound, 1e-8)
 
 
 def _check_steps(rule, name, value, least):

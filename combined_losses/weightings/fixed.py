@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._internal.live import live_softmax
 from combined_losses._internal.numerics import check_number
-from combined_losses.weightings.base import Weighting, live_softmax
+from combined_losses.weightings.base import Weighting
 
 __all__ = ["Average", "Cyclical", "LinearRamp", "RandomWeighting", "Sigmoid", "Smoothed", "Worst"]
 
@@ -162,6 +163,15 @@ class Smoothed(Weighting):
         self.weighting, self.momentum = weighting, momentum
         self.needs = weighting.needs | {"history"}
         self.sums_to_one = weighting.sums_to_one
+        if self.needs & {"gramian", "rows"} and self.update_every > 1:
+            raise ValueError(
+                "Smoothed moves in every step: give `update_every` to the rule inside, which reads "
+                f"gradients. Received: update_every={self.update_every!r}"
+            )
+
+    @property
+    def gradient_rule(self):
+        return self.weighting.gradient_rule
 
     @property
     def has_term(self):
@@ -174,9 +184,9 @@ class Smoothed(Weighting):
         super().build(num_components, weights)
         self.weighting.build(num_components, weights)
 
-    def rule(self, values, state, live):
+    def _apply(self, values, state, live, gramian, sizes):
         seen = ops.where(live > 0, values, np.nan)  # what is not finite is the rule's to leave out
-        inner = self.weighting.weigh(values=seen, training=True)
+        inner, _ = self.weighting.step(seen, True, gramian, sizes)
         moved = self.momentum * state["smooth"] + (1 - self.momentum) * inner
         smooth = ops.where(state["started"] > 0, moved, inner)
         return smooth, {"smooth": smooth, "started": live}

@@ -5,8 +5,9 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import is_integer
+from combined_losses._internal.live import live_mean, live_softmax, positive
 from combined_losses._internal.numerics import check_number
-from combined_losses.weightings.base import Weighting, live_mean, live_softmax, positive
+from combined_losses.weightings.base import Weighting
 
 __all__ = [
     "CoVWeighting",

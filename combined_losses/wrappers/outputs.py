@@ -214,7 +214,7 @@ class OnInputs(Compound):
     >>> loss = cl.CompositeLoss({"flat": cl.wrappers.OnInputs(flat)})
     """
 
-    routes = reads_target = True
+    routes = reads_target = is_beyond_output = True
     needs_target = False
 
     def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):

@@ -1,0 +1,339 @@
+"""The gradients of the components of a composite, for the rules that read them.
+
+At the output they are taken in the loss itself. At a layer, or at the parameters, a training step
+is captured from its beginning: `capturing` is opened by the mixin around Keras's own step.
+"""
+
+import contextlib
+import contextvars
+import functools
+import warnings
+import weakref
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.compound import Compound
+from combined_losses.training import backend
+from combined_losses.training.probing import probed
+
+
+class Taken(NamedTuple):
+    """The gradients of k components where a rule reads them.
+
+    Attributes:
+        gramian: `(k, k)`, of the batch that all replicas see.
+        sizes: None, or the largest and the mean magnitude in each, `(k,)`.
+        rows: for each point the k gradients, flat, of this replica.
+        points: what they were taken at.
+    """
+
+    gramian: Any
+    sizes: Any
+    rows: Any = None
+    points: Any = None
+
+
+def reads_gradients(rule):
+    """Whether a rule needs the gradients of the components."""
+    return rule is not None and bool({"gramian", "rows"} & rule.needs)
+
+
+def where_read(rule):
+    """`"output"`, `"parameters"` or the name of a layer."""
+    return getattr(rule.gradient_rule, "gradients", "output")
+
+
+def shared_layers(rule):
+    """The names of the layers whose parameters count, or None for all."""
+    return getattr(rule.gradient_rule, "shared_layers", None)
+
+
+def evaluate(rule, batch, parts, label):
+    """The evaluations of `parts`, and what is `Taken` of their gradients in a training step.
+
+    Args:
+        rule: None, or that of the composite.
+        batch: a `Batch`.
+        parts: functions of a batch, one for each component.
+        label: the name of the composite.
+    """
+    capture, probe = _current.get(), probed()
+    if not reads_gradients(rule) or not batch.training:
+        return [part(batch) for part in parts], None
+    if probe is not None and probe[0] is rule:
+        found = [part(batch) for part in parts]
+        probe[1].extend(each.total for each in found)
+        return found, None
+    if where_read(rule) == "output":
+        return _at_output(rule, batch, parts)
+    if probe is not None:  # the parts of another composite are wanted, around this one or in it
+        return [part(batch) for part in parts], capture.taken.get(id(rule))
+    if capture is None:
+        raise ValueError(
+            f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
+            "takes the whole training step, and this `train_step` is not the one of "
+            "cl.ComponentMetricsMixin: call `super().train_step(...)` in it, or take "
+            f"gradients='output'. Received: gradients={where_read(rule)!r}"
+        )
+    found = [part(batch) for part in parts]
+    return found, capture.take(rule, [each.total for each in found])
+
+
+def _at_output(rule, batch, parts):
+    # In float32 or more: the gradient of a mean over a batch vanishes in float16.
+    points = [_single(leaf) for leaf in keras.tree.flatten(batch.y_pred)]
+
+    def view(points):
+        points = iter(points)
+        return batch.map_predictions(lambda leaf: next(points))
+
+    variables = [] if batch.model is None else batch.model.variables
+    found, rows = backend.evaluate_with_rows(points, view, parts, variables)
+    rows = [[_flat(row) for row in column] for column in zip(*rows, strict=True)]
+    gramian = backend.global_sum(_gramian(rows))
+    return found, Taken(gramian, _sizes(rows) if "rows" in rule.needs else None)
+
+
+def _single(tensor):
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
+
+
+def _flat(row):
+    return ops.reshape(ops.cast(row, "float32"), (-1,))
+
+
+def _gramian(rows):
+    return ops.stop_gradient(sum(backend.gramian(column) for column in rows))
+
+
+def _sizes(rows):
+    """The largest and the mean magnitude in each of the k gradients, over all replicas."""
+    magnitudes = [[ops.abs(row) for row in column] for column in rows]
+    largest = [ops.stack([ops.max(m) for m in column]) for column in magnitudes]
+    total = sum(ops.stack([ops.sum(m) for m in column]) for column in magnitudes)
+    count = sum(ops.cast(ops.shape(column[0])[0], "float32") for column in magnitudes)
+    largest = backend.global_max(ops.max(ops.stack(largest), axis=0))
+    mean = backend.global_sum(total) / backend.global_sum(count)
+    return ops.stop_gradient(largest), ops.stop_gradient(mean)
+
+
+# Capturing a step.
+
+_current: Any = contextvars.ContextVar("combined_losses_capture", default=None)
+
+
+@contextlib.contextmanager
+def capturing(model, compounds, arguments):
+    """A training step of `model` whose gradients at layers and parameters may be asked for.
+
+    Args:
+        model: the model.
+        compounds: its losses that are made of losses.
+        arguments: those of the step.
+    """
+    rules = [rule for loss in compounds for _, rule in rules_of(loss)]
+    rules = [rule for rule in rules if where_read(rule) != "output"]
+    if not rules:
+        yield
+        return
+    layers = [where_read(rule) for rule in rules if where_read(rule) != "parameters"]
+    with backend.capture(model, arguments) as steps:
+        token = _current.set(Captured(model, compounds, steps))
+        try:
+            with _watched([model.get_layer(name) for name in set(layers)], steps.watch):
+                yield
+        finally:
+            _current.reset(token)
+
+
+def note(**what):
+    """Keeps what the repetition of a captured step needs, on JAX."""
+    capture = _current.get()
+    if capture is not None and probed() is None:
+        for name, value in what.items():
+            setattr(capture.steps, name, value)
+
+
+@contextlib.contextmanager
+def _watched(layers, watch):
+    """Layers whose output goes through `watch(name, tensor) -> tensor`."""
+    for layer in layers:
+        call = layer.call
+
+        @functools.wraps(call)
+        def watched(*args, _call=call, _name=layer.name, **kwargs):
+            found = _call(*args, **kwargs)
+            return keras.tree.map_structure(lambda leaf: watch(_name, leaf), found)
+
+        # Not by `setattr`, which tracks what a layer is given.
+        vars(layer)["call"] = watched
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("call", None)
+
+
+class Captured:
+    """A training step from its beginning, in which gradients can be taken at layers and parameters.
+
+    Args:
+        model: the model.
+        compounds: its losses that are made of losses.
+        steps: the `capture` of the framework.
+    """
+
+    def __init__(self, model, compounds, steps):
+        self.model = model
+        self.compounds = compounds
+        self.steps = steps
+        self.taken = {}  # by the `id` of the rule, for repetitions of the step
+
+    def take(self, rule, values):
+        """What is `Taken` of the gradients of the values, one for each component."""
+        self.taken[id(rule)] = self._take_if_due(rule, values)
+        return self.taken[id(rule)]
+
+    def _take_if_due(self, rule, values):
+        timed = rule.gradient_rule
+        if timed.update_every == 1:
+            return self._take(rule, values)
+        k = len(values)
+        due = timed.is_due(timed.step_count)
+        sized = "rows" in rule.needs
+
+        def taken():
+            found = self._take(rule, values)
+            return [found.gramian, *(found.sizes or ())]
+
+        def untaken():
+            sizes = [ops.zeros((k,))] * 2 if sized else []
+            return [ops.zeros((k, k)), *sizes]
+
+        gramian, *sizes = backend.either(due, taken, untaken)
+        return Taken(gramian, tuple(sizes) or None)
+
+    def _take(self, rule, values):
+        points = self._points(rule)
+        scale = self.steps.loss_scale()
+        rows = self.steps.rows(rule, values, points, scale)
+        shared = where_read(rule) == "parameters"
+        # Every replica has its part of the gradient at a parameter, but its own rows of a layer.
+        whole = [backend.global_sum(column) for column in rows] if shared else rows
+        gramian = _gramian(whole)
+        sizes = _sizes(whole) if "rows" in rule.needs else None
+        return Taken(gramian if shared else backend.global_sum(gramian), sizes, rows, points)
+
+    def _points(self, rule):
+        if where_read(rule) != "parameters":
+            return self.steps.watched(where_read(rule))
+        return _parameters(self.model, rule, self.compounds)
+
+
+def _parameters(model, rule, compounds):
+    """The variables at which gradients are taken for `gradients="parameters"`."""
+    names = shared_layers(rule)
+    if names is not None:
+        layers = [model.get_layer(name) for name in names]
+        shared = {id(v) for layer in layers for v in layer.trainable_variables}
+        return [v for v in model.trainable_variables if id(v) in shared]
+    learned = {id(v) for loss in compounds for v in loss.learned_variables}
+    return [v for v in model.trainable_variables if id(v) not in learned]
+
+
+def with_gradient(total, taken, weights):
+    """`total` with the gradient `sum_i weights_i * g_i` at the points of `taken`."""
+    gradients = [
+        ops.reshape(backend.combine(weights, column), ops.shape(point))
+        for column, point in zip(taken.rows, taken.points, strict=True)
+    ]
+    return backend.attach(total, taken.points, gradients)
+
+
+# Checks.
+
+
+def rules_of(loss):
+    """The rules of a composite and of those inside it, with the composites."""
+    if not isinstance(loss, Compound):
+        return []
+    rule = getattr(loss, "weighting", None)
+    own = [(loss, rule)] if reads_gradients(rule) else []
+    return [*own, *(pair for child, _ in loss.children for pair in rules_of(child))]
+
+
+def check_parts(composite, rule):
+    """Raises where a component acts on more than the place where a rule reads its gradient."""
+    if not reads_gradients(rule) or where_read(rule) == "parameters":
+        return
+    for name, loss in composite.losses.items():
+        if _is_beyond_output(loss):
+            raise ValueError(
+                f"Component '{name}' of '{composite.name}' acts on the model by more than its "
+                "output, where the weighting reads gradients: take gradients='parameters'. "
+                f"Received: gradients={where_read(rule)!r}"
+            )
+
+
+def _is_beyond_output(loss):
+    if not isinstance(loss, Compound):
+        return False
+    return loss.is_beyond_output or any(_is_beyond_output(child) for child, _ in loss.children)
+
+
+def warn_of_disjoint(compounds):
+    """Says, once, where a rule cannot see a conflict; called after a first step of training."""
+    for composite, rule in (pair for loss in compounds for pair in rules_of(loss)):
+        rule = rule.gradient_rule
+        if rule in _judged or not getattr(rule, "reads_cosines", False):
+            continue
+        meet = ops.convert_to_numpy(rule.cosines) != 0
+        live = np.flatnonzero(np.diagonal(meet))
+        if len(live) < 2:
+            continue  # too few had a gradient; the next step may tell
+        _judged.add(rule)
+        group = _group(meet, live[0])
+        others = [i for i in live if i not in group]
+        if others and where_read(rule) != "parameters":
+            place = where_read(rule)
+            place = "the output" if place == "output" else f"layer '{place}'"
+            names = [" and ".join(repr(composite.names[i]) for i in g) for g in (group, others)]
+            warnings.warn(
+                f"{type(rule).__name__} cannot see a conflict between {names[0]} and {names[1]} in "
+                f"'{composite.name}': they act on disjoint parts of {place}. Take the gradients "
+                'where both come together: gradients="<name of a layer>" or "parameters".',
+                stacklevel=2,
+            )
+
+
+_judged: Any = weakref.WeakSet()
+
+
+def _group(meet, first):
+    """The components that are connected with one, in order."""
+    found = {first}
+    while True:
+        more = {int(j) for i in found for j in np.flatnonzero(meet[i])} - found
+        if not more:
+            return sorted(found)
+        found |= more
+
+
+def check_layers(model, compounds):
+    """Raises where a rule names a layer that the model has not."""
+    names = [layer.name for layer in model.layers]
+    for composite, rule in (pair for loss in compounds for pair in rules_of(loss)):
+        place = where_read(rule)
+        wanted = list(shared_layers(rule) or [])
+        wanted += [] if place in ("output", "parameters") else [place]
+        unknown = [name for name in wanted if name not in names]
+        if unknown:
+            raise ValueError(
+                f"The weighting of '{composite.name}' reads gradients at a layer that the model "
+                f"has not. It has {', '.join(map(repr, names))}; besides, `gradients` may be "
+                f"'output' or 'parameters'. Received: {unknown[0]!r}"
+            )

@@ -1,0 +1,326 @@
+"""Rules that project gradients, so that the step conflicts with no component."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.linalg import identity, nonnegative, solve_on, times
+from combined_losses._internal.live import live_mean
+from combined_losses._internal.numerics import check_number
+from combined_losses.weightings.base import GramianWeighting
+
+__all__ = ["CAGrad", "DualProj", "MGDA", "PCGrad", "UPGrad"]
+
+# Every problem `min 0.5 v' G v - b' v` is solved in `z = v n`, n the lengths of the gradients: with
+# C, the cosines, in place of G, and so without their scales. A component that does not count has
+# -1 in the linear term: its row of C is one of the identity, and `z >= 0` keeps it at 0.
+
+
+def _only_live(linear, gradients):
+    return ops.where(gradients.live > 0, linear, -1.0)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class MGDA(GramianWeighting):
+    """The shortest weighted mean of the gradients: `w = argmin |J' w|`, `w >= 0`, `sum(w) = 1`.
+
+    It promises `g_i . d >= |d|^2` for every component: none is made worse, and where two cannot
+    both get better the step is zero; at the model's output by default, with
+    `gradients="parameters"` at the parameters. When to use it: what matters is that nothing gets
+    worse. Short gradients get the largest weights, so that losses of different scale need
+    `normalize=True`. A common factor of the losses is a factor of the step.
+
+    Args:
+        normalize: whether gradients of length 1 are combined in place of the gradients; the weights
+            are then divided by the lengths and multiplied by their mean. Default False.
+        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
+            total: as in `cl.weightings.GramianWeighting`.
+
+    References:
+        - Desideri, 2012, Multiple-gradient descent algorithm for multiobjective optimization.
+        - Sener and Koltun, 2018, Multi-Task Learning as Multi-Objective Optimization,
+          arXiv:1810.04650.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.MGDA(normalize=True))
+    """
+
+    sums_to_one = True
+
+    def __init__(self, normalize=False, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(normalize, bool):
+            raise ValueError(f"`normalize` of MGDA must be True or False. Received: {normalize!r}")
+        self.normalize = normalize
+
+    def combine(self, gradients, state):
+        norms, live = gradients.norms, gradients.live
+        shortest = ops.min(ops.where(live > 0, norms, np.inf))
+        # Up to a factor w = argmin 0.5 v' G v - sum(v): b = 1 / n in z = v n, here times min(n).
+        aim = live if self.normalize else shortest / norms
+        z = nonnegative(gradients.cosines, _only_live(aim, gradients)[None])[0]
+        v = z * aim * live
+        weights = v / ops.maximum(ops.sum(v), 1e-30)
+        return weights * (live_mean(norms, live) / norms) if self.normalize else weights
+
+
+class PreferredWeighting(GramianWeighting):
+    """Base of the rules with a preference."""
+
+    def __init__(self, preference=None, **kwargs):
+        super().__init__(**kwargs)
+        if preference is not None and not _are_positive(preference):
+            raise ValueError(
+                f"`preference` of {type(self).__name__} must be None or a list of numbers above 0, "
+                f"one for each component. Received: {preference!r}"
+            )
+        self.preference = preference
+
+    def build(self, num_components, weights=None):
+        if self.preference is not None and len(self.preference) != num_components:
+            raise ValueError(
+                f"`preference` of {type(self).__name__} must have one number for each of the "
+                f"{num_components} components. Received: {self.preference!r}"
+            )
+        super().build(num_components, weights)
+
+    def shares(self, gradients):
+        """The preference as numbers of sum 1, 0 for what does not count."""
+        p = gradients.live
+        if self.preference is not None:
+            # Relative to the largest: a sum of large numbers may not be a float32 number.
+            wanted = np.asarray(self.preference) / max(self.preference)
+            p = p * ops.convert_to_tensor(wanted.astype("float32"))
+        return p / ops.maximum(ops.sum(p), 1e-30)
+
+
+def _are_positive(numbers):
+    def is_positive(x):
+        is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
+        return is_number and math.isfinite(x) and x > 0
+
+    return isinstance(numbers, (list, tuple)) and all(map(is_positive, numbers))
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class UPGrad(PreferredWeighting):
+    """Each gradient is projected to where no component is made worse; the step is their mean.
+
+    `w = sum_i v_i`, `v_i = argmin { |J' v| : v >= p_i e_i }`, p the preference. It promises
+    `g_i . d >= 0` for every component, at the model's output by default, with
+    `gradients="parameters"` at the parameters. When to use it: the first choice among the rules
+    that let no component get worse; without conflict it is the mean. A longer gradient counts in
+    proportion: where a loss is multiplied by a number, its part of the step is.
+
+    Args:
+        preference: None (default), all alike, or a list of k numbers above 0; their sum does not
+            matter.
+        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
+            total: as in `cl.weightings.GramianWeighting`.
+
+    References:
+        - Quinton and Rey, 2024, Jacobian Descent for Multi-Objective Optimization,
+          arXiv:2406.16232.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.UPGrad())
+    """
+
+    sums_to_one = True
+
+    def combine(self, gradients, state):
+        norms, cosines, live = gradients.norms, gradients.cosines, gradients.live
+        # v_i = p_i n_i (e_i + z) / n, with z >= 0 and the linear term -C e_i.
+        linear = ops.where(live[:, None] * live[None, :] > 0, -cosines, -1.0)
+        z = nonnegative(cosines, linear) + identity(cosines)
+        p = self.shares(gradients)
+        return ops.sum(p[:, None] * z * (norms[:, None] / norms[None, :]), axis=0)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class DualProj(PreferredWeighting):
+    """The mean of the gradients, projected to where no component is made worse.
+
+    `w = argmin { |J' v| : v >= p }`, p the preference. It promises `g_i . d >= 0` for every
+    component, at the model's output by default, with `gradients="parameters"` at the parameters.
+    When to use it: the step should be the mean, changed as little as possible; without conflict of
+    the mean it is the mean. A common factor of the losses is a factor of the step.
+
+    Args:
+        preference: None (default), all alike, or a list of k numbers above 0; their sum does not
+            matter.
+        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
+            total: as in `cl.weightings.GramianWeighting`.
+
+    References:
+        - Lopez-Paz and Ranzato, 2017, Gradient Episodic Memory for Continual Learning,
+          arXiv:1706.08840 (here the mean is projected).
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> rule = cl.weightings.DualProj(preference=[2.0, 1.0])
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=rule)
+    """
+
+    sums_to_one = True
+
+    def combine(self, gradients, state):
+        # v = (x + f z) / n with x = p n, its largest entry f, and z >= 0.
+        x = self.shares(gradients) * gradients.norms
+        f = ops.maximum(ops.max(x), 1e-30)
+        linear = _only_live(-times(gradients.cosines, x / f), gradients)
+        return (x + f * nonnegative(gradients.cosines, linear[None])[0]) / gradients.norms
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class CAGrad(GramianWeighting):
+    """The step near the mean gradient that is best for the component it is worst for.
+
+    `max over d of min_i g_i . d` with `|d - g0| <= c |g0|`, g0 the mean of the gradients; so
+    `w = 1/k + y`, `y >= 0` and `|J' y| = c |g0|`. It promises this distance, and that no component
+    is made worse for `c >= 1` only; at the model's output by default, with
+    `gradients="parameters"` at the parameters. When to use it: the mean is what should be
+    minimised in the end. A common factor of the losses is a factor of the step.
+
+    Args:
+        c: at least 0, default 0.5; 0 is the mean.
+        rescale: None (default), the paper; `"squared"`: the weights are divided by `1 + c^2`, as in
+            the authors' code; `"linear"`: by `1 + c`, as in their example of two dimensions.
+        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
+            total: as in `cl.weightings.GramianWeighting`.
+
+    References:
+        - Liu et al., 2021, Conflict-Averse Gradient Descent for Multi-task Learning,
+          arXiv:2110.14048.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.CAGrad(c=0.4))
+    """
+
+    sums_to_one = True
+
+    def __init__(self, c=0.5, rescale=None, **kwargs):
+        super().__init__(**kwargs)
+        check_number("CAGrad", "c", c, 0)
+        if rescale not in (None, "squared", "linear"):
+            raise ValueError(
+                f"`rescale` of CAGrad must be None, 'squared' or 'linear'. Received: {rescale!r}"
+            )
+        self.c, self.rescale = c, rescale
+
+    def combine(self, gradients, state):
+        cosines, live = gradients.cosines, gradients.live
+        norms = gradients.norms / ops.maximum(live_mean(gradients.norms, live), 1e-30)
+        norms = ops.where(live > 0, norms, 1.0)
+        u = live * norms / gradients.count
+        # z(m) = argmin of 0.5 z' C z - (m q - h)' z is n y for one m, where |J' y| is c |g0|.
+        h, q = times(cosines, u), live / norms
+        squared = ops.sum(u * h)
+        # Opposed gradients leave of g0 what the ridge on C makes, 1e-6, and no direction.
+        radius = ops.where(squared > 4e-6 * ops.sum(u * u), self.c * ops.sqrt(squared), 0.0)
+        slopes = norms * h
+        low = ops.min(ops.where(live > 0, slopes, np.inf))
+        high = ops.min(ops.where(live > 0, slopes + radius * norms, np.inf))
+        start = (low, high, ops.zeros_like(u), cosines, q, h, live, ops.square(radius))
+        z = ops.fori_loop(0, 4, _narrow, start)[2]
+        z = ops.fori_loop(0, 2, _on_support, (z, cosines, q, h, radius))[0]
+        scale = {None: 1.0, "squared": 1 + self.c**2, "linear": 1 + self.c}[self.rescale]
+        return (1 / gradients.count + z / norms) / scale
+
+
+_GRID = np.linspace(0, 1, 17, dtype="float32")
+
+
+def _narrow(_, state):
+    """One round of the search for m: the cell of a grid where `z' C z` reaches the square."""
+    low, high, _, cosines, q, h, live, square = state
+    grid = low + (high - low) * ops.convert_to_tensor(_GRID)
+    linear = grid[:, None] * q[None, :] - h[None, :]
+    scale = ops.maximum(ops.max(ops.abs(linear * live), axis=1, keepdims=True), 1e-30)
+    z = scale * nonnegative(cosines, ops.where(live > 0, linear / scale, -1.0))
+    reached = ops.sum(z * times(cosines, z), axis=1) < square
+    cell = ops.clip(ops.sum(ops.cast(reached, "int32")), 1, 16)
+    low, high = ops.take(grid, cell - 1), ops.take(grid, cell)
+    return low, high, ops.take(z, cell, axis=0), cosines, q, h, live, square
+
+
+def _on_support(_, state):
+    """z from the equations of its support: `C z = m q - h` there, and `z' C z = radius^2`."""
+    z, cosines, q, h, radius = state
+    support = ops.cast(z > 1e-6 * ops.max(z), "float32")
+    solved = solve_on(support[None], cosines, ops.stack([q, h]))
+    a, e = solved[0], solved[1]
+    # z = m a - e: the larger root of (q.a) m^2 - 2 (h.a) m + h.e = radius^2.
+    square, middle = ops.sum(q * a), ops.sum(h * a)
+    rest = ops.sum(h * e) - ops.square(radius)
+    root = ops.sqrt(ops.maximum(ops.square(middle) - square * rest, 0.0))
+    m = (middle + root) / ops.maximum(square, 1e-30)
+    return support * ops.maximum(m * a - e, 0.0), cosines, q, h, radius
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class PCGrad(GramianWeighting):
+    """From each gradient, what conflicts with another is taken away; the step is their sum.
+
+    `d_i = g_i`, then for every other j in a random order `d_i -= min(d_i . g_j, 0) g_j / |g_j|^2`;
+    `d = sum(d_i)`. Without conflict it is the sum. It promises that no component is made worse for
+    two components only, at the model's output by default, with `gradients="parameters"` at the
+    parameters. When to use it: to compare with what others have used; `UPGrad` keeps the promise
+    for any number. A common factor of the losses is a factor of the step.
+
+    Args:
+        seed: None, or an integer for the same orders in every run.
+        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
+            total: as in `cl.weightings.GramianWeighting`.
+
+    References:
+        - Yu et al., 2020, Gradient Surgery for Multi-Task Learning, arXiv:2001.06782.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.PCGrad(seed=0))
+    """
+
+    draws = True
+
+    def __init__(self, seed=None, **kwargs):
+        self.seed = seed
+        super().__init__(**kwargs)
+
+    def combine(self, gradients, state):
+        k = self.num_components
+        noise = keras.random.uniform((k, k), seed=self.generator)
+        return _weights_for_orders(gradients, ops.argsort(noise, axis=1))
+
+
+def _weights_for_orders(gradients, orders):
+    """The weights where row i visits the others in the order `orders[i]`, itself left out."""
+    norms = gradients.norms
+    # Without the ridge: nothing is solved for here.
+    cosines = ops.minimum(gradients.cosines, 1.0)
+    start = (identity(cosines), cosines, ops.cast(orders, "int32"))
+    shares = ops.fori_loop(0, norms.shape[0], _visit, start)[0]
+    scale = gradients.live[:, None] * norms[:, None] / norms[None, :]
+    return ops.sum(shares * scale, axis=0)
+
+
+def _visit(step, state):
+    """Every row i visits one other, j: `d_i = n_i sum_j shares_ij g_j / n_j`."""
+    shares, cosines, orders = state
+    j = orders[:, step]
+    own = ops.arange(orders.shape[0], dtype="int32")
+    is_j = ops.cast(ops.equal(j[:, None], own[None, :]), "float32")
+    other = 1 - ops.diagonal(is_j)
+    along = ops.sum(ops.take(cosines, j, axis=0) * shares, axis=1)
+    shares = shares - is_j * (other * ops.minimum(along, 0.0))[:, None]
+    return shares, cosines, orders
