@@ -144,7 +144,7 @@ def capturing(model, compounds, arguments):
     with backend.capture(model, arguments) as steps:
         token = _current.set(Captured(model, compounds, steps))
         try:
-            with _watched([model.get_layer(name) for name in set(layers)], steps.watch):
+            with _watched([model.get_layer(name) for name in set(layers)]):
                 yield
         finally:
             _current.reset(token)
@@ -159,23 +159,31 @@ def note(**what):
 
 
 @contextlib.contextmanager
-def _watched(layers, watch):
-    """Layers whose output goes through `watch(name, tensor) -> tensor`."""
-    for layer in layers:
-        call = layer.call
-
-        @functools.wraps(call)
-        def watched(*args, _call=call, _name=layer.name, **kwargs):
-            found = _call(*args, **kwargs)
-            return keras.tree.map_structure(lambda leaf: watch(_name, leaf), found)
-
+def _watched(layers):
+    """Layers whose output goes through `watch(name, tensor) -> tensor` of the captured step."""
+    # Replicas take turns in one step, in threads of their own: the first to come is the one that
+    # puts watchers on and off, and each finds its own step.
+    ours = [layer for layer in layers if not hasattr(layer.call, "watches")]
+    for layer in ours:
         # Not by `setattr`, which tracks what a layer is given.
-        vars(layer)["call"] = watched
+        vars(layer)["call"] = _watching(layer.name, layer.call)
     try:
         yield
     finally:
-        for layer in layers:
-            vars(layer).pop("call", None)
+        for layer in ours:
+            del vars(layer)["call"]
+
+
+def _watching(name, call):
+    @functools.wraps(call)
+    def watching(*args, **kwargs):
+        found, capture = call(*args, **kwargs), _current.get()
+        if capture is None:
+            return found
+        return keras.tree.map_structure(lambda leaf: capture.steps.watch(name, leaf), found)
+
+    watching.watches = True  # type: ignore[attr-defined]
+    return watching
 
 
 class Captured:
@@ -200,7 +208,8 @@ class Captured:
 
     def _take_if_due(self, rule, values):
         timed = rule.gradient_rule
-        if timed.update_every == 1:
+        # Replicas cannot add up inside a condition; there the rule leaves alone what it is given.
+        if timed.update_every == 1 or backend.replica_count() > 1:
             return self._take(rule, values)
         k = len(values)
         due = timed.is_due(timed.step_count)

@@ -331,7 +331,7 @@ def test_heads_meet_at_the_layer_that_they_share():
         assert cosine(rows) < -0.1
         logs = step(model, x, y)
         assert float(logs["min_cosine"]) == pytest.approx(cosine(rows), abs=1e-5)
-    
+
 
 def test_heads_do_not_meet_at_the_output_and_a_warning_says_so_once():
     x, y = two_targets()
