@@ -338,6 +338,7 @@ class Weighting:
             self.generator.state.assign(np.array(store["draw"]))
 
 
+@keras.saving.register_keras_serializable("combined_losses")
 class GramianWeighting(Weighting):
     """A rule that reads the gradients of the components, through their Gramian `G = J J^T`.
 
@@ -388,13 +389,16 @@ class GramianWeighting(Weighting):
     ):
         super().__init__(**kwargs)
         name = type(self).__name__
-        if function is None and type(self).combine is GramianWeighting.combine:
+        takes_function = type(self).combine is GramianWeighting.combine
+        if takes_function and not callable(function):
             raise ValueError(
-                f"{name} needs a function from the Gramian (k, k) to weights (k,). Received: None"
+                f"`function` of {name} must be a function from the Gramian (k, k) to weights (k,). "
+                f"Received: {function!r}"
             )
-        if function is not None and not callable(function):
+        if not takes_function and function is not None:
             raise ValueError(
-                f"`function` of {name} must be a function of the Gramian. Received: {function!r}"
+                f"{name} combines the gradients by itself; a `function` is for "
+                f"GramianWeighting(function). Received: function={function!r}"
             )
         if not isinstance(gradients, str) or not gradients:
             raise ValueError(

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from combined_losses._internal.adam import adam_step
 from combined_losses._internal.checks import is_integer
 from combined_losses._internal.live import live_mean, live_softmax, positive
 from combined_losses._internal.numerics import check_number
@@ -196,12 +197,8 @@ class GradNorm(GramianWeighting):
         pull = ops.sign(lengths - mean * rate**self.alpha) * (gradients.norms / mean)
         slope = weights * (pull - ops.sum(share * pull))
         started = ops.maximum(state["started"], live)
-        return weights, {**self._adam(slope, state), "first": first, "started": started}
-
-    def _adam(self, slope, state):
-        moves = state["moves"] + 1
-        m = 0.9 * state["m"] + 0.1 * slope
-        v = 0.999 * state["v"] + 0.001 * ops.square(slope)
-        step = m / (1 - 0.9**moves) / (ops.sqrt(v / (1 - 0.999**moves)) + 1e-8)
-        logits = state["logits"] - self.learning_rate * step
-        return {"logits": logits, "m": m, "v": v, "moves": moves}
+        return weights, {
+            **adam_step(slope, state, self.learning_rate),
+            "first": first,
+            "started": started,
+        }

@@ -233,6 +233,7 @@ class CAGrad(GramianWeighting):
         start = (low, high, ops.zeros_like(u), cosines, q, h, live, ops.square(radius))
         z = ops.fori_loop(0, 4, _narrow, start)[2]
         z = ops.fori_loop(0, 2, _on_support, (z, cosines, q, h, radius))[0]
+        z = ops.where(radius > 0, z, 0.0)
         scale = {None: 1.0, "squared": 1 + self.c**2, "linear": 1 + self.c}[self.rescale]
         return (1 / gradients.count + z / norms) / scale
 

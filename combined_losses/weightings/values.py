@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._internal.adam import adam_step
 from combined_losses._internal.checks import is_integer
 from combined_losses._internal.live import live_mean, live_softmax, positive
 from combined_losses._internal.numerics import check_number
@@ -394,22 +395,10 @@ class FAMO(Weighting):
         )
         share = live_softmax(state["logits"], live)
         slope = share * (fall - ops.sum(share * fall)) + self.weight_decay * state["logits"]
-        moved = self._adam(slope, state)
+        moved = adam_step(slope, state, self.learning_rate)
         any_past = ops.any(started > 0)
         moved = {name: ops.where(any_past, moved[name], state[name]) for name in moved}
         share = live_softmax(moved["logits"], live)
         weights = share / distance
         weights = weights / ops.maximum(ops.sum(weights), 1e-30)
         return weights, {**moved, "before": distance, "started": live}
-
-    def _adam(self, slope, state):
-        moves = state["moves"] + 1
-        m = 0.9 * state["m"] + 0.1 * slope
-        v = 0.999 * state["v"] + 0.001 * ops.square(slope)
-        step = m / (1 - 0.9**moves) / (ops.sqrt(v / (1 - 0.999**moves)) + 1e-8)
-        return {
-            "logits": state["logits"] - self.learning_rate * step,
-            "m": m,
-            "v": v,
-            "moves": moves,
-        }

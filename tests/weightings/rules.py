@@ -19,6 +19,7 @@ from combined_losses.weightings import (
     CoVWeighting,
     DynamicWeightAverage,
     GeometricMean,
+    GramianWeighting,
     MagnitudeBalance,
     RandomWeighting,
     ReLoBRaLo,
@@ -38,7 +39,9 @@ def _exported(base):
     return {cls for cls in found if issubclass(cls, base)} - {Weighting}
 
 
-RULE_CLASSES, SCHEDULE_CLASSES = _exported(Weighting), _exported(Schedule)
+# Those that read gradients are in tests/weightings/gradients.py.
+RULE_CLASSES = _exported(Weighting) - _exported(GramianWeighting)
+SCHEDULE_CLASSES = _exported(Schedule)
 
 # One of each with what it needs and nothing more.
 PLAIN = {
