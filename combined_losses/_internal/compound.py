@@ -4,6 +4,7 @@ import warnings
 
 import keras
 
+from combined_losses._internal import masks
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
@@ -28,6 +29,7 @@ class Compound(Operators, keras.losses.Loss):
         self.reduction = reduction
         self._compiled_in = False
         self._warned_of_moves = False
+        masks.prepare()
 
     @property
     def routes(self):

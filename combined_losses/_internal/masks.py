@@ -44,9 +44,14 @@ def with_mask(y_pred, mask):
     return y_pred if mask is None else _pass(y_pred, mask)
 
 
-def _pass(y_pred, new_mask):
+def prepare():
+    """Makes the layer now: torch can compile a step that calls it, but not one that makes it."""
     if not hasattr(_local, "port"):
         _local.port = _MaskPort()
+
+
+def _pass(y_pred, new_mask):
+    prepare()
     _local.new_mask = new_mask
     try:
         return _local.port(y_pred)

@@ -357,14 +357,17 @@ class GramianWeighting(Weighting):
             all.
         log_conflict: whether the smallest cosine between the gradients of two components is
             logged, as `min_cosine`. Default False.
-        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`; in the
-            steps between two updates no gradients are taken, and the rule remembers nothing.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`; but in
+            the steps between two updates the rule remembers nothing, and no gradients are taken at
+            a layer or at the parameters.
 
     What a rule promises of the weighted sum of the gradients, it promises where they are taken:
     two components that do not conflict at the output may do so at the parameters. Fixed weights
     multiply what the rule gives; where they differ, the promise is about the rule's part alone.
-    A component whose gradient is zero or not finite has weight 0, and the others go on without it;
-    without any each has weight 1/k. Validation gets the last weights of training.
+    A component whose gradient is zero has weight 0, and the others go on without it; so has one
+    that is not finite, whose step is spoilt as it is without a rule (`TerminateOnNaN` sees it);
+    without any each has weight 1/k. Validation gets the last weights of training. Steps that torch
+    compiles (`jit_compile=True`) take gradients at the output only.
 
     A rule with arguments or state is a subclass with `combine(gradients, state)`, which returns
     the weights or the weights and the new state. `gradients` has `norms` `(k,)`, `cosines`

@@ -1,5 +1,7 @@
 """Weightings that read gradients in training: against gradients that are computed by hand."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -507,6 +509,23 @@ def test_a_component_that_is_switched_off_counts_as_absent(place):
     expected = train({"mse": "mse"}, None)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch" or shutil.which("g++") is None,
+    reason="torch alone has steps that it compiles on request, and needs a compiler for them",
+)
+@pytest.mark.filterwarnings("ignore")  # of torch about itself
+def test_torch_compiles_a_step_with_gradients_at_the_output():
+    x, y = data()
+
+    def train(**kwargs):
+        model, _ = build(InverseGradientNorm(), **kwargs)
+        model.fit(x, y, epochs=2, verbose=0)
+        return parameters(model)
+
+    for one, other in zip(train(jit_compile=True), train(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 # What is logged, kept and refused.
