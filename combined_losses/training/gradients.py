@@ -65,11 +65,13 @@ def evaluate(rule, batch, parts, label):
         return [part(batch) for part in parts], None
     if probe is not None and probe[0] is rule:
         found = [part(batch) for part in parts]
-        probe[1].extend(each.total for each in found)
+        if not probe[1]:  # once, also where a rule around it reads the gradients of its value
+            probe[1].extend(each.total for each in found)
         return found, None
     if where_read(rule) == "output":
         return _at_output(rule, batch, parts)
-    if probe is not None:  # the parts of another composite are wanted, around this one or in it
+    # Taken already where the step, or this loss alone, is repeated for another rule's sake.
+    if capture is not None and (probe is not None or id(rule) in capture.taken):
         return [part(batch) for part in parts], capture.taken.get(id(rule))
     if capture is None:
         raise ValueError(

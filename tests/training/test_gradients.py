@@ -1,5 +1,6 @@
 """Weightings that read gradients in training: against gradients that are computed by hand."""
 
+import itertools
 import shutil
 
 import keras
@@ -384,11 +385,13 @@ def test_outputs_with_composites_of_their_own_have_gradients_of_their_own():
         np.testing.assert_allclose(one, ops.convert_to_numpy(variable.value), atol=1e-6)
 
 
-@every_place
-def test_a_composite_inside_another_has_a_rule_of_its_own(place):
+@pytest.mark.parametrize(
+    "inner_place, place", [*((p, p) for p in PLACES), *itertools.pairwise((*PLACES, "output"))]
+)
+def test_a_composite_inside_another_has_a_rule_of_its_own(inner_place, place):
     """The step is that of the weights that are logged."""
     x, y = data()
-    inner = cl.CompositeLoss(["mse", "mae"], weighting=InverseGradientNorm(gradients=place))
+    inner = cl.CompositeLoss(["mse", "mae"], weighting=InverseGradientNorm(gradients=inner_place))
     outer = cl.CompositeLoss(
         {"inner": inner, "under": under}, weighting=InverseGradientNorm(gradients=place)
     )
@@ -398,7 +401,7 @@ def test_a_composite_inside_another_has_a_rule_of_its_own(place):
     logs = step(model, x, y)
     w = [float(logs["inner_weight"]) * float(logs[f"inner/{n}_weight"]) for n in ("mse", "mae")]
     rows = jacobians(before, x, y)
-    inside = inverse_norms(rows[place][:2])
+    inside = inverse_norms(rows[inner_place][:2])
     np.testing.assert_allclose(w / np.float64(logs["inner_weight"]), inside, rtol=1e-5)
     both = np.stack([inside @ rows[place][:2], rows[place][2]])
     outside = inverse_norms(both)

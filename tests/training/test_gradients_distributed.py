@@ -95,3 +95,15 @@ def test_two_replicas_take_the_step_of_the_gradients_by_hand(runs):
             theta = [v - 0.1 * d for v, d in zip(theta, split(direction, theta), strict=True)]
         expected = np.concatenate([v.ravel() for v in theta])
         np.testing.assert_allclose(together["after"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_products_on_a_gpu_are_those_of_whole_numbers(monkeypatch):
+    """There a product of matrices would keep three digits; the way around it is the same sum."""
+    import tensorflow as tf
+
+    from combined_losses.training import backend
+
+    rows = [tf.constant(row) for row in data(n=5)[0]]
+    expected = backend.gramian(rows)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    np.testing.assert_allclose(backend.gramian(rows), expected, rtol=1e-6, atol=1e-6)
