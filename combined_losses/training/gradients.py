@@ -229,7 +229,10 @@ class Captured:
         return Taken(gramian, tuple(sizes) or None)
 
     def _take(self, rule, values):
-        points = self._points(rule)
+        points, k = self._points(rule), len(values)
+        if not points:  # all of them frozen: no component has a gradient
+            sizes = (ops.zeros((k,)), ops.zeros((k,))) if "rows" in rule.needs else None
+            return Taken(ops.zeros((k, k)), sizes, [], [])
         scale = self.steps.loss_scale()
         rows = self.steps.rows(rule, values, points, scale)
         shared = where_read(rule) == "parameters"
@@ -240,9 +243,16 @@ class Captured:
         return Taken(gramian if shared else backend.global_sum(gramian), sizes, rows, points)
 
     def _points(self, rule):
-        if where_read(rule) != "parameters":
-            return self.steps.watched(where_read(rule))
-        return _parameters(self.model, rule, self.compounds)
+        place = where_read(rule)
+        if place == "parameters":
+            return _parameters(self.model, rule, self.compounds)
+        points = self.steps.watched(place)
+        if not points:
+            raise ValueError(
+                f"The model has not called the layer '{place}' in this step, so that a weighting "
+                f"finds no gradients there. Received: gradients={place!r}"
+            )
+        return points
 
 
 def _parameters(model, rule, compounds):
@@ -302,6 +312,9 @@ def warn_of_disjoint(compounds):
         rule = rule.gradient_rule
         if rule in _judged or not getattr(rule, "reads_cosines", False):
             continue
+        if len(composite.names) == 1:
+            _judged.add(rule)
+            continue
         meet = ops.convert_to_numpy(rule.cosines) != 0
         live = np.flatnonzero(np.diagonal(meet))
         if len(live) < 2:
@@ -342,6 +355,16 @@ def check_layers(model, compounds):
         wanted = list(shared_layers(rule) or [])
         wanted += [] if place in ("output", "parameters") else [place]
         unknown = [name for name in wanted if name not in names]
+        bare = [
+            layer.name
+            for layer in model.layers
+            if layer.name in (shared_layers(rule) or ()) and layer.built and not layer.weights
+        ]
+        if bare:
+            raise ValueError(
+                f"`shared_layers` of the weighting of '{composite.name}' must be layers that have "
+                f"parameters. Received: {bare[0]!r}"
+            )
         if unknown:
             raise ValueError(
                 f"The weighting of '{composite.name}' reads gradients at a layer that the model "

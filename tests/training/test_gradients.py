@@ -594,6 +594,40 @@ def test_a_layer_that_is_not_there_is_an_error_before_training():
         build(UPGrad(gradients="parameters", shared_layers=["trunk", "nowhere"]))
 
 
+def test_shared_layers_without_parameters_are_an_error_before_training():
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dropout(0.5, name="dropout")(keras.layers.Dense(3)(inputs))
+    model = cl.Model(inputs, keras.layers.Dense(3)(hidden))
+    rule = UPGrad(gradients="parameters", shared_layers=["dropout"])
+    with raises(ValueError, "composite_loss", "parameters", "'dropout'"):
+        model.compile("sgd", loss=cl.CompositeLoss(["mse", "mae"], weighting=rule))
+
+
+def test_without_anything_to_train_the_weights_are_equal():
+    model, _ = build(InverseGradientNorm(gradients="parameters", shared_layers=["trunk"]))
+    model.get_layer("trunk").trainable = False
+    np.testing.assert_allclose(logged(step(model, *data())), 1 / 3, rtol=1e-6)
+
+
+class SkipsALayer(cl.Model):
+    def __init__(self):
+        super().__init__()
+        self.trunk = keras.layers.Dense(3, name="trunk")
+        self.trunk.build((None, 5))
+        self.head = keras.layers.Dense(3, name="head")
+
+    def call(self, x):
+        return self.head(x)
+
+
+def test_a_layer_that_is_not_called_is_an_error():
+    model = SkipsALayer()
+    loss = cl.CompositeLoss(["mse", "mae"], weighting=UPGrad(gradients="trunk"))
+    model.compile("sgd", loss=loss)
+    with raises(ValueError, "has not called the layer 'trunk'"):
+        model.train_on_batch(*data())
+
+
 def test_it_needs_the_train_step_of_the_mixin_but_for_the_output():
     inputs = keras.Input((5,))
     outputs = keras.layers.Dense(3, name="trunk")(inputs)
