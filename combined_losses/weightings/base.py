@@ -356,7 +356,7 @@ class GramianWeighting(Weighting):
         shared_layers: for `"parameters"`: names of the layers whose parameters count. Default None:
             all.
         log_conflict: whether the smallest cosine between the gradients of two components is
-            logged, as `min_cosine`. Default False.
+            logged, as `min_cosine`; in validation that of the last step of training. Default False.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`; but in
             the steps between two updates the rule remembers nothing, and no gradients are taken at
             a layer or at the parameters.
