@@ -152,10 +152,10 @@ def capturing(model, compounds, arguments):
             _current.reset(token)
 
 
-def note(**what):
-    """Keeps what the repetition of a captured step needs, on JAX."""
+def note(model, **what):
+    """Keeps what the repetition of a captured step of a model needs, on JAX."""
     capture = _current.get()
-    if capture is not None and probed() is None:
+    if capture is not None and capture.model is model and probed() is None:
         for name, value in what.items():
             setattr(capture.steps, name, value)
 

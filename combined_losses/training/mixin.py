@@ -200,13 +200,30 @@ class ComponentMetricsMixin(_Base):
 
     if keras.backend.backend() == "jax":  # what a repetition of the step needs
 
-        def stateless_call(self, trainable, non_trainable, *args, **kwargs):
-            gradients.note(call=(non_trainable, args, kwargs))
-            return super().stateless_call(trainable, non_trainable, *args, **kwargs)
+        @functools.wraps(keras.Model.stateless_call)
+        def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
+            gradients.note(self, call=(non_trainable_variables, args, kwargs))
+            return super().stateless_call(
+                trainable_variables, non_trainable_variables, *args, **kwargs
+            )
 
-        def stateless_compute_loss(self, trainable, non_trainable, metrics, **kwargs):
-            gradients.note(loss=(metrics, kwargs))
-            return super().stateless_compute_loss(trainable, non_trainable, metrics, **kwargs)
+        @functools.wraps(keras.Model.stateless_compute_loss)
+        def stateless_compute_loss(
+            self,
+            trainable_variables,
+            non_trainable_variables,
+            metrics_variables,
+            x=None,
+            y=None,
+            y_pred=None,
+            sample_weight=None,
+            training=True,
+        ):
+            given = dict(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+            gradients.note(self, loss=(metrics_variables, given))
+            return super().stateless_compute_loss(
+                trainable_variables, non_trainable_variables, metrics_variables, **given
+            )
 
     def train_step(self, *args):
         compounds = routing.compounds(getattr(self, "loss", None))
