@@ -1,6 +1,7 @@
 """Rules that read gradients on two replicas: the Gramian is that of the whole batch."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -74,7 +75,8 @@ def flat(run):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replicas")
     (folder / "cases.json").write_text(json.dumps(CASES))
-    printed = run_python(SCRIPT, folder)
+    root = Path(__file__).parents[2]  # of these tests, which an installed package does not have
+    printed = run_python(f"import sys; sys.path.append({str(root)!r})\n{SCRIPT}", folder)
     return json.loads(printed.splitlines()[-1])
 
 
