@@ -53,11 +53,10 @@ def evaluate_with_rows(points, view, parts, variables):
     return found, [gradients(part) for part in parts]
 
 
-def _apart(variables, others=()):
-    """A scope with the current values of variables, or others, in which none is changed."""
-    values = {id(v): (v, jax.lax.stop_gradient(v.value)) for v in variables}
-    values.update({id(v): (v, value) for v, value in others})
-    return keras.StatelessScope(state_mapping=list(values.values()))
+def _apart(variables):
+    """A scope with the current values of variables, in which none is changed."""
+    values = [(v, jax.lax.stop_gradient(v.value)) for v in variables]
+    return keras.StatelessScope(state_mapping=values)
 
 
 # So many numbers of each gradient are multiplied at a time; they stay in the cache. XLA needs nine

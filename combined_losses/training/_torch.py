@@ -118,7 +118,8 @@ class _Capture:
         for index, value in enumerate(values):
             for row, found in zip(rows, _gradients(value * scale, points), strict=True):
                 row[index] = found.detach().reshape(-1)
-        return rows if isinstance(scale, float) else [row.div_(scale) for row in rows]
+        unscaled = isinstance(scale, float) and scale == 1.0
+        return rows if unscaled else [row.div_(scale) for row in rows]
 
 
 # Memory for gradients at parameters is kept from step to step: on a CPU to get it anew takes five

@@ -168,6 +168,18 @@ def test_clipping_is_the_optimizers(place):
 
 
 @every_place
+def test_a_constant_loss_scale_drops_out(place):
+    optimizer = keras.optimizers.SGD(0.1, loss_scale_factor=64.0)
+    model, _ = build(InverseGradientNorm(rescale=False, gradients=place), optimizer)
+    x, y = data()
+    before = parameters(model)
+    rows = jacobians(before, x, y)
+    w = 1 / np.linalg.norm(rows[place], axis=1)
+    np.testing.assert_allclose(logged(step(model, x, y)), w, rtol=1e-5)
+    assert_step(model, before, split(w @ rows["parameters"], before))
+
+
+@every_place
 def test_accumulated_steps_are_the_mean_of_their_directions(place):
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     model, _ = build(InverseGradientNorm(gradients=place), optimizer)
