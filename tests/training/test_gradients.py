@@ -360,6 +360,22 @@ def test_heads_do_not_meet_at_the_output_and_a_warning_says_so_once():
     model.train_on_batch(x, y)
 
 
+def test_at_the_outputs_each_component_has_the_gradient_of_the_one_it_reads():
+    """Given in an order that is not that of their names."""
+    x, y = two_targets()
+    inputs = keras.Input((5,))
+    outputs = {name: keras.layers.Dense(3, name=name)(inputs) for name in ("b", "a")}
+    model = cl.Model(inputs, outputs)
+    parts = {name: cl.wrappers.OnOutput("mse", name) for name in ("b", "a")}
+    loss = cl.CompositeLoss(parts, weighting=InverseGradientNorm())
+    model.compile(keras.optimizers.SGD(0.1), loss=loss)
+    predictions = model.predict(x, verbose=0)
+    rows = [2 * (predictions[name] - y[name]).ravel() / y[name].size for name in parts]
+    logs = step(model, x, y)
+    found = [float(logs[f"{name}_weight"]) for name in parts]
+    np.testing.assert_allclose(found, inverse_norms(np.stack(rows)), rtol=1e-5)
+
+
 def test_a_rule_of_lengths_alone_does_not_need_them_to_meet():
     x, y = two_targets()
     heads(InverseGradientNorm()).fit(x, y, verbose=0)
