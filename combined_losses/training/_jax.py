@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import keras
 
+from combined_losses.training.capture import Capture, columns
 from combined_losses.training.probing import probed, probing
 
 
@@ -119,37 +120,25 @@ def attach(value, points, gradients):
 _UNROLLED = 16
 
 
-def _flat(row):
-    return jax.numpy.reshape(row.astype("float32"), (-1,))
-
-
 def capture(model, arguments):
     """A training step of `model` with the arguments of `train_step`, to be entered."""
     return _Capture(model, arguments)
 
 
-class _Capture:
-    """What a training step keeps for gradients at layers and parameters: here, how to repeat it.
+class _Capture(Capture):
+    """Keeps how to repeat the step, and in `_watched` zeros to be added to outputs of layers.
 
     The repetition is compiled together with the step, and what is the same in both computed once.
     """
 
     def __init__(self, model, arguments):
-        self._model = model
+        super().__init__(model)
         self._optimizer_variables = arguments[0][2]
-        self._watched = {}  # zeros like the outputs of layers
-        self._moved: Any = {}  # while repeating: what is added to them
+        self._moved: Any = {}  # while repeating: what is added to outputs of layers
         self.call: Any = None  # the state, arguments and keywords of the model's call
         self.loss: Any = None  # the metrics and keywords of its loss
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._watched.clear()
-
     def watch(self, name, tensor):
-        """Called with every output of a layer that is watched; gives what goes on."""
         if probed() is None:
             zeros = jax.numpy.zeros(tensor.shape, "float32")
             self._watched.setdefault(name, []).append(zeros)
@@ -157,19 +146,13 @@ class _Capture:
             tensor = tensor + next(self._moved[name]).astype(tensor.dtype)
         return tensor
 
-    def watched(self, name):
-        """Zeros to be added to the outputs of a layer in this step."""
-        return self._watched.get(name, [])
-
     def loss_scale(self):
-        """The factor of losses that keeps float16 gradients from vanishing; 1.0 without one."""
-        optimizer = self._model.optimizer
-        pairs = list(zip(optimizer.variables, self._optimizer_variables, strict=True))
+        variables = self._model.optimizer.variables
+        pairs = list(zip(variables, self._optimizer_variables, strict=True))
         with keras.StatelessScope(state_mapping=pairs):
-            return optimizer.scale_loss(1.0)
+            return super().loss_scale()
 
     def rows(self, rule, values, points, scale):
-        """For each point the flat gradients of `values`, k of them; on the way times `scale`."""
         at_parameters = isinstance(points[0], keras.Variable)
         at = jax.lax.stop_gradient([p.value if at_parameters else p for p in points])
 
@@ -185,7 +168,7 @@ class _Capture:
         else:
             together = jax.vmap(lambda one: pullback(one)[0])(each)
             found = [[point[i] for point in together] for i in range(len(values))]
-        return [[_flat(row) / scale for row in column] for column in zip(*found, strict=True)]
+        return columns(found, scale)
 
     def _values(self, rule, parameters):
         """The values of the components of a rule, from the beginning of the step.

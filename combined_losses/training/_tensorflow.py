@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from combined_losses.training.capture import Capture, columns
+
 
 def replica_count():
     """The number of replicas that compute this batch together; 1 outside a replica."""
@@ -93,47 +95,32 @@ def global_max(value):
 
 def capture(model, arguments):
     """A training step of `model` with the arguments of `train_step`, to be entered."""
-    return _Capture(model, arguments)
+    return _Capture(model)
 
 
-class _Capture:
-    """What a training step keeps for gradients at layers and parameters: here, a tape."""
+class _Capture(Capture):
+    """Keeps a tape of the step."""
 
-    def __init__(self, model, arguments):
-        self._model = model
+    def __init__(self, model):
+        super().__init__(model)
         self._tape = tf.GradientTape(persistent=True)
-        self._watched = {}
 
     def __enter__(self):
         self._tape.__enter__()
         return self
 
     def __exit__(self, *error):
-        self._watched.clear()
+        super().__exit__(*error)
         self._tape.__exit__(*error)
         del self._tape
 
     def watch(self, name, tensor):
-        """Called with every output of a layer that is watched; gives what goes on."""
         self._tape.watch(tensor)
         self._watched.setdefault(name, []).append(tensor)
         return tensor
 
-    def watched(self, name):
-        """The outputs of a layer in this step."""
-        return self._watched.get(name, [])
-
-    def loss_scale(self):
-        """The factor of losses that keeps float16 gradients from vanishing; 1.0 without one."""
-        return self._model.optimizer.scale_loss(1.0)
-
     def rows(self, rule, values, points, scale):
-        """For each point the flat gradients of `values`, k of them; on the way times `scale`."""
         values = [value * scale for value in values]
         with self._tape.stop_recording():
             rows = [_gradients(self._tape, value, points) for value in values]
-            return [[_flat(row) / scale for row in column] for column in zip(*rows, strict=True)]
-
-
-def _flat(row):
-    return tf.reshape(tf.cast(row, "float32"), (-1,))
+            return columns(rows, scale)

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from combined_losses.training.capture import Capture, is_scaled
+
 
 def gradient(function):
     """The gradient of a function of one tensor to a scalar, itself differentiable."""
@@ -81,45 +83,24 @@ def attach(value, points, gradients):
 
 def capture(model, arguments):
     """A training step of `model` with the arguments of `train_step`, to be entered."""
-    return _Capture(model, arguments)
+    return _Capture(model)
 
 
-class _Capture:
-    """What a training step keeps for gradients at layers and parameters: here, its own graph."""
-
-    def __init__(self, model, arguments):
-        self._model = model
-        self._watched = {}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._watched.clear()
+class _Capture(Capture):
+    """Needs to keep nothing: the tensors of the step have its graph."""
 
     def watch(self, name, tensor):
-        """Called with every output of a layer that is watched; gives what goes on."""
         tensor = _leaf(tensor)
         self._watched.setdefault(name, []).append(tensor)
         return tensor
 
-    def watched(self, name):
-        """The outputs of a layer in this step."""
-        return self._watched.get(name, [])
-
-    def loss_scale(self):
-        """The factor of losses that keeps float16 gradients from vanishing; 1.0 without one."""
-        return self._model.optimizer.scale_loss(1.0)
-
     def rows(self, rule, values, points, scale):
-        """For each point the gradients of `values`, `(k, n)`; on the way times `scale`."""
         points = [getattr(point, "value", point) for point in points]
         rows = _rows_for(rule, len(values), points)
         for index, value in enumerate(values):
             for row, found in zip(rows, _gradients(value * scale, points), strict=True):
                 row[index] = found.detach().reshape(-1)
-        unscaled = isinstance(scale, float) and scale == 1.0
-        return rows if unscaled else [row.div_(scale) for row in rows]
+        return [row.div_(scale) for row in rows] if is_scaled(scale) else rows
 
 
 # Memory for gradients at parameters is kept from step to step: on a CPU to get it anew takes five

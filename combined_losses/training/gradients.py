@@ -17,6 +17,7 @@ from keras import ops
 
 from combined_losses._internal.compound import Compound
 from combined_losses.training import backend
+from combined_losses.training.capture import columns
 from combined_losses.training.probing import probed
 
 
@@ -94,7 +95,7 @@ def _at_output(rule, batch, parts):
 
     variables = [] if batch.model is None else batch.model.variables
     found, rows = backend.evaluate_with_rows(points, view, parts, variables)
-    rows = [[_flat(row) for row in column] for column in zip(*rows, strict=True)]
+    rows = columns(rows)
     gramian = backend.global_sum(_gramian(rows))
     return found, Taken(gramian, _sizes(rows) if "rows" in rule.needs else None)
 
@@ -102,10 +103,6 @@ def _at_output(rule, batch, parts):
 def _single(tensor):
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
-
-
-def _flat(row):
-    return ops.reshape(ops.cast(row, "float32"), (-1,))
 
 
 def _gramian(rows):
@@ -129,16 +126,16 @@ _current: Any = contextvars.ContextVar("combined_losses_capture", default=None)
 
 
 @contextlib.contextmanager
-def capturing(model, compounds, arguments):
+def capturing(model, readers, compounds, arguments):
     """A training step of `model` whose gradients at layers and parameters may be asked for.
 
     Args:
         model: the model.
+        readers: what `rules_of` gives of its losses.
         compounds: its losses that are made of losses.
         arguments: those of the step.
     """
-    rules = [rule for loss in compounds for _, rule in rules_of(loss)]
-    rules = [rule for rule in rules if where_read(rule) != "output"]
+    rules = [rule for _, rule in readers if where_read(rule) != "output"]
     if not rules:
         yield
         return
@@ -278,13 +275,14 @@ def with_gradient(total, taken, weights):
 # Checks.
 
 
-def rules_of(loss):
-    """The rules of a composite and of those inside it, with the composites."""
-    if not isinstance(loss, Compound):
-        return []
-    rule = getattr(loss, "weighting", None)
-    own = [(loss, rule)] if reads_gradients(rule) else []
-    return [*own, *(pair for child, _ in loss.children for pair in rules_of(child))]
+def rules_of(compounds):
+    """The rules that read gradients, `(composite, rule)`, of composites and of those inside."""
+    found = []
+    for loss in compounds:
+        rule = getattr(loss, "weighting", None)
+        found.extend([(loss, rule)] if reads_gradients(rule) else [])
+        found.extend(rules_of([child for child, _ in loss.children if isinstance(child, Compound)]))
+    return found
 
 
 def check_parts(composite, rule):
@@ -306,9 +304,9 @@ def _is_beyond_output(loss):
     return loss.is_beyond_output or any(_is_beyond_output(child) for child, _ in loss.children)
 
 
-def warn_of_disjoint(compounds):
+def warn_of_disjoint(readers):
     """Says, once, where a rule cannot see a conflict; called after a first step of training."""
-    for composite, rule in (pair for loss in compounds for pair in rules_of(loss)):
+    for composite, rule in readers:
         rule = rule.gradient_rule
         if rule in _judged or not getattr(rule, "reads_cosines", False):
             continue
@@ -347,10 +345,10 @@ def _group(meet, first):
         found |= more
 
 
-def check_layers(model, compounds):
+def check_layers(model, readers):
     """Raises where a rule names a layer that the model has not."""
     names = [layer.name for layer in model.layers]
-    for composite, rule in (pair for loss in compounds for pair in rules_of(loss)):
+    for composite, rule in readers:
         place = where_read(rule)
         wanted = list(shared_layers(rule) or [])
         wanted += [] if place in ("output", "parameters") else [place]

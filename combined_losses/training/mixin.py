@@ -169,15 +169,14 @@ class ComponentMetricsMixin(_Base):
             if outputs is None:
                 return None
             strategy = getattr(self, "distribute_strategy", None)
-            compounds = routing.compounds(state.loss)
-            check_scope(strategy, compounds)
-            gradients.check_layers(self, compounds)
+            check_scope(strategy, state.compounds)
+            gradients.check_layers(self, state.readers)
             with contextlib.nullcontext() if strategy is None else strategy.scope():
                 tracking = Tracking(state.loss, state.loss_weights, outputs)
             tracking.check_metrics(state.metrics)
             tracking.is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
             state.tracking = tracking
-            for composite in compounds:
+            for composite in state.compounds:
                 composite.register_model(self)
         return state.tracking
 
@@ -226,8 +225,9 @@ class ComponentMetricsMixin(_Base):
             )
 
     def train_step(self, *args):
-        compounds = routing.compounds(getattr(self, "loss", None))
-        with inside("step"), gradients.capturing(self, compounds, args):
+        state = self.__dict__.get(_STATE)
+        readers, compounds = (state.readers, state.compounds) if state else ((), ())
+        with inside("step"), gradients.capturing(self, readers, compounds, args):
             return super().train_step(*args)
 
     def test_step(self, *args):
@@ -348,7 +348,8 @@ class ComponentMetricsMixin(_Base):
         self._check_trainable()
         tracked = _STATE in self.__dict__
         logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
-        gradients.warn_of_disjoint(routing.compounds(getattr(self, "loss", None)))
+        if tracked:
+            gradients.warn_of_disjoint(self.__dict__[_STATE].readers)
         return self._ordered(logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.test_on_batch)
@@ -403,6 +404,8 @@ class _State:
 
     def __init__(self, loss, loss_weights, metrics):
         self.loss = loss
+        self.compounds = routing.compounds(loss)
+        self.readers = gradients.rules_of(self.compounds)
         self.loss_weights = loss_weights
         self.metrics = metrics
         self.outputs = None

@@ -16,7 +16,7 @@ class _EpochEnd(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self._first:
             self._first = False
-            gradients.warn_of_disjoint(routing.compounds(self.model.loss))
+            gradients.warn_of_disjoint(gradients.rules_of(routing.compounds(self.model.loss)))
 
     def on_epoch_end(self, epoch, logs=None):
         # `self.model` brings JAX's state back into the variables first.

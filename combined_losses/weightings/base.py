@@ -210,7 +210,7 @@ class Weighting:
         sizes = None
         if rows is not None:
             gramian = gramian_of(rows) if gramian is None else gramian
-            sizes = sizes_of(rows)
+            sizes = sizes_of(rows) if "rows" in self.needs else None
         return self.step(values, training, gramian, sizes)[0]
 
     def offset(self, values, weights):

@@ -90,6 +90,13 @@ def rules_but(*others):
     return pytest.mark.parametrize("cls", chosen, ids=lambda cls: cls.__name__)
 
 
+def each_bad(arguments):
+    """Over bad values, of `(class, argument, what is allowed, bad values)`."""
+    bad = [(cls, name, allowed, value) for cls, name, allowed, some in arguments for value in some]
+    ids = [f"{cls.__name__}-{name}-{value}" for cls, name, _, value in bad]
+    return pytest.mark.parametrize("cls, name, allowed, value", bad, ids=ids)
+
+
 def losses(steps=24, k=3, seed=0, low=0.2, high=2.0):
     """Values of components, `(steps, k)`."""
     rng = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ from tests.weightings.gradients import (
     samples,
     weights_of,
 )
-from tests.weightings.rules import assert_same_state, close, state_of
+from tests.weightings.rules import assert_same_state, close, each_bad, state_of
 
 ROWS = samples("conflicting", 3, 9)
 VALUES = np.exp(np.random.default_rng(0).normal(size=(9, 3)))
@@ -325,12 +325,7 @@ def bad_arguments():
         yield cls, "preference", "None or a list of numbers above 0", PREFERENCES
 
 
-BAD = [(cls, name, allowed, value) for cls, name, allowed, bad in bad_arguments() for value in bad]
-
-
-@pytest.mark.parametrize(
-    "cls, name, allowed, value", BAD, ids=[f"{b[0].__name__}-{b[1]}-{b[3]}" for b in BAD]
-)
+@each_bad(bad_arguments())
 def test_a_bad_argument_is_an_error_that_says_so(cls, name, allowed, value):
     with raises(ValueError, f"`{name}`", cls.__name__, allowed, f"Received: {value!r}"):
         cls(**{name: value})

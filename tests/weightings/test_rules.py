@@ -28,6 +28,7 @@ from tests.weightings.rules import (
     PLAIN,
     SEQUENCES,
     close,
+    each_bad,
     every_rule,
     losses,
     read_sequences,
@@ -863,12 +864,7 @@ def bad_arguments():
     yield UncertaintyWeighting, "learning_rate", "above 0", [0, -1, "a", True, np.nan]
 
 
-BAD = [(cls, name, allowed, value) for cls, name, allowed, bad in bad_arguments() for value in bad]
-
-
-@pytest.mark.parametrize(
-    "cls, name, allowed, value", BAD, ids=[f"{b[0].__name__}-{b[1]}-{b[3]}" for b in BAD]
-)
+@each_bad(bad_arguments())
 def test_a_bad_argument_is_an_error_that_says_so(cls, name, allowed, value):
     with raises(ValueError, f"`{name}`", cls.__name__, allowed, f"Received: {value!r}"):
         cls(**{name: value})
