@@ -1,4 +1,4 @@
-"""Callbacks for models that train on composites."""
+"""`LossWeightScheduler`: the weight of a component as a function of the epoch or batch."""
 
 import math
 
