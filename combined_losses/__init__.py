@@ -14,7 +14,7 @@ with quiet_if_command():
 from combined_losses import callbacks, losses, weightings, wrappers
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss
-from combined_losses.reporting import plots
+from combined_losses.reporting import diagnose, plots
 from combined_losses.training.mixin import ComponentMetricsMixin
 from combined_losses.training.models import Model, Sequential, track, untrack
 from combined_losses.wrappers.outputs import input_gradients
@@ -27,6 +27,7 @@ __all__ = [
     "__version__",
     "as_loss",
     "callbacks",
+    "diagnose",
     "input_gradients",
     "losses",
     "plots",

@@ -85,3 +85,161 @@ def test_one_epoch_is_seen(ax):
 def test_history_without_components_is_refused(draw, logs):
     with pytest.raises(ValueError, match=r"must hold components.*Received"):
         draw(logs)
+
+
+def test_shares_take_the_weights_of_outputs_from_the_model(ax):
+    inputs = keras.Input((1,))
+    heads = {n: keras.layers.Dense(1, kernel_initializer="zeros", name=n)(inputs) for n in "ab"}
+    model = cl.Model(inputs, heads)
+    composite = cl.CompositeLoss(["mse", "mae"], weights=[1.0, 3.0])
+    model.compile("sgd", loss={"a": composite, "b": "mse"}, loss_weights={"b": 2.5})
+    y = np.full((4, 1), 2.0)
+    history = model.fit(np.zeros((4, 1)), {"a": y, "b": y}, batch_size=4, verbose=0)
+    plots.shares(history, ax)
+    assert drawn_shares(ax) == pytest.approx({"a_mse": 20.0, "a_mae": 30.0, "b": 50.0})
+
+
+def test_validation_is_drawn_at_the_epochs_that_had_one(ax):
+    plots.components({"mse_loss": [6, 5, 4, 3, 2], "val_mse_loss": [7, 6]}, ax)
+    assert list(ax.lines[1].get_xdata()) == [2, 4]
+    plots.components({"mse_loss": [6, 5, 4], "val_mse_loss": [None, 7, None]}, ax)
+    assert list(ax.lines[3].get_xdata()) == [2]
+
+
+def test_epochs_of_a_resumed_training_go_on(ax):
+    model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss=cl.CompositeLoss(["mse"]))
+    history = model.fit(np.ones((4, 1)), np.ones((4, 1)), epochs=5, initial_epoch=3, verbose=0)
+    plots.components(history, ax)
+    assert list(ax.lines[0].get_xdata()) == [4, 5]
+
+
+@pytest.mark.parametrize("draw", [plots.components, plots.shares])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_not_finite_are_gaps(ax, draw, bad):
+    draw({"a_loss": [1.0, bad, 3.0, 2.0], "b_loss": [bad] * 4, "c_loss": [0.0] * 4}, ax)
+    ax.figure.draw_without_rendering()
+    assert np.isfinite(ax.get_ylim()).all()
+    if draw is plots.components:
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1, np.nan, 3, 2])
+
+
+@pytest.mark.parametrize("draw", [plots.components, plots.shares])
+def test_no_two_of_many_components_look_alike(ax, draw):
+    draw({f"part{i}_loss": [1.0 + i, 2.0] for i in range(60)}, ax)
+    if draw is plots.components:
+        looks = {(line.get_color(), line.get_marker()) for line in ax.lines}
+    else:
+        looks = {(tuple(a.get_facecolor()[0]), a.get_hatch()) for a in ax.collections}
+    assert len(looks) == 60
+
+
+def boxes(ax):
+    """What must not overlap: the axes with its ticks and labels, the legend; and the figure."""
+    ax.figure.draw_without_rendering()
+    legend = ax.get_legend().get_window_extent()
+    return ax.xaxis.get_tightbbox(), legend, ax.figure.bbox
+
+
+@pytest.mark.parametrize("draw", [plots.components, plots.shares, plots.pareto])
+@pytest.mark.parametrize("name", ["{}", "{}_of_the_quantity_with_a_very_long_name_of_80_letters"])
+@pytest.mark.parametrize("count", [2, 12])
+def test_legend_covers_nothing_and_is_not_clipped(draw, name, count):
+    names = [name.format(f"run{i}") for i in range(count)]
+    logs = {f"{n}_loss": [2.0, 1.0 + i] for i, n in enumerate(names)}
+    ax = draw({n: logs for n in names} if draw is plots.pareto else logs)
+    axis, legend, figure = boxes(ax)
+    assert legend.y1 <= axis.y0 + 1
+    assert figure.x0 <= legend.x0 and legend.x1 <= figure.x1 and figure.y0 <= legend.y0
+
+
+def test_labels_are_written_as_they_are(ax):
+    plots.components({"_hidden_loss": [1.0], "$x$_loss": [2.0]}, ax)
+    texts = ax.get_legend().get_texts()
+    assert [(t.get_text(), t.get_parse_math()) for t in texts] == [
+        ("_hidden", False),
+        ("$x$", False),
+    ]
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_pareto_tells_the_front_from_the_dominated(ax):
+    runs = {
+        "left": {"mse": 1.0, "mae": 5.0},
+        "middle": {"mse": 2.0, "mae": 3.0},
+        "twin": {"mse": 2.0, "mae": 3.0},
+        "tie": {"mse": 2.0, "mae": 4.0},  # as good in one, worse in the other
+        "right": {"mse": 4.0, "mae": 1.0},
+        "worse": {"mse": 5.0, "mae": 5.0},
+        "nan": {"mse": np.nan, "mae": 0.0},
+        "inf": {"mse": 0.0, "mae": np.inf},
+    }
+    assert plots.pareto(runs, ax) is ax
+    named = ["left", "middle", "twin", "tie (dominated)", "right", "worse (dominated)"]
+    assert legend(ax) == [*named, "nan (not finite)", "inf (not finite)", "Pareto front"]
+    front, *markers = ax.lines
+    np.testing.assert_array_equal(front.get_xydata(), [(1, 5), (2, 3), (2, 3), (4, 1)])
+    assert front.get_drawstyle() == "steps-post"
+    assert len(markers) == 6
+    hollow = [marker.get_markerfacecolor() == "white" for marker in markers]
+    assert hollow == [False, False, False, True, False, True]
+    assert markers[1].get_markersize() > markers[2].get_markersize()
+
+
+def test_pareto_is_the_front_by_definition(ax):
+    rng = np.random.default_rng(0)
+    points = rng.integers(0, 6, (40, 2)).astype(float)
+    plots.pareto({str(i): {"x": x, "y": y} for i, (x, y) in enumerate(points)}, ax)
+    for (x, y), label in zip(points, legend(ax), strict=False):
+        beaten = any((a <= x and b <= y) and (a < x or b < y) for a, b in points)
+        assert label.endswith("(dominated)") == beaten
+
+
+def test_pareto_takes_the_last_epoch_of_the_validation_where_all_have_one(ax):
+    logs = {"loss": [9, 8], "b_loss": [4, 3], "val_b_loss": [6, 5], "a_loss": [2, 1]}
+    plots.pareto({"one": {**logs, "val_loss": [9, 9]}, "two": logs}, ax)
+    np.testing.assert_array_equal(ax.lines[1].get_xydata(), [(5, 1)])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("b (validation)", "a")
+    plots.pareto({"one": logs, "two": {"a_loss": [1], "b_loss": [2]}}, ax, x="a", y="b")
+    np.testing.assert_array_equal(ax.lines[4].get_xydata(), [(1, 3)])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("a", "b")
+
+
+def test_pareto_takes_histories_and_results_of_evaluate(ax):
+    model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss=cl.CompositeLoss({"sum": cl.CompositeLoss(["mse"]), "mae": "mae"}))
+    x = np.ones((4, 1))
+    history = model.fit(x, x, verbose=0)
+    results = model.evaluate(x, x, verbose=0, return_dict=True)
+    plots.pareto({"fit": history, "evaluate": results}, ax, x="sum")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("sum", "mae")
+    expected = [history.history["sum_loss"][-1], history.history["mae_loss"][-1]]
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [expected])
+    plots.pareto({"fit": history}, ax, x="sum_loss", y="sum/mse")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("sum", "sum/mse")
+
+
+def test_pareto_makes_each_axis_logarithmic_for_itself(ax):
+    plots.pareto({"one": {"a": 1.0, "b": 1.0}, "two": {"a": 31.0, "b": 29.0}}, ax)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+
+
+@pytest.mark.parametrize(
+    ("runs", "names", "said"),
+    [
+        ({}, {}, "one run at least"),
+        ({"one": {"a": 1.0}}, {}, "two components"),
+        ({"one": {"a": 1.0, "b": 1.0}}, {"x": "a", "y": "a"}, "two components"),
+        ({"one": {"a": 1.0, "b": 1.0}}, {"y": "c"}, "component 'c'.*run 'one' with"),
+        ({"one": {"a": 1.0, "b": 1.0}, "two": {"a": 1.0}}, {}, "component 'b'.*run 'two' with"),
+        ({"one": 3.0}, {}, "History, its logs"),
+    ],
+)
+def test_pareto_refuses_runs_that_cannot_be_compared(runs, names, said):
+    with pytest.raises(ValueError, match=said) as error:
+        plots.pareto(runs, **names)
+    assert "Received: " in str(error.value)

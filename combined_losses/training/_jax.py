@@ -54,6 +54,28 @@ def evaluate_with_rows(points, view, parts, variables):
     return found, [gradients(part) for part in parts]
 
 
+def rows_of(function, points):
+    """What a function of points gives, and the gradient of each of its values at each point.
+
+    The function gives a list of k scalars and anything besides; the rows are k lists of one
+    gradient for each point.
+    """
+
+    def vector(points):
+        values, more = function(points)
+        return jax.numpy.stack(values), (values, more)
+
+    _, pullback, (values, more) = jax.vjp(vector, points, has_aux=True)
+    rows = [pullback(one)[0] for one in jax.numpy.eye(len(values), dtype="float32")]
+    finite = [all(bool(jax.numpy.isfinite(row).all()) for row in each) for each in rows]
+    if not all(finite):  # of one value: 0 * NaN of another one is NaN
+        rows = [
+            each if fine else jax.grad(lambda points, i=i: function(points)[0][i])(points)
+            for i, (each, fine) in enumerate(zip(rows, finite, strict=True))
+        ]
+    return values, more, rows
+
+
 def _apart(variables):
     """A scope with the current values of variables, in which none is changed."""
     values = [(v, jax.lax.stop_gradient(v.value)) for v in variables]

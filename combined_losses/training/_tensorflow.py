@@ -1,5 +1,6 @@
 """What only TensorFlow has: several replicas that each see a part of the batch, and tapes."""
 
+import keras
 import tensorflow as tf
 
 from combined_losses.training.capture import Capture, columns
@@ -38,11 +39,48 @@ def is_in_scope(strategy, variable):
 
 def evaluate_with_rows(points, view, parts, variables):
     """What `parts` give of `view(points)`, and the gradient of each one's total at each point."""
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(points)
+
+    def evaluated(points):
         batch = view(points)
         found = [part(batch) for part in parts]
-    return found, [_gradients(tape, each.total, points) for each in found]
+        return [each.total for each in found], found
+
+    _, found, rows = _rows_of(evaluated, points, variables)
+    return found, rows
+
+
+def rows_of(function, points):
+    """What a function of points gives, and the gradient of each of its values at each point.
+
+    The function gives a list of k scalars and anything besides; the rows are k lists of one
+    gradient for each point.
+    """
+    return _rows_of(function, points, [])
+
+
+def _rows_of(function, points, variables):
+    """`rows_of` a function that may assign variables."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(points)
+        values, more = function(points)
+    if any(map(_has_logits, points)):
+        # Keras's cross-entropies then go around the point, to the logits: a second time without.
+        points = [tf.identity(point) for point in points]
+        scope = keras.StatelessScope(state_mapping=[(v, v.value) for v in variables])
+        with scope, tf.GradientTape(persistent=True) as tape:
+            tape.watch(points)
+            reached, _ = function(points)
+    else:
+        reached = values
+    return values, more, [_gradients(tape, value, points) for value in reached]
+
+
+def _has_logits(tensor):
+    """Whether Keras finds the logits behind probabilities."""
+    if hasattr(tensor, "_keras_logits"):
+        return True
+    symbolic = not isinstance(tensor, (tf.__internal__.EagerTensor, tf.Variable))
+    return symbolic and tensor.op.type in ("Softmax", "Sigmoid")
 
 
 def _gradients(tape, value, points):
@@ -115,6 +153,8 @@ class _Capture(Capture):
         del self._tape
 
     def watch(self, name, tensor):
+        if _has_logits(tensor):
+            tensor = tf.identity(tensor)
         self._tape.watch(tensor)
         self._watched.setdefault(name, []).append(tensor)
         return tensor

@@ -30,6 +30,18 @@ def evaluate_with_rows(points, view, parts, variables):
     return found, [_gradients(each.total, points) for each in found]
 
 
+def rows_of(function, points):
+    """What a function of points gives, and the gradient of each of its values at each point.
+
+    The function gives a list of k scalars and anything besides; the rows are k lists of one
+    gradient for each point.
+    """
+    with torch.enable_grad():
+        points = [_leaf(point) for point in points]
+        values, more = function(points)
+        return values, more, [_gradients(value, points) for value in values]
+
+
 def _leaf(tensor):
     return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
 

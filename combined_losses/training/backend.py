@@ -15,6 +15,7 @@ if keras.backend.backend() == "tensorflow":
         gramian,
         is_in_scope,
         replica_count,
+        rows_of,
     )
 else:
 
@@ -46,6 +47,7 @@ if keras.backend.backend() == "jax":
         gramian,
         is_compiling,
         restore_state,
+        rows_of,
     )
 else:
 
@@ -66,6 +68,7 @@ if keras.backend.backend() == "torch":
         evaluate_with_rows,
         gradient,
         gramian,
+        rows_of,
     )
 
 __all__ = [
@@ -82,4 +85,5 @@ __all__ = [
     "is_in_scope",
     "replica_count",
     "restore_state",
+    "rows_of",
 ]

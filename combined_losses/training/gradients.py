@@ -242,7 +242,7 @@ class Captured:
     def _points(self, rule):
         place = where_read(rule)
         if place == "parameters":
-            return _parameters(self.model, rule, self.compounds)
+            return parameters(self.model, self.compounds, shared_layers(rule))
         points = self.steps.watched(place)
         if not points:
             raise ValueError(
@@ -252,11 +252,13 @@ class Captured:
         return points
 
 
-def _parameters(model, rule, compounds):
-    """The variables at which gradients are taken for `gradients="parameters"`."""
-    names = shared_layers(rule)
-    if names is not None:
-        layers = [model.get_layer(name) for name in names]
+def parameters(model, compounds, layers=None):
+    """The variables at which gradients are taken for `gradients="parameters"`.
+
+    Those of some layers, or all; without what is learned in the losses.
+    """
+    if layers is not None:
+        layers = [model.get_layer(name) for name in layers]
         shared = {id(v) for layer in layers for v in layer.trainable_variables}
         return [v for v in model.trainable_variables if id(v) in shared]
     learned = {id(v) for loss in compounds for v in loss.learned_variables}
@@ -290,7 +292,7 @@ def check_parts(composite, rule):
     if not reads_gradients(rule) or where_read(rule) == "parameters":
         return
     for name, loss in composite.losses.items():
-        if _is_beyond_output(loss):
+        if is_beyond_output(loss):
             raise ValueError(
                 f"Component '{name}' of '{composite.name}' acts on the model by more than its "
                 "output, where the weighting reads gradients: take gradients='parameters'. "
@@ -298,10 +300,11 @@ def check_parts(composite, rule):
             )
 
 
-def _is_beyond_output(loss):
+def is_beyond_output(loss):
+    """Whether a loss, or one inside, acts on the model by more than its output."""
     if not isinstance(loss, Compound):
         return False
-    return loss.is_beyond_output or any(_is_beyond_output(child) for child, _ in loss.children)
+    return loss.is_beyond_output or any(is_beyond_output(child) for child, _ in loss.children)
 
 
 def warn_of_disjoint(readers):

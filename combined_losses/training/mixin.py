@@ -8,7 +8,7 @@ import keras
 
 from combined_losses.training import backend, gradients, routing
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
-from combined_losses.training.outputs import name_outputs
+from combined_losses.training.outputs import BATCH, name_outputs, with_batch
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step, testing
 
 _STATE = "_combined_losses"
@@ -228,7 +228,9 @@ class ComponentMetricsMixin(_Base):
         state = self.__dict__.get(_STATE)
         readers, compounds = (state.readers, state.compounds) if state else ((), ())
         with inside("step"), gradients.capturing(self, readers, compounds, args):
-            return super().train_step(*args)
+            result = super().train_step(*args)
+        keeps = state is not None and state.keepers > 0
+        return with_batch(result, args[-1]) if keeps else result
 
     def test_step(self, *args):
         with inside("step"), testing():
@@ -293,6 +295,9 @@ class ComponentMetricsMixin(_Base):
                 backend.restore_state(self, args[0])
                 raise
             logs, *state = result if isinstance(result, tuple) else (result,)
+            if BATCH in logs:
+                logs = dict(logs)
+                self.__dict__[_STATE].batch = logs.pop(BATCH)
             tracking = self._tracking()
             if tracking is not None and tracking.tracker.name in logs:
                 logs = dict(logs)
@@ -301,6 +306,39 @@ class ComponentMetricsMixin(_Base):
             return (logs, *state) if state else logs
 
         return unpacked
+
+    # What callbacks look at.
+
+    def component_keys(self):
+        """The log keys of the components, by name; empty before the outputs are known."""
+        tracking = self._tracking()
+        routes = [] if tracking is None else tracking.routes
+        return {name: key for route in routes for name, key in route.component_keys.items()}
+
+    def keep_batches(self, keep, owner=""):
+        """Called by a callback that wants `last_batch`, with True and in the end with False.
+
+        Batches then leave the compiled step, beside the logs. Of several steps in one call, or of
+        several replicas, that would be one part of several.
+        """
+        strategy = getattr(self, "distribute_strategy", None)
+        replicas = getattr(strategy, "num_replicas_in_sync", 1)
+        if keep and (self.steps_per_execution != 1 or replicas > 1):
+            raise ValueError(
+                f"{owner} sees one batch a step: compile with steps_per_execution=1, on one "
+                f"replica. Received: steps_per_execution={self.steps_per_execution}, {replicas} "
+                "replicas"
+            )
+        state = self.__dict__[_STATE]
+        before = state.keepers
+        state.keepers += 1 if keep else -1
+        state.batch = None
+        if (state.keepers > 0) != (before > 0):
+            self.make_train_function(force=True)
+
+    def last_batch(self):
+        """The arrays of the last batch of training by name, see `named_arrays`; None: not kept."""
+        return self.__dict__[_STATE].batch
 
     # Training: checked before the first step, reported in order.
 
@@ -410,3 +448,5 @@ class _State:
         self.metrics = metrics
         self.outputs = None
         self.tracking = None
+        self.keepers = 0  # callbacks that look at batches
+        self.batch = None

@@ -1,6 +1,10 @@
-"""The outputs of a model by name."""
+"""The outputs of a model by name, and what else leaves a step of training."""
 
 import keras
+
+from combined_losses._internal.named_arrays import to_named
+
+BATCH = "combined_losses_batch"  # among the logs of a step, before callbacks see them
 
 
 def name_outputs(structure, layer_names=None):
@@ -26,3 +30,10 @@ def rename_single(outputs, y_pred, model):
     if isinstance(model, keras.Sequential):
         names = [model.layers[-1].name]
     return {names[0] if names else "output": outputs[""]}
+
+
+def with_batch(result, data):
+    """What a `train_step` returned, with the arrays of its batch among the logs."""
+    logs, *state = result if isinstance(result, tuple) else (result,)
+    logs = {**logs, BATCH: to_named(*keras.utils.unpack_x_y_sample_weight(data))}
+    return (logs, *state) if state else logs

@@ -29,20 +29,25 @@ class Route:
         return bool(self.output) and not isinstance(self.loss, CompositeLoss)
 
     @property
+    def component_keys(self):
+        """The log keys of the components, by their names in the logs, in order."""
+        names = [self.output] if self._reports_total else []
+        if isinstance(self.loss, Compound):
+            names.extend(map(self.prefixed, self.loss.component_names))
+        return {name: log_key(name) for name in names}
+
+    @property
     def keys(self):
         """The log keys of what this route evaluates, in order."""
-        total = [log_key(self.output)] if self._reports_total else []
-        parts = self.loss.component_names if isinstance(self.loss, Compound) else ()
         extras = self.loss.extra_keys if isinstance(self.loss, Compound) else ()
-        parts = (log_key(self._prefixed(name)) for name in parts)
-        return [*total, *parts, *(self._prefixed(key) for key in extras)]
+        return [*self.component_keys.values(), *map(self.prefixed, extras)]
 
     def weights(self, all_of_them=False):
         """The log keys and current values of the weights that have been changed, or of all."""
         if not isinstance(self.loss, Compound):
             return {}
         weights = self.loss.current_weights(all_of_them)
-        return {weight_key(self._prefixed(name)): value for name, value in weights.items()}
+        return {weight_key(self.prefixed(name)): value for name, value in weights.items()}
 
     def evaluate(self, batch):
         """What this route adds to the total, and the values behind its keys."""
@@ -51,7 +56,8 @@ class Route:
             values = (total, *values)
         return (total if self.weight == 1 else self.weight * total), (*values, *extras)
 
-    def _prefixed(self, name):
+    def prefixed(self, name):
+        """A name inside the loss as it is in the logs."""
         return f"{self.output}_{name}" if self.output else name
 
 

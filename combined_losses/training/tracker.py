@@ -108,14 +108,8 @@ class Tracking:
                 f"{list(outputs)}; compile it again."
             )
         totals, values = [], []
-        for route in self.routes:
-            target, weight = (
-                routing.pick(what, given, self.routes, self.outputs, route)
-                for what, given in (("y", y), ("sample_weight", sample_weight))
-            )
-            joint = route.output is None
-            seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
-            batch = Batch(target, seen, weight, source=(model, x, y_pred))
+        data = (x, y, y_pred, sample_weight)
+        for route, batch in routed(self.routes, self.outputs, outputs, model, *data):
             batch.weights_are_constants = _inside.get() == "function"
             batch.training = bool(training) and is_inside_step() and not _testing.get()
             total, parts = route.evaluate(batch)
@@ -168,6 +162,18 @@ class Tracking:
         last = len(self.keys) if self.regularized else len(self.keys) - 1
         logs.update((self.keys[index], read(index)) for index in range(1, last))
         return {**logs, **self.weights(), **results}
+
+
+def routed(routes, names, outputs, model, x, y, y_pred, sample_weight):
+    """Each route with the `Batch` that its loss sees; `outputs` has the outputs by their names."""
+    for route in routes:
+        target, weight = (
+            routing.pick(what, given, routes, names, route)
+            for what, given in (("y", y), ("sample_weight", sample_weight))
+        )
+        joint = route.output is None
+        seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
+        yield route, Batch(target, seen, weight, source=(model, x, y_pred))
 
 
 def _vector(entries):

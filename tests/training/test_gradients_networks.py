@@ -130,3 +130,33 @@ def test_compiled_steps_are_eager_ones(name, place):
     other, others = step(name, weighting=UPGrad(gradients=place), run_eagerly=True)
     np.testing.assert_allclose(logged(others), logged(logs), rtol=2e-3, atol=1e-4)
     np.testing.assert_allclose(other, moved, atol=2e-3 * np.abs(moved).max())
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+@pytest.mark.parametrize("place", ["output", "head"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_cross_entropy_of_probabilities_has_a_gradient_at_the_output(activation, place, eager):
+    """On TensorFlow Keras's cross-entropies go around the probabilities, to the logits."""
+    sigmoid = activation == "sigmoid"
+    entropy = "binary_crossentropy" if sigmoid else "categorical_crossentropy"
+    rule = InverseGradientNorm(gradients=place, total="k")
+    loss = cl.CompositeLoss({"ce": entropy, "size": size_of}, weighting=rule)
+    head = keras.layers.Dense(3, activation=activation, name="head")
+    model = cl.Sequential([keras.Input((4,)), head])
+    model.compile(keras.optimizers.SGD(0.0), loss=loss, run_eagerly=eager)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 4)), np.eye(3)[rng.integers(0, 3, 8)]
+    p = model.predict(x, verbose=0).astype("float64")
+    logs = model.train_on_batch(x, y, return_dict=True)
+
+    # The mean over 8 samples (sigmoid: and 3 outputs); Keras scales probabilities to a sum of 1.
+    ce = (p - y) / (p * (1 - p)) / 24 if sigmoid else (1 - y / p) / 8
+    lengths = np.array([np.linalg.norm(ce), np.linalg.norm(2 * p / 24)])
+    expected = 2 * (1 / lengths) / (1 / lengths).sum()
+    np.testing.assert_allclose([logs["ce_weight"], logs["size_weight"]], expected, rtol=1e-4)
+    total = expected[0] * logs["ce_loss"] + expected[1] * logs["size_loss"]
+    assert logs["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def size_of(y_true, y_pred):
+    return ops.mean(ops.square(y_pred), axis=-1)

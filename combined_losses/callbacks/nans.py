@@ -1,0 +1,150 @@
+"""`TerminateOnComponentNaN`: training that stops where a component is no number, and says which."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from combined_losses.training import routing
+from combined_losses.training.mixin import ComponentMetricsMixin
+
+__all__ = ["TerminateOnComponentNaN"]
+
+
+class TerminateOnComponentNaN(keras.callbacks.Callback):
+    """Stops training when a component is NaN or infinite, and says which one, where and on what.
+
+    As `keras.callbacks.TerminateOnNaN`, which knows the total alone. Where all components are not
+    finite at once, the network was not any more, and the gradient of the step before is to blame:
+    then its batch is the one that is saved.
+
+    Args:
+        path: None, or a file `.npz` for the batch to blame, as arrays `x`, `y` and `sample_weight`
+            (`x/<name>` of several). `cl.diagnose` on it, or `combined-losses diagnose model.keras
+            batch.npz`, says more. Not with several replicas, nor with `steps_per_execution` above
+            1, where one step of several is to blame.
+        raise_error: False (default): sets `model.stop_training`, so that other callbacks come to
+            their end; True: raises.
+
+    Attributes:
+        components: the names of the components to blame; empty as long as all is well.
+        epoch, batch, step: where: the epoch and the batch in it, both from 0 as Keras gives them to
+            callbacks, and the step of this `fit`, from 1.
+
+    Raises:
+        ValueError: at the start of training, if the model reports no components, or cannot give
+            its batches to `path`.
+        RuntimeError: with `raise_error=True`, when a component is not finite.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> loss = cl.CompositeLoss({"mse": "mse", "log": lambda t, p: keras.ops.log(t[:, 0])})
+    >>> model.compile("sgd", loss=loss)
+    >>> x, y = np.ones((4, 1)), np.array([[1.0], [1.0], [-1.0], [1.0]])
+    >>> stop = cl.callbacks.TerminateOnComponentNaN()
+    >>> history = model.fit(x, y, batch_size=1, shuffle=False, verbose=0, callbacks=[stop])
+    Component 'log' is nan in step 3 (epoch 1, batch 2): training stops.
+    >>> stop.components, stop.batch
+    (('log',), 2)
+    """
+
+    def __init__(self, path=None, raise_error=False):
+        super().__init__()
+        if path is not None and Path(path).suffix != ".npz":
+            raise ValueError(f"`path` must be None or a file '.npz'. Received: {path!r}")
+        self.path = path
+        self.raise_error = raise_error
+        self._start_over()
+
+    def _start_over(self):
+        self.components: tuple[str, ...] = ()
+        self.epoch = self.batch = self.step = 0
+        self._kept: Any = None
+        self._kept_before: Any = None
+        self._first = 0
+
+    def on_train_begin(self, logs=None):
+        self._start_over()
+        model = self.model
+        tracked = isinstance(model, ComponentMetricsMixin) and routing.compounds(model.loss)
+        if not tracked:
+            raise ValueError(
+                "TerminateOnComponentNaN needs a model that reports components: cl.Model, "
+                "cl.Sequential or cl.track(model), compiled with a CompositeLoss. "
+                f"Received: {model!r}"
+            )
+        if self.path is not None:
+            model.keep_batches(True, "TerminateOnComponentNaN(path=...)")
+
+    def on_train_end(self, logs=None):
+        if self.path is not None:
+            self.model.keep_batches(False)
+        self._kept = self._kept_before = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._first = batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1 + batch - self._first
+        self.batch = batch
+        if self.path is not None:
+            self._kept_before, self._kept = self._kept, self.model.last_batch()
+        logs = logs or {}
+        names = {n: k for n, k in self.model.component_keys().items() if k in logs}
+        values = {name: float(logs[key]) for name, key in names.items()}
+        if "loss" in logs:
+            values["loss"] = float(logs["loss"])
+        if all(map(math.isfinite, values.values())):
+            return
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        self._stop(bad, everything=len(bad) == len(values) > 2)
+
+    def _stop(self, bad, everything):
+        self.components = tuple(name for name in bad if name != "loss" or len(bad) == 1)
+        message = f"{self._what(bad, everything)} in {self._where()}: training stops."
+        if self.path is not None:
+            message += self._save(everything)
+        if self.raise_error:
+            raise RuntimeError(message)
+        print(message)
+        self.model.stop_training = True
+
+    def _what(self, bad, everything):
+        if everything:
+            why = "after the gradient of the step before" if self.step > 1 else "nor was before"
+            return f"All components are not finite, since the network is not, {why},"
+        if self.components == ("loss",):
+            return (
+                f"The loss is {bad['loss']} and no component is: a weight, or a regularisation "
+                "loss is,"
+            )
+        values = {str(bad[name]) for name in self.components}
+        names = " and ".join(map(repr, self.components))
+        kind = "Component" if len(self.components) == 1 else "Components"
+        return f"{kind} {names} {'is' if kind == 'Component' else 'are'} {' or '.join(values)}"
+
+    def _where(self):
+        several = self._first != self.batch
+        steps = f"steps {self.step - self.batch + self._first} to {self.step}"
+        batches = f"batches {self._first} to {self.batch}"
+        step = steps if several else f"step {self.step}"
+        batch = batches if several else f"batch {self.batch}"
+        return f"{step} (epoch {self.epoch + 1}, {batch})"
+
+    def _save(self, everything):
+        batch = self._kept_before if everything and self._kept_before else self._kept
+        arrays = {name: keras.ops.convert_to_numpy(array) for name, array in batch.items()}
+        os.makedirs(Path(self.path).absolute().parent, exist_ok=True)
+        np.savez(self.path, **arrays)
+        which = "the step before" if batch is self._kept_before else "this step"
+        return f" The batch of {which} is in {self.path}."

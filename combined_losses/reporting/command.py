@@ -1,0 +1,128 @@
+"""`combined-losses diagnose`: the diagnosis of a saved model on saved data."""
+
+import argparse
+import importlib
+import re
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from combined_losses._internal.named_arrays import NAMES, from_named
+from combined_losses._internal.shell import InputError, quiet_stderr, require
+
+DESCRIPTION = """Prints what every component of a saved model's loss does on data, and what is
+wrong with it. The data are arrays as numpy.savez("data.npz", x=x, y=y) writes them, and
+sample_weight where there are such weights; those of several inputs or outputs are x/<name> and
+y/<name>."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "diagnose",
+        help="say what every component of a saved model does, and what is wrong",
+        description=DESCRIPTION,
+    )
+    parser.add_argument("model", type=Path, metavar="model.keras", help="a compiled model, saved")
+    parser.add_argument("data", type=Path, metavar="data.npz", help="the arrays x and y")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page in one file")
+    parser.add_argument(
+        "--at",
+        choices=("output", "parameters"),
+        default="output",
+        help="where gradients are taken (default: output)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="samples in a batch (default: 32)"
+    )
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of yours that registers losses or layers; may be given several times",
+    )
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the table and writes the page; nothing is written where something is wrong."""
+    if args.html is not None:
+        require({"matplotlib": "matplotlib"}, "reports")
+        _check_out(args.html)
+    data = read_arrays(args.data)
+    found = _diagnose(_load(args.model, args.modules), data, args)
+    print(found)
+    if args.html is not None:
+        try:
+            args.html.write_text(found.to_html(), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{args.html} cannot be written: {error.strerror}") from error
+        print(f"Written: {args.html}")
+
+
+def _diagnose(model, data, args):
+    from combined_losses.reporting.diagnose import diagnose
+
+    try:
+        with warnings.catch_warnings(), quiet_stderr():
+            warnings.simplefilter("ignore")
+            return diagnose(model, *data, batch_size=args.batch_size, at=args.at)
+    except Exception as error:  # whatever a model says of data that do not fit
+        raise InputError(f"{args.model} on {args.data}: {_reason(error)}") from error
+
+
+def _reason(error):
+    """What Keras says of an error, without the paragraphs around it and the bold face."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).strip() or type(error).__name__
+    if "Exception encountered: " in text:  # of an object inside a file
+        text = text.rpartition("Exception encountered: ")[2]
+    first, *rest = text.partition(" Full object config")[0].split("\n\n")
+    return rest[0] if first.startswith("Exception encountered when calling") and rest else first
+
+
+def _check_out(path):
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"--html must be a file in a folder that exists, received {str(path)!r}")
+
+
+def read_arrays(path):
+    """`x`, `y` and `sample_weight` of an npz file: arrays, or dicts of them, or None."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give arrays saved by numpy.savez")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (AttributeError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is not a file of numeric arrays as numpy.savez writes them"
+        ) from error
+    unknown = [name for name in arrays if name.partition("/")[0] not in NAMES]
+    if unknown or not any(name.partition("/")[0] == "x" for name in arrays):
+        raise InputError(
+            f"{path} must hold the arrays x and y, and may hold sample_weight, received "
+            f"{', '.join(arrays) or 'no array'}"
+        )
+    return from_named(arrays)
+
+
+def _load(path, modules):
+    if not path.is_file() or path.suffix not in (".keras", ".h5"):
+        raise InputError(f"{path} is not a model saved by model.save('model.keras')")
+    import keras
+
+    try:
+        with warnings.catch_warnings(), quiet_stderr():
+            warnings.simplefilter("ignore")
+            for module in modules:
+                importlib.import_module(module)
+            return keras.models.load_model(path)
+    except ImportError as error:
+        raise InputError(f"--import: {error}") from error
+    except Exception as error:  # Keras raises whatever the file makes it stumble over
+        raise InputError(
+            f"{path} cannot be loaded: {_reason(error)} (losses and layers of your own: "
+            "--import the module that registers them)"
+        ) from error

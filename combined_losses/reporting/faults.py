@@ -1,0 +1,167 @@
+"""From what was measured of components to what is wrong with them."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.traits import Traits
+
+DOMINATES = 0.95
+CONFLICTS = -0.5
+
+
+# What is wrong, in one or two words, and what to do; in the order of the search.
+ADVICE = {
+    "not finite": "look at targets and predictions there, for a logarithm, root or quotient at 0.",
+    "always zero": "it trains nothing; does it read the right channel, with the right arguments?",
+    "constant": "it trains nothing; does it read the predictions at all?",
+    "no gradient": (
+        "it is detached (stop_gradient, NumPy), stepwise (round, argmax, comparisons) or saturated."
+    ),
+    "dominates": "the others have no say; look at its unit (cl.wrappers.Scaled) or its weight.",
+    "conflicts": (
+        "what one gains the other loses; rules that read gradients find a compromise, such as "
+        "cl.weightings.UPGrad."
+    ),
+    "ignores sample weights": "return one value for each sample, not a mean over the batch.",
+    "ignores mask": "return one value for each masked element, such as a time step.",
+    "shape unusual": "give one value for each sample or element, of targets shaped like y_pred.",
+}
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with one component.
+
+    Attributes:
+        component: its name.
+        flag: what it is, in one or two words: a key of `ADVICE`.
+        message: what was found.
+    """
+
+    component: str
+    flag: str
+    message: str
+
+
+def find_faults(summary, evidence):
+    """The faults of all parts, in order, from a `Summary` and the `Evidence` behind it."""
+    found = []
+    for index, part in enumerate(summary.parts):
+        if summary.weights[index] == 0:  # switched off, and cut off from the gradient
+            continue
+        for search in (_not_finite, _dead, _dominates, _conflicts, _ignores, _shape):
+            found += [Fault(part.name, *pair) for pair in search(index, part, evidence, summary)]
+    return found
+
+
+def _not_finite(index, part, evidence, summary):
+    if not evidence.not_finite[index]:
+        return
+    what = "value" if not np.isfinite(evidence.values[index]) else "gradient"
+    found = f"its {what} is NaN or infinite"
+    places = evidence.faulty_samples(index)
+    if places is not None:
+        shown = ", ".join(map(str, places[:5])) + (", …" if len(places) > 5 else "")
+        found += f" in {len(places)} of {evidence.samples} samples ({shown})"
+        found += _classes(evidence, places)
+    yield "not finite", f"{found}."
+
+
+def _classes(evidence, places):
+    """The classes of faulty samples, where they are not those of all samples."""
+    if any(labels is None for labels in evidence.labels):
+        return ""
+    labels = np.concatenate(evidence.labels)
+    bad, all_of_them = np.unique(labels[places]), np.unique(labels)
+    if len(bad) == len(all_of_them) or len(bad) > 5:
+        return ""
+    what = "class" if len(bad) == 1 else "classes"
+    return f", all of {what} {', '.join(map(str, bad))}"
+
+
+def _dead(index, part, evidence, summary):
+    beyond = part.is_beyond_output and summary.at == "output"
+    if not evidence.without_gradient[index] or evidence.not_finite[index] or beyond:
+        return
+    zero, reacts = evidence.always_zero[index], evidence.reacts[index]
+    if not reacts:
+        value = "0" if zero else f"{evidence.values[index]:.4g}"
+        found = f"it is {value}, whatever the predictions{_one_channel(part, evidence)}."
+        yield "always zero" if zero else "constant", found
+    elif not zero:
+        yield "no gradient", "its value changes with the predictions, its gradient is 0 everywhere."
+
+
+def _one_channel(part, evidence):
+    seen = evidence.seen.get(part.path)
+    if seen is None or seen.traits == Traits() or seen.traits.elementwise:
+        return ""
+    if keras.tree.is_nested(seen.y_pred) or seen.y_pred.shape[-1:] != (1,):
+        return ""
+    return (
+        ": there is one channel, and a softmax over one class is always 1; for a single yes-or-no "
+        "output take the binary loss"
+    )
+
+
+def _dominates(index, part, evidence, summary):
+    share, of_loss = summary.gradient_shares[index], summary.shares[index]
+    rivals = summary.siblings(index)
+    live = [i for i in rivals if summary.gradient_shares[i] > 0]
+    if live and share > DOMINATES:
+        found = f"it has {_percent(share)} of the gradient, {_percent(of_loss)} of the loss."
+        yield "dominates", found
+
+
+def _percent(share):
+    return f"{100 * share:.4g} %" if share < 0.9999 else "over 99.99 %"
+
+
+def _conflicts(index, part, evidence, summary):
+    cosines = {summary.names[i]: summary.cosines[index, i] for i in summary.siblings(index)}
+    against = [f"'{name}' (cosine {c:.2f})" for name, c in cosines.items() if c < CONFLICTS]
+    if against:
+        yield "conflicts", f"it pulls against {', '.join(against)}."
+
+
+def _ignores(index, part, evidence, summary):
+    silent = evidence.values[index] == 0 or not np.isfinite(evidence.values[index])
+    unread = evidence.without_gradient[index] and not evidence.reacts[index]
+    if silent or unread or part.is_beyond_output:
+        return
+    for what, other in (("sample weights", "other ones"), ("mask", "another one")):
+        if evidence.ignores(what)[index]:
+            yield f"ignores {what}", f"its value is the same with {other}."
+
+
+def _shape(index, part, evidence, summary):
+    seen = evidence.seen.get(part.path)
+    if seen is None or seen.traits != Traits():
+        return
+    if keras.tree.is_nested(seen.y_true) or keras.tree.is_nested(seen.y_pred):
+        return
+    pred = tuple(seen.y_pred.shape)
+    true = pred if seen.y_true is None else tuple(seen.y_true.shape)
+    if _is_broadcast(true, pred) and not _are_whole(seen.y_true):
+        yield "shape unusual", f"y_true of shape {true} is broadcast against y_pred, {pred}."
+    elif not (_is_within(seen.shape[1:], pred[1:]) or _is_within(seen.shape[1:], true[1:])):
+        found = f"it makes values of shape {seen.shape} of y_pred of shape {pred}."
+        yield "shape unusual", found
+
+
+def _is_broadcast(true, pred):
+    pairs = list(zip(true, pred, strict=True)) if len(true) == len(pred) else []
+    return any(a != b and 1 in (a, b) for a, b in pairs)
+
+
+def _are_whole(y_true):
+    y_true = ops.convert_to_numpy(y_true)
+    return bool(np.all(y_true == np.floor(y_true)))  # class ids, which are not broadcast
+
+
+def _is_within(shape, whole):
+    """Whether the axes of `shape` are some of `whole`, in order."""
+    whole = iter(whole)
+    return all(any(n == m for m in whole) for n in shape)

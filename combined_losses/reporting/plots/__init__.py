@@ -1,0 +1,12 @@
+"""Figures: each component's curve, its share of the loss, several runs compared, conflicts.
+
+Readable in print and for the colour-blind: the colours are those of Okabe and Ito (2008), and a
+marker or a hatching tells the components apart without colour. Needs matplotlib
+(`pip install "combined_losses[reports]"`), which is imported by the first figure.
+"""
+
+from combined_losses.reporting.plots.curves import components, shares
+from combined_losses.reporting.plots.diagnosis import conflicts
+from combined_losses.reporting.plots.runs import pareto
+
+__all__ = ["components", "conflicts", "pareto", "shares"]

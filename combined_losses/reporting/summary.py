@@ -1,0 +1,74 @@
+"""What the components of a model amount to: weights, shares, cosines."""
+
+import numpy as np
+
+from combined_losses.training.measuring import cosines
+
+
+class Summary:
+    """The numbers of a diagnosis, from a `Measurer` and its `Evidence`.
+
+    Attributes:
+        parts: a list of k `Part`, and their `names`.
+        values, weights, gradient_norms: `(k,)`; NaN: unknown.
+        shares, gradient_shares: `(k,)`, of `|weight * value|` and of `|weight| * norm`, among those
+            with the same parent; in [0, 1].
+        cosines: `(k, k)`, between the weighted gradients; NaN where there is none.
+        total: the loss.
+        samples, batches: how many were looked at.
+        at: where the gradients were taken.
+    """
+
+    def __init__(self, measurer, evidence):
+        self.parts = measurer.parts
+        self.names = [part.name for part in self.parts]
+        self.at = measurer.at
+        self.samples, self.batches = evidence.samples, len(evidence.measured)
+        self.values, self.weights = evidence.values, evidence.mean("weights")
+        self.total = evidence.total
+        gramian = evidence.mean("gramian")
+        self.gradient_norms = np.sqrt(gramian.diagonal())
+        # What acts on the model in other ways, and what is switched off, shows no gradient here.
+        beyond = np.array([part.is_beyond_output for part in self.parts])
+        unseen = (beyond & (self.at == "output")) | (self.weights == 0)
+        self.gradient_norms[unseen | evidence.not_finite] = np.nan
+        self.cosines = cosines(gramian, self.weights)
+        hidden = np.isnan(self.gradient_norms)
+        self.cosines[hidden] = self.cosines[:, hidden] = np.nan
+        self.shares = self._shares(self.values)
+        self.gradient_shares = self._shares(self.gradient_norms)
+
+    def siblings(self, index):
+        """The indices of the other parts with the same parent."""
+        parent = self.parts[index].parent
+        return [i for i, p in enumerate(self.parts) if p.parent == parent and i != index]
+
+    def _shares(self, sizes):
+        weights = np.where(np.isnan(self.weights), 1.0, self.weights)
+        sizes = np.abs(weights * sizes)
+        totals = [np.nansum(sizes[[i, *self.siblings(i)]]) for i in range(len(sizes))]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return sizes / np.array(totals)
+
+    def cosine_to_others(self, index):
+        """The smallest and the mean cosine to the others with the same parent; NaN: none."""
+        found = self.cosines[index, self.siblings(index)]
+        found = found[~np.isnan(found)]
+        return (found.min(), found.mean()) if len(found) else (np.nan, np.nan)
+
+    def proposed_weights(self):
+        """Weights by name with which the gradients of all components are equally long.
+
+        That of the first one with a gradient stays; one without a gradient keeps its own, too.
+        """
+        top = [i for i, part in enumerate(self.parts) if part.parent is None]
+        norms, weights = self.gradient_norms, self.weights
+        live = [i for i in top if norms[i] > 0]
+        found = {}
+        for i in top:
+            weight = weights[i]
+            if i in live:
+                length = abs(weights[live[0]]) * norms[live[0]]
+                weight = np.sign(weight) * length / norms[i]
+            found[self.names[i]] = float(f"{weight:.3g}")
+        return found
