@@ -243,3 +243,30 @@ def test_pareto_refuses_runs_that_cannot_be_compared(runs, names, said):
     with pytest.raises(ValueError, match=said) as error:
         plots.pareto(runs, **names)
     assert "Received: " in str(error.value)
+
+
+def test_pareto_of_runs_that_all_failed_is_drawn(ax):
+    plots.pareto({"one": {"a": np.nan, "b": 1.0}, "two": {"a": 1.0, "b": np.inf}}, ax)
+    ax.figure.draw_without_rendering()
+    assert legend(ax) == ["one (not finite)", "two (not finite)", "Pareto front"]
+
+
+def test_shares_of_an_old_training_keep_its_weights(ax):
+    loss = cl.CompositeLoss(
+        {"one": lambda t, p: 1 + 0 * p[:, 0], "two": lambda t, p: 1 + 0 * p[:, 0]}
+    )
+    model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss=loss)
+    history = model.fit(np.ones((4, 1)), np.ones((4, 1)), verbose=0)
+    loss.set_weight("two", 3.0)
+    plots.shares(history, ax)
+    assert drawn_shares(ax) == pytest.approx({"one": 50.0, "two": 50.0})
+
+
+def test_components_on_a_shared_axis_that_is_logarithmic_already():
+    from matplotlib.figure import Figure
+
+    left, right = Figure().subplots(1, 2, sharey=True)
+    plots.components({"a_loss": [1.0, 0.5], "b_loss": [0.001, 0.002]}, left)
+    plots.components({"a_loss": [1.0, 0.5], "b_loss": [0.5, 0.4]}, right)  # without a warning
+    assert right.get_yscale() == "log"

@@ -1,8 +1,15 @@
 """Callbacks for models that train on composites."""
 
 from combined_losses.callbacks.conflicts import GradientConflict
+from combined_losses.callbacks.figures import ComponentPlot
 from combined_losses.callbacks.nans import TerminateOnComponentNaN
 from combined_losses.callbacks.schedules import LossWeightScheduler
 from combined_losses.callbacks.tensorboard import TensorBoard
 
-__all__ = ["GradientConflict", "TerminateOnComponentNaN", "LossWeightScheduler", "TensorBoard"]
+__all__ = [
+    "ComponentPlot",
+    "GradientConflict",
+    "LossWeightScheduler",
+    "TensorBoard",
+    "TerminateOnComponentNaN",
+]

@@ -128,7 +128,7 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
                 f"The loss is {bad['loss']} and no component is: a weight, or a regularisation "
                 "loss is,"
             )
-        values = {str(bad[name]) for name in self.components}
+        values = dict.fromkeys(str(bad[name]) for name in self.components)
         names = " and ".join(map(repr, self.components))
         kind = "Component" if len(self.components) == 1 else "Components"
         return f"{kind} {names} {'is' if kind == 'Component' else 'are'} {' or '.join(values)}"

@@ -95,7 +95,7 @@ def read_arrays(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (AttributeError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (TypeError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is not a file of numeric arrays as numpy.savez writes them"
         ) from error

@@ -85,7 +85,8 @@ def _examine(measurer, evidence, x, y, sample_weight):
         other = keras.tree.map_structure(_other_weights, sample_weight)
         evidence.add_reweighted(measurer.values(x, y, y_pred, other)[0])
     if any(read_mask(leaf) is not None for leaf in keras.tree.flatten(y_pred)):
-        other = _map(ops.stop_gradient, y_pred, _other_mask)
+        # A tensor of its own: on JAX the same one would keep its mask.
+        other = _map(lambda leaf: 1 * leaf, y_pred, _other_mask)
         evidence.add_remasked(measurer.values(x, y, other, sample_weight)[0])
     if len(evidence.measured) == 1:
         evidence.seen = measurer.shapes(x, y, y_pred, sample_weight)
@@ -102,16 +103,20 @@ def _map(function, y_pred, mask=lambda mask: mask):
 
 
 def _other_predictions(y_pred, y):
-    """Predictions as different as can be, to see whether a component without gradient reacts."""
+    """Predictions of all kinds, to see whether a component without gradient reacts to any."""
     sizes = [np.abs(leaf).mean() for leaf in keras.tree.flatten(y) if _is_number(leaf)]
     step = 1.0 + float(np.nanmax(sizes)) if sizes else 1.0
     rng = np.random.default_rng(0)
 
-    def noisy(leaf):
-        return leaf + ops.cast(step * rng.normal(size=leaf.shape), leaf.dtype)
+    def far(scale):
+        def moved(leaf):
+            return leaf + ops.cast(scale * step * rng.normal(size=leaf.shape), leaf.dtype)
 
-    changes = (lambda p: ops.roll(p, 1, axis=0), lambda p: 0.5 * p, lambda p: 1.0 - p, noisy)
-    return [_map(change, y_pred) for change in changes]
+        return moved
+
+    # The first three leave probabilities what they are.
+    changes = (lambda p: ops.roll(p, 1, axis=0), lambda p: 0.5 * p, lambda p: 1.0 - p)
+    return [_map(change, y_pred) for change in (*changes, far(1.0), far(1e4))]
 
 
 def _is_number(leaf):

@@ -108,9 +108,11 @@ def _one_channel(part, evidence):
 
 def _dominates(index, part, evidence, summary):
     share, of_loss = summary.gradient_shares[index], summary.shares[index]
-    rivals = summary.siblings(index)
-    live = [i for i in rivals if summary.gradient_shares[i] > 0]
-    if live and share > DOMINATES:
+    live = [i for i in summary.siblings(index) if summary.gradient_shares[i] > 0]
+    # A cross-entropy is steep at a probability near 0, where the network is flat: at the output
+    # the share of the gradient alone says little.
+    least = share if summary.at == "parameters" else min(share, of_loss)
+    if live and least > DOMINATES:
         found = f"it has {_percent(share)} of the gradient, {_percent(of_loss)} of the loss."
         yield "dominates", found
 

@@ -86,7 +86,7 @@ def _has_logits(tensor):
 def _gradients(tape, value, points):
     found = tape.gradient(value, points)
     return [
-        tf.zeros_like(getattr(point, "value", point)) if row is None else tf.convert_to_tensor(row)
+        tf.zeros_like(tf.convert_to_tensor(point)) if row is None else tf.convert_to_tensor(row)
         for point, row in zip(points, found, strict=True)
     ]
 

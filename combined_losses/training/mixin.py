@@ -351,6 +351,7 @@ class ComponentMetricsMixin(_Base):
             args, kwargs = with_epoch_ends(keras.Model.fit, self, args, kwargs)
         history = super().fit(*args, **kwargs)
         _fill_in(history.history, before)
+        history.component_weights = before  # for figures: what never changes is not in the logs
         return history
 
     @functools.wraps(keras.Model.evaluate)

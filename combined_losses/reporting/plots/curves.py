@@ -56,7 +56,10 @@ def components(
     epochs = _epochs(history, len(logs[keys[0]]))
     own, ax = ax is None, ax or new_axes()
     handles, drawn = [], []
-    for index, key in enumerate(keys):
+    # The parts of a nested composite last, so that the others look as in `shares`.
+    looks = {key: index for index, key in enumerate(sorted(keys, key=lambda key: "/" in key))}
+    for key in keys:
+        index = looks[key]
         style: dict[str, Any] = {"color": pick(COLOURS, index), "marker": pick(MARKERS, index)}
         style |= {"label": component_name(key), "markersize": 5}
         for which, dash in ((key, "-"), (f"val_{key}", "--")):
@@ -67,7 +70,7 @@ def components(
             handles += ax.plot(x, values, dash, markevery=max(1, len(x) // 8), **style)
             drawn.append(values)
     values = np.concatenate(drawn)
-    if not spread_out(ax.set_yscale, values):
+    if not spread_out(ax.set_yscale, values) and ax.get_yscale() == "linear":  # it may be shared
         ax.set_ylim(bottom=None if np.any(values < 0) else 0)
     ax.set_ylabel("component, unweighted")
     mark_epochs(ax)
@@ -190,9 +193,11 @@ def _compiled_weights(history):
     if tracking is None:
         loss = getattr(model, "loss", None)
         return (loss.weights if isinstance(loss, CompositeLoss) else {}), {}
-    weights = tracking.weights(all_of_them=True).items()
+    weights = getattr(history, "component_weights", None)  # when that training began
+    if weights is None:
+        weights = tracking.weights(all_of_them=True)
     factors = {key: route.weight for route in tracking.routes for key in route.keys}
-    return {key.removesuffix("_weight"): weight for key, weight in weights}, factors
+    return {key.removesuffix("_weight"): weight for key, weight in weights.items()}, factors
 
 
 def _weighted(logs, key, weights):

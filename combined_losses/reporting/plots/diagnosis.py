@@ -103,7 +103,7 @@ def overview(diagnosis) -> "Figure":
     _bars(left, diagnosis, names)
     cosines = diagnosis.cosines[np.ix_(whole, whole)]
     _draw_cosines(right, [names[i] for i in whole], cosines)
-    right.set_title("Cosine between gradients: who pulls against whom", fontsize="medium")
+    right.set_title("cosine of the gradients", loc="right", fontsize="medium")
     _write(right, cosines)
     return figure
 

@@ -1,0 +1,199 @@
+"""`callbacks.TerminateOnComponentNaN`: which component, where, and on what."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import combined_losses as cl
+from tests.messages import raises
+from tests.training.tiny import arrays, line, two_heads
+
+
+def logarithm(y_true, y_pred):
+    """NaN for negative targets."""
+    return ops.log(y_true[:, 0]) + ops.square(y_pred[:, 0])
+
+
+def root(y_true, y_pred):
+    """A finite value, with a gradient that is not for negative targets."""
+    return ops.sqrt(ops.square(ops.where(y_true < 0, 0.0, 1.0) * y_pred))[:, 0]
+
+
+def data(bad):
+    """20 samples, of which one has a negative target."""
+    x, y = arrays(20)
+    y = abs(y) + 0.1
+    y[bad] = -1.0
+    return x, y
+
+
+def fit(loss, callback, x, y, **kwargs):
+    model = kwargs.pop("model", None) or line()
+    model.compile("sgd", loss=loss, **kwargs.pop("compile", {}))
+    how = {"batch_size": 5, "shuffle": False, "verbose": 0, **kwargs}
+    return model.fit(x, y, callbacks=[callback], **how)
+
+
+def test_names_component_step_and_batch(capsys):
+    stop = cl.callbacks.TerminateOnComponentNaN()
+    x, y = data(bad=12)
+    history = fit(cl.CompositeLoss({"mse": "mse", "log": logarithm}), stop, x, y, epochs=3)
+    assert (stop.components, stop.epoch, stop.batch, stop.step) == (("log",), 0, 2, 3)
+    assert len(history.history["loss"]) == 1
+    assert capsys.readouterr().out == (
+        "Component 'log' is nan in step 3 (epoch 1, batch 2): training stops.\n"
+    )
+
+
+def test_leaves_a_healthy_training_alone(capsys):
+    stop = cl.callbacks.TerminateOnComponentNaN()
+    x, y = arrays(20)
+    history = fit(cl.CompositeLoss(["mse", "mae"]), stop, x, y, epochs=2)
+    assert len(history.history["loss"]) == 2
+    assert (stop.components, stop.step) == ((), 8)
+    assert capsys.readouterr().out == ""
+
+
+def test_counts_steps_over_epochs_and_starts_over():
+    def batches(bad):
+        for step in range(1, 100):
+            x, y = arrays(5)
+            yield x, (-1 if step == bad else 1) * (abs(y) + 0.1)
+
+    stop = cl.callbacks.TerminateOnComponentNaN()
+    model = line()
+    model.compile("sgd", loss=cl.CompositeLoss({"mse": "mse", "log": logarithm}))
+    how = {"steps_per_epoch": 4, "epochs": 3, "verbose": 0, "shuffle": False}
+    model.fit(batches(bad=7), callbacks=[stop], **how)
+    assert (stop.components, stop.epoch, stop.batch, stop.step) == (("log",), 1, 2, 7)
+    fresh = line()
+    fresh.compile("sgd", loss=cl.CompositeLoss(["mse"]))
+    fresh.fit(batches(bad=7), callbacks=[stop], **how)
+    assert (stop.components, stop.epoch, stop.step) == ((), 2, 12)
+
+
+def test_infinity_and_several_components():
+    x, y = data(bad=0)
+    losses = {"mse": "mse", "log": logarithm, "far": lambda t, p: ops.exp(500 * abs(t))[:, 0]}
+    stop = cl.callbacks.TerminateOnComponentNaN(raise_error=True)
+    with raises(RuntimeError, "Components 'log' and 'far' are nan or inf in step 1"):
+        fit(cl.CompositeLoss(losses), stop, x, y)
+    assert stop.components == ("log", "far")
+
+
+def test_parts_of_nested_composites_and_of_outputs(capsys):
+    x, y = data(bad=3)
+    inner = cl.CompositeLoss({"log": logarithm, "mae": "mae"})
+    stop = cl.callbacks.TerminateOnComponentNaN()
+    loss = {"a": cl.CompositeLoss({"mse": "mse", "inner": inner}), "b": "mse"}
+    fit(loss, stop, x, {"a": y, "b": abs(y)}, model=two_heads())
+    assert stop.components == ("a_inner", "a_inner/log")
+
+
+def test_a_total_that_no_component_explains(capsys):
+    x, y = arrays(20)
+    stop = cl.callbacks.TerminateOnComponentNaN()
+    inputs = keras.Input((3,))
+    dense = keras.layers.Dense(1, activity_regularizer=endless)
+    model = cl.Model(inputs, dense(inputs))
+    fit(cl.CompositeLoss(["mse", "mae"]), stop, x, y, model=model)
+    assert stop.components == ("loss",)
+    assert "no component is: a weight, or a regularisation loss is" in capsys.readouterr().out
+
+
+def endless(outputs):
+    return float("inf") * ops.sum(ops.ones_like(outputs))
+
+
+# The batch.
+
+
+def test_saves_the_batch(tmp_path, capsys):
+    path = tmp_path / "new" / "batch.npz"
+    x, y = data(bad=12)
+    weights = np.linspace(0.1, 1.0, 20).astype("float32")
+    stop = cl.callbacks.TerminateOnComponentNaN(path)
+    loss = cl.CompositeLoss({"mse": "mse", "log": logarithm})
+    fit(loss, stop, x, y, sample_weight=weights)
+    saved = dict(np.load(path))
+    assert list(saved) == ["sample_weight", "x", "y"]
+    for name, whole in (("x", x), ("y", y), ("sample_weight", weights)):
+        np.testing.assert_array_equal(saved[name], whole[10:15])
+    assert f"The batch of this step is in {path}." in capsys.readouterr().out
+
+
+def test_saves_the_batch_before_where_its_gradient_was_to_blame(tmp_path, capsys):
+    x, y = data(bad=7)
+    stop = cl.callbacks.TerminateOnComponentNaN(str(tmp_path / "batch.npz"))
+    fit(cl.CompositeLoss({"mse": "mse", "root": root}), stop, x, y)
+    assert (stop.components, stop.step) == (("mse", "root"), 3)
+    said = capsys.readouterr().out
+    assert "the network is not, after the gradient of the step before, in step 3" in said
+    assert "The batch of the step before is in" in said
+    np.testing.assert_array_equal(np.load(tmp_path / "batch.npz")["y"], y[5:10])
+
+
+def test_the_saved_batch_is_for_diagnose(tmp_path):
+    """Of inputs and outputs with names, and of none."""
+    x, y = data(bad=0)
+    loss = {"a": cl.CompositeLoss({"mse": "mse", "log": logarithm}), "b": "mse"}
+    stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")
+    fit(loss, stop, {"left": x, "right": x}, {"a": y, "b": y}, model=two_sides())
+    from combined_losses.reporting.command import read_arrays
+
+    saved = read_arrays(tmp_path / "batch.npz")
+    np.testing.assert_array_equal(saved[0]["right"], x[:5])
+    np.testing.assert_array_equal(saved[1]["b"], y[:5])
+    assert saved[2] is None
+    fresh = two_sides()
+    fresh.compile("sgd", loss=loss)
+    assert cl.diagnose(fresh, *saved).flags == {"a_log": ("not finite",)}
+
+
+def two_sides():
+    inputs = {name: keras.Input((3,), name=name) for name in ("left", "right")}
+    both = keras.layers.Concatenate()(list(inputs.values()))
+    return cl.Model(inputs, {name: keras.layers.Dense(1, name=name)(both) for name in "ab"})
+
+
+def test_keeping_batches_changes_no_number(tmp_path):
+    x, y = arrays(23)
+    losses = []
+    for path in (None, tmp_path / "batch.npz"):
+        loss = cl.CompositeLoss(["mse", "mae"])
+        stop = cl.callbacks.TerminateOnComponentNaN(path)
+        losses.append(fit(loss, stop, x, y, epochs=3, validation_data=(x, y)).history)
+    assert losses[0].keys() == losses[1].keys()
+    for key in losses[0]:
+        np.testing.assert_allclose(losses[0][key], losses[1][key], rtol=1e-6)
+    assert not (tmp_path / "batch.npz").exists()
+
+
+# Errors.
+
+
+def test_errors():
+    with raises(ValueError, "None or a file '.npz'", "Received: 'batch.csv'"):
+        cl.callbacks.TerminateOnComponentNaN("batch.csv")
+    x, y = arrays(8)
+    stop = cl.callbacks.TerminateOnComponentNaN()
+    with raises(ValueError, "cl.track(model)", "Received: <Sequential"):
+        fit(cl.CompositeLoss(["mse"]), stop, x, y, model=line(keras.Sequential))
+    with raises(ValueError, "compiled with a CompositeLoss"):
+        fit("mse", stop, x, y)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras on torch takes steps one by one"
+)
+def test_several_steps_in_one_call(tmp_path, capsys):
+    x, y = data(bad=12)
+    loss = cl.CompositeLoss({"mse": "mse", "log": logarithm})
+    how = {"compile": {"steps_per_execution": 2}}
+    stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")
+    with raises(ValueError, "one batch a step", "steps_per_execution=2"):
+        fit(loss, stop, x, y, **how)
+    stop = cl.callbacks.TerminateOnComponentNaN()
+    fit(loss, stop, x, y, **how)
+    assert "in steps 3 to 4 (epoch 1, batches 2 to 3)" in capsys.readouterr().out
