@@ -1,6 +1,7 @@
 """The command `combined-losses`, also `python -m combined_losses`."""
 
 import argparse
+import io
 import sys
 from typing import NoReturn
 
@@ -35,6 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code, 2 where the user gave something wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names in a terminal that cannot show them
+            stream.reconfigure(errors="replace")
     args, unknown = build_parser().parse_known_args(argv)
     if unknown:  # said by the subcommand, whose --help is the one to read
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -268,10 +268,7 @@ class CompositeLoss(Compound):
 
     def _retrace_models(self):
         for model in self._models:
-            if getattr(model, "train_function", None) is not None:
-                model.make_train_function(force=True)
-            if getattr(model, "test_function", None) is not None:
-                model.make_test_function(force=True)
+            model.retrace()
 
     @property
     def own_variables(self):

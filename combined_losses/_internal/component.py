@@ -37,11 +37,19 @@ def observing():
 
 
 class Seen(NamedTuple):
-    """What a component was given, and the shape of the values that its loss returned."""
+    """What a component was given and what it returned.
 
-    y_true: Any
-    y_pred: Any
-    shape: tuple
+    Attributes:
+        y_true, y_pred: their shapes; None for targets that are not there, and for several arrays.
+        values: the shape of the values.
+        weights: "sample weights" and "mask" (one that Keras propagated), as far as given.
+        traits: those of its loss.
+    """
+
+    y_true: tuple | None
+    y_pred: tuple | None
+    values: tuple
+    weights: tuple
     traits: Traits
 
 
@@ -225,8 +233,7 @@ class Component:
         other_shape = self.traits != Traits() and not self.traits.same_shape
         with NamedErrors(label, None if other_shape else y_true, y_pred):
             values = ops.convert_to_tensor(self.loss.call(y_true, y_pred, **weight))
-        if _observed.get() is not None:
-            _observed.get()[label] = Seen(y_true, y_pred, tuple(values.shape), self.traits)
+        self._note(label, batch, y_true, y_pred, values)
         checks.check_values(label, values, batch.size)
         return values
 
@@ -244,8 +251,18 @@ class Component:
             y_pred = with_mask(y_pred, batch.mask)  # which another view of them has lost
         with NamedErrors(label, batch.y_true, y_pred):
             values = ops.convert_to_tensor(self.loss(batch.y_true, y_pred, **weight))
+        self._note(label, batch, batch.y_true, y_pred, values)
         checks.check_values(label, values, batch.size)
         return values, batch.unweighted() if accepts else batch
+
+    def _note(self, label, batch, y_true, y_pred, values):
+        """Leaves what was `Seen` to who is `observing`."""
+        if _observed.get() is not None:
+            masked = batch.mask is not None and batch.mask_kind == "propagated"
+            weights = ["sample weights"] if batch.sample_weight is not None else []
+            weights += ["mask"] if masked else []
+            shapes = (_shape(y_true), _shape(y_pred), tuple(values.shape))
+            _observed.get()[label] = Seen(*shapes, tuple(weights), self.traits)
 
     def check_weights(self, values, batch, imposed, label):
         """Says where values have lost what weights or mask distinguish: an error, or a warning."""
@@ -287,6 +304,11 @@ class Component:
             scale = scale * batch.replicas
         # A replica without samples has a mean of nothing, NaN, and contributes 0.
         return ops.where(ops.equal(scale, 0.0), ops.zeros_like(value), value * scale)
+
+
+def _shape(tensor):
+    single = tensor is not None and not keras.tree.is_nested(tensor)
+    return tuple(tensor.shape) if single else None
 
 
 def _fits(label, what, weight, values, batch):

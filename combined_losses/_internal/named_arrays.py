@@ -19,6 +19,10 @@ def from_named(arrays):
         node = tree
         for branch in branches:
             node = node.setdefault(branch, {})
+            if not isinstance(node, dict):
+                break
+        if not isinstance(node, dict) or leaf in node:
+            raise ValueError(f"'{name}' is within another array. Received: {', '.join(arrays)}")
         node[leaf] = array
     return tuple(_with_lists(tree.get(name)) for name in NAMES)
 

@@ -1,12 +1,14 @@
 """`GradientConflict`: how far the gradients of the components pull against each other."""
 
+import sys
 from typing import Any
 
 import keras
 import numpy as np
 
 from combined_losses._internal.named_arrays import from_named
-from combined_losses.training.measuring import Measurer, cosines
+from combined_losses.reporting.batches import batches
+from combined_losses.training.measuring import cosines, measurer_of
 from combined_losses.training.mixin import ComponentMetricsMixin
 
 __all__ = ["GradientConflict"]
@@ -77,6 +79,7 @@ class GradientConflict(keras.callbacks.Callback):
         self._step = self._first = 0
         self._in_epoch: list[float] = []
         self._measurer: Any = None
+        self._batch: Any = None
 
     @property
     def cosines(self):
@@ -89,8 +92,11 @@ class GradientConflict(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._start_over()
-        self._measurer = Measurer(self.model, self.at, "GradientConflict")
-        if self.data is None:
+        self._measurer = measurer_of(self.model, self.at, "GradientConflict")
+        if self.data is not None:  # as `fit` takes it
+            x, y, sample_weight = (*self.data, None)[:3]
+            self._batch = next(batches(x, y, sample_weight, batch_size=sys.maxsize))
+        else:
             if not isinstance(self.model, ComponentMetricsMixin):
                 raise ValueError(
                     "GradientConflict sees the batches of a tracked model alone: take cl.Model, "
@@ -128,10 +134,8 @@ class GradientConflict(keras.callbacks.Callback):
     def _measure(self):
         # `self.model` brings JAX's state back into the variables first.
         model = self.model
-        given = from_named(model.last_batch()) if self.data is None else self.data
-        x, y, sample_weight = (*given, None)[:3]
-        y_pred = self._measurer.predict(x)
-        measured = self._measurer.measure(x, y, y_pred, sample_weight)
+        given = from_named(model.last_batch()) if self.data is None else self._batch
+        measured = self._measurer.measure(*given)
         parts = self._measurer.parts
         top = [index for index, part in enumerate(parts) if part.parent is None]
         self.names = tuple(parts[index].name for index in top)

@@ -17,9 +17,10 @@ __all__ = ["TerminateOnComponentNaN"]
 class TerminateOnComponentNaN(keras.callbacks.Callback):
     """Stops training when a component is NaN or infinite, and says which one, where and on what.
 
-    As `keras.callbacks.TerminateOnNaN`, which knows the total alone. Where all components are not
-    finite at once, the network was not any more, and the gradient of the step before is to blame:
-    then its batch is the one that is saved.
+    As `keras.callbacks.TerminateOnNaN`, which knows the total alone. A component of weight 0 does
+    no harm and does not stop it. Where all components are not finite at once although the batch
+    is, the network is not any more, and the gradient of the step before is to blame: then its batch
+    is the one that is saved.
 
     Args:
         path: None, or a file `.npz` for the batch to blame, as arrays `x`, `y` and `sample_weight`
@@ -69,6 +70,7 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
         self._kept: Any = None
         self._kept_before: Any = None
         self._first = 0
+        self._watched: set[str] = set()
 
     def on_train_begin(self, logs=None):
         self._start_over()
@@ -100,38 +102,50 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
         if self.path is not None:
             self._kept_before, self._kept = self._kept, self.model.last_batch()
         logs = logs or {}
-        names = {n: k for n, k in self.model.component_keys().items() if k in logs}
-        values = {name: float(logs[key]) for name, key in names.items()}
-        if "loss" in logs:
-            values["loss"] = float(logs["loss"])
-        if all(map(math.isfinite, values.values())):
-            return
+        values = {
+            name: float(logs[key])
+            for name, key in self.model.component_keys().items()
+            if key in logs
+        }
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-        self._stop(bad, everything=len(bad) == len(values) > 2)
+        if math.isfinite(float(logs.get("loss", 0.0))):
+            self._watched = set(bad)  # of weight 0: they do no harm
+            return
+        bad = {name: value for name, value in bad.items() if name not in self._watched} or bad
+        self._stop(bad, everything=len(bad) == len(values) > 1)
 
     def _stop(self, bad, everything):
-        self.components = tuple(name for name in bad if name != "loss" or len(bad) == 1)
-        message = f"{self._what(bad, everything)} in {self._where()}: training stops."
+        self.components = tuple(bad) or ("loss",)
+        blamed, why = self._blame() if everything else (self._kept, "")
+        message = f"{self._what(bad)} in {self._where()}{why}: training stops."
         if self.path is not None:
-            message += self._save(everything)
+            message += self._save(blamed)
         if self.raise_error:
             raise RuntimeError(message)
         print(message)
         self.model.stop_training = True
 
-    def _what(self, bad, everything):
-        if everything:
-            why = "after the gradient of the step before" if self.step > 1 else "nor was before"
-            return f"All components are not finite, since the network is not, {why},"
-        if self.components == ("loss",):
-            return (
-                f"The loss is {bad['loss']} and no component is: a weight, or a regularisation "
-                "loss is,"
-            )
-        values = dict.fromkeys(str(bad[name]) for name in self.components)
-        names = " and ".join(map(repr, self.components))
-        kind = "Component" if len(self.components) == 1 else "Components"
-        return f"{kind} {names} {'is' if kind == 'Component' else 'are'} {' or '.join(values)}"
+    def _blame(self):
+        """The batch to blame where no component is finite, and why."""
+        if self.path is None:
+            return None, "; this batch is not finite, or the network after the step before"
+        arrays = map(keras.ops.convert_to_numpy, self._kept.values())
+        if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
+            return self._kept, ", nor is this batch"
+        if self._kept_before is None:
+            return self._kept, ", and this batch is"
+        return self._kept_before, "; the network is to blame, by the gradient of the step before"
+
+    def _what(self, bad):
+        if not bad:
+            return "The loss is not finite and all components are (a weight or penalty is not)"
+        values = " or ".join(dict.fromkeys(map(str, bad.values())))
+        names = " and ".join(map(repr, bad))
+        return (
+            f"Component {names} is {values}"
+            if len(bad) == 1
+            else f"Components {names} are {values}"
+        )
 
     def _where(self):
         several = self._first != self.batch
@@ -141,10 +155,9 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
         batch = batches if several else f"batch {self.batch}"
         return f"{step} (epoch {self.epoch + 1}, {batch})"
 
-    def _save(self, everything):
-        batch = self._kept_before if everything and self._kept_before else self._kept
+    def _save(self, batch):
         arrays = {name: keras.ops.convert_to_numpy(array) for name, array in batch.items()}
         os.makedirs(Path(self.path).absolute().parent, exist_ok=True)
         np.savez(self.path, **arrays)
-        which = "the step before" if batch is self._kept_before else "this step"
+        which = "this step" if batch is self._kept else "the step before"
         return f" The batch of {which} is in {self.path}."

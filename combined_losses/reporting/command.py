@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -53,14 +54,29 @@ def run(args: argparse.Namespace) -> None:
         require({"matplotlib": "matplotlib"}, "reports")
         _check_out(args.html)
     data = read_arrays(args.data)
-    found = _diagnose(_load(args.model, args.modules), data, args)
-    print(found)
+    for module in args.modules:
+        _import(module)
+    found = _diagnose(_load(args.model), data, args)
     if args.html is not None:
         try:
             args.html.write_text(found.to_html(), encoding="utf-8")
         except OSError as error:
             raise InputError(f"{args.html} cannot be written: {error.strerror}") from error
+    _print(found)
+    if args.html is not None:
         print(f"Written: {args.html}")
+
+
+def _print(found):
+    """The table, drawn with what the terminal can show."""
+    from combined_losses.reporting.diagnosis import text
+
+    try:
+        str(found).encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        print(text(found, plain=True))
+    else:
+        print(found)
 
 
 def _diagnose(model, data, args):
@@ -96,31 +112,40 @@ def read_arrays(path):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (TypeError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is not a file of numeric arrays as numpy.savez writes them"
-        ) from error
-    unknown = [name for name in arrays if name.partition("/")[0] not in NAMES]
-    if unknown or not any(name.partition("/")[0] == "x" for name in arrays):
+        raise InputError(f"{path} is not a file of arrays as numpy.savez writes them") from error
+    kinds = {name: name.partition("/")[0] for name in arrays}
+    if "x" not in kinds.values() or not set(kinds.values()) <= set(NAMES):
         raise InputError(
             f"{path} must hold the arrays x and y, and may hold sample_weight, received "
             f"{', '.join(arrays) or 'no array'}"
         )
-    return from_named(arrays)
+    for name, array in arrays.items():
+        texts = "SU" if kinds[name] == "x" else ""  # for models that begin with TextVectorization
+        if array.dtype.kind not in "biuf" + texts:
+            raise InputError(f"{path}: {name} must hold real numbers, received {array.dtype}")
+    try:
+        return from_named(arrays)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
-def _load(path, modules):
-    if not path.is_file() or path.suffix not in (".keras", ".h5"):
+def _import(module):
+    try:
+        importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"--import {module} does not work: {reason}") from error
+
+
+def _load(path):
+    if not path.is_file() or path.suffix != ".keras":
         raise InputError(f"{path} is not a model saved by model.save('model.keras')")
     import keras
 
     try:
         with warnings.catch_warnings(), quiet_stderr():
             warnings.simplefilter("ignore")
-            for module in modules:
-                importlib.import_module(module)
             return keras.models.load_model(path)
-    except ImportError as error:
-        raise InputError(f"--import: {error}") from error
     except Exception as error:  # Keras raises whatever the file makes it stumble over
         raise InputError(
             f"{path} cannot be loaded: {_reason(error)} (losses and layers of your own: "

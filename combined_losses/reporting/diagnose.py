@@ -4,13 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.masks import read_mask, with_mask
 from combined_losses.reporting.batches import batches
 from combined_losses.reporting.diagnosis import Diagnosis
 from combined_losses.reporting.evidence import Evidence
 from combined_losses.reporting.faults import find_faults
 from combined_losses.reporting.summary import Summary
-from combined_losses.training.measuring import Measurer
+from combined_losses.training.measuring import measurer_of
 
 __all__ = ["diagnose"]
 
@@ -58,7 +57,7 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
     """
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"`batch_size` must be an integer of at least 1. Received: {batch_size!r}")
-    measurer = Measurer(model, at)
+    measurer = measurer_of(model, at)
     evidence = Evidence()
     for batch in batches(x, y, sample_weight, batch_size):
         _examine(measurer, evidence, *batch)
@@ -69,70 +68,55 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
 
 
 def _examine(measurer, evidence, x, y, sample_weight):
-    """Adds one batch to the evidence."""
-    y_pred = measurer.predict(x)
-    measured = measurer.measure(x, y, y_pred, sample_weight)
-    evidence.add(measured, y)
-    y_pred = _map(ops.stop_gradient, y_pred)
+    """Adds one batch to the evidence, and where something looks wrong looks again."""
+    measured = measurer.measure(x, y, sample_weight, _other_weights(sample_weight))
+    evidence.add(measured, y, measurer.seen)
+    data = (x, y, sample_weight)
     if not np.isfinite(measured.values).all():
-        values = measurer.per_sample(x, y, y_pred, sample_weight)
-        evidence.add_faulty_values([values.get(part.key) for part in measurer.parts])
-    lengths = measured.gramian.diagonal()
-    if (lengths == 0).any():
-        for other in _other_predictions(y_pred, y):
-            evidence.add_reactions(measurer.values(x, y, other, sample_weight)[0])
-    if sample_weight is not None and measured.size > 1:
-        other = keras.tree.map_structure(_other_weights, sample_weight)
-        evidence.add_reweighted(measurer.values(x, y, y_pred, other)[0])
-    if any(read_mask(leaf) is not None for leaf in keras.tree.flatten(y_pred)):
-        # A tensor of its own: on JAX the same one would keep its mask.
-        other = _map(lambda leaf: 1 * leaf, y_pred, _other_mask)
-        evidence.add_remasked(measurer.values(x, y, other, sample_weight)[0])
-    if len(evidence.measured) == 1:
-        evidence.seen = measurer.shapes(x, y, y_pred, sample_weight)
+        evidence.add_faulty_values(measurer.per_sample(x, y))
+    if (measured.gramian.diagonal() == 0).any():
+        for change in _other_predictions(y):
+            evidence.add_reactions(measurer.values_at(change, *data))
+        evidence.add_slopes(measurer.has_gradient_at(_beside, *data))
+    if evidence.may_broadcast(measurer.parts):
+        shape = measurer.predict(x).shape
+        repeated, other = (np.broadcast_to(t, shape) for t in (y, y + 1 + np.abs(y)))
+        turned = measurer.values_at(lambda p: ops.roll(p, 1, axis=-1), x, repeated, sample_weight)
+        moved = measurer.values_at(lambda p: p, x, other, sample_weight)
+        evidence.add_broadcasts(turned, moved)
 
 
-def _map(function, y_pred, mask=lambda mask: mask):
-    """`function` of every prediction, with a function of its mask."""
-
-    def mapped(leaf):
-        found = read_mask(leaf)
-        return with_mask(function(leaf), None if found is None else mask(found))
-
-    return keras.tree.map_structure(mapped, y_pred)
+def _beside(prediction):
+    """Predictions nearby: at a minimum there is no gradient, but beside it there is."""
+    rng = np.random.default_rng(0)
+    noise = ops.cast(1e-3 * rng.normal(size=prediction.shape), prediction.dtype)
+    return prediction + noise * (1 + ops.abs(prediction))
 
 
-def _other_predictions(y_pred, y):
-    """Predictions of all kinds, to see whether a component without gradient reacts to any."""
-    sizes = [np.abs(leaf).mean() for leaf in keras.tree.flatten(y) if _is_number(leaf)]
-    step = 1.0 + float(np.nanmax(sizes)) if sizes else 1.0
+def _other_predictions(y):
+    """Functions that change predictions in all ways, to see whether a component reacts to any."""
+    leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None and leaf.size]
+    sizes = [np.nanmean(np.abs(leaf)) for leaf in leaves if leaf.dtype.kind in "fiu"]
+    step = 1.0 + max(map(float, sizes), default=0.0)
     rng = np.random.default_rng(0)
 
     def far(scale):
-        def moved(leaf):
-            return leaf + ops.cast(scale * step * rng.normal(size=leaf.shape), leaf.dtype)
-
-        return moved
+        return lambda p: p + ops.cast(scale * step * rng.normal(size=p.shape), p.dtype)
 
     # The first three leave probabilities what they are.
-    changes = (lambda p: ops.roll(p, 1, axis=0), lambda p: 0.5 * p, lambda p: 1.0 - p)
-    return [_map(change, y_pred) for change in (*changes, far(1.0), far(1e4))]
+    kept = (lambda p: ops.roll(p, 1, axis=0), lambda p: 0.5 * p, lambda p: 1.0 - p)
+    return [*kept, far(1.0), far(1e4)]
 
 
-def _is_number(leaf):
-    return leaf is not None and leaf.dtype.kind in "fiub" and leaf.size
-
-
-def _other_weights(weight):
-    """Weights between 0.5 and 1.5 times as large; 0 stays 0."""
-    if weight is None:
+def _other_weights(weights):
+    """Weights between 0.5 and 1.5 times as large, 0 stays 0; None where one sample alone counts."""
+    leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
+    if not leaves or any(np.count_nonzero(leaf) < 2 for leaf in leaves):
         return None
     rng = np.random.default_rng(0)
-    return (weight * rng.uniform(0.5, 1.5, weight.shape)).astype(keras.config.floatx())
 
+    def other(weight):
+        drawn = rng.uniform(0.5, 1.5, weight.shape)
+        return (weight * drawn).astype(keras.config.floatx())
 
-def _other_mask(mask):
-    """A mask that leaves out about half of what there was, or, of nothing, half of all."""
-    drawn = np.random.default_rng(0).random(mask.shape) < 0.5
-    was = ops.convert_to_numpy(mask).astype(bool)
-    return ops.convert_to_tensor(was & drawn if was.any() else drawn)
+    return keras.tree.map_structure(lambda w: None if w is None else other(w), weights)

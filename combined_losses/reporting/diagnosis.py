@@ -221,14 +221,23 @@ def by_flag(diagnosis):
     return found
 
 
-def text(diagnosis, width=100):
-    """The table and what is wrong, for a terminal."""
+# For terminals that cannot show them.
+_PLAIN = str.maketrans({"–": "-", "…": "."})
+
+
+def text(diagnosis, width=100, plain=False):
+    """The table and what is wrong, for a terminal; `plain`: in ASCII, but for names."""
+    from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.padding import Padding
     from rich.table import Table
 
-    table = Table(title=f"{diagnosis.model_name}: {summary_line(diagnosis)}", title_justify="left")
+    table = Table(
+        title=f"{escape(diagnosis.model_name)}: {summary_line(diagnosis)}",
+        title_justify="left",
+        box=box.ASCII if plain else box.HEAVY_HEAD,
+    )
     for column in COLUMNS:
         left = column == "component"
         table.add_column(
@@ -250,4 +259,5 @@ def text(diagnosis, width=100):
     weights = proposal(diagnosis)
     if weights is not None:
         console.print(f"\nGradients equally long: weights={escape(weights)}")
-    return stream.getvalue().rstrip()
+    shown = stream.getvalue().rstrip()
+    return shown.translate(_PLAIN) if plain else shown

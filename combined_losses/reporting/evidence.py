@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from combined_losses._internal.traits import Traits
+
 # Two values closer than this are one: float32 has 7 digits, and sums lose one or two.
 _SAME = 1e-5
 
@@ -16,16 +18,24 @@ class Evidence:
     def __init__(self):
         self.measured = []
         self.seen = {}
+        self.broadcasts = None
+        self._targets_are_whole = True
         self.labels = []
         self._faulty = []  # for each batch, by part: samples, or None
-        self._reacts = None
-        self._unweighted = None
-        self._unmasked = None
+        self._same = {}  # what was changed -> which parts have kept their values
+        self._sloped = None
 
-    def add(self, measured, y):
+    def add(self, measured, y, seen):
+        """What was `Measured` on one more batch, its targets, and the shapes that were `Seen`."""
         self.measured.append(measured)
         self.labels.append(_labels(y, measured.size))
         self._faulty.append(list(measured.faulty))
+        self.seen = self.seen or seen
+        self._targets_are_whole &= _are_whole(y)
+        for what, pair in (("sample weights", measured.reweighted), ("mask", measured.remasked)):
+            if pair is not None and measured.size > 1:
+                same = _are_same(*pair) & (pair[0] != 0)  # 0 is 0 with any weights
+                self._same[what] = _all_of(self._same.get(what), same)
 
     def add_faulty_values(self, per_sample):
         """For each part its values for each sample of the last batch, or None."""
@@ -37,23 +47,23 @@ class Evidence:
 
     def add_reactions(self, values):
         """The values of the last batch at other predictions."""
-        self._reacts = _either(self._reacts, self._differ(values))
+        same = _are_same(values, self.measured[-1].values)
+        self._same["predictions"] = _all_of(self._same.get("predictions"), same)
 
-    def add_reweighted(self, values):
-        """The values of the last batch with other sample weights."""
-        self._unweighted = _either(self._unweighted, self._differ(values))
+    def add_slopes(self, slopes):
+        """Which parts have a gradient beside the predictions of the last batch."""
+        self._sloped = slopes if self._sloped is None else self._sloped | slopes
 
-    def add_remasked(self, values):
-        """The values of the last batch with another mask."""
-        self._unmasked = _either(self._unmasked, self._differ(values))
+    def may_broadcast(self, parts):
+        """Whether the targets of a part may be repeated, which a closer look has to tell."""
+        seen = [self.seen.get(part.name) for part in parts]
+        return not self._targets_are_whole and any(map(may_broadcast, filter(None, seen)))
 
-    def _differ(self, values):
-        """Which parts have another value than before, as far as that can be told."""
-        before = self.measured[-1].values
-        finite = np.isfinite(values)
-        with np.errstate(invalid="ignore"):
-            size = np.maximum(np.abs(values), np.abs(before))
-            return finite & ~(np.abs(values - before) <= _SAME * size)
+    def add_broadcasts(self, turned, moved):
+        """Values with repeated targets and channels turned around, and with other targets."""
+        values = self.measured[-1].values
+        found = _are_same(turned, values) & ~_are_same(moved, values)
+        self.broadcasts = _all_of(self.broadcasts, found)
 
     @property
     def sizes(self):
@@ -90,12 +100,13 @@ class Evidence:
     @property
     def reacts(self):
         """Which parts change with the predictions, of those that have no gradient."""
-        none = np.zeros(len(self.measured[0].values), bool)
-        return none if self._reacts is None else self._reacts
+        return ~self._same.get("predictions", np.ones(len(self.values), bool))
 
     @property
     def without_gradient(self):
-        return np.all([m.gramian.diagonal() == 0 for m in self.measured], axis=0)
+        """Which parts have no gradient at any prediction, nor beside one."""
+        none = np.all([m.gramian.diagonal() == 0 for m in self.measured], axis=0)
+        return none if self._sloped is None else none & ~self._sloped
 
     @property
     def not_finite(self):
@@ -105,8 +116,7 @@ class Evidence:
 
     def ignores(self, what):
         """Which parts have the same value with other sample weights, or with another mask."""
-        differ = self._unweighted if what == "sample weights" else self._unmasked
-        return np.zeros(len(self.values), bool) if differ is None else ~differ
+        return self._same.get(what, np.zeros(len(self.values), bool))
 
     def faulty_samples(self, index):
         """The samples at which a part is not finite, by their place in the data, or None."""
@@ -116,8 +126,29 @@ class Evidence:
         return places if len(places) else None
 
 
-def _either(before, now):
-    return now if before is None else before | now
+def _are_same(values, others):
+    """Which values are the same; those that are not finite tell nothing."""
+    with np.errstate(invalid="ignore"):
+        size = np.maximum(np.abs(values), np.abs(others))
+        return np.abs(values - others) <= _SAME * size
+
+
+def _all_of(before, now):
+    return now if before is None else before & now
+
+
+def may_broadcast(seen):
+    """Whether targets of one number stand beside several predictions, in a loss of the user's."""
+    true, pred = seen.y_true, seen.y_pred
+    if seen.traits != Traits() or true is None or pred is None or len(true) != len(pred):
+        return False
+    return any(a != b and 1 in (a, b) for a, b in zip(true, pred, strict=True))
+
+
+def _are_whole(y):
+    """Whether all targets are whole numbers, such as class ids."""
+    leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
+    return all(leaf.dtype.kind in "iub" or np.all(leaf == np.floor(leaf)) for leaf in leaves)
 
 
 def _labels(y, size):

@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import keras
 import numpy as np
-from keras import ops
 
 from combined_losses._internal.traits import Traits
+from combined_losses.reporting.evidence import may_broadcast
 
 DOMINATES = 0.95
 CONFLICTS = -0.5
@@ -57,7 +56,11 @@ def find_faults(summary, evidence):
 
 
 def _not_finite(index, part, evidence, summary):
-    if not evidence.not_finite[index]:
+    values, weights = evidence.values, summary.weights
+    others = any(not np.isfinite(values[i]) for i in summary.siblings(index))
+    # The gradients of parts of one array are taken together: 0 * NaN of another part is NaN.
+    spilt = np.isfinite(values[index]) and np.isnan(weights[index]) and others
+    if not evidence.not_finite[index] or spilt:
         return
     what = "value" if not np.isfinite(evidence.values[index]) else "gradient"
     found = f"its {what} is NaN or infinite"
@@ -95,10 +98,10 @@ def _dead(index, part, evidence, summary):
 
 
 def _one_channel(part, evidence):
-    seen = evidence.seen.get(part.path)
+    seen = evidence.seen.get(part.name)
     if seen is None or seen.traits == Traits() or seen.traits.elementwise:
         return ""
-    if keras.tree.is_nested(seen.y_pred) or seen.y_pred.shape[-1:] != (1,):
+    if seen.y_pred is None or seen.y_pred[-1:] != (1,):
         return ""
     return (
         ": there is one channel, and a softmax over one class is always 1; for a single yes-or-no "
@@ -129,38 +132,27 @@ def _conflicts(index, part, evidence, summary):
 
 
 def _ignores(index, part, evidence, summary):
-    silent = evidence.values[index] == 0 or not np.isfinite(evidence.values[index])
-    unread = evidence.without_gradient[index] and not evidence.reacts[index]
-    if silent or unread or part.is_beyond_output:
+    dead = evidence.without_gradient[index] and not evidence.reacts[index]
+    if dead or part.is_beyond_output:
         return
+    inside = [
+        seen for name, seen in evidence.seen.items() if f"{name}/".startswith(f"{part.name}/")
+    ]
     for what, other in (("sample weights", "other ones"), ("mask", "another one")):
-        if evidence.ignores(what)[index]:
+        given = any(what in seen.weights for seen in inside)
+        if given and evidence.ignores(what)[index]:
             yield f"ignores {what}", f"its value is the same with {other}."
 
 
 def _shape(index, part, evidence, summary):
-    seen = evidence.seen.get(part.path)
-    if seen is None or seen.traits != Traits():
+    seen = evidence.seen.get(part.name)
+    if seen is None or seen.traits != Traits() or seen.y_pred is None:
         return
-    if keras.tree.is_nested(seen.y_true) or keras.tree.is_nested(seen.y_pred):
-        return
-    pred = tuple(seen.y_pred.shape)
-    true = pred if seen.y_true is None else tuple(seen.y_true.shape)
-    if _is_broadcast(true, pred) and not _are_whole(seen.y_true):
+    pred, true = seen.y_pred, seen.y_true or seen.y_pred
+    if may_broadcast(seen) and evidence.broadcasts is not None and evidence.broadcasts[index]:
         yield "shape unusual", f"y_true of shape {true} is broadcast against y_pred, {pred}."
-    elif not (_is_within(seen.shape[1:], pred[1:]) or _is_within(seen.shape[1:], true[1:])):
-        found = f"it makes values of shape {seen.shape} of y_pred of shape {pred}."
-        yield "shape unusual", found
-
-
-def _is_broadcast(true, pred):
-    pairs = list(zip(true, pred, strict=True)) if len(true) == len(pred) else []
-    return any(a != b and 1 in (a, b) for a, b in pairs)
-
-
-def _are_whole(y_true):
-    y_true = ops.convert_to_numpy(y_true)
-    return bool(np.all(y_true == np.floor(y_true)))  # class ids, which are not broadcast
+    elif not (_is_within(seen.values[1:], pred[1:]) or _is_within(seen.values[1:], true[1:])):
+        yield "shape unusual", f"it makes values of shape {seen.values} of y_pred of shape {pred}."
 
 
 def _is_within(shape, whole):

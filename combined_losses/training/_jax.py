@@ -67,6 +67,8 @@ def rows_of(function, points):
 
     _, pullback, (values, more) = jax.vjp(vector, points, has_aux=True)
     rows = [pullback(one)[0] for one in jax.numpy.eye(len(values), dtype="float32")]
+    if is_compiling():
+        return values, more, rows
     finite = [all(bool(jax.numpy.isfinite(row).all()) for row in each) for each in rows]
     if not all(finite):  # of one value: 0 * NaN of another one is NaN
         rows = [
@@ -74,6 +76,17 @@ def rows_of(function, points):
             for i, (each, fine) in enumerate(zip(rows, finite, strict=True))
         ]
     return values, more, rows
+
+
+def compiled(function, variables):
+    """A function of tensors, compiled, that reads variables as they are at every call."""
+
+    @jax.jit
+    def run(values, args):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*args)
+
+    return lambda *args: run([v.value for v in variables], args)
 
 
 def _apart(variables):

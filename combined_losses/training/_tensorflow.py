@@ -49,6 +49,15 @@ def evaluate_with_rows(points, view, parts, variables):
     return found, rows
 
 
+def compiled(function, variables):
+    """A function of tensors, compiled, that reads variables as they are at every call."""
+
+    def own(*args):  # by which TensorFlow tells it from other functions that it has compiled
+        return function(*args)
+
+    return tf.function(own, autograph=False, reduce_retracing=True)
+
+
 def rows_of(function, points):
     """What a function of points gives, and the gradient of each of its values at each point.
 

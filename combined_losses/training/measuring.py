@@ -28,7 +28,6 @@ class Part(NamedTuple):
     Attributes:
         name: as in the logs, without `_loss`.
         key: its log key.
-        path: its name without that of the output, as in messages.
         parent: the name of the component that it is a part of, or None.
         is_beyond_output: whether it acts on the model by more than its output.
         factor: what multiplies it beside its own weight: `loss_weights`.
@@ -36,7 +35,6 @@ class Part(NamedTuple):
 
     name: str
     key: str
-    path: str
     parent: str | None
     is_beyond_output: bool
     factor: float
@@ -50,8 +48,11 @@ class Measured(NamedTuple):
         weights: `(k,)`, those that multiply them; NaN where a wrapper weighs by itself.
         gramian: `(k, k)`, of the gradients; NaN where one is not finite.
         faulty: for each part the samples whose gradient is not finite, `(N,)`, or None: unknown.
-        total: the loss.
+        total: the loss, with the regularisation.
         size: N.
+        reweighted: None, or two arrays `(k,)`: values with these and with other sample weights,
+            both at other predictions.
+        remasked: None, or such values with this and with another mask.
     """
 
     values: np.ndarray
@@ -60,6 +61,8 @@ class Measured(NamedTuple):
     faulty: list
     total: float
     size: int
+    reweighted: Any
+    remasked: Any
 
 
 def check_model(model, owner):
@@ -85,141 +88,246 @@ def check_model(model, owner):
             )
 
 
+# With more parts than that it takes longer to compile their gradients than to take them.
+_COMPILED_PARTS = 32
+
+
+def measurer_of(model, at="output", owner="diagnose"):
+    """The `Measurer` of a model; a tracked one keeps it, and what has been compiled of it."""
+    if at not in ("output", "parameters"):
+        raise ValueError(f"`at` must be 'output' or 'parameters'. Received: {at!r}")
+    check_model(model, owner)
+    if at == "parameters" and not model.trainable_variables and model.built:
+        raise ValueError(
+            f"The model '{model.name}' has no trainable parameters: take at='output'. "
+            f"Received: at={at!r}"
+        )
+    kept = model.measurers() if hasattr(model, "measurers") else {}
+    key = (at, *map(id, model.trainable_variables))
+    if key not in kept:
+        kept[key] = Measurer(model, at)
+    return kept[key]
+
+
 class Measurer:
     """Measures the components of a compiled model on batches.
 
     Args:
         model: a compiled `keras.Model`; it need not be a tracked one.
         at: where gradients are taken: `"output"` or `"parameters"`.
-        owner: the name of what measures, for messages.
 
     Attributes:
         parts: a list of `Part`, known after the first batch.
+        seen: what each part was given and returned, by its name: a dict of `Seen`.
     """
 
-    def __init__(self, model, at="output", owner="diagnose"):
-        if at not in ("output", "parameters"):
-            raise ValueError(f"`at` must be 'output' or 'parameters'. Received: {at!r}")
-        check_model(model, owner)
+    def __init__(self, model, at):
         self.model = model
         self.at = at
-        self.routes: Any = None
         self.parts: list[Part] = []
+        self.seen: dict = {}
+        self._seen: dict = {}  # by the shapes of a batch
+        self._routes: Any = None
         self._outputs: list[str] = []
+        self._compiled: Any = None
 
     def predict(self, x):
         """The outputs of the model, as in `evaluate`."""
         takes_training = "training" in inspect.signature(self.model.call).parameters
-        y_pred = self.model(x, **({"training": False} if takes_training else {}))
-        if self.routes is None:
-            self._find_routes(y_pred)
-        return y_pred
+        return self.model(x, **({"training": False} if takes_training else {}))
 
-    def _find_routes(self, y_pred):
+    def measure(self, x, y, sample_weight=None, other_weight=None):
+        """What is `Measured` on a batch of arrays; `other_weight` is for `reweighted`."""
+        data = keras.tree.map_structure(_tensor, (x, y, sample_weight, other_weight))
+        if self._routes is None:
+            self._find_routes(data[0])
+        found, self.seen = None, {}
+        if len(self.parts) <= _COMPILED_PARTS:
+            if self._compiled is None:
+                self._compiled = backend.compiled(self._look, self._variables())
+            found = self._measured(self._compiled(*data), data)
+        if found is None or not np.isfinite([*found.values, *found.gramian.diagonal()]).all():
+            # One by one: 0 * NaN of another component is NaN.
+            found = self._measured(*self._look_closely(*data), data)
+        self._keep_seen(*data)
+        return found
+
+    def _keep_seen(self, x, y, sample_weight, other_weight):
+        """What was `seen` of a batch of these shapes, now or when it was traced."""
+        leaves = keras.tree.flatten((x, y, sample_weight))
+        key = str([None if leaf is None else tuple(leaf.shape) for leaf in leaves])
+        shapes = [shape for what in self.seen.values() for shape in what[:3] if shape]
+        exact = self.seen and not any(None in shape for shape in shapes)
+        if key not in self._seen and not exact:
+            with self._still():
+                self._evaluate(x, y, _map(self.predict(x)), sample_weight)
+        self.seen = self._seen.setdefault(key, self.seen)
+
+    def _find_routes(self, x):
         model = self.model
-        self._outputs = list(name_outputs(y_pred, getattr(model, "output_names", None)))
-        tracking = model._tracking(y_pred) if hasattr(model, "_tracking") else None
-        if tracking is None:  # a plain model
+        if not model.built:
+            self.predict(x)
+        tracking = model._tracking() if hasattr(model, "_tracking") else None
+        if tracking is None:  # a plain model, or one whose outputs are not known before a call
+            with self._still():
+                y_pred = self.predict(x)
+            tracking = model._tracking(y_pred) if hasattr(model, "_tracking") else None
+        if tracking is None:
+            self._outputs = list(name_outputs(y_pred, getattr(model, "output_names", None)))
             weights = model.get_compile_config().get("loss_weights")
-            self.routes = routing.make_routes(model.loss, weights, self._outputs)
+            self._routes = routing.make_routes(model.loss, weights, self._outputs)
         else:
-            self.routes, self._outputs = tracking.routes, tracking.outputs
-        self.parts = [part for route in self.routes for part in _parts(route)]
+            self._routes, self._outputs = tracking.routes, tracking.outputs
+        self.parts = [part for route in self._routes for part in _parts(route)]
 
-    def values(self, x, y, y_pred, sample_weight):
-        """The values of the parts, `(k,)`, and the weights and the total, at given predictions."""
-        with observing():
-            entries, total = self._evaluate(x, y, y_pred, sample_weight)
-        entries = {key: _number(entry) for key, entry in entries.items()}
-        values = np.array([entries[part.key] for part in self.parts])
-        return values, self._weights(entries), _number(total)
+    def _variables(self):
+        """The state of the model and of its losses."""
+        losses = [v for loss in routing.compounds(self.model.loss) for v in loss.variables]
+        return list({id(v): v for v in (*self.model.variables, *losses)}.values())
 
-    def shapes(self, x, y, y_pred, sample_weight):
-        """What each component was given and returned, by its path: a dict of `Seen`."""
-        with observing() as seen:
-            self._evaluate(x, y, y_pred, sample_weight)
-        return seen
+    def _still(self, **points):
+        """A scope in which no variable is changed."""
+        mapping = [(v, points.get(str(id(v)), v.value)) for v in self._variables()]
+        return keras.StatelessScope(state_mapping=mapping, collect_losses=True)
 
-    def measure(self, x, y, y_pred, sample_weight):
-        """What is `Measured` on a batch; `y_pred` is what `predict` gave of `x`."""
-        size = keras.tree.flatten(y_pred)[0].shape[0]
-        function, points = self._function(x, y, y_pred, sample_weight)
-        with observing():
+    def _look(self, *data):
+        return self._look_closely(*data)[0]
+
+    def _look_closely(self, x, y, sample_weight, other_weight):
+        """Tensors of all that is measured, and the gradients, k lists of one for each point."""
+        with self._still():
+            y_pred = self.predict(x)
+            function, points = self._function(x, y, y_pred, sample_weight)
             values, (entries, total), rows = backend.rows_of(function, points)
-        entries = {key: _number(entry) for key, entry in entries.items()}
-        gramian = _gramian(columns(rows))
-        faulty: list = [None] * len(self.parts)
-        if self.at == "output":
-            faulty = [_not_finite(each) for each in rows]
+            parts = {part.key for part in self.parts}
+            found = {
+                "values": ops.stack(values),
+                "extras": {key: entry for key, entry in entries.items() if key not in parts},
+                "total": total,
+                "gramian": _gramian(columns(rows)),
+            }
+            # Where all samples have the same value, a mean over them is that with any weights.
+            if other_weight is not None:
+                at = self._values(x, y, _map(y_pred, change=_unlike), sample_weight)
+                other = self._values(x, y, _map(y_pred, change=_unlike), other_weight)
+                found["reweighted"] = (at, other)
+            if any(read_mask(leaf) is not None for leaf in keras.tree.flatten(y_pred)):
+                at = self._values(x, y, _map(y_pred, change=_unlike), sample_weight)
+                other = self._values(x, y, _map(y_pred, _other_mask, _unlike), sample_weight)
+                found["remasked"] = (at, other)
+        return found, rows
+
+    def _measured(self, found, *more):
+        *rows, data = more
+        found = keras.tree.map_structure(ops.convert_to_numpy, found)
+        unit, lengths = found["gramian"]
+        lengths = lengths.astype("float64")
+        faulty = [None] * len(self.parts)
+        if rows and self.at == "output":
+            faulty = [_not_finite(row) for row in rows[0]]
         return Measured(
-            np.array([_number(value) for value in values]),
-            self._weights(entries),
-            gramian,
+            found["values"].astype("float64"),
+            self._weights(found["extras"]),
+            unit.astype("float64") * np.outer(lengths, lengths),
             faulty,
-            _number(total),
-            size,
+            float(found["total"]),
+            keras.tree.flatten(data[0])[0].shape[0],
+            found.get("reweighted"),
+            found.get("remasked"),
         )
 
-    def per_sample(self, x, y, y_pred, sample_weight):
-        """The values of the parts for each sample, by key; none of what has no such values."""
+    # A closer look, at predictions that a function has changed.
+
+    def values_at(self, change, x, y, sample_weight):
+        """The values of the parts, `(k,)`."""
+        x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))
+        with self._still():
+            y_pred = _map(self.predict(x), change=change)
+            return ops.convert_to_numpy(self._values(x, y, y_pred, sample_weight))
+
+    def has_gradient_at(self, change, x, y, sample_weight):
+        """Whether the parts have a gradient there, `(k,)`, at the output."""
+        x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))
+        with self._still():
+            y_pred = _map(self.predict(x), change=change)
+            rows = backend.rows_of(*self._at_output(x, y, y_pred, sample_weight))[-1]
+            return ops.convert_to_numpy(_largest(columns(rows))) != 0
+
+    def _values(self, x, y, y_pred, sample_weight):
+        entries, _ = self._evaluate(x, y, y_pred, sample_weight)
+        return ops.stack([ops.cast(entries[part.key], "float32") for part in self.parts])
+
+    def per_sample(self, x, y):
+        """For each part its values for each sample; None for what has no such values."""
+        x, y = keras.tree.map_structure(_tensor, (x, y))
         found: dict[str, np.ndarray] = {}
-        for route, batch in self._routed(x, y, y_pred, sample_weight):
-            # A value of the whole batch cannot be had per sample; nor can any beside it.
-            with contextlib.suppress(ValueError), observing():
-                evaluation = route.loss.evaluate(batch.unweighted(), reduction="none")
-                values = split(evaluation.values, reduced=False)
-                keys = [part.key for part in _parts(route)][-len(values) :] if values else []
-                found.update(zip(keys, map(ops.convert_to_numpy, values), strict=True))
-        return found
+        with self._still():
+            y_pred = self.predict(x)
+            for route, batch in self._routed(x, y, y_pred, None):
+                # A value of the whole batch cannot be had per sample; nor can any beside it.
+                with contextlib.suppress(ValueError), observing():
+                    evaluation = route.loss.evaluate(batch.unweighted(), reduction="none")
+                    values = split(evaluation.values, reduced=False)
+                    keys = [part.key for part in _parts(route)][-len(values) :] if values else []
+                    found.update(zip(keys, map(ops.convert_to_numpy, values), strict=True))
+        return [found.get(part.key) for part in self.parts]
 
     def _routed(self, x, y, y_pred, sample_weight):
         outputs = name_outputs(y_pred, getattr(self.model, "output_names", None))
         data = (self.model, x, y, y_pred, sample_weight)
-        return routed(self.routes, self._outputs, outputs, *data)
+        return routed(self._routes, self._outputs, outputs, *data)
 
     def _evaluate(self, x, y, y_pred, sample_weight):
         """All that is logged, by key, and the total."""
-        entries, totals = {}, []
+        entries, totals, self.seen = {}, [], {}
         for route, batch in self._routed(x, y, y_pred, sample_weight):
-            total, values = route.evaluate(batch)
+            with observing() as seen:
+                total, values = route.evaluate(batch)
             totals.append(ops.cast(total, "float32"))
             entries.update(zip(route.keys, split(values), strict=True))
+            own = {
+                label: label if label == route.output else route.prefixed(label) for label in seen
+            }
+            self.seen.update((own[label], what) for label, what in seen.items())
+        totals += [ops.sum(ops.cast(loss, "float32")) for loss in self.model.losses]
         return entries, sum(totals[1:], totals[0])
 
-    def _function(self, x, y, y_pred, sample_weight):
+    def _function(self, *data):
         """A function from points to the values, and the points at which gradients are taken."""
+        return (self._at_output if self.at == "output" else self._at_parameters)(*data)
 
-        def found(y_pred):
-            entries, total = self._evaluate(x, y, y_pred, sample_weight)
-            values = [ops.cast(entries[part.key], "float32") for part in self.parts]
-            return values, (entries, total)
+    def _at_output(self, x, y, y_pred, sample_weight):
+        def of_predictions(points):
+            return self._found(x, y, _like(y_pred, points), sample_weight)
 
-        if self.at == "output":
-            leaves = keras.tree.flatten(y_pred)
-            # In float32 or more: the gradient of a mean over a batch vanishes in float16.
-            return lambda points: found(_like(y_pred, points)), [_float32(leaf) for leaf in leaves]
-        compounds = routing.compounds(self.model.loss)
-        variables = gradients.parameters(self.model, compounds)
+        # In float32 or more: the gradient of a mean over a batch vanishes in float16.
+        return of_predictions, [_float32(leaf) for leaf in keras.tree.flatten(y_pred)]
+
+    def _at_parameters(self, x, y, y_pred, sample_weight):
+        variables = gradients.parameters(self.model, routing.compounds(self.model.loss))
 
         def of_parameters(points):
-            with keras.StatelessScope(state_mapping=list(zip(variables, points, strict=True))):
-                return found(self.predict(x))
+            with self._still(**{str(id(v)): p for v, p in zip(variables, points, strict=True)}):
+                return self._found(x, y, self.predict(x), sample_weight)
 
         return of_parameters, [ops.convert_to_tensor(v.value) for v in variables]
 
-    def _weights(self, entries):
-        """What multiplies each part, from numbers by key."""
-        known = dict(entries)
-        for route in self.routes:
-            known.update(
-                {k: w for k, w in route.weights(all_of_them=True).items() if k not in known}
-            )
-        return np.array(
-            [
-                part.factor * known.get(weight_key(part.name), np.nan if part.parent else 1.0)
-                for part in self.parts
-            ]
-        )
+    def _found(self, *data):
+        entries, total = self._evaluate(*data)
+        values = [ops.cast(entries[part.key], "float32") for part in self.parts]
+        return values, (entries, total)
+
+    def _weights(self, extras):
+        """What multiplies each part; `extras` are the numbers that are logged, by key."""
+        known = {}
+        for route in self._routes:
+            known.update(route.weights(all_of_them=True))
+        known.update(extras)  # among them weights that move
+        weights = [
+            part.factor * known.get(weight_key(part.name), np.nan if part.parent else 1.0)
+            for part in self.parts
+        ]
+        return np.array(weights, "float64")
 
 
 def _parts(route):
@@ -228,13 +336,13 @@ def _parts(route):
     if route.output and not isinstance(loss, CompositeLoss):
         whole = route.output
         beyond = gradients.is_beyond_output(loss)
-        parts.append(Part(whole, log_key(whole), whole, None, beyond, route.weight))
+        parts.append(Part(whole, log_key(whole), None, beyond, route.weight))
     for path in loss.component_names if isinstance(loss, Compound) else ():
         outer, name = path.rpartition("/")[0], route.prefixed(path)
         parent = route.prefixed(outer) if outer else whole
         factor = 1.0 if parent else route.weight
         beyond = _acts_beyond_output(loss, path)
-        parts.append(Part(name, log_key(name), path, parent, beyond, factor))
+        parts.append(Part(name, log_key(name), parent, beyond, factor))
     return parts
 
 
@@ -259,8 +367,36 @@ def _float32(tensor):
     return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
 
 
-def _number(value):
-    return float(ops.convert_to_numpy(value))
+def _tensor(array):
+    return array if array is None else ops.convert_to_tensor(array)
+
+
+def _map(y_pred, mask=lambda mask: mask, change=lambda prediction: 1 * prediction):
+    """Predictions without a gradient, changed by a function, and their masks by another one.
+
+    Each is a tensor of its own: on JAX the same one would keep its mask.
+    """
+
+    def mapped(leaf):
+        found = read_mask(leaf)
+        moved = ops.stop_gradient(change(leaf))
+        return moved if found is None else with_mask(moved, mask(found))
+
+    return keras.tree.map_structure(mapped, y_pred)
+
+
+def _unlike(prediction):
+    """Predictions that differ from sample to sample; of probabilities, probabilities again."""
+    largest = ops.maximum(ops.max(ops.abs(prediction)), 1)
+    drawn = keras.random.uniform(ops.shape(prediction), dtype="float32", seed=1)
+    return 0.5 * prediction + 0.5 * ops.cast(drawn, prediction.dtype) * largest
+
+
+def _other_mask(mask):
+    """A mask that leaves out about half of what there was; of nothing, half of all."""
+    drawn = keras.random.uniform(ops.shape(mask), seed=0) < 0.5
+    was = ops.cast(mask, "bool")
+    return ops.where(ops.any(was), ops.logical_and(was, drawn), drawn)
 
 
 def cosines(gramian, weights):
@@ -275,17 +411,24 @@ def cosines(gramian, weights):
 
 
 def _gramian(columns):
-    """The Gramian of k gradients, which may be of very different lengths, in float64."""
-    largest = [ops.stack([ops.max(ops.abs(row)) for row in column]) for column in columns]
-    largest = ops.max(ops.stack(largest), axis=0)
-    safe = ops.where(ops.greater(largest, 0.0), largest, ops.ones_like(largest))
+    """The Gramian of k gradients of length about 1, and what multiplies each, `(k,)`.
+
+    They may be of very different lengths, whose products need not be numbers of float32.
+    """
+    largest = _largest(columns)
+    safe = ops.where(ops.equal(largest, 0.0), ops.ones_like(largest), largest)
     scales = ops.unstack(safe, len(columns[0]))
     unit = sum(
         backend.gramian([row / scale for row, scale in zip(column, scales, strict=True)])
         for column in columns
     )
-    lengths = ops.convert_to_numpy(safe).astype("float64")
-    return ops.convert_to_numpy(unit).astype("float64") * np.outer(lengths, lengths)
+    return unit, safe
+
+
+def _largest(columns):
+    """The largest magnitude in each of k gradients, `(k,)`."""
+    largest = [ops.stack([ops.max(ops.abs(row)) for row in column]) for column in columns]
+    return ops.max(ops.stack(largest), axis=0)
 
 
 def _not_finite(row):

@@ -330,15 +330,48 @@ class ComponentMetricsMixin(_Base):
                 "replicas"
             )
         state = self.__dict__[_STATE]
-        before = state.keepers
-        state.keepers += 1 if keep else -1
-        state.batch = None
-        if (state.keepers > 0) != (before > 0):
-            self.make_train_function(force=True)
+        if keep and not state.keepers:  # another step function, compiled once
+            state.resting, self.train_function = self.train_function, state.keeping
+            state.keepers = 1
+            self.make_train_function()
+            state.keeping = self.train_function
+        elif keep:
+            state.keepers += 1
+        elif state.keepers == 1:
+            self._stop_keeping()
+        else:
+            state.keepers -= 1
+
+    def _stop_keeping(self):
+        state = self.__dict__.get(_STATE)
+        if state is not None and state.keepers:
+            state.keepers, state.batch = 0, None
+            self.train_function, state.resting = state.resting, None
 
     def last_batch(self):
-        """The arrays of the last batch of training by name, see `named_arrays`; None: not kept."""
-        return self.__dict__[_STATE].batch
+        """The arrays of the last batch of training by name, see `named_arrays`."""
+        batch = self.__dict__[_STATE].batch
+        if batch is None:
+            raise ValueError(
+                "The batches of training are not to be had: a `train_step` of your own must return "
+                "all that `super().train_step(...)` returns. Received: logs without a batch"
+            )
+        return batch
+
+    def measurers(self):
+        """What has been made to measure its components, until it is compiled again."""
+        return self.__dict__[_STATE].measurers
+
+    def retrace(self):
+        """Called where steps that are compiled hold what a loss has not any more."""
+        state = self.__dict__[_STATE]
+        state.measurers.clear()
+        state.resting = state.keeping = None
+        if getattr(self, "train_function", None) is not None:
+            self.make_train_function(force=True)
+            state.keeping = self.train_function if state.keepers else None
+        if getattr(self, "test_function", None) is not None:
+            self.make_test_function(force=True)
 
     # Training: checked before the first step, reported in order.
 
@@ -349,7 +382,10 @@ class ComponentMetricsMixin(_Base):
         before = {} if tracking is None else tracking.weights(all_of_them=True)
         if any(compound.moves for compound in routing.compounds(getattr(self, "loss", None))):
             args, kwargs = with_epoch_ends(keras.Model.fit, self, args, kwargs)
-        history = super().fit(*args, **kwargs)
+        try:
+            history = super().fit(*args, **kwargs)
+        finally:
+            self._stop_keeping()  # also where a callback has not come to its end
         _fill_in(history.history, before)
         history.component_weights = before  # for figures: what never changes is not in the logs
         return history
@@ -451,3 +487,5 @@ class _State:
         self.tracking = None
         self.keepers = 0  # callbacks that look at batches
         self.batch = None
+        self.keeping = self.resting = None  # the step functions with and without batches
+        self.measurers = {}

@@ -234,6 +234,94 @@ def test_nothing_of_the_model_changes():
         np.testing.assert_array_equal(was, now)
 
 
+def agrees_with_evaluate(model, x, y):
+    found = cl.diagnose(model, x, y)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert found.loss == pytest.approx(logs["loss"], rel=1e-6)
+    for name in found.names:
+        assert found[name].value == pytest.approx(logs[f"{name}_loss"], rel=1e-6)
+    return found
+
+
+def test_what_is_compiled_does_not_grow_stale():
+    """A tracked model keeps it from one diagnosis to the next."""
+    x, y = arrays(40)
+    ramp = cl.weightings.LinearRamp(4)
+    model = compiled({"mse": "mse", "mae": "mae", "size": size}, weights={"size": ramp})
+    assert agrees_with_evaluate(model, x, y)["size"].weight == 0.0
+    model.fit(x, y, batch_size=20, verbose=0)
+    assert agrees_with_evaluate(model, x, y)["size"].weight == 0.5
+    for weight in (2.0, 0.0, 3.0):
+        model.loss.set_weight("mae", weight)
+        assert agrees_with_evaluate(model, x, y)["mae"].weight == weight
+    model.loss.set_weight("size", 7.0)  # the end of its schedule
+    assert agrees_with_evaluate(model, x, y)["size"].weight == 7.0
+    model.compile("sgd", loss=cl.CompositeLoss({"only": "mse"}))
+    assert agrees_with_evaluate(model, x, y).names == ("only",)
+
+
+def test_shapes_are_those_of_the_batch_not_of_the_last_trace():
+    x, y = arrays(64, outputs=2)
+    model = compiled({"error": error, "size": size}, outputs=2)
+    for _ in range(2):
+        assert not cl.diagnose(model, x, y).flags
+        assert cl.diagnose(model, x, y[:, :1]).flags == {"error": ("shape unusual",)}
+        found = cl.diagnose(model, x[:50], y[:50, :1], batch_size=20).faults[0].message
+        assert "y_true of shape (20, 1) is broadcast against y_pred, (20, 2)" in found
+
+
+def test_frozen_layers_have_no_gradient_at_the_parameters():
+    x, y = arrays(16)
+    model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    model.compile("sgd", loss=cl.CompositeLoss({"mse": "mse", "mae": "mae"}))
+    whole = cl.diagnose(model, x, y, at="parameters")["mse"].gradient_norm
+    model.layers[0].trainable = False
+    assert 0 < cl.diagnose(model, x, y, at="parameters")["mse"].gradient_norm < whole
+
+
+class Late(cl.Model):
+    """A model of a class, which has no variables before its first call and no `training`."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1, kernel_regularizer="l2")
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+@pytest.mark.parametrize("place", ["output", "parameters"])
+@pytest.mark.parametrize("make", [Late, lambda: cl.Sequential([keras.layers.Dense(1)])])
+def test_models_that_are_not_built_yet(make, place):
+    x, y = arrays(16)
+    model = make()
+    model.compile("sgd", loss=cl.CompositeLoss(["mse", "mae"]))
+    assert cl.diagnose(model, x, y, at=place)["mse"].gradient_norm > 0
+    agrees_with_evaluate(model, x, y)
+
+
+def test_regularisation_is_part_of_the_loss():
+    x, y = arrays(16)
+    model = line(kernel_regularizer="l2", activity_regularizer="l1")
+    model.compile("sgd", loss=cl.CompositeLoss(["mse", "mae"]))
+    found = agrees_with_evaluate(model, x, y)
+    assert found.loss > found["mse"].value + found["mae"].value
+
+
+def test_a_later_training_is_the_same():
+    x, y = arrays(32)
+    histories = []
+    for look in (False, True):
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(4), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+        model = cl.Sequential([keras.Input((3,)), *layers])
+        model.compile("adam", loss=cl.CompositeLoss(["mse", "mae"]))
+        for place in ("output", "parameters") if look else ():
+            cl.diagnose(model, x, y, at=place)
+        histories.append(model.fit(x, y, epochs=2, verbose=0).history)
+    assert histories[0] == histories[1]
+
+
 def test_float16_keeps_its_gradients():
     x, y = arrays(64)
     single = compiled(["mse", "mae"])
@@ -360,6 +448,69 @@ def test_what_is_not_finite_does_not_spill_over():
     assert np.isnan(found.loss)
 
 
+def test_outputs_without_weights_do_not_ignore_them():
+    x, y = arrays(64)
+    model = two_heads()
+    model.compile("sgd", loss=cl.CompositeLoss({"error": error, "scalar": scalar}))
+    weights = {"a": np.linspace(0.1, 2, 64), "b": None}
+    found = cl.diagnose(model, x, {"a": y, "b": y}, weights)
+    assert found.flags == {"a_scalar": ("ignores sample weights",)}
+
+
+def test_outputs_without_mask_do_not_ignore_it():
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 5, (40, 6))
+    x[:, 4:] = 0
+    inputs = keras.Input((6,), dtype="int32")
+    steps = keras.layers.Embedding(5, 4, mask_zero=True)(inputs)
+    tags = keras.layers.Dense(3, "softmax", kernel_initializer="zeros", name="tags")(steps)
+    whole = keras.layers.GlobalAveragePooling1D()(steps)
+    model = cl.Model(inputs, {"tags": tags, "whole": keras.layers.Dense(1, name="whole")(whole)})
+    entropy = keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+    model.compile(
+        "sgd", loss={"tags": cl.CompositeLoss({"ce": entropy}), "whole": cl.CompositeLoss(["mse"])}
+    )
+    y = {"tags": rng.integers(0, 3, (40, 6)), "whole": rng.normal(size=(40, 1))}
+    # Every step has the same value: a mean over them is that with any mask.
+    assert not cl.diagnose(model, x, y).flags
+
+
+@pytest.mark.parametrize("counting", [64, 2, 1])
+def test_weights_of_equal_samples_and_of_single_ones(counting):
+    x, y = arrays(64)[0], np.eye(3)[np.arange(64) % 3]
+    weights = np.where(np.arange(64) % (64 // counting) == 0, 1.5, 0.0)
+    model = line(outputs=3, activation="softmax", kernel_initializer="zeros")
+    mean = keras.losses.CategoricalCrossentropy(reduction="mean_with_sample_weight")
+    model.compile("sgd", loss=cl.CompositeLoss({"mean": mean, "mae": "mae"}))
+    flags = cl.diagnose(model, x, y, weights).flags
+    assert "ignores sample weights" not in (*flags.get("mean", ()), *flags.get("mae", ()))
+
+
+def test_a_minimum_is_no_missing_gradient():
+    x, y = arrays(64)
+    model = line(kernel_initializer="zeros")
+    smooth = cl.wrappers.PredictionOnly(cl.losses.Charbonnier())
+    losses = {"mse": "mse", "smooth": smooth, "clipped": clipped}
+    model.compile("sgd", loss=cl.CompositeLoss(losses))
+    found = cl.diagnose(model, x, y)
+    assert found["smooth"].gradient_norm == 0
+    assert found.flags == {"clipped": ("no gradient",)}
+
+
+def clipped(y_true, y_pred):
+    return ops.abs(y_true - ops.clip(y_pred, 1.0, 2.0))[:, 0]
+
+
+def test_a_channel_that_is_not_finite_is_named_alone():
+    """All channels go through one pass, in which 0 times NaN is NaN."""
+    x, y = arrays(70, outputs=2)
+    y[57, 1] = np.nan
+    channels = cl.wrappers.PerChannel("mse", names=["red", "green"])
+    found = cl.diagnose(compiled({"channels": channels, "size": size}, outputs=2), x, y)
+    assert found.flags == {"channels": ("not finite",), "channels/green": ("not finite",)}
+    assert "in 1 of 70 samples (57)" in found.faults[0].message
+
+
 def test_a_scalar_ignores_sample_weights():
     x, y = arrays(64)
     model = compiled({"error": error, "scalar": scalar})
@@ -394,11 +545,23 @@ def test_a_loss_of_whole_sequences_ignores_the_mask(masked):
     assert cl.diagnose(model, x, y).flags == {"sequences": ("ignores mask",)}
 
 
+def likelihood(y_true, y_pred):
+    """Targets of one number, predictions of two, on purpose."""
+    error = ops.square(y_true[:, 0] - y_pred[:, 0])
+    return y_pred[:, 1] + error * ops.exp(-y_pred[:, 1])
+
+
+def quantiles(y_true, y_pred):
+    low, high = y_true - y_pred[:, :1], y_true - y_pred[:, 1:]
+    return (ops.maximum(0.1 * low, -0.9 * low) + ops.maximum(0.9 * high, -0.1 * high))[:, 0]
+
+
 def test_targets_that_are_broadcast_are_unusual():
     x, y = arrays(64)
-    found = cl.diagnose(compiled({"error": error, "size": size}, outputs=3), x, y)
-    assert found.flags == {"error": ("shape unusual",), "size": ("shape unusual",)}
-    assert "y_true of shape (32, 1) is broadcast against y_pred, (32, 3)" in found.faults[0].message
+    losses = {"error": error, "size": size, "likelihood": likelihood, "quantiles": quantiles}
+    found = cl.diagnose(compiled(losses, outputs=2), x, y)
+    assert found.flags == {"error": ("shape unusual",)}
+    assert "y_true of shape (32, 1) is broadcast against y_pred, (32, 2)" in found.faults[0].message
 
 
 @pytest.mark.parametrize(
@@ -538,6 +701,11 @@ def test_errors():
     for size in (0, 2.5, True):
         with raises(ValueError, "`batch_size` must be", f"Received: {size!r}"):
             cl.diagnose(model, x, y, batch_size=size)
+    frozen = compiled(["mse"])
+    frozen.trainable = False
+    with raises(ValueError, "trainable parameters", "Received: at='parameters'"):
+        cl.diagnose(frozen, x, y, at="parameters")
+    assert cl.diagnose(frozen, x, y)["mse"].gradient_norm > 0
     unreduced = line(keras.Sequential)
     unreduced.compile("sgd", loss=cl.CompositeLoss(["mse"], reduction="none"))
     with raises(ValueError, "'none'", "Received: reduction='none'"):

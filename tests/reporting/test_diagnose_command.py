@@ -1,5 +1,8 @@
 """`combined-losses diagnose`: a table, a page, and errors of one line."""
 
+import io
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -39,6 +42,10 @@ def folder(tmp_path):
     np.savez(tmp_path / "short.npz", x=x, y=y[:5])
     np.savez(tmp_path / "alone.npz", x=x)
     np.savez(tmp_path / "objects.npz", x=np.array([{}, None]), y=y)
+    np.savez(tmp_path / "both.npz", **{"x": x, "x/a": x, "y": y})
+    np.savez(tmp_path / "inside.npz", **{"x/a": x, "x/a/b": x, "y": y})
+    np.savez(tmp_path / "words.npz", x=x, y=np.full(20, "yes"))
+    np.savez(tmp_path / "complex.npz", x=x + 1j, y=y)
     np.save(tmp_path / "array.npy", x)
     (tmp_path / "broken.npz").write_bytes(b"no zip file")
     (tmp_path / "broken.keras").write_bytes(b"no zip file")
@@ -102,11 +109,15 @@ def test_several_outputs_by_name(folder, capsys):
         (["data.npz", "data.npz"], "is not a model saved"),
         (["broken.keras", "data.npz"], "cannot be loaded"),
         (["model.keras", "none.npz"], "is not a file"),
-        (["model.keras", "broken.npz"], "is not a file of numeric arrays"),
-        (["model.keras", "objects.npz"], "is not a file of numeric arrays"),
-        (["model.keras", "array.npy"], "is not a file of numeric arrays"),
+        (["model.keras", "broken.npz"], "is not a file of arrays"),
+        (["model.keras", "objects.npz"], "is not a file of arrays"),
+        (["model.keras", "array.npy"], "is not a file of arrays"),
         (["model.keras", "other.npz"], "must hold the arrays x and y"),
         (["model.keras", "more.npz"], "received x, y, z"),
+        (["model.keras", "both.npz"], "'x/a' is within another array"),
+        (["model.keras", "inside.npz"], "'x/a/b' is within another array"),
+        (["model.keras", "words.npz"], "y must hold real numbers, received <U3"),
+        (["model.keras", "complex.npz"], "x must hold real numbers, received complex"),
         (["model.keras", "narrow.npz"], "expected axis -1 of input shape to have value 3"),
         (["model.keras", "short.npz"], "same number of samples"),
         (["model.keras", "alone.npz"], "`y` must hold the targets"),
@@ -115,6 +126,8 @@ def test_several_outputs_by_name(folder, capsys):
         (["model.keras", "data.npz", "--batch-size", "0"], "`batch_size` must be"),
         (["model.keras", "data.npz", "--batch-size", "many"], "invalid int value"),
         (["model.keras", "data.npz", "--import", "no_such_module"], "No module named"),
+        (["model.keras", "data.npz", "--import", "tests.nothing"], "--import tests.nothing"),
+        (["model.keras", "data.npz", "--html", "/proc/page.html"], "cannot be written"),
         (["model.keras", "data.npz", "--speed"], "unrecognized arguments"),
         (["model.keras"], "required: data.npz"),
     ],
@@ -145,3 +158,13 @@ def test_losses_of_ones_own_have_to_be_imported(folder, capsys, monkeypatch):
     assert code == 2 and err.count("\n") == 1
     assert "Could not locate function 'tests>upwards'" in err and "--import the module" in err
     assert "Full object config" not in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_terminals_that_cannot_show_boxes(folder, capsys, monkeypatch, encoding):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    assert main(["diagnose", str(folder / "model.keras"), str(folder / "data.npz")]) == 0
+    sys.stdout.flush()
+    shown = written.getvalue().decode(encoding)
+    assert "| up " in shown and "conflicts" in shown and "?" not in shown

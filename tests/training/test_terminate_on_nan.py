@@ -99,7 +99,8 @@ def test_a_total_that_no_component_explains(capsys):
     model = cl.Model(inputs, dense(inputs))
     fit(cl.CompositeLoss(["mse", "mae"]), stop, x, y, model=model)
     assert stop.components == ("loss",)
-    assert "no component is: a weight, or a regularisation loss is" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("The loss is not finite and all components are (a weight or penalty is")
 
 
 def endless(outputs):
@@ -129,9 +130,33 @@ def test_saves_the_batch_before_where_its_gradient_was_to_blame(tmp_path, capsys
     fit(cl.CompositeLoss({"mse": "mse", "root": root}), stop, x, y)
     assert (stop.components, stop.step) == (("mse", "root"), 3)
     said = capsys.readouterr().out
-    assert "the network is not, after the gradient of the step before, in step 3" in said
+    assert "Components 'mse' and 'root' are nan in step 3" in said
+    assert "the network is to blame, by the gradient of the step before" in said
     assert "The batch of the step before is in" in said
     np.testing.assert_array_equal(np.load(tmp_path / "batch.npz")["y"], y[5:10])
+
+
+@pytest.mark.parametrize("what", ["x", "y"])
+def test_data_that_are_not_finite_are_to_blame_themselves(tmp_path, capsys, what):
+    """They reach all components at once, as a network does that is not finite."""
+    x, y = arrays(20)
+    (x if what == "x" else y)[7] = np.nan
+    stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")
+    fit(cl.CompositeLoss(["mse", "mae"]), stop, x, y)
+    assert stop.step == 2
+    assert "in step 2 (epoch 1, batch 1), nor is this batch: training" in capsys.readouterr().out
+    np.testing.assert_array_equal(np.load(tmp_path / "batch.npz")[what], (x, y)[what == "y"][5:10])
+
+
+def test_a_component_of_weight_0_does_not_stop_it(capsys):
+    x, y = data(bad=7)
+    losses = {"mse": "mse", "log": logarithm, "far": lambda t, p: ops.exp(500 * abs(t))[:, 0]}
+    stop = cl.callbacks.TerminateOnComponentNaN()
+    fit(cl.CompositeLoss(losses, weights={"log": 0.0, "far": 0.0}), stop, x, y)
+    assert (stop.components, stop.step) == ((), 4)
+    y[17] = 1e30
+    fit(cl.CompositeLoss(losses, weights={"log": 0.0}), stop, x, y)
+    assert "far" in stop.components
 
 
 def test_the_saved_batch_is_for_diagnose(tmp_path):
@@ -168,6 +193,70 @@ def test_keeping_batches_changes_no_number(tmp_path):
     for key in losses[0]:
         np.testing.assert_allclose(losses[0][key], losses[1][key], rtol=1e-6)
     assert not (tmp_path / "batch.npz").exists()
+
+
+def test_an_interrupted_training_keeps_no_batch(tmp_path):
+    x, y = arrays(20)
+    model = line()
+    loss = cl.CompositeLoss(["mse", "mae"])
+
+    def interrupt(batch, logs):
+        raise KeyboardInterrupt
+
+    stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")
+    boom = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+    model.compile("sgd", loss=loss)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, verbose=0, callbacks=[stop, boom])
+    with raises(ValueError, "not to be had"):
+        model.last_batch()
+    model.fit(x, y, verbose=0)
+    with raises(ValueError, "not to be had"):
+        model.last_batch()
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="nothing is compiled there")
+def test_steps_that_keep_batches_are_compiled_once(tmp_path):
+    traced = []
+
+    def noted(y_true, y_pred):
+        traced.append(y_pred.shape)
+        return ops.mean(ops.square(y_true - y_pred), axis=-1)
+
+    x, y = arrays(20)
+    model = line()
+    model.compile("sgd", loss=cl.CompositeLoss({"noted": noted, "mae": "mae"}))
+    stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")
+    how = {"batch_size": 5, "verbose": 0}
+    for callbacks in ([], [stop]):
+        model.fit(x, y, callbacks=callbacks, **how)
+    before = len(traced)
+    for callbacks in ([], [stop], [], [stop]):
+        model.fit(x, y, callbacks=callbacks, **how)
+    assert len(traced) == before
+    model.loss.set_weight("mae", 0.0)
+    for callbacks in ([stop], []):
+        logs = model.fit(x, y, callbacks=callbacks, **how).history
+        assert logs["mae_weight"] == [0.0]
+        assert logs["loss"] == pytest.approx(logs["noted_loss"], rel=1e-6)
+
+
+class Own(cl.Sequential):
+    def train_step(self, *args):
+        found = super().train_step(*args)
+        logs, *state = found if isinstance(found, tuple) else (found,)
+        logs = {"loss": logs["loss"]}
+        return (logs, *state) if state else logs
+
+
+def test_a_train_step_that_hides_the_batch(tmp_path):
+    x, y = arrays(20)
+    for callback in (
+        cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz"),
+        cl.callbacks.GradientConflict(every=1),
+    ):
+        with raises(ValueError, "all that `super().train_step(...)` returns"):
+            fit(cl.CompositeLoss(["mse"]), callback, x, y, model=line(Own))
 
 
 # Errors.
