@@ -51,7 +51,7 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
     >>> x, y = np.ones((4, 1)), np.array([[1.0], [1.0], [-1.0], [1.0]])
     >>> stop = cl.callbacks.TerminateOnComponentNaN()
     >>> history = model.fit(x, y, batch_size=1, shuffle=False, verbose=0, callbacks=[stop])
-    Component 'log' is nan in step 3 (epoch 1, batch 2): training stops.
+    Component 'log' is nan in step 3 (epoch 1, batch 2); training stops.
     >>> stop.components, stop.batch
     (('log',), 2)
     """
@@ -117,7 +117,7 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
     def _stop(self, bad, everything):
         self.components = tuple(bad) or ("loss",)
         blamed, why = self._blame() if everything else (self._kept, "")
-        message = f"{self._what(bad)} in {self._where()}{why}: training stops."
+        message = f"{self._what(bad)} in {self._where()}{why}; training stops."
         if self.path is not None:
             message += self._save(blamed)
         if self.raise_error:
@@ -128,13 +128,13 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
     def _blame(self):
         """The batch to blame where no component is finite, and why."""
         if self.path is None:
-            return None, "; this batch is not finite, or the network after the step before"
+            return None, ": its data are not finite, or the network is not after the step before"
         arrays = map(keras.ops.convert_to_numpy, self._kept.values())
         if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
-            return self._kept, ", nor is this batch"
+            return self._kept, ", whose data are not finite"
         if self._kept_before is None:
-            return self._kept, ", and this batch is"
-        return self._kept_before, "; the network is to blame, by the gradient of the step before"
+            return self._kept, ", whose data are finite"
+        return self._kept_before, ": the network is to blame, by the gradient of the step before"
 
     def _what(self, bad):
         if not bad:

@@ -47,11 +47,14 @@ class Evidence:
 
     def add_reactions(self, values):
         """The values of the last batch at other predictions."""
-        same = _are_same(values, self.measured[-1].values)
+        before = self.measured[-1].values
+        clipped = (np.abs(values) <= _CLIPPED) & (np.abs(before) <= _CLIPPED)
+        # What is not finite at predictions that do not belong there tells nothing.
+        same = _are_same(values, before) | clipped | ~np.isfinite(values)
         self._same["predictions"] = _all_of(self._same.get("predictions"), same)
 
     def add_slopes(self, slopes):
-        """Which parts have a gradient beside the predictions of the last batch."""
+        """Which parts have a gradient beside the place where it was taken in the last batch."""
         self._sloped = slopes if self._sloped is None else self._sloped | slopes
 
     def may_broadcast(self, parts):

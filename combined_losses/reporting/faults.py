@@ -19,10 +19,13 @@ ADVICE = {
     "no gradient": (
         "it is detached (stop_gradient, NumPy), stepwise (round, argmax, comparisons) or saturated."
     ),
-    "dominates": "the others have no say; look at its unit (cl.wrappers.Scaled) or its weight.",
+    "dominates": (
+        "the others have no say; if that is not wanted, look at its unit (cl.wrappers.Scaled) and "
+        "its weight."
+    ),
     "conflicts": (
-        "what one gains the other loses; rules that read gradients find a compromise, such as "
-        "cl.weightings.UPGrad."
+        "what one gains the other loses, as in every sum that has converged; before that, rules "
+        "that read gradients find a compromise, such as cl.weightings.UPGrad."
     ),
     "ignores sample weights": "return one value for each sample, not a mean over the batch.",
     "ignores mask": "return one value for each masked element, such as a time step.",

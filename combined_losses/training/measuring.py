@@ -245,12 +245,12 @@ class Measurer:
             y_pred = _map(self.predict(x), change=change)
             return ops.convert_to_numpy(self._values(x, y, y_pred, sample_weight))
 
-    def has_gradient_at(self, change, x, y, sample_weight):
-        """Whether the parts have a gradient there, `(k,)`, at the output."""
+    def has_gradient_beside(self, x, y, sample_weight):
+        """Whether the parts have a gradient near the place where it is taken, `(k,)`."""
         x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))
         with self._still():
-            y_pred = _map(self.predict(x), change=change)
-            rows = backend.rows_of(*self._at_output(x, y, y_pred, sample_weight))[-1]
+            function, points = self._function(x, y, self.predict(x), sample_weight)
+            rows = backend.rows_of(function, [_beside(point) for point in points])[-1]
             return ops.convert_to_numpy(_largest(columns(rows))) != 0
 
     def _values(self, x, y, y_pred, sample_weight):
@@ -383,6 +383,11 @@ def _map(y_pred, mask=lambda mask: mask, change=lambda prediction: 1 * predictio
         return moved if found is None else with_mask(moved, mask(found))
 
     return keras.tree.map_structure(mapped, y_pred)
+
+
+def _beside(tensor):
+    noise = keras.random.normal(ops.shape(tensor), dtype="float32", seed=2)
+    return tensor + 1e-3 * (1 + ops.abs(tensor)) * ops.cast(noise, tensor.dtype)
 
 
 def _unlike(prediction):

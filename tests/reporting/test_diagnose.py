@@ -1,5 +1,7 @@
 """`cl.diagnose`: its numbers against formulas, its flags against planted faults."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -390,12 +392,42 @@ def test_planted_faults_are_found_and_no_others(fault, flag, y, place):
     assert cl.diagnose(model, x, y, at=place).flags == {"fault": (flag,)}
 
 
-@pytest.mark.filterwarnings("ignore:In loss categorical_crossentropy:SyntaxWarning")
-def test_cross_entropy_of_one_channel_is_always_zero():
+softmax_of_one = pytest.mark.filterwarnings("ignore:.*using a softmax over axis:UserWarning")
+
+
+@softmax_of_one
+@pytest.mark.parametrize("activation", [None, "sigmoid", "softmax"])
+@pytest.mark.parametrize("target", ["classes", "numbers"])
+def test_cross_entropy_of_one_channel_is_always_zero(activation, target):
     x, y = arrays(64)
-    found = cl.diagnose(compiled({"mse": "mse", "ce": "categorical_crossentropy"}), x, abs(y))
+    y = np.abs(y) if target == "numbers" else np.arange(64.0)[:, None] % 2
+    model = compiled({"mse": "mse", "ce": "categorical_crossentropy"}, activation=activation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        found = cl.diagnose(model, x, y)
     assert found.flags == {"ce": ("always zero",)}
     assert "softmax over one class" in found.faults[0].message
+
+
+def cut_off():
+    cut = keras.layers.Lambda(ops.stop_gradient, output_shape=(2,))
+    return cl.Sequential([keras.Input((3,)), keras.layers.Dense(2), cut])
+
+
+def constant():
+    one = keras.layers.Dense(1, "softmax", kernel_initializer="zeros")
+    return cl.Sequential([keras.Input((3,)), one])
+
+
+@softmax_of_one
+@pytest.mark.parametrize("make", [cut_off, constant])
+def test_a_network_that_passes_no_gradient_on(make):
+    model = make()
+    x, y = arrays(16, outputs=model.output_shape[-1])
+    model.compile("sgd", loss=cl.CompositeLoss(["mse", "mae"]))
+    assert not cl.diagnose(model, x, y).flags
+    found = cl.diagnose(model, x, y, at="parameters")
+    assert found.flags == {"mse": ("no gradient",), "mae": ("no gradient",)}
 
 
 def test_a_steep_cross_entropy_does_not_dominate():
@@ -492,9 +524,10 @@ def test_a_minimum_is_no_missing_gradient():
     smooth = cl.wrappers.PredictionOnly(cl.losses.Charbonnier())
     losses = {"mse": "mse", "smooth": smooth, "clipped": clipped}
     model.compile("sgd", loss=cl.CompositeLoss(losses))
-    found = cl.diagnose(model, x, y)
-    assert found["smooth"].gradient_norm == 0
-    assert found.flags == {"clipped": ("no gradient",)}
+    for place in ("output", "parameters"):
+        found = cl.diagnose(model, x, y, at=place)
+        assert found["smooth"].gradient_norm == 0
+        assert found.flags == {"clipped": ("no gradient",)}
 
 
 def clipped(y_true, y_pred):

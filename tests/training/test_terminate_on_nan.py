@@ -42,7 +42,7 @@ def test_names_component_step_and_batch(capsys):
     assert (stop.components, stop.epoch, stop.batch, stop.step) == (("log",), 0, 2, 3)
     assert len(history.history["loss"]) == 1
     assert capsys.readouterr().out == (
-        "Component 'log' is nan in step 3 (epoch 1, batch 2): training stops.\n"
+        "Component 'log' is nan in step 3 (epoch 1, batch 2); training stops.\n"
     )
 
 
@@ -144,7 +144,10 @@ def test_data_that_are_not_finite_are_to_blame_themselves(tmp_path, capsys, what
     stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")
     fit(cl.CompositeLoss(["mse", "mae"]), stop, x, y)
     assert stop.step == 2
-    assert "in step 2 (epoch 1, batch 1), nor is this batch: training" in capsys.readouterr().out
+    assert (
+        "in step 2 (epoch 1, batch 1), whose data are not finite; training"
+        in capsys.readouterr().out
+    )
     np.testing.assert_array_equal(np.load(tmp_path / "batch.npz")[what], (x, y)[what == "y"][5:10])
 
 
