@@ -4,6 +4,7 @@ import ast
 import configparser
 import doctest
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -103,3 +104,12 @@ def test_version_is_in_one_place():
 
 def test_package_is_marked_as_typed():
     assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*")), ids=lambda path: path.name)
+def test_notebooks_are_stripped(path):
+    """What a notebook shows comes from running it; CI does."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs") and not cell.get("execution_count")
