@@ -20,6 +20,7 @@ from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
 from combined_losses.losses.base import Operators
 from combined_losses.training import gradients
+from combined_losses.training.keeping import retrace
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -268,7 +269,7 @@ class CompositeLoss(Compound):
 
     def _retrace_models(self):
         for model in self._models:
-            model.retrace()
+            retrace(model)
 
     @property
     def own_variables(self):

@@ -8,6 +8,7 @@ import numpy as np
 
 from combined_losses._internal.named_arrays import from_named
 from combined_losses.reporting.batches import batches
+from combined_losses.training.keeping import keep_batches, last_batch
 from combined_losses.training.measuring import cosines, measurer_of
 from combined_losses.training.mixin import ComponentMetricsMixin
 
@@ -103,11 +104,9 @@ class GradientConflict(keras.callbacks.Callback):
                     "cl.Sequential or cl.track(model), or give a batch as `data`. "
                     f"Received: data=None and {self.model!r}"
                 )
-            self.model.keep_batches(True, "GradientConflict(data=None)")
+            keep_batches(self.model, "GradientConflict(data=None)")
 
     def on_train_end(self, logs=None):
-        if self.data is None:
-            self.model.keep_batches(False)
         self._measurer = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -134,7 +133,7 @@ class GradientConflict(keras.callbacks.Callback):
     def _measure(self):
         # `self.model` brings JAX's state back into the variables first.
         model = self.model
-        given = from_named(model.last_batch()) if self.data is None else self._batch
+        given = from_named(last_batch(model)) if self.data is None else self._batch
         measured = self._measurer.measure(*given)
         parts = self._measurer.parts
         top = [index for index, part in enumerate(parts) if part.parent is None]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from combined_losses.training import routing
+from combined_losses.training.keeping import component_keys, keep_batches, last_batch
 from combined_losses.training.mixin import ComponentMetricsMixin
 
 __all__ = ["TerminateOnComponentNaN"]
@@ -83,11 +84,9 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
                 f"Received: {model!r}"
             )
         if self.path is not None:
-            model.keep_batches(True, "TerminateOnComponentNaN(path=...)")
+            keep_batches(model, "TerminateOnComponentNaN(path=...)")
 
     def on_train_end(self, logs=None):
-        if self.path is not None:
-            self.model.keep_batches(False)
         self._kept = self._kept_before = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -100,11 +99,11 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
         self.step += 1 + batch - self._first
         self.batch = batch
         if self.path is not None:
-            self._kept_before, self._kept = self._kept, self.model.last_batch()
+            self._kept_before, self._kept = self._kept, last_batch(self.model)
         logs = logs or {}
         values = {
             name: float(logs[key])
-            for name, key in self.model.component_keys().items()
+            for name, key in component_keys(self.model).items()
             if key in logs
         }
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}

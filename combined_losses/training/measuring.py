@@ -13,11 +13,13 @@ from keras import ops
 
 from combined_losses._internal.component import observing, split
 from combined_losses._internal.compound import Compound
-from combined_losses._internal.masks import read_mask, with_mask
+from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses.composite import CompositeLoss
 from combined_losses.training import backend, gradients, routing
 from combined_losses.training.capture import columns
+from combined_losses.training.changes import beside, changed, float32, like, other_mask, unlike
+from combined_losses.training.keeping import measurers
 from combined_losses.training.outputs import name_outputs
 from combined_losses.training.tracker import routed
 
@@ -102,7 +104,7 @@ def measurer_of(model, at="output", owner="diagnose"):
             f"The model '{model.name}' has no trainable parameters: take at='output'. "
             f"Received: at={at!r}"
         )
-    kept = model.measurers() if hasattr(model, "measurers") else {}
+    kept = measurers(model)
     key = (at, *map(id, model.trainable_variables))
     if key not in kept:
         kept[key] = Measurer(model, at)
@@ -160,7 +162,7 @@ class Measurer:
         exact = self.seen and not any(None in shape for shape in shapes)
         if key not in self._seen and not exact:
             with self._still():
-                self._evaluate(x, y, _map(self.predict(x)), sample_weight)
+                self._evaluate(x, y, changed(self.predict(x)), sample_weight)
         self.seen = self._seen.setdefault(key, self.seen)
 
     def _find_routes(self, x):
@@ -208,12 +210,12 @@ class Measurer:
             }
             # Where all samples have the same value, a mean over them is that with any weights.
             if other_weight is not None:
-                at = self._values(x, y, _map(y_pred, change=_unlike), sample_weight)
-                other = self._values(x, y, _map(y_pred, change=_unlike), other_weight)
+                at = self._values(x, y, changed(y_pred, change=unlike), sample_weight)
+                other = self._values(x, y, changed(y_pred, change=unlike), other_weight)
                 found["reweighted"] = (at, other)
             if any(read_mask(leaf) is not None for leaf in keras.tree.flatten(y_pred)):
-                at = self._values(x, y, _map(y_pred, change=_unlike), sample_weight)
-                other = self._values(x, y, _map(y_pred, _other_mask, _unlike), sample_weight)
+                at = self._values(x, y, changed(y_pred, change=unlike), sample_weight)
+                other = self._values(x, y, changed(y_pred, other_mask, unlike), sample_weight)
                 found["remasked"] = (at, other)
         return found, rows
 
@@ -242,7 +244,7 @@ class Measurer:
         """The values of the parts, `(k,)`."""
         x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))
         with self._still():
-            y_pred = _map(self.predict(x), change=change)
+            y_pred = changed(self.predict(x), change=change)
             return ops.convert_to_numpy(self._values(x, y, y_pred, sample_weight))
 
     def has_gradient_beside(self, x, y, sample_weight):
@@ -250,7 +252,7 @@ class Measurer:
         x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))
         with self._still():
             function, points = self._function(x, y, self.predict(x), sample_weight)
-            rows = backend.rows_of(function, [_beside(point) for point in points])[-1]
+            rows = backend.rows_of(function, [beside(point) for point in points])[-1]
             return ops.convert_to_numpy(_largest(columns(rows))) != 0
 
     def _values(self, x, y, y_pred, sample_weight):
@@ -298,10 +300,10 @@ class Measurer:
 
     def _at_output(self, x, y, y_pred, sample_weight):
         def of_predictions(points):
-            return self._found(x, y, _like(y_pred, points), sample_weight)
+            return self._found(x, y, like(y_pred, points), sample_weight)
 
         # In float32 or more: the gradient of a mean over a batch vanishes in float16.
-        return of_predictions, [_float32(leaf) for leaf in keras.tree.flatten(y_pred)]
+        return of_predictions, [float32(leaf) for leaf in keras.tree.flatten(y_pred)]
 
     def _at_parameters(self, x, y, y_pred, sample_weight):
         variables = gradients.parameters(self.model, routing.compounds(self.model.loss))
@@ -353,55 +355,8 @@ def _acts_beyond_output(loss, path):
     return gradients.is_beyond_output(child)
 
 
-def _like(y_pred, points):
-    """Points in the structure of predictions, with their masks."""
-    masked = [
-        with_mask(point, read_mask(leaf))
-        for point, leaf in zip(points, keras.tree.flatten(y_pred), strict=True)
-    ]
-    return keras.tree.pack_sequence_as(y_pred, masked)
-
-
-def _float32(tensor):
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
-
-
 def _tensor(array):
     return array if array is None else ops.convert_to_tensor(array)
-
-
-def _map(y_pred, mask=lambda mask: mask, change=lambda prediction: 1 * prediction):
-    """Predictions without a gradient, changed by a function, and their masks by another one.
-
-    Each is a tensor of its own: on JAX the same one would keep its mask.
-    """
-
-    def mapped(leaf):
-        found = read_mask(leaf)
-        moved = ops.stop_gradient(change(leaf))
-        return moved if found is None else with_mask(moved, mask(found))
-
-    return keras.tree.map_structure(mapped, y_pred)
-
-
-def _beside(tensor):
-    noise = keras.random.normal(ops.shape(tensor), dtype="float32", seed=2)
-    return tensor + 1e-3 * (1 + ops.abs(tensor)) * ops.cast(noise, tensor.dtype)
-
-
-def _unlike(prediction):
-    """Predictions that differ from sample to sample; of probabilities, probabilities again."""
-    largest = ops.maximum(ops.max(ops.abs(prediction)), 1)
-    drawn = keras.random.uniform(ops.shape(prediction), dtype="float32", seed=1)
-    return 0.5 * prediction + 0.5 * ops.cast(drawn, prediction.dtype) * largest
-
-
-def _other_mask(mask):
-    """A mask that leaves out about half of what there was; of nothing, half of all."""
-    drawn = keras.random.uniform(ops.shape(mask), seed=0) < 0.5
-    was = ops.cast(mask, "bool")
-    return ops.where(ops.any(was), ops.logical_and(was, drawn), drawn)
 
 
 def cosines(gramian, weights):

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses.training import backend, gradients, routing
+from combined_losses.training.keeping import STATE, state_of, stop_keeping
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
 from combined_losses.training.outputs import BATCH, name_outputs, with_batch
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step, testing
-
-_STATE = "_combined_losses"
 
 _Base: Any = keras.Model if TYPE_CHECKING else object
 
@@ -66,7 +65,7 @@ class ComponentMetricsMixin(_Base):
         weighted_metrics=None,
         **kwargs,
     ):
-        self.__dict__.pop(_STATE, None)
+        self.__dict__.pop(STATE, None)
         before = getattr(self, "loss", None)
         kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
         if not routing.compounds(loss):
@@ -79,7 +78,7 @@ class ComponentMetricsMixin(_Base):
         super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
         self._exclude_learned()
-        self.__dict__[_STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
+        self.__dict__[STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
         self._tracking()  # checks names and outputs now, where the outputs are known
 
     def _exclude_learned(self):
@@ -89,8 +88,8 @@ class ComponentMetricsMixin(_Base):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if _STATE in self.__dict__:
-            state = self.__dict__[_STATE]
+        if state_of(self) is not None:
+            state = state_of(self)
             config = {
                 **config,
                 "loss": keras.saving.serialize_keras_object(state.loss),
@@ -124,7 +123,7 @@ class ComponentMetricsMixin(_Base):
 
     @property
     def metrics_names(self):
-        if _STATE not in self.__dict__:
+        if state_of(self) is None:
             return super().metrics_names
         names = []
         for metric in super().metrics:
@@ -140,7 +139,7 @@ class ComponentMetricsMixin(_Base):
 
     def __call__(self, *args, **kwargs):
         outputs = super().__call__(*args, **kwargs)
-        state = self.__dict__.get(_STATE)
+        state = state_of(self)
         if state is not None and state.outputs is None:
             state.outputs = list(name_outputs(outputs))
         return outputs
@@ -153,15 +152,15 @@ class ComponentMetricsMixin(_Base):
             outputs = list(name_outputs(self.output, layer_names))
             if outputs == [""]:
                 keys = list(self.output) if isinstance(self.output, dict) else []
-                routing.check_single(self.__dict__[_STATE].loss, [*keys, *layer_names])
+                routing.check_single(state_of(self).loss, [*keys, *layer_names])
             return outputs
         if y_pred is not None:
             return list(name_outputs(y_pred, layer_names))
-        return self.__dict__[_STATE].outputs
+        return state_of(self).outputs
 
     def _tracking(self, y_pred=None):
         """The routes and the tracker, or None without a composite or before outputs are known."""
-        state = self.__dict__.get(_STATE)
+        state = state_of(self)
         if state is None:
             return None
         if state.tracking is None:
@@ -225,7 +224,7 @@ class ComponentMetricsMixin(_Base):
             )
 
     def train_step(self, *args):
-        state = self.__dict__.get(_STATE)
+        state = state_of(self)
         readers, compounds = (state.readers, state.compounds) if state else ((), ())
         with inside("step"), gradients.capturing(self, readers, compounds, args):
             result = super().train_step(*args)
@@ -297,7 +296,7 @@ class ComponentMetricsMixin(_Base):
             logs, *state = result if isinstance(result, tuple) else (result,)
             if BATCH in logs:
                 logs = dict(logs)
-                self.__dict__[_STATE].batch = logs.pop(BATCH)
+                state_of(self).batch = logs.pop(BATCH)
             tracking = self._tracking()
             if tracking is not None and tracking.tracker.name in logs:
                 logs = dict(logs)
@@ -306,72 +305,6 @@ class ComponentMetricsMixin(_Base):
             return (logs, *state) if state else logs
 
         return unpacked
-
-    # What callbacks look at.
-
-    def component_keys(self):
-        """The log keys of the components, by name; empty before the outputs are known."""
-        tracking = self._tracking()
-        routes = [] if tracking is None else tracking.routes
-        return {name: key for route in routes for name, key in route.component_keys.items()}
-
-    def keep_batches(self, keep, owner=""):
-        """Called by a callback that wants `last_batch`, with True and in the end with False.
-
-        Batches then leave the compiled step, beside the logs. Of several steps in one call, or of
-        several replicas, that would be one part of several.
-        """
-        strategy = getattr(self, "distribute_strategy", None)
-        replicas = getattr(strategy, "num_replicas_in_sync", 1)
-        if keep and (self.steps_per_execution != 1 or replicas > 1):
-            raise ValueError(
-                f"{owner} sees one batch a step: compile with steps_per_execution=1, on one "
-                f"replica. Received: steps_per_execution={self.steps_per_execution}, {replicas} "
-                "replicas"
-            )
-        state = self.__dict__[_STATE]
-        if keep and not state.keepers:  # another step function, compiled once
-            state.resting, self.train_function = self.train_function, state.keeping
-            state.keepers = 1
-            self.make_train_function()
-            state.keeping = self.train_function
-        elif keep:
-            state.keepers += 1
-        elif state.keepers == 1:
-            self._stop_keeping()
-        else:
-            state.keepers -= 1
-
-    def _stop_keeping(self):
-        state = self.__dict__.get(_STATE)
-        if state is not None and state.keepers:
-            state.keepers, state.batch = 0, None
-            self.train_function, state.resting = state.resting, None
-
-    def last_batch(self):
-        """The arrays of the last batch of training by name, see `named_arrays`."""
-        batch = self.__dict__[_STATE].batch
-        if batch is None:
-            raise ValueError(
-                "The batches of training are not to be had: a `train_step` of your own must return "
-                "all that `super().train_step(...)` returns. Received: logs without a batch"
-            )
-        return batch
-
-    def measurers(self):
-        """What has been made to measure its components, until it is compiled again."""
-        return self.__dict__[_STATE].measurers
-
-    def retrace(self):
-        """Called where steps that are compiled hold what a loss has not any more."""
-        state = self.__dict__[_STATE]
-        state.measurers.clear()
-        state.resting = state.keeping = None
-        if getattr(self, "train_function", None) is not None:
-            self.make_train_function(force=True)
-            state.keeping = self.train_function if state.keepers else None
-        if getattr(self, "test_function", None) is not None:
-            self.make_test_function(force=True)
 
     # Training: checked before the first step, reported in order.
 
@@ -385,7 +318,7 @@ class ComponentMetricsMixin(_Base):
         try:
             history = super().fit(*args, **kwargs)
         finally:
-            self._stop_keeping()  # also where a callback has not come to its end
+            stop_keeping(self)  # also where a callback has not come to its end
         _fill_in(history.history, before)
         history.component_weights = before  # for figures: what never changes is not in the logs
         return history
@@ -404,7 +337,7 @@ class ComponentMetricsMixin(_Base):
         **kwargs,
     ):
         self._check_trainable()
-        tracked = _STATE in self.__dict__
+        tracked = state_of(self) is not None
         logs = super().evaluate(
             x,
             y,
@@ -421,16 +354,16 @@ class ComponentMetricsMixin(_Base):
     @functools.wraps(keras.Model.train_on_batch)
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         self._check_trainable()
-        tracked = _STATE in self.__dict__
+        tracked = state_of(self) is not None
         logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
         if tracked:
-            gradients.warn_of_disjoint(self.__dict__[_STATE].readers)
+            gradients.warn_of_disjoint(state_of(self).readers)
         return self._ordered(logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.test_on_batch)
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         self._check_trainable()
-        tracked = _STATE in self.__dict__
+        tracked = state_of(self) is not None
         logs = super().test_on_batch(x, y, sample_weight, return_dict or tracked)
         return self._ordered(logs, return_dict) if tracked else logs
 

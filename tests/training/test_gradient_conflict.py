@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
+from combined_losses.training.keeping import last_batch
 from tests.messages import raises
 from tests.training.tiny import FROZEN, arrays, line, predictions, sgd
 
@@ -124,7 +125,7 @@ def test_with_another_callback_that_keeps_batches(tmp_path):
     fit(model, x, y, stop, conflict, epochs=2)
     assert len(conflict.history) == 8
     with raises(ValueError, "not to be had"):  # nothing is kept after training
-        model.last_batch()
+        last_batch(model)
 
 
 @pytest.mark.skipif(

@@ -1,0 +1,79 @@
+"""What a tracked model keeps for callbacks and measurements, beside what Keras keeps.
+
+Functions, so that a model of the user's has no names more. For callbacks that look at batches there
+is a second step function, which the batch leaves beside the logs.
+"""
+
+STATE = "_combined_losses"
+
+
+def state_of(model):
+    """What a model keeps that is compiled with a composite, or None."""
+    return model.__dict__.get(STATE)
+
+
+def component_keys(model):
+    """The log keys of the components of a tracked model, by name; empty before they are known."""
+    tracking = model._tracking()
+    routes = [] if tracking is None else tracking.routes
+    return {name: key for route in routes for name, key in route.component_keys.items()}
+
+
+def measurers(model):
+    """What has been made to measure its components, until it is compiled again."""
+    state = state_of(model)
+    return {} if state is None else state.measurers
+
+
+def retrace(model):
+    """Called where what is compiled holds what a loss has not any more."""
+    state = state_of(model)
+    state.measurers.clear()
+    state.resting = state.keeping = None
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+        state.keeping = model.train_function if state.keepers else None
+    if getattr(model, "test_function", None) is not None:
+        model.make_test_function(force=True)
+
+
+# Batches.
+
+
+def keep_batches(model, owner):
+    """Called by a callback that wants `last_batch`, at the beginning of training.
+
+    Of several steps in one call, or of several replicas, that would be one part of several.
+    """
+    strategy = getattr(model, "distribute_strategy", None)
+    replicas = getattr(strategy, "num_replicas_in_sync", 1)
+    if model.steps_per_execution != 1 or replicas > 1:
+        raise ValueError(
+            f"{owner} sees one batch a step: compile with steps_per_execution=1, on one replica. "
+            f"Received: steps_per_execution={model.steps_per_execution}, {replicas} replicas"
+        )
+    state = state_of(model)
+    state.keepers += 1
+    if state.keepers == 1:
+        state.resting, model.train_function = model.train_function, state.keeping
+        model.make_train_function()
+        state.keeping = model.train_function
+
+
+def stop_keeping(model):
+    """Called at the end of training, also where it is interrupted."""
+    state = state_of(model)
+    if state is not None and state.keepers:
+        state.keepers, state.batch = 0, None
+        model.train_function, state.resting = state.resting, None
+
+
+def last_batch(model):
+    """The arrays of the last batch of training by name, see `named_arrays`."""
+    batch = state_of(model).batch
+    if batch is None:
+        raise ValueError(
+            "The batches of training are not to be had: a `train_step` of your own must return all "
+            "that `super().train_step(...)` returns. Received: logs without a batch"
+        )
+    return batch
