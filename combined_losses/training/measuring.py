@@ -144,7 +144,7 @@ class Measurer:
         if self._routes is None:
             self._find_routes(data[0])
         found, self.seen = None, {}
-        if len(self.parts) <= _COMPILED_PARTS:
+        if len(self.parts) <= _COMPILED_PARTS and not self.model.run_eagerly:
             if self._compiled is None:
                 self._compiled = backend.compiled(self._look, self._variables())
             found = self._measured(self._compiled(*data), data)
@@ -176,7 +176,8 @@ class Measurer:
             tracking = model._tracking(y_pred) if hasattr(model, "_tracking") else None
         if tracking is None:
             self._outputs = list(name_outputs(y_pred, getattr(model, "output_names", None)))
-            weights = model.get_compile_config().get("loss_weights")
+            # Elsewhere they are only together with the losses, saved, which a lambda cannot be.
+            weights = getattr(model._compile_loss, "_user_loss_weights", None)
             self._routes = routing.make_routes(model.loss, weights, self._outputs)
         else:
             self._routes, self._outputs = tracking.routes, tracking.outputs

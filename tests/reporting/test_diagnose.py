@@ -203,6 +203,27 @@ def test_a_plain_model_is_diagnosed_alike():
     )
 
 
+def test_a_plain_model_with_loss_weights_and_a_lambda():
+    x, y = arrays(10)
+    model = two_heads(keras.Model)
+    loss = cl.CompositeLoss({"mse": "mse", "own": lambda t, p: ops.abs(t - p)[:, 0]})
+    model.compile("sgd", loss=[loss, loss], loss_weights=[1.0, 0.5])
+    found = cl.diagnose(model, x, [y, y])
+    assert [part.weight for part in found] == [1.0, 1.0, 0.5, 0.5]
+    assert found.loss == pytest.approx(model.evaluate(x, [y, y], verbose=0)[0], rel=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX differentiates no NumPy")
+def test_what_can_only_run_eagerly():
+    def numpy(y_true, y_pred):
+        return ops.convert_to_tensor(np.abs(ops.convert_to_numpy(y_true - y_pred))[:, 0])
+
+    x, y = arrays(40)
+    model = line()
+    model.compile("sgd", loss=cl.CompositeLoss({"mse": "mse", "numpy": numpy}), run_eagerly=True)
+    assert cl.diagnose(model, x, y).flags == {"numpy": ("no gradient",)}
+
+
 def test_weights_that_a_rule_moves():
     x, y = arrays(32)
     rule = cl.weightings.MagnitudeBalance()
