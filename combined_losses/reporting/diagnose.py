@@ -22,8 +22,8 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
     It finds what a falling total hides: a component that is 0 or constant, that has no gradient,
     that dominates, that pulls against another one, that is NaN for some samples, that ignores
     sample weights or mask, that returns values of an unusual shape. Nothing of the model changes.
-    All data are looked at, each batch at the price of one to three steps of training: pass
-    `x[:1000], y[:1000]` of a large set.
+    All data are looked at, each batch at the price of about two steps of training, more at the
+    parameters: pass `x[:1000], y[:1000]` of a large set.
 
     Args:
         model: a compiled `keras.Model` whose loss is a `CompositeLoss`, or has one; it need not be
@@ -84,11 +84,22 @@ def _examine(measurer, evidence, x, y, sample_weight):
             evidence.add_reactions(measurer.values_at(change, *data))
         evidence.add_slopes(measurer.has_gradient_beside(*data))
     if evidence.may_broadcast(measurer.parts):
-        shape = measurer.predict(x).shape
-        repeated, other = (np.broadcast_to(t, shape) for t in (y, y + 1 + np.abs(y)))
-        turned = measurer.values_at(lambda p: ops.roll(p, 1, axis=-1), x, repeated, sample_weight)
-        moved = measurer.values_at(lambda p: p, x, other, sample_weight)
-        evidence.add_broadcasts(turned, moved)
+        for repeated, other in _other_targets(y, measurer.output_shape(x)):
+            turned = measurer.values_at(_turned, x, repeated, sample_weight)
+            moved = measurer.values_at(lambda p: p, x, other, sample_weight)
+            evidence.add_broadcasts(turned, moved)
+
+
+def _other_targets(y, shape):
+    """Targets repeated to the shape of the predictions, and others; where that can be done."""
+    if shape is None or not hasattr(y, "shape") or len(y.shape) != len(shape):
+        return
+    if all(n in (1, m) for n, m in zip(y.shape, shape, strict=True)):
+        yield np.broadcast_to(y, shape), np.broadcast_to(y + 1 + np.abs(y), shape)
+
+
+def _turned(prediction):
+    return ops.roll(prediction, 1, axis=-1)
 
 
 def _other_predictions(y):

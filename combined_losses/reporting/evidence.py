@@ -151,7 +151,7 @@ def may_broadcast(seen):
 def _are_whole(y):
     """Whether all targets are whole numbers, such as class ids."""
     leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
-    return all(leaf.dtype.kind in "iub" or np.all(leaf == np.floor(leaf)) for leaf in leaves)
+    return all(leaf.dtype.kind != "f" or np.all(leaf == np.floor(leaf)) for leaf in leaves)
 
 
 def _labels(y, size):

@@ -248,6 +248,12 @@ class Measurer:
             y_pred = changed(self.predict(x), change=change)
             return ops.convert_to_numpy(self._values(x, y, y_pred, sample_weight))
 
+    def output_shape(self, x):
+        """The shape of the predictions, or None for several outputs."""
+        with self._still():
+            y_pred = self.predict(keras.tree.map_structure(_tensor, x))
+        return None if keras.tree.is_nested(y_pred) else tuple(y_pred.shape)
+
     def has_gradient_beside(self, x, y, sample_weight):
         """Whether the parts have a gradient near the place where it is taken, `(k,)`."""
         x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))

@@ -413,6 +413,17 @@ def test_planted_faults_are_found_and_no_others(fault, flag, y, place):
     assert cl.diagnose(model, x, y, at=place).flags == {"fault": (flag,)}
 
 
+@pytest.mark.parametrize("fault", [nothing, detached, wrong_unit, scalar, logarithm])
+def test_plain_keras_says_nothing_of_such_faults(fault):
+    x, _ = arrays(64)
+    model = line(keras.Sequential)
+    model.compile("sgd", loss=lambda y_true, y_pred: error(y_true, y_pred) + fault(y_true, y_pred))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        history = model.fit(x, CLASSES, sample_weight=np.linspace(0.1, 2, 64), verbose=0).history
+    assert list(history) == ["loss"]
+
+
 softmax_of_one = pytest.mark.filterwarnings("ignore:.*using a softmax over axis:UserWarning")
 
 
@@ -616,6 +627,18 @@ def test_targets_that_are_broadcast_are_unusual():
     found = cl.diagnose(compiled(losses, outputs=2), x, y)
     assert found.flags == {"error": ("shape unusual",)}
     assert "y_true of shape (32, 1) is broadcast against y_pred, (32, 2)" in found.faults[0].message
+
+
+def test_shapes_of_several_outputs_and_of_other_widths_are_let_alone():
+    x, y = arrays(64)
+    inputs = keras.Input((3,))
+    heads = {name: keras.layers.Dense(2, name=name)(inputs) for name in "ab"}
+    model = cl.Model(inputs, heads)
+    model.compile("sgd", loss=cl.CompositeLoss({"likelihood": likelihood, "size": size}))
+    assert not cl.diagnose(model, x, {"a": y, "b": y}).flags
+    wide = arrays(64, outputs=5)[1]
+    model = compiled({"likelihood": likelihood, "size": size}, outputs=3)
+    assert not cl.diagnose(model, x, wide).flags
 
 
 @pytest.mark.parametrize(
