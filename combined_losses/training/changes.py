@@ -42,8 +42,21 @@ def beside(tensor):
 def unlike(prediction):
     """Predictions that differ from sample to sample; of probabilities, probabilities again."""
     largest = ops.maximum(ops.max(ops.abs(prediction)), 1)
-    drawn = keras.random.uniform(ops.shape(prediction), dtype="float32", seed=1)
-    return 0.5 * prediction + 0.5 * ops.cast(drawn, prediction.dtype) * largest
+    spread = ops.cast(_spread(ops.shape(prediction)), prediction.dtype)
+    return 0.5 * prediction + 0.5 * spread * largest
+
+
+# Of independent square roots: their multiples modulo 1 are spread over [0, 1) without a pattern.
+_STEPS = (0.618034, 0.414214, 0.732051, 0.645751, 0.316625)
+
+
+def _spread(shape):
+    """Numbers in [0, 1) that differ from element to element, the same in every call."""
+    total = 0.0
+    for axis, size in enumerate(shape):
+        steps = ops.cast(ops.arange(size), "float32") * _STEPS[axis % len(_STEPS)] % 1.0
+        total = total + ops.reshape(steps, (-1, *([1] * (len(shape) - axis - 1))))
+    return total % 1.0
 
 
 def other_mask(mask):
