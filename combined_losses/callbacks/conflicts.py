@@ -8,9 +8,8 @@ import numpy as np
 
 from combined_losses._internal.named_arrays import from_named
 from combined_losses.reporting.batches import batches
-from combined_losses.training.keeping import keep_batches, last_batch
+from combined_losses.training.keeping import keep_batches, last_batch, state_of
 from combined_losses.training.measuring import cosines, measurer_of
-from combined_losses.training.mixin import ComponentMetricsMixin
 
 __all__ = ["GradientConflict"]
 
@@ -98,7 +97,7 @@ class GradientConflict(keras.callbacks.Callback):
             x, y, sample_weight = (*self.data, None)[:3]
             self._batch = next(batches(x, y, sample_weight, batch_size=sys.maxsize))
         else:
-            if not isinstance(self.model, ComponentMetricsMixin):
+            if state_of(self.model) is None:
                 raise ValueError(
                     "GradientConflict sees the batches of a tracked model alone: take cl.Model, "
                     "cl.Sequential or cl.track(model), or give a batch as `data`. "

@@ -8,7 +8,7 @@ import keras
 from combined_losses.reporting import plots
 from combined_losses.reporting.plots.style import make_room
 from combined_losses.training import routing
-from combined_losses.training.mixin import ComponentMetricsMixin
+from combined_losses.training.keeping import tracking_of
 
 __all__ = ["ComponentPlot"]
 
@@ -88,8 +88,7 @@ class ComponentPlot(keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        tracked = isinstance(self.model, ComponentMetricsMixin)
-        tracking = self.model._tracking() if tracked else None
+        tracking = tracking_of(self.model)
         # A weight is not in the logs before it changes; in the picture it has to be.
         weights = {} if tracking is None else tracking.weights(all_of_them=True)
         self._rows = {e: row for e, row in self._rows.items() if e < epoch}

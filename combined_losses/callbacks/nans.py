@@ -8,9 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from combined_losses.training import routing
-from combined_losses.training.keeping import component_keys, keep_batches, last_batch
-from combined_losses.training.mixin import ComponentMetricsMixin
+from combined_losses.training.keeping import (
+    component_keys,
+    keep_batches,
+    last_batch,
+    state_of,
+)
 
 __all__ = ["TerminateOnComponentNaN"]
 
@@ -72,12 +75,12 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
         self._kept_before: Any = None
         self._first = 0
         self._watched: set[str] = set()
+        self._keys: dict[str, str] = {}  # the log keys of the components
 
     def on_train_begin(self, logs=None):
         self._start_over()
         model = self.model
-        tracked = isinstance(model, ComponentMetricsMixin) and routing.compounds(model.loss)
-        if not tracked:
+        if state_of(model) is None:
             raise ValueError(
                 "TerminateOnComponentNaN needs a model that reports components: cl.Model, "
                 "cl.Sequential or cl.track(model), compiled with a CompositeLoss. "
@@ -101,11 +104,8 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
         if self.path is not None:
             self._kept_before, self._kept = self._kept, last_batch(self.model)
         logs = logs or {}
-        values = {
-            name: float(logs[key])
-            for name, key in component_keys(self.model).items()
-            if key in logs
-        }
+        self._keys = self._keys or component_keys(self.model)
+        values = {name: float(logs[key]) for name, key in self._keys.items() if key in logs}
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if math.isfinite(float(logs.get("loss", 0.0))):
             self._watched = set(bad)  # of weight 0: they do no harm

@@ -9,7 +9,7 @@ import keras
 
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses.training import routing
-from combined_losses.training.mixin import ComponentMetricsMixin
+from combined_losses.training.keeping import tracking_of
 
 __all__ = ["TensorBoard"]
 
@@ -85,7 +85,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
 def _composites(model, logs):
     """The title of each composite -> title of each chart -> log keys in it."""
-    tracking = model._tracking() if isinstance(model, ComponentMetricsMixin) else None
+    tracking = tracking_of(model)
     if tracking is None:  # a plain model reports components where it has `as_metrics`
         pairs = [("", loss) for loss in routing.compounds(model.loss)]
         known = logs

@@ -75,8 +75,10 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
 def _examine(measurer, evidence, x, y, sample_weight):
     """Adds one batch to the evidence, and where something looks wrong looks again."""
     measured = measurer.measure(x, y, sample_weight, _other_weights(sample_weight))
-    evidence.add(measured, y, measurer.seen)
     data = (x, y, sample_weight)
+    if not evidence.measured:
+        evidence.seen = measurer.seen(*data)
+    evidence.add(measured, y)
     if not np.isfinite(measured.values).all():
         evidence.add_faulty_values(measurer.per_sample(x, y))
     if (measured.gramian.diagonal() == 0).any():

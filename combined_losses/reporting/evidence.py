@@ -17,7 +17,7 @@ class Evidence:
 
     def __init__(self):
         self.measured = []
-        self.seen = {}
+        self.seen = {}  # of the first batch: by the names of the parts
         self.broadcasts = None
         self._targets_are_whole = True
         self.labels = []
@@ -25,12 +25,11 @@ class Evidence:
         self._same = {}  # what was changed -> which parts have kept their values
         self._sloped = None
 
-    def add(self, measured, y, seen):
-        """What was `Measured` on one more batch, its targets, and the shapes that were `Seen`."""
+    def add(self, measured, y):
+        """What was `Measured` on one more batch, and its targets."""
         self.measured.append(measured)
         self.labels.append(_labels(y, measured.size))
         self._faulty.append(list(measured.faulty))
-        self.seen = self.seen or seen
         self._targets_are_whole &= _are_whole(y)
         for what, pair in (("sample weights", measured.reweighted), ("mask", measured.remasked)):
             if pair is not None and measured.size > 1:

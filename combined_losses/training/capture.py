@@ -1,5 +1,6 @@
 """What the captured steps of the frameworks share."""
 
+import keras
 from keras import ops
 
 
@@ -33,6 +34,17 @@ class Capture:
 def is_scaled(scale):
     """Whether a loss scale changes anything."""
     return not (isinstance(scale, float) and scale == 1.0)
+
+
+def float32(tensor):
+    """A place of gradients in float32 or more: that of a mean vanishes in float16."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
+
+
+def largest_of(magnitudes):
+    """The largest of each of k gradients, `(k,)`, of k arrays of magnitudes for each point."""
+    return ops.max(ops.stack([ops.stack([ops.max(m) for m in c]) for c in magnitudes]), axis=0)
 
 
 def columns(rows, scale=1.0):

@@ -15,11 +15,6 @@ def like(y_pred, points):
     return keras.tree.pack_sequence_as(y_pred, masked)
 
 
-def float32(tensor):
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
-
-
 def changed(y_pred, mask=lambda mask: mask, change=lambda prediction: 1 * prediction):
     """Predictions without a gradient, changed by a function, and their masks by another one.
 

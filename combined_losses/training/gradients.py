@@ -17,7 +17,7 @@ from keras import ops
 
 from combined_losses._internal.compound import Compound
 from combined_losses.training import backend
-from combined_losses.training.capture import columns
+from combined_losses.training.capture import columns, float32, largest_of
 from combined_losses.training.probing import probed
 
 
@@ -87,7 +87,7 @@ def evaluate(rule, batch, parts, label):
 
 def _at_output(rule, batch, parts):
     # In float32 or more: the gradient of a mean over a batch vanishes in float16.
-    points = [_single(leaf) for leaf in keras.tree.flatten(batch.y_pred)]
+    points = [float32(leaf) for leaf in keras.tree.flatten(batch.y_pred)]
 
     def view(points):
         points = iter(points)
@@ -100,11 +100,6 @@ def _at_output(rule, batch, parts):
     return found, Taken(gramian, _sizes(rows) if "rows" in rule.needs else None)
 
 
-def _single(tensor):
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
-
-
 def _gramian(rows):
     return ops.stop_gradient(sum(backend.gramian(column) for column in rows))
 
@@ -112,10 +107,9 @@ def _gramian(rows):
 def _sizes(rows):
     """The largest and the mean magnitude in each of the k gradients, over all replicas."""
     magnitudes = [[ops.abs(row) for row in column] for column in rows]
-    largest = [ops.stack([ops.max(m) for m in column]) for column in magnitudes]
     total = sum(ops.stack([ops.sum(m) for m in column]) for column in magnitudes)
     count = sum(ops.cast(ops.shape(column[0])[0], "float32") for column in magnitudes)
-    largest = backend.global_max(ops.max(ops.stack(largest), axis=0))
+    largest = backend.global_max(largest_of(magnitudes))
     mean = backend.global_sum(total) / backend.global_sum(count)
     return ops.stop_gradient(largest), ops.stop_gradient(mean)
 

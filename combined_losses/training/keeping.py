@@ -12,9 +12,14 @@ def state_of(model):
     return model.__dict__.get(STATE)
 
 
+def tracking_of(model, y_pred=None):
+    """The `Tracking` of a model; None for a plain one, and before the outputs are known."""
+    return None if state_of(model) is None else model._tracking(y_pred)
+
+
 def component_keys(model):
     """The log keys of the components of a tracked model, by name; empty before they are known."""
-    tracking = model._tracking()
+    tracking = tracking_of(model)
     routes = [] if tracking is None else tracking.routes
     return {name: key for route in routes for name, key in route.component_keys.items()}
 

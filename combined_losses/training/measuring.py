@@ -17,9 +17,9 @@ from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses.composite import CompositeLoss
 from combined_losses.training import backend, gradients, routing
-from combined_losses.training.capture import columns
-from combined_losses.training.changes import beside, changed, float32, like, other_mask, unlike
-from combined_losses.training.keeping import measurers
+from combined_losses.training.capture import columns, float32, largest_of
+from combined_losses.training.changes import beside, changed, like, other_mask, unlike
+from combined_losses.training.keeping import measurers, tracking_of
 from combined_losses.training.outputs import name_outputs
 from combined_losses.training.tracker import routed
 
@@ -120,15 +120,14 @@ class Measurer:
 
     Attributes:
         parts: a list of `Part`, known after the first batch.
-        seen: what each part was given and returned, by its name: a dict of `Seen`.
     """
 
     def __init__(self, model, at):
         self.model = model
         self.at = at
         self.parts: list[Part] = []
-        self.seen: dict = {}
-        self._seen: dict = {}  # by the shapes of a batch
+        self._seen: dict = {}  # of the last evaluation, or trace
+        self._seen_by_shapes: dict = {}
         self._routes: Any = None
         self._outputs: list[str] = []
         self._compiled: Any = None
@@ -143,37 +142,42 @@ class Measurer:
         data = keras.tree.map_structure(_tensor, (x, y, sample_weight, other_weight))
         if self._routes is None:
             self._find_routes(data[0])
-        found, self.seen = None, {}
+        found, self._seen = None, {}
+        size = keras.tree.flatten(data[0])[0].shape[0]
         if len(self.parts) <= _COMPILED_PARTS and not self.model.run_eagerly:
             if self._compiled is None:
                 self._compiled = backend.compiled(self._look, self._variables())
-            found = self._measured(self._compiled(*data), data)
+            found = self._measured(self._compiled(*data), size)
         if found is None or not np.isfinite([*found.values, *found.gramian.diagonal()]).all():
             # One by one: 0 * NaN of another component is NaN.
-            found = self._measured(*self._look_closely(*data), data)
-        self._keep_seen(*data)
+            tensors, rows = self._look_closely(*data)
+            found = self._measured(tensors, size, rows)
         return found
 
-    def _keep_seen(self, x, y, sample_weight, other_weight):
-        """What was `seen` of a batch of these shapes, now or when it was traced."""
+    def seen(self, x, y, sample_weight=None):
+        """What each part was given and returned in the batch that was measured last.
+
+        A dict of `Seen` by the names of the parts; from now, or from when its shapes were traced.
+        """
+        x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))
         leaves = keras.tree.flatten((x, y, sample_weight))
         key = str([None if leaf is None else tuple(leaf.shape) for leaf in leaves])
-        shapes = [shape for what in self.seen.values() for shape in what[:3] if shape]
-        exact = self.seen and not any(None in shape for shape in shapes)
-        if key not in self._seen and not exact:
+        shapes = [shape for what in self._seen.values() for shape in what[:3] if shape]
+        exact = self._seen and not any(None in shape for shape in shapes)
+        if key not in self._seen_by_shapes and not exact:
             with self._still():
                 self._evaluate(x, y, changed(self.predict(x)), sample_weight)
-        self.seen = self._seen.setdefault(key, self.seen)
+        return self._seen_by_shapes.setdefault(key, self._seen)
 
     def _find_routes(self, x):
         model = self.model
         if not model.built:
             self.predict(x)
-        tracking = model._tracking() if hasattr(model, "_tracking") else None
+        tracking = tracking_of(model)
         if tracking is None:  # a plain model, or one whose outputs are not known before a call
             with self._still():
                 y_pred = self.predict(x)
-            tracking = model._tracking(y_pred) if hasattr(model, "_tracking") else None
+            tracking = tracking_of(model, y_pred)
         if tracking is None:
             self._outputs = list(name_outputs(y_pred, getattr(model, "output_names", None)))
             # Elsewhere they are only together with the losses, saved, which a lambda cannot be.
@@ -188,9 +192,10 @@ class Measurer:
         losses = [v for loss in routing.compounds(self.model.loss) for v in loss.variables]
         return list({id(v): v for v in (*self.model.variables, *losses)}.values())
 
-    def _still(self, **points):
-        """A scope in which no variable is changed."""
-        mapping = [(v, points.get(str(id(v)), v.value)) for v in self._variables()]
+    def _still(self, points=None):
+        """A scope in which no variable is changed; `points` are values of some, by their `id`."""
+        points = points or {}
+        mapping = [(v, points.get(id(v), v.value)) for v in self._variables()]
         return keras.StatelessScope(state_mapping=mapping, collect_losses=True)
 
     def _look(self, *data):
@@ -209,32 +214,39 @@ class Measurer:
                 "total": total,
                 "gramian": _gramian(columns(rows)),
             }
-            # Where all samples have the same value, a mean over them is that with any weights.
-            if other_weight is not None:
-                at = self._values(x, y, changed(y_pred, change=unlike), sample_weight)
-                other = self._values(x, y, changed(y_pred, change=unlike), other_weight)
-                found["reweighted"] = (at, other)
-            if any(read_mask(leaf) is not None for leaf in keras.tree.flatten(y_pred)):
-                at = self._values(x, y, changed(y_pred, change=unlike), sample_weight)
-                other = self._values(x, y, changed(y_pred, other_mask, unlike), sample_weight)
-                found["remasked"] = (at, other)
+            found.update(self._otherwise(x, y, y_pred, sample_weight, other_weight))
         return found, rows
 
-    def _measured(self, found, *more):
-        *rows, data = more
+    def _otherwise(self, x, y, y_pred, sample_weight, other_weight):
+        """The values with other sample weights, and with another mask, where there are such."""
+        found = {}
+        masked = any(read_mask(leaf) is not None for leaf in keras.tree.flatten(y_pred))
+        if other_weight is None and not masked:
+            return found
+        # Where all samples have the same value, a mean over them is that with any weights.
+        differing = changed(y_pred, change=unlike)
+        values = self._values(x, y, differing, sample_weight)
+        if other_weight is not None:
+            found["reweighted"] = (values, self._values(x, y, differing, other_weight))
+        if masked:
+            other = changed(y_pred, other_mask, unlike)
+            found["remasked"] = (values, self._values(x, y, other, sample_weight))
+        return found
+
+    def _measured(self, found, size, rows=None):
         found = keras.tree.map_structure(ops.convert_to_numpy, found)
         unit, lengths = found["gramian"]
         lengths = lengths.astype("float64")
         faulty = [None] * len(self.parts)
-        if rows and self.at == "output":
-            faulty = [_not_finite(row) for row in rows[0]]
+        if rows is not None and self.at == "output":
+            faulty = [_not_finite(row) for row in rows]
         return Measured(
             found["values"].astype("float64"),
             self._weights(found["extras"]),
             unit.astype("float64") * np.outer(lengths, lengths),
             faulty,
             float(found["total"]),
-            keras.tree.flatten(data[0])[0].shape[0],
+            size,
             found.get("reweighted"),
             found.get("remasked"),
         )
@@ -288,7 +300,7 @@ class Measurer:
 
     def _evaluate(self, x, y, y_pred, sample_weight):
         """All that is logged, by key, and the total."""
-        entries, totals, self.seen = {}, [], {}
+        entries, totals, self._seen = {}, [], {}
         for route, batch in self._routed(x, y, y_pred, sample_weight):
             with observing() as seen:
                 total, values = route.evaluate(batch)
@@ -297,7 +309,7 @@ class Measurer:
             own = {
                 label: label if label == route.output else route.prefixed(label) for label in seen
             }
-            self.seen.update((own[label], what) for label, what in seen.items())
+            self._seen.update((own[label], what) for label, what in seen.items())
         totals += [ops.sum(ops.cast(loss, "float32")) for loss in self.model.losses]
         return entries, sum(totals[1:], totals[0])
 
@@ -309,14 +321,13 @@ class Measurer:
         def of_predictions(points):
             return self._found(x, y, like(y_pred, points), sample_weight)
 
-        # In float32 or more: the gradient of a mean over a batch vanishes in float16.
         return of_predictions, [float32(leaf) for leaf in keras.tree.flatten(y_pred)]
 
     def _at_parameters(self, x, y, y_pred, sample_weight):
         variables = gradients.parameters(self.model, routing.compounds(self.model.loss))
 
         def of_parameters(points):
-            with self._still(**{str(id(v)): p for v, p in zip(variables, points, strict=True)}):
+            with self._still(dict(zip(map(id, variables), points, strict=True))):
                 return self._found(x, y, self.predict(x), sample_weight)
 
         return of_parameters, [ops.convert_to_tensor(v.value) for v in variables]
@@ -342,7 +353,7 @@ class Measurer:
 def _parts(route):
     """The parts of a route, in the order of its log keys."""
     loss, parts, whole = route.loss, [], None
-    if route.output and not isinstance(loss, CompositeLoss):
+    if route.reports_total:
         whole = route.output
         beyond = gradients.is_beyond_output(loss)
         parts.append(Part(whole, log_key(whole), None, beyond, route.weight))
@@ -394,8 +405,7 @@ def _gramian(columns):
 
 def _largest(columns):
     """The largest magnitude in each of k gradients, `(k,)`."""
-    largest = [ops.stack([ops.max(ops.abs(row)) for row in column]) for column in columns]
-    return ops.max(ops.stack(largest), axis=0)
+    return largest_of([[ops.abs(row) for row in column] for column in columns])
 
 
 def _not_finite(row):

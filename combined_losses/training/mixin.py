@@ -88,8 +88,8 @@ class ComponentMetricsMixin(_Base):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if state_of(self) is not None:
-            state = state_of(self)
+        state = state_of(self)
+        if state is not None:
             config = {
                 **config,
                 "loss": keras.saving.serialize_keras_object(state.loss),

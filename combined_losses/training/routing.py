@@ -24,14 +24,15 @@ class Route:
     weight: float
 
     @property
-    def _reports_total(self):
+    def reports_total(self):
+        """Whether the total of its loss has a log key of its own, that of the output."""
         # A composite's total is in `loss`; a plain loss of one of several outputs has its own key.
         return bool(self.output) and not isinstance(self.loss, CompositeLoss)
 
     @property
     def component_keys(self):
         """The log keys of the components, by their names in the logs, in order."""
-        names = [self.output] if self._reports_total else []
+        names = [self.output] if self.reports_total else []
         if isinstance(self.loss, Compound):
             names.extend(map(self.prefixed, self.loss.component_names))
         return {name: log_key(name) for name in names}
@@ -52,7 +53,7 @@ class Route:
     def evaluate(self, batch):
         """What this route adds to the total, and the values behind its keys."""
         total, values, extras = self.loss.evaluate(batch)
-        if self._reports_total:
+        if self.reports_total:
             values = (total, *values)
         return (total if self.weight == 1 else self.weight * total), (*values, *extras)
 

@@ -186,10 +186,10 @@ def _compiled_weights(history):
     First those of the components by name, then by log key those of the outputs (`loss_weights`).
     """
     from combined_losses.composite import CompositeLoss
-    from combined_losses.training.mixin import ComponentMetricsMixin
+    from combined_losses.training.keeping import tracking_of
 
     model = getattr(history, "model", None)
-    tracking = model._tracking() if isinstance(model, ComponentMetricsMixin) else None
+    tracking = None if model is None else tracking_of(model)
     if tracking is None:
         loss = getattr(model, "loss", None)
         return (loss.weights if isinstance(loss, CompositeLoss) else {}), {}

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from combined_losses.reporting.plots.style import COLOURS, wrap
+from combined_losses.reporting.plots.style import COLOURS, new_axes, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,19 +46,13 @@ def conflicts(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
             "`diagnosis` must be what cl.diagnose returned, or a GradientConflict callback after "
             f"at least one measurement. Received: {diagnosis!r}"
         )
-    ax = ax or _square_axes(len(names))
+    side = max(3.4, 0.5 * len(names))
+    ax = ax or new_axes((side + 1.8, side + 0.6))
     _draw_cosines(ax, names, np.array(cosines, "float64"))
     bar = ax.figure.colorbar(ax.images[0], ax=ax, label="cosine of the gradients", shrink=0.8)
     bar.set_ticks([-1, -0.5, 0, 0.5, 1])
     _write(ax, cosines)
     return ax
-
-
-def _square_axes(count):
-    import matplotlib.pyplot as plt
-
-    side = max(3.4, 0.5 * count)
-    return plt.subplots(figsize=(side + 1.8, side + 0.6), layout="constrained")[1]
 
 
 def _draw_cosines(ax, names, cosines):

@@ -19,10 +19,10 @@ def wrap(label, width=40):
     return "\n".join(textwrap.wrap(label, width, drop_whitespace=False)) or label
 
 
-def new_axes():
+def new_axes(figsize=(5, 4)):
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(5, 4), layout="constrained")[1]
+    return plt.subplots(figsize=figsize, layout="constrained")[1]
 
 
 def mark_epochs(ax):
