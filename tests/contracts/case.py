@@ -18,6 +18,8 @@ class Case:
         wrapped: whether the tests of the wrappers go over it too; it must take any numbers.
         refused: values that the constructor must refuse, for each argument that has a domain.
         perfect: the best prediction of a target, by default the target itself.
+        pairwise: whether the samples of a batch are compared in pairs, so that a sample and its
+            copy are a pair of their own.
     """
 
     loss: type
@@ -29,6 +31,7 @@ class Case:
     required: dict = dataclasses.field(default_factory=dict)
     wrapped: bool = False
     perfect: Callable = lambda y_true: y_true
+    pairwise: bool = False
 
     def make(self, **kwargs):
         """The loss with its required arguments and `kwargs`."""

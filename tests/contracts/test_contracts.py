@@ -18,6 +18,7 @@ from tests.masks import masked
 from tests.messages import raises
 
 REFERENCES = read_cases()
+WITHOUT_REFERENCE = ()  # the sheet of formulas does not have them
 NOT_ARGUMENTS = ("self", "kwargs", "reduction", "name", "dtype")
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
@@ -116,7 +117,9 @@ def test_the_reference_in_float16(entry):
 
 
 def test_every_loss_has_a_reference():
-    assert {entry["loss"] for entry in REFERENCES} == {case.loss.__name__ for case in CASES}
+    assert {entry["loss"] for entry in REFERENCES} == {
+        case.loss.__name__ for case in CASES if case.loss not in WITHOUT_REFERENCE
+    }
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -182,6 +185,8 @@ def test_the_order_of_the_samples_does_not_matter(case):
 
 @every_loss
 def test_a_weight_of_2_is_the_sample_twice(case):
+    if case.pairwise:
+        pytest.skip("a sample and its copy are a pair of their own")
     loss, twice = make(case, reduction="sum"), [0, 1, 1, 2, 3]
     weight = np.array([1.0, 2.0, 1.0, 1.0], "float32")
     doubled = value(loss, case.y_true[twice], case.y_pred[twice])
@@ -255,7 +260,8 @@ def test_it_trains_in_a_compiled_step_with_partial_batches(case):
     logs = model.evaluate(case.y_pred, case.y_true, batch_size=3, verbose=0, return_dict=True)
     sums = [value(make(case, reduction="sum"), *batch) for batch in batches(case)]
     expected = np.average(sums, weights=[3, len(case.y_pred) - 3])
-    assert logs == pytest.approx({"loss": expected, "a_loss": expected}, rel=1e-5)
+    assert set(logs) >= {"loss", "a_loss"}
+    assert (logs["loss"], logs["a_loss"]) == pytest.approx((expected, expected), rel=1e-5)
 
 
 def batches(case):

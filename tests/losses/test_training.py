@@ -1,9 +1,8 @@
-"""Every loss trains: two layers, from scratch, on real data, to a score that is stated here.
+"""Losses of pixels, classes and numbers train: two layers, from scratch, on real data.
 
-The rows of the tables are all classes and presets of `cl.losses`. A key is the name of one and,
-where it has several rows, what tells them apart. The scores are those of scikit-learn, or the
-intersection over union, never the loss itself; every bound is out of reach for a constant and for
-the network before training.
+A key is the name of a class or preset and, where it has several rows, what tells them apart. The
+scores are those of scikit-learn, or the intersection over union, never the loss itself; every bound
+is out of reach for a constant and for the network before training.
 """
 
 import keras
@@ -15,6 +14,7 @@ from sklearn.metrics import cohen_kappa_score, explained_variance_score, r2_scor
 import combined_losses as cl
 from tests.composite.children import value
 from tests.losses.real_data import diabetes, digits, eaves, petals, shadow_leaf_petal
+from tests.losses.training import make, name_in, rows, train
 
 LOGITS = {"from_logits": True}
 
@@ -76,57 +76,6 @@ GRADES = {
 }
 CODES = {"GaussianKL": {}}
 TABLES = (SEGMENTS, BESIDE_DICE, FITS, BESIDE_MSE, DISTRIBUTIONS, GRADES, CODES)
-
-
-def test_every_loss_and_preset_is_trained():
-    classes = {
-        name
-        for name in cl.losses.__all__
-        if isinstance(getattr(cl.losses, name), type) and name != "Loss"
-    }
-    trained = {name_in(key) for table in TABLES for key in table}
-    assert trained == classes | set(cl.losses.presets.__all__), "add a row to test_training.py"
-
-
-def rows(table):
-    return pytest.mark.parametrize("key", table)
-
-
-def name_in(key):
-    return key.replace(",", " ").split()[0]
-
-
-def make(key, arguments):
-    return getattr(cl.losses, name_in(key))(**arguments)
-
-
-def train(model, loss, x, y, epochs=6):
-    """Fits in full batches, ten to an epoch; what the model predicts before and after."""
-    keras.utils.set_random_seed(0)
-    start(model)
-    model.compile(keras.optimizers.Adam(0.02), loss=loss)
-    before = predicted(model, x)
-    # An epoch of one step would cost TensorFlow ten times the step.
-    steps = [np.concatenate([array] * 10) for array in (x, y)]
-    options = {"batch_size": len(x), "shuffle": False, "verbose": 0}
-    history = model.fit(*steps, epochs=epochs, **options).history
-    assert set(history) == {"loss", *(f"{name}_loss" for name in getattr(loss, "names", ()))}
-    assert all(np.all(np.isfinite(values)) for values in history.values())
-    assert history["loss"][-1] < history["loss"][0]
-    return before, predicted(model, x)
-
-
-def start(model, seed=0):
-    """The same weights on every backend: a variance of 1 / inputs, and biases of 0."""
-    rng = np.random.default_rng(seed)
-    for weight in model.trainable_weights:
-        if len(weight.shape) > 1:
-            kernel = rng.normal(size=weight.shape) / np.sqrt(np.prod(weight.shape[:-1]))
-            weight.assign(kernel.astype("float32"))
-
-
-def predicted(model, x):
-    return keras.tree.map_structure(ops.convert_to_numpy, model(x))
 
 
 # Photographs.
