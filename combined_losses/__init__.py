@@ -11,7 +11,10 @@ from combined_losses._internal.shell import quiet_if_command
 with quiet_if_command():
     import keras  # noqa: F401 - first: the command must not show what TensorFlow logs
 
-from combined_losses import callbacks, losses, weightings, wrappers
+# First: some losses are made of wrappers, and wrappers of what begins that package.
+from combined_losses import losses  # isort: split
+
+from combined_losses import callbacks, weightings, wrappers
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss
 from combined_losses.reporting import diagnose, plots

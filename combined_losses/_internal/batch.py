@@ -48,9 +48,12 @@ class Batch:
     def weighted(self):
         return self.sample_weight is not None or self.mask is not None
 
-    def neutralised(self, tensor):
-        """`tensor` of this batch without what is not finite in rows of weight 0."""
-        return self._neutralise(tensor, None) if self.weighted else tensor
+    def neutralised(self, tensor, neutral=None):
+        """`tensor` of this batch with `neutral` where the weight is 0.
+
+        With None only what is not finite is replaced there.
+        """
+        return self._neutralise(tensor, neutral) if self.weighted else tensor
 
     def with_target(self):
         """The same batch, with zeros as the target of terms that read none."""

@@ -11,6 +11,7 @@ FORBIDDEN_CHARACTERS = "/.[]{}"
 def snake_case(name):
     """`"MeanSquaredError"` -> `"mean_squared_error"`, `"KLDivergence"` -> `"kl_divergence"`."""
     name = re.sub(r"\W+", "", name)
+    name = re.sub(r"[A-Z]?IoU", lambda word: word[0].capitalize(), name)  # one word: "giou"
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 

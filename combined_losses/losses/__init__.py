@@ -7,6 +7,7 @@ from combined_losses.losses import (
     presets,
     regions,
     regression,
+    spectra,
 )
 from combined_losses.losses.base import Loss
 from combined_losses.losses.boundaries import *  # noqa: F403
@@ -15,6 +16,7 @@ from combined_losses.losses.distributions import *  # noqa: F403
 from combined_losses.losses.presets import *  # noqa: F403
 from combined_losses.losses.regions import *  # noqa: F403
 from combined_losses.losses.regression import *  # noqa: F403
+from combined_losses.losses.spectra import *  # noqa: F403
 
 __all__ = [
     "Loss",
@@ -23,5 +25,6 @@ __all__ = [
     *classification.__all__,
     *regions.__all__,
     *boundaries.__all__,
+    *spectra.__all__,
     *presets.__all__,
 ]

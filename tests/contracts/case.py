@@ -20,6 +20,8 @@ class Case:
         perfect: the best prediction of a target, by default the target itself.
         pairwise: whether the samples of a batch are compared in pairs, so that a sample and its
             copy are a pair of their own.
+        steep: whether the slope is that of logarithms of what may be near 0, such as the quietest
+            bin of a spectrum: then it is right as far as float32 knows `y_pred`.
     """
 
     loss: type
@@ -32,6 +34,17 @@ class Case:
     wrapped: bool = False
     perfect: Callable = lambda y_true: y_true
     pairwise: bool = False
+    steep: bool = False
+
+    # A loss with parts is no `cl.losses.Loss`, and says nothing else.
+
+    @property
+    def couples_batch(self):
+        return getattr(self.loss, "couples_batch", False)
+
+    @property
+    def same_shape(self):
+        return getattr(self.loss, "same_shape", True)
 
     def make(self, **kwargs):
         """The loss with its required arguments and `kwargs`."""
@@ -42,6 +55,16 @@ class Case:
         y_true = self.y_true if y_true is None else y_true
         y_pred = self.y_pred if y_pred is None else y_pred
         return self.oracle(y_true, y_pred, **{**self.required, **kwargs})
+
+    def rounding(self, **kwargs):
+        """How far the oracle's gradient moves when `y_pred` does by four roundings of float32."""
+        if not self.steep:
+            return 0.0
+        _, slope = self.values(**kwargs)
+        scale = 4 * np.finfo("float32").eps * np.sqrt(np.mean(np.float64(self.y_pred) ** 2))
+        noise = scale * np.random.default_rng(0).normal(size=self.y_pred.shape)
+        _, moved = self.values(y_pred=self.y_pred + noise, **kwargs)
+        return np.abs(moved - slope).max()
 
 
 def normal(*shape, seed):

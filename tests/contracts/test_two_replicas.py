@@ -58,7 +58,7 @@ found = {}
 for index, case in enumerate(CASES):
     data = (case.y_true[:4], case.y_pred[:4], WEIGHTS)
     means = ["sum_over_batch_size", "mean_with_sample_weight"]
-    for reduction in means if case.loss.couples_batch else means[:1]:
+    for reduction in means if case.couples_batch else means[:1]:
         loss = case.make(**case.arguments, reduction=reduction)
         key = f"{index} {case.loss.__name__}, {reduction}"
         found[key] = [alone(loss, *data), together(loss, *data)]

@@ -30,7 +30,10 @@ def train(model, loss, x, y, epochs=6):
     steps = [np.concatenate([array] * 10) for array in (x, y)]
     options = {"batch_size": len(x), "shuffle": False, "verbose": 0}
     history = model.fit(*steps, epochs=epochs, **options).history
-    assert set(history) == {"loss", *(f"{name}_loss" for name in getattr(loss, "component_names", ()))}
+    assert set(history) == {
+        "loss",
+        *(f"{name}_loss" for name in getattr(loss, "component_names", ())),
+    }
     assert all(np.all(np.isfinite(values)) for values in history.values())
     assert history["loss"][-1] < history["loss"][0]
     return before, predicted(model, x)

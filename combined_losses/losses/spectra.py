@@ -1,0 +1,367 @@
+"""Spectra: signals compared by their short-time spectra, or up to scale. Values `(batch,)`.
+
+`STFT` and `MultiResolutionSTFT` report their parts: in a composite as `{"spectrum":
+MultiResolutionSTFT()}` the logs hold `spectrum_loss`, `spectrum/fft_1024_loss`,
+`spectrum/fft_1024/convergence_loss` and so on, all from one pass.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from combined_losses._internal.checks import (
+    are_numbers,
+    check_equal_shapes,
+    check_flag,
+    is_integer,
+)
+from combined_losses._internal.names import make_unique, snake_case
+from combined_losses._internal.numerics import accumulating, check_number, div
+from combined_losses._internal.reduction import fits
+from combined_losses.losses.base import Loss
+from combined_losses.wrappers.base import Wrapper
+
+__all__ = ["STFT", "SISDR", "MultiResolutionSTFT"]
+
+_TERMS = ("convergence", "log_magnitude")
+
+
+class _Spectral(Wrapper):
+    """A loss whose parts are a composite inside, which sees another view (abstract).
+
+    A `Wrapper` in all but what it is made of, so that reductions, weights, masks and names of parts
+    work as everywhere.
+    """
+
+    def __init__(self, losses, weights, reduction, name, dtype):
+        # It comes in when a loss is made: composites are made of losses.
+        from combined_losses.composite import CompositeLoss
+
+        own = name or snake_case(type(self).__name__)
+        super().__init__(CompositeLoss(losses, weights, name=own), reduction, own, dtype)
+        self.name_is_given = name is not None
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class STFT(_Spectral):
+    """How far two signals' short-time spectra differ, in magnitude and not in phase.
+
+    The sum of two terms, which the logs show as parts: `convergence`, `||Y - P|| / ||Y||` of the
+    magnitudes Y and P of one sample (Frobenius norms), which is led by what is loud; and
+    `log_magnitude`, the mean of `|log Y - log P|` over frames and bins, which hears what is quiet.
+    Use it for audio and other oscillating signals, where a shift in phase costs a waveform loss all
+    and the ear nothing; beside a waveform loss such as `"mae"` where the phase matters too.
+
+    The magnitude is `sqrt(re^2 + im^2 + 1e-8)`: a quiet prediction keeps its gradient, and that of
+    an exactly silent one is 0 (no magnitude knows in which direction it should leave). Add a
+    waveform loss where predictions may begin at 0.
+
+    Args:
+        fft_size: samples of the Fourier transform, an integer of at least 1. Default 1024.
+        hop: samples from one frame to the next, an integer of at least 1. Default 256.
+        window: samples of the periodic Hann window, centred in the transform; an integer from 2 to
+            `fft_size`. Default 1024.
+        weights: None (default): 1 for both terms; or a dict such as `{"convergence": 0.0}` with
+            numbers of at least 0, 1 for what it leaves out. They can be set later:
+            `set_weight("convergence", 0.5)`.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, time)` or `(batch, time, channels)`, equal; `time` above
+    `fft_size // 2`, which the ends are reflected by. Channels are compared one by one and averaged.
+    Values `(batch,)`, of at least 0, without a unit. A silent truth makes `convergence` as large as
+    `||P|| / (1e-4 sqrt(frames * bins))`: give such samples the weight 0, or the term a small one.
+    Weights and masks of single time steps act inside: where they are 0, both signals are silent;
+    a frame has the weight of its centre.
+
+    Raises:
+        ValueError: if an argument is outside its range, the shapes differ, or a signal is too
+            short.
+
+    Example: half as loud; the same phase turned by a quarter of a period.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> time = np.arange(4096, dtype="float32")[None]
+    >>> tone, turned = np.sin(0.3 * time), np.cos(0.3 * time)
+    >>> loss = cl.losses.STFT(weights={"log_magnitude": 0.0})
+    >>> round(float(loss(tone, 0.5 * tone)), 3)
+    0.5
+    >>> float(loss(tone, turned)) < 0.03
+    True
+
+    Arik, Jun & Diamos 2018, arXiv 1808.06719.
+    """
+
+    def __init__(
+        self,
+        fft_size=1024,
+        hop=256,
+        window=1024,
+        weights=None,
+        reduction="sum_over_batch_size",
+        name=None,
+        dtype=None,
+    ):
+        owner = type(self).__name__
+        _check_resolution(owner, fft_size, hop, window, ("fft_size", "hop", "window"))
+        _check_weights(owner, weights)
+        terms = dict(zip(_TERMS, (_Convergence(), _LogMagnitude()), strict=True))
+        super().__init__(terms, weights, reduction, name, dtype)
+        self.fft_size, self.hop, self.window = fft_size, hop, window
+        self.weights = weights
+
+    def see(self, batch, label):
+        """The magnitudes, `(batch, channels, frames, bins)`."""
+        batch = self.one_array(batch, label)
+        check_equal_shapes(label, batch.y_true, batch.y_pred)
+        self._check_length(label, tuple(batch.y_pred.shape))
+        weights = {what: self._of_frames(label, what, batch) for what, _ in batch.weights()}
+        dtype = accumulating(self.dtype)
+        y_true, y_pred = (
+            self._magnitude(batch.neutralised(ops.cast(signal, dtype), 0.0))
+            for signal in (batch.y_true, batch.y_pred)
+        )
+        return batch.replaced(y_true=y_true, y_pred=y_pred, **weights)
+
+    def _check_length(self, label, shape):
+        _check_signal(label, shape)
+        if shape[1] is not None and shape[1] <= self.fft_size // 2:
+            raise ValueError(
+                f"Component '{label}' continues its signals at both ends by reflection, which "
+                f"takes more than fft_size // 2 = {self.fft_size // 2} time steps: give longer "
+                f"ones, or a smaller `fft_size`. Received: y_pred of shape {shape}"
+            )
+
+    def _magnitude(self, signal):
+        real, imaginary = ops.stft(
+            _channels_first(signal), self.window, self.hop, self.fft_size, "hann"
+        )
+        return ops.sqrt(ops.square(real) + ops.square(imaginary) + 1e-8)
+
+    def _of_frames(self, label, what, batch):
+        """Weights of time steps as those of frames, `(batch, channels, frames, 1)`."""
+        weight = getattr(batch, what)
+        if not fits(label, what, weight, batch.y_pred):
+            raise ValueError(
+                f"The {what} of component '{label}' must have the shape of the signals from the "
+                f"left. Received: {what} of shape {tuple(weight.shape)} and y_pred of shape "
+                f"{tuple(batch.y_pred.shape)}"
+            )
+        if all(n == 1 for n in weight.shape[1:]):
+            return weight
+        # The padding puts the centre of frame k at step k * hop, which may be one beyond the end.
+        weight, steps = _channels_first(weight), ops.shape(batch.y_pred)[1]
+        frames = (steps - self.fft_size % 2) // self.hop + 1
+        centres = ops.minimum(ops.arange(frames) * self.hop, ops.shape(weight)[2] - 1)
+        return ops.expand_dims(ops.take(weight, centres, axis=2), -1)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class MultiResolutionSTFT(_Spectral):
+    """The mean of `STFT` at several resolutions, each a part of its own.
+
+    A long window tells tones apart, a short one moments: a signal that is right at one resolution
+    can be wrong at another, and hardly at all of them. The parts are called `fft_1024` and so on,
+    by their size, and have the parts of `STFT`: `fft_1024/convergence`, `fft_1024/log_magnitude`.
+
+    Args:
+        fft_sizes, hops, windows: lists of equal length, one number for each resolution, as in
+            `STFT`. Defaults `(1024, 2048, 512)`, `(120, 240, 50)`, `(600, 1200, 240)`.
+        weights: of the terms of every resolution, as in `STFT`.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: as in `STFT`, `time` above half of the largest transform; values `(batch,)`.
+
+    Raises:
+        ValueError: if an argument is outside its range, the shapes differ, or a signal is too
+            short.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = cl.losses.MultiResolutionSTFT((64, 32), hops=(16, 8), windows=(64, 32))
+    >>> loss.component_names[:3]
+    ('fft_64', 'fft_64/convergence', 'fft_64/log_magnitude')
+
+    Limit: with one resolution it is `STFT`. Yamamoto, Song & Kim 2020 (Parallel WaveGAN), arXiv
+    1910.11480.
+    """
+
+    def __init__(
+        self,
+        fft_sizes=(1024, 2048, 512),
+        hops=(120, 240, 50),
+        windows=(600, 1200, 240),
+        weights=None,
+        reduction="sum_over_batch_size",
+        name=None,
+        dtype=None,
+    ):
+        resolutions = _resolutions(fft_sizes, hops, windows)
+        _check_weights("MultiResolutionSTFT", weights)
+        parts = {}
+        for resolution in resolutions:
+            part = make_unique(f"fft_{resolution[0]}", parts)
+            parts[part] = STFT(*resolution, weights=weights, name=part, dtype=dtype)
+        super().__init__(parts, [1 / len(parts)] * len(parts), reduction, name, dtype)
+        self.fft_sizes, self.hops, self.windows = fft_sizes, hops, windows
+        self.weights = weights
+
+    def see(self, batch, label):
+        return batch
+
+
+class _Convergence(Loss):
+    """`||Y - P|| / ||Y||` over frames and bins, averaged over channels."""
+
+    def call(self, y_true, y_pred, sample_weight=None):
+        error = _norm(y_true - y_pred, sample_weight)
+        return ops.mean(error / _norm(y_true, sample_weight), axis=1)
+
+
+def _norm(magnitude, weight):
+    squares = ops.square(magnitude)
+    total = ops.sum(squares if weight is None else weight * squares, axis=(2, 3))
+    # A norm of 0 would have the slope 0 / 0.
+    return ops.sqrt(ops.where(total > 1e-24, total, 1e-24))
+
+
+class _LogMagnitude(Loss):
+    """The mean of `|log Y - log P|` over channels, frames and bins."""
+
+    def call(self, y_true, y_pred, sample_weight=None):
+        difference = ops.log(y_true) - ops.log(y_pred)
+        # |d| with the slope 0 at d = 0, in one pass less than relu(d) + relu(-d).
+        distance = ops.stop_gradient(ops.sign(difference)) * difference
+        if sample_weight is None:
+            return ops.mean(distance, axis=(1, 2, 3))
+        total = ops.sum(sample_weight * distance, axis=(1, 2, 3))
+        return div(total, ops.sum(sample_weight, axis=(1, 2, 3)))
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class SISDR(Loss):
+    """Minus the scale-invariant ratio of signal to distortion, in decibels.
+
+    With `t` the target and `x` the prediction, `a = <x, t> / (<t, t> + eps)` is how loud the target
+    is in the prediction, and the value is `-10 log10((||a t||^2 + eps) / (||a t - x||^2 + eps))`.
+    Use it to separate or clean signals whose level does not matter: scaling the prediction changes
+    nothing. For the level add a waveform or `STFT` loss.
+
+    Args:
+        zero_mean: whether the mean of every signal is taken away first. Default True.
+        epsilon: what keeps silence finite, in units of squared amplitude, above 0. Default 1e-8.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, time)` or `(batch, time, channels)`, equal; channels are
+    compared one by one and averaged. Values `(batch,)`, in dB, negative when good: -20 is an error
+    of a tenth of the amplitude; equal signals are finite. A silent truth pulls the prediction to
+    silence; an exactly silent prediction has gradient 0 (it knows no direction), so start from
+    another one. Weights and masks of single time steps act inside the means and sums.
+
+    Raises:
+        ValueError: if an argument is outside its range, or the shapes differ.
+
+    Example: noise of a tenth of the amplitude, orthogonal to the signal.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> signal, noise = np.array([[1.0, 1.0, -1.0, -1.0]]), np.array([[1.0, -1.0, 1.0, -1.0]])
+    >>> loss = cl.losses.SISDR()
+    >>> round(float(loss(signal, signal + 0.1 * noise)), 3)
+    -20.0
+    >>> round(float(loss(signal, 7 * (signal + 0.1 * noise))), 3)
+    -20.0
+
+    Le Roux, Wisdom, Erdogan & Hershey 2019, arXiv 1811.02508.
+    """
+
+    def __init__(self, zero_mean=True, epsilon=1e-8, **kwargs):
+        super().__init__(**kwargs)
+        check_flag("SISDR", "zero_mean", zero_mean)
+        # A smaller one would vanish in float32 beside the squares of whole numbers.
+        check_number("SISDR", "epsilon", epsilon, minimum=0, exclusive=True)
+        self.zero_mean = zero_mean
+        self.epsilon = epsilon
+
+    def call(self, y_true, y_pred, sample_weight=None):
+        _check_signal(self.name, tuple(y_pred.shape))
+        weight = sample_weight
+        if self.zero_mean:
+            y_true, y_pred = (signal - _mean(signal, weight) for signal in (y_true, y_pred))
+        power = _inner(y_true, y_true, weight)
+        level = _inner(y_pred, y_true, weight) / (power + self.epsilon)
+        distortion = ops.expand_dims(level, 1) * y_true - y_pred
+        ratio = (_inner(distortion, distortion, weight) + self.epsilon) / (
+            # ||a t||^2 = a^2 <t, t>
+            ops.square(level) * power + self.epsilon
+        )
+        values = 10 / math.log(10) * ops.log(ratio)
+        return values if len(values.shape) == 1 else ops.mean(values, axis=1)
+
+
+def _mean(signal, weight):
+    if weight is None:
+        return ops.mean(signal, axis=1, keepdims=True)
+    total, size = (ops.sum(a, axis=1, keepdims=True) for a in (weight * signal, weight))
+    return div(total, size)
+
+
+def _inner(a, b, weight):
+    return ops.sum(a * b if weight is None else weight * a * b, axis=1)
+
+
+def _channels_first(signal):
+    """`(batch, channels, time)` of `(batch, time)` or `(batch, time, channels)`."""
+    return ops.expand_dims(signal, 1) if len(signal.shape) == 2 else ops.swapaxes(signal, 1, 2)
+
+
+def _check_signal(label, shape):
+    if len(shape) not in (2, 3):
+        raise ValueError(
+            f"Component '{label}' compares signals (batch, time) or (batch, time, channels). "
+            f"Received: y_pred of shape {shape}"
+        )
+
+
+def _check_resolution(owner, fft_size, hop, window, names):
+    for name, number, least in zip(names, (fft_size, hop, window), (1, 1, 2), strict=True):
+        most = f" to {names[0]}={fft_size!r}" if name == names[2] else ""
+        valid = is_integer(number) and number >= least
+        if not valid or (most and number > fft_size):
+            raise ValueError(
+                f"The argument `{name}` of {owner} must be an integer of at least {least}{most}. "
+                f"Received: {number!r}"
+            )
+
+
+def _resolutions(fft_sizes, hops, windows):
+    """Triples of the three lists."""
+    owner, names = "MultiResolutionSTFT", ("fft_sizes", "hops", "windows")
+    lists = dict(zip(names, (fft_sizes, hops, windows), strict=True))
+    for name, numbers in lists.items():
+        sized = isinstance(numbers, (list, tuple))
+        if not sized or not numbers or len(numbers) != len(fft_sizes):
+            raise ValueError(
+                f"The argument `{name}` of {owner} must be a list of one integer for each "
+                f"resolution, as many as there are `fft_sizes`. Received: {numbers!r}"
+            )
+    resolutions = list(zip(*lists.values(), strict=True))
+    for resolution in resolutions:
+        _check_resolution(owner, *resolution, names)
+    return resolutions
+
+
+def _check_weights(owner, weights):
+    known = isinstance(weights, dict) and set(weights) <= set(_TERMS)
+    if weights is None or (known and all(map(_is_weight, weights.values()))):
+        return
+    raise ValueError(
+        f"The argument `weights` of {owner} must be None or a dict from "
+        f"{' and '.join(map(repr, _TERMS))} to finite numbers of at least 0. Received: {weights!r}"
+    )
+
+
+def _is_weight(number):
+    return are_numbers([number]) and number >= 0
