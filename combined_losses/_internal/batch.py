@@ -120,18 +120,21 @@ class Batch:
         pairs = (("sample_weight", self.sample_weight), ("mask", self.mask))
         return [(what, weight) for what, weight in pairs if weight is not None]
 
-    def inputs(self, dtype, neutral_target=None, has_channels=False):
+    def inputs(self, dtype, neutral_target=None, has_channels=False, casts_target=True):
         """`(y_true, y_pred)` in `dtype`, of one rank, with the rows of weight 0 neutralised.
 
         A NaN in a row of weight 0 has to go *before* the loss: a `where` on the values alone
         leaves the gradient 0 * NaN = NaN, also where only the derivative is not finite. So targets
         (they may be no valid ones at all, such as a label -1) become `neutral_target` there, and
         predictions a constant. With None only what is not finite is replaced: for a loss that
-        cannot honour weights and still sees these rows. `has_channels` is as in `Traits`.
+        cannot honour weights and still sees these rows. `has_channels` and `casts_target` are as
+        in `Traits`.
         """
-        key = (dtype, neutral_target, has_channels)
+        key = (dtype, neutral_target, has_channels, casts_target)
         if key not in self._inputs:
-            y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), self.y_true)
+            y_true = self.y_true
+            if casts_target:
+                y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), y_true)
             y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
             if self.weighted:
                 y_true = keras.tree.map_structure(

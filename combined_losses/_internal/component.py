@@ -218,7 +218,10 @@ class Component:
         return self._call(batch, neutral, label, sample_weight=product), rest
 
     def _call(self, batch, neutral_target, label, **weight):
-        y_true, y_pred = batch.inputs(self.dtype, neutral_target, self.traits.has_channels)
+        traits = self.traits
+        y_true, y_pred = batch.inputs(
+            self.dtype, neutral_target, traits.has_channels, traits.casts_target
+        )
         reads_target = getattr(self.loss, "needs_target", True)
         if reads_target:
             checks.check_target(label, y_true)

@@ -15,6 +15,7 @@ class Traits(NamedTuple):
     couples_batch: bool = False  # the samples of a batch see each other
     neutral_target: float = 1.0  # stands in for a target in a row of weight 0
     has_channels: bool = False  # the last axis holds channels, also where there is but one
+    casts_target: bool = True  # or y_true keeps its dtype: ids that a float would make one
 
 
 # Keras's losses that are not elementwise; a test goes over all of `keras.losses`. 1.0 as a target

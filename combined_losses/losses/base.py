@@ -59,7 +59,9 @@ class Loss(Operators, keras.losses.Loss):
     `y_pred` by design (labels, say); `elementwise = True` where the values are means over the last
     axis of elements that do not see each other; `couples_batch = True` where the samples of a
     batch see each other; `has_channels = True` where the last axis holds channels, so that
-    `(batch, height, width)` becomes `(batch, height, width, 1)`; `neutral_target` (default 1.0)
+    `(batch, height, width)` becomes `(batch, height, width, 1)`; `casts_target = False` where
+    `y_true` holds labels to be told apart: they keep their dtype, since as floats 16777217 would be
+    16777216; `neutral_target` (default 1.0)
     stands in for the targets of what does not count, and must be one that the loss can take.
 
     Weights that the values cannot carry act inside: a `call(y_true, y_pred, sample_weight=None)`
@@ -88,6 +90,7 @@ class Loss(Operators, keras.losses.Loss):
     elementwise = False
     couples_batch = False
     has_channels = False
+    casts_target = True
     neutral_target = 1.0
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):

@@ -1,5 +1,6 @@
 """What only JAX has: a step that is compiled once reads the state outside it once and for all."""
 
+import functools
 from typing import Any
 
 import jax
@@ -119,6 +120,38 @@ def _products(rows):
     return jax.numpy.matmul(rows, rows.T, precision="highest")
 
 
+def products(a, b):
+    """The products of the rows of `a` with those of `b`, each to all digits of its dtype."""
+    return jax.numpy.matmul(a, b.T, precision="highest")
+
+
+@jax.custom_vjp
+def squared_distances(a, b):
+    """The squared distances of the rows of `a` to those of `b`, from their differences."""
+    # XLA adds up without keeping the differences.
+    return jax.numpy.sum(jax.numpy.square(a[:, None] - b[None]), axis=-1)
+
+
+def _squared_distances(a, b):
+    return squared_distances(a, b), (a, b)
+
+
+def _slopes(points, upstream):
+    # With the features first, which XLA adds up several times as fast.
+    a, b = (point.T for point in points)
+    slope = 2 * upstream * (a[:, :, None] - b[:, None])
+    return jax.numpy.sum(slope, axis=2).T, -jax.numpy.sum(slope, axis=1).T
+
+
+squared_distances.defvjp(_squared_distances, _slopes)
+
+
+def places_after(rows, values):
+    """For each of the `values` of a row the place of the first greater one in the sorted row."""
+    search = functools.partial(jax.numpy.searchsorted, side="right")
+    return jax.vmap(search)(rows, values)
+
+
 def combine(weights, rows):
     """The sum of k flat gradients with weights `(k,)`."""
     weights = jax.lax.stop_gradient(weights)
@@ -221,3 +254,13 @@ class _Capture(Capture):
             loss = {**loss, "y_pred": y_pred}
             model.stateless_compute_loss(trainable, state, metrics, **loss)
         return jax.numpy.stack([jax.numpy.asarray(value, "float32") for value in found])
+
+
+def entries(x):
+    """The entries of the last axis, each an array of its own."""
+    # As a product with the unit matrix, which gives the very numbers. Slices of `x` may be merged
+    # with the gradient of a sigmoid before it into a loop that overwrites what it still reads: XLA
+    # on a CPU (JAX 0.10.2) lets the result have the buffer of an operand which is there a second
+    # time, reshaped. It is faster, too: entries of one axis lie together.
+    unit = jax.numpy.eye(x.shape[-1], dtype=x.dtype)
+    return list(jax.numpy.tensordot(unit, x, (1, x.ndim - 1), precision="highest"))

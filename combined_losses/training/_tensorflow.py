@@ -20,6 +20,30 @@ def global_sum(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
+# The dtypes that replicas can gather.
+_GATHERED = (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64)
+
+
+def global_concat(value):
+    """The rows of `value` of all replicas; the gradient of its own is that of all of them."""
+    if replica_count() == 1:
+        return value
+    gather = tf.distribute.get_replica_context().all_gather
+    if value.dtype in _GATHERED:
+        return gather(value, axis=0)
+    wide = tf.float32 if value.dtype.is_floating else tf.int64  # uint64 wraps there, and back
+    return tf.cast(gather(tf.cast(value, wide), axis=0), value.dtype)
+
+
+def global_offset(size):
+    """How many rows the replicas before this one have, where it has `size`."""
+    if replica_count() == 1:
+        return 0
+    context = tf.distribute.get_replica_context()
+    sizes = context.all_gather(tf.reshape(tf.cast(size, "int32"), (1,)), axis=0)
+    return tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
+
+
 def gradient(function):
     """The gradient of a function of one tensor to a scalar, itself differentiable."""
 
@@ -106,6 +130,44 @@ def gramian(rows):
     if tf.config.list_physical_devices("GPU"):  # whose products of matrices keep three digits
         return tf.stack([tf.reduce_sum(rows * row, axis=1) for row in tf.unstack(rows)])
     return tf.matmul(rows, rows, transpose_b=True)
+
+
+def products(a, b):
+    """The products of the rows of `a` with those of `b`, each to all digits of its dtype."""
+    if tf.config.list_physical_devices("GPU"):  # whose products of float32 keep three digits
+        a, b = tf.cast(a, "float64"), tf.cast(b, "float64")
+        return tf.cast(tf.matmul(a, b, transpose_b=True), "float32")
+    return tf.matmul(a, b, transpose_b=True)
+
+
+# Of so many features at a time is the difference of all rows kept.
+_FEATURES = 16
+
+
+@tf.custom_gradient
+def squared_distances(a, b):
+    """The squared distances of the rows of `a` to those of `b`, from their differences."""
+    a, b = tf.stop_gradient(a), tf.stop_gradient(b)  # or a tape would keep all differences
+    parts = [slice(i, i + _FEATURES) for i in range(0, a.shape[1], _FEATURES)]
+
+    def differences(part):
+        return a[:, None, part] - b[None, :, part]
+
+    def backward(upstream):
+        of_a, of_b = [], []
+        for part in parts:
+            slope = 2 * upstream[:, :, None] * differences(part)
+            of_a.append(tf.reduce_sum(slope, axis=1))
+            of_b.append(-tf.reduce_sum(slope, axis=0))
+        return tf.concat(of_a, axis=-1), tf.concat(of_b, axis=-1)
+
+    squares = [tf.reduce_sum(tf.square(differences(part)), axis=-1) for part in parts]
+    return tf.add_n(squares), backward
+
+
+def places_after(rows, values):
+    """For each of the `values` of a row the place of the first greater one in the sorted row."""
+    return tf.searchsorted(rows, values, side="right")
 
 
 def combine(weights, rows):

@@ -72,6 +72,22 @@ def gramian(rows):
     return total
 
 
+def products(a, b):
+    """The products of the rows of `a` with those of `b`, each to all digits of its dtype."""
+    return a @ b.T
+
+
+def squared_distances(a, b):
+    """The squared distances of the rows of `a` to those of `b`, from their differences."""
+    # The slope of a distance of 0 is 0.
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def places_after(rows, values):
+    """For each of the `values` of a row the place of the first greater one in the sorted row."""
+    return torch.searchsorted(rows.contiguous(), values.contiguous(), right=True)
+
+
 def combine(weights, rows):
     """The sum of k flat gradients with weights `(k,)`."""
     return weights.detach() @ (rows if torch.is_tensor(rows) else torch.stack(rows))

@@ -10,13 +10,18 @@ if keras.backend.backend() == "tensorflow":
         compiled,
         either,
         evaluate_with_rows,
+        global_concat,
         global_max,
+        global_offset,
         global_sum,
         gradient,
         gramian,
         is_in_scope,
+        places_after,
+        products,
         replica_count,
         rows_of,
+        squared_distances,
     )
 else:
 
@@ -32,6 +37,14 @@ else:
         """The sum of `value` over all replicas."""
         return value
 
+    def global_concat(value):
+        """The rows of `value` of all replicas."""
+        return value
+
+    def global_offset(size):
+        """How many rows the replicas before this one have."""
+        return 0
+
     def global_max(value):
         """The largest of `value` over all replicas."""
         return value
@@ -44,14 +57,22 @@ if keras.backend.backend() == "jax":
         combine,
         compiled,
         either,
+        entries,
         evaluate_with_rows,
         gradient,
         gramian,
         is_compiling,
+        places_after,
+        products,
         restore_state,
         rows_of,
+        squared_distances,
     )
 else:
+
+    def entries(x):
+        """The entries of the last axis, each an array of its own."""
+        return keras.ops.unstack(x, axis=-1)
 
     def restore_state(model, state):
         """Called after a step that failed: gives variables back the values that it was given."""
@@ -71,7 +92,10 @@ if keras.backend.backend() == "torch":
         evaluate_with_rows,
         gradient,
         gramian,
+        places_after,
+        products,
         rows_of,
+        squared_distances,
     )
 
 __all__ = [
@@ -80,14 +104,20 @@ __all__ = [
     "combine",
     "compiled",
     "either",
+    "entries",
     "evaluate_with_rows",
+    "global_concat",
     "global_max",
+    "global_offset",
     "global_sum",
     "gradient",
     "gramian",
     "is_compiling",
     "is_in_scope",
+    "places_after",
+    "products",
     "replica_count",
     "restore_state",
     "rows_of",
+    "squared_distances",
 ]

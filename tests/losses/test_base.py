@@ -220,6 +220,25 @@ def test_weights_of_samples_reach_a_loss_whose_samples_see_each_other():
     close(value(loss, y_true, y_pred, WEIGHTS), expected)
 
 
+@pytest.mark.parametrize("casts", [True, False])
+def test_targets_are_cast_unless_the_class_says_otherwise(casts):
+    class Largest(cl.losses.Loss):
+        same_shape = False
+        casts_target = casts
+
+        def call(self, y_true, y_pred):
+            given.append(keras.backend.standardize_dtype(y_true.dtype))
+            return y_pred[:, 0] + ops.cast(y_true % 2, y_pred.dtype)
+
+    given, ids = [], np.array([16777217, 16777216], "int32")
+    loss = Largest(reduction="none", dtype="float16")
+    actual = value(loss, ids, np.zeros((2, 3), "float16"))
+    close(actual, [0.0 if casts else 1.0, 0.0])
+    assert given[0] == ("float32" if casts else "int32")
+    weight = np.array([1.0, 0.0], "float32")
+    close(value(loss, ids, np.zeros((2, 3), "float16"), weight), [0.0 if casts else 1.0, 0.0])
+
+
 def test_a_batch_scalar_is_warned_of_by_name():
     class Total(cl.losses.Loss):
         def call(self, y_true, y_pred):

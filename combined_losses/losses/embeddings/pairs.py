@@ -1,0 +1,102 @@
+"""The pairs of a batch, and which of them have one label; also of a batch on several replicas."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from combined_losses._internal.numerics import div
+from combined_losses.training import backend
+
+
+class Pairs(NamedTuple):
+    """Anchors, the samples of this replica, against the samples of all replicas.
+
+    A sample of weight 0 is in no pair and does not count.
+
+    Attributes:
+        anchors, samples: embeddings, `(anchors, features)` and `(samples, features)`; on one
+            replica they are the same tensor.
+        all: which pairs are of two samples, `(anchors, samples)`.
+        positive, negative: which of them are of one label, and which of two.
+        number: how many samples there are, `()`.
+        known: whether all labels can be told apart, `()`, or None where they are whole numbers.
+    """
+
+    anchors: Any
+    samples: Any
+    all: Any
+    positive: Any
+    negative: Any
+    number: Any
+    known: Any
+
+    def scaled(self, values, counted):
+        """`values` of anchors so that their mean is that over what is `counted` of them.
+
+        NaN where a label is none.
+        """
+        total = backend.global_sum(ops.sum(counted))
+        return self.checked(values * div(self.number, total))
+
+    def checked(self, values):
+        """`values`, NaN where a label is none."""
+        return values if self.known is None else ops.where(self.known, values, float("nan"))
+
+
+def pairs_of(owner, y_true, y_pred, sample_weight):
+    """The `Pairs` of labels and embeddings; raises where their shapes are others."""
+    _check_shapes(owner, y_true, y_pred)
+    own = ops.squeeze(y_true, axis=-1) if len(y_true.shape) == 2 else y_true
+    labels, samples = backend.global_concat(own), backend.global_concat(y_pred)
+    size, number = ops.shape(y_pred)[0], ops.shape(samples)[0]
+    places = ops.arange(size, dtype="int32") + backend.global_offset(size)
+    others = ops.not_equal(places[:, None], ops.arange(number, dtype="int32"))
+    if sample_weight is None:
+        number = ops.cast(number, y_pred.dtype)
+    else:
+        counts = ops.not_equal(sample_weight, 0)
+        all_counts = backend.global_concat(counts)
+        others = ops.logical_and(others, ops.logical_and(counts[:, None], all_counts))
+        number = ops.sum(ops.cast(all_counts, y_pred.dtype))
+    same = ops.equal(own[:, None], labels)
+    return Pairs(
+        anchors=y_pred,
+        samples=samples,
+        all=others,
+        positive=ops.logical_and(others, same),
+        negative=ops.logical_and(others, ops.logical_not(same)),
+        number=number,
+        known=_are_known(labels),
+    )
+
+
+# The numbers from which on a float is no longer told from its successor.
+_LARGEST = {"bfloat16": 2.0**8, "float16": 2.0**11, "float32": 2.0**24, "float64": 2.0**53}
+
+
+def _are_known(labels):
+    """Whether all labels can be told apart; False with NaN. None: yes, by their dtype."""
+    largest = _LARGEST.get(keras.backend.standardize_dtype(labels.dtype))
+    return None if largest is None else ops.all(ops.abs(labels) < largest)
+
+
+def _check_shapes(owner, y_true, y_pred):
+    true, pred = tuple(y_true.shape), tuple(y_pred.shape)
+    received = f"Received: y_true of shape {true} and y_pred of shape {pred}"
+    if len(pred) != 2:
+        raise ValueError(
+            f"{owner} compares embeddings, y_pred of shape (batch, features): end the model with "
+            f"a Dense layer without activation, or with keras.layers.Flatten(). {received}"
+        )
+    if len(true) == 2 and true[1] not in (1, None):
+        raise ValueError(
+            f"{owner} needs labels, one integer for each sample, of shape {pred[:1]} or "
+            f"{(pred[0], 1)}: give keras.ops.argmax(y_true, axis=-1) for one-hot targets. "
+            f"{received}"
+        )
+    if len(true) not in (1, 2) or None not in (true[0], pred[0]) and true[0] != pred[0]:
+        raise ValueError(
+            f"{owner} needs one label for each embedding, y_true of shape {pred[:1]} or "
+            f"{(pred[0], 1)}; others would be broadcast, which gives a wrong number. {received}"
+        )

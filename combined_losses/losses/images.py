@@ -1,0 +1,414 @@
+"""Images: what an eye compares, and what is smooth. Values of shape `(batch,)`."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.checks import are_numbers, is_integer
+from combined_losses._internal.numerics import check_number, magnitude
+from combined_losses.losses.base import Loss
+
+__all__ = ["MultiScaleSSIM", "PeakSignalToNoise", "SSIM", "TotalVariation"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class SSIM(Loss):
+    """One minus the structural similarity of two images, as seen through a small window.
+
+    `1 - (2 my mp + c1) (2 cov + c2) / ((my^2 + mp^2 + c1) (vy + vp + c2))`, averaged over all
+    positions of the window inside the image and over the channels: means `my` and `mp`, variances
+    `vy` and `vp` and the covariance `cov` of truth and prediction under a Gaussian window that sums
+    to 1, and `c_i = (k_i max_value)^2`. Use it to restore images (denoising, superresolution,
+    compression) where errors of pixels alone end in blur; beside one of those, as in
+    `0.84 * cl.losses.SSIM() + 0.16 * "mae"`, since it hardly sees a small shift of a whole region's
+    brightness or colour.
+
+    Args:
+        max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
+            bytes. It sets which differences are too faint to count, so it must be the true one.
+        filter_size: the side of the window in pixels, an integer of at least 1. Default 11.
+        filter_sigma: the deviation of the Gaussian in pixels, above 0. Default 1.5.
+        k1, k2: what keeps dark and flat regions stable, in units of `max_value`, above 0. Defaults
+            0.01 and 0.03: the loss does not count what is fainter.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, or `(batch, height, width)` of
+    one channel, equal, no side smaller than the window; values `(batch,)`, from 0 (equal) to 2.
+
+    Raises:
+        ValueError: if an argument is outside its range, the images are smaller than the window or
+            no images, or the shapes differ.
+
+    Example: a chessboard against its inverse, and against grey.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> board = (np.indices((16, 16)).sum(axis=0) % 2).reshape(1, 16, 16, 1).astype("float32")
+    >>> loss = cl.losses.SSIM()
+    >>> float(loss(board, board))
+    0.0
+    >>> round(float(loss(board, 1 - board)), 3)
+    1.996
+    >>> round(float(loss(board, 0 * board + 0.5)), 3)
+    0.996
+
+    Limits: `keras.ops.image.ssim` (Keras 3.15), pytorch-msssim and `tf.image.ssim`. The window does
+    not reach over the rim, so that pixels there count less. Values of more than 1e9 times
+    `max_value` overflow. It cannot weigh single pixels.
+
+    Wang, Bovik, Sheikh & Simoncelli 2004 (IEEE Transactions on Image Processing 13).
+    """
+
+    has_channels = True
+
+    def __init__(self, max_value=1.0, filter_size=11, filter_sigma=1.5, k1=0.01, k2=0.03, **kwargs):
+        super().__init__(**kwargs)
+        _check_window("SSIM", max_value, filter_size, filter_sigma, k1, k2)
+        self.max_value = max_value
+        self.filter_size = filter_size
+        self.filter_sigma = filter_sigma
+        self.k1 = k1
+        self.k2 = k2
+
+    def call(self, y_true, y_pred):
+        side = self.filter_size
+        cure = f"give larger ones, or filter_size below {side}"
+        y_true, difference = _images(self, y_true, y_pred, side, cure)
+        either = _either(*_dissimilarity(self, y_true, difference))
+        return ops.mean(either, axis=(1, 2, 3))
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class MultiScaleSSIM(Loss):
+    """One minus the structural similarity of two images, from fine detail to broad shapes.
+
+    `1 - prod_j max(cs_j, 1e-6)^w_j * max(ssim, 1e-6)^w_M` for each channel, then the mean over the
+    channels: `cs_j = mean((2 cov + c2) / (vy + vp + c2))` compares contrast and structure at scale
+    j, each scale half as fine as the one before (means of 2 x 2 pixels), and the `SSIM` of the
+    coarsest also compares the brightness. Use it instead of `SSIM` where images are large enough
+    and their parts have many sizes; beside an error of pixels, as in
+    `0.84 * cl.losses.MultiScaleSSIM() + 0.16 * "mae"` (Zhao et al. 2017), since it hardly sees a
+    small shift of brightness or colour, and nothing where the structure is inverted at a scale.
+
+    Args:
+        max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
+            bytes.
+        power_factors: the exponents w from the finest scale to the coarsest, a list of numbers of
+            at least 0, not all 0; as many as there are scales. Default: the five of the paper,
+            which sum to 1.
+        filter_size: the side of the window in pixels, an integer of at least 1. Default 11.
+        filter_sigma: the deviation of the Gaussian in pixels, above 0. Default 1.5.
+        k1, k2: what keeps dark and flat regions stable, in units of `max_value`, above 0. Defaults
+            0.01 and 0.03.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, or `(batch, height, width)` of
+    one channel, equal; no side smaller than `filter_size * 2^(scales - 1)`, which is 176 with the
+    defaults. Where a side is odd, its last window averages the pixels that are there. Values
+    `(batch,)`, from 0 (equal) to 1.
+
+    Raises:
+        ValueError: if an argument is outside its range, the images are too small or no images, or
+            the shapes differ.
+
+    Example: images of 32 x 32 pixels have room for two scales of a window of 11.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> y_true = np.random.default_rng(0).random((1, 32, 32, 3))
+    >>> loss = cl.losses.MultiScaleSSIM(power_factors=(0.5, 0.5))
+    >>> float(loss(y_true, y_true))
+    0.0
+    >>> round(float(loss(y_true, 1 - y_true)), 6)  # the floor
+    0.999999
+
+    Limits: one scale of exponent 1 is `SSIM`, up to the floor; for even sides pytorch-msssim and
+    `tf.image.ssim_multiscale` agree. Where a scale lies at the floor it has gradient 0: start from
+    a network that is not far off, or add an error of pixels.
+
+    Wang, Simoncelli & Bovik 2003 (Asilomar Conference); as a loss Zhao et al. 2017,
+    arXiv 1511.08861.
+    """
+
+    has_channels = True
+
+    def __init__(
+        self,
+        max_value=1.0,
+        power_factors=(0.0448, 0.2856, 0.3001, 0.2363, 0.1333),
+        filter_size=11,
+        filter_sigma=1.5,
+        k1=0.01,
+        k2=0.03,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _check_window("MultiScaleSSIM", max_value, filter_size, filter_sigma, k1, k2)
+        if not are_numbers(power_factors) or min(power_factors) < 0 or not max(power_factors):
+            raise ValueError(
+                "The argument `power_factors` of MultiScaleSSIM must be a list of finite numbers "
+                "of at least 0, not all of them 0, one for each scale. "
+                f"Received: {power_factors!r}"
+            )
+        self.max_value = max_value
+        self.power_factors = power_factors
+        self.filter_size = filter_size
+        self.filter_sigma = filter_sigma
+        self.k1 = k1
+        self.k2 = k2
+
+    def call(self, y_true, y_pred):
+        *finer, coarsest = (float(power) for power in self.power_factors)
+        side = self.filter_size * 2 ** len(finer)
+        cure = f"{len(finer) + 1} scales of a window of {self.filter_size} need it: give fewer "
+        cure += "power_factors, or a smaller filter_size"
+        y_true, difference = _images(self, y_true, y_pred, side, cure)
+        logarithm = 0.0
+        for power in finer:
+            _, structure = _dissimilarity(self, y_true, difference)
+            logarithm = logarithm + power * _log_similarity(structure)
+            y_true, difference = _halved(y_true), _halved(difference)
+        either = _either(*_dissimilarity(self, y_true, difference))
+        logarithm = logarithm + coarsest * _log_similarity(either)
+        # 1 - exp(x) = -expm1(x), which does not round what is close to 0.
+        return ops.mean(-ops.expm1(logarithm), axis=-1)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class TotalVariation(Loss):
+    """How rough a field is: the mean absolute difference of neighbours, summed over the axes.
+
+    The sum over the spatial axes of `mean |p[i + 1] - p[i]|` along that axis. It reads no target:
+    `y_true` is ignored, and may be None. Add it, with a small weight, where predictions are to be
+    smooth but may have edges: a ramp costs no more than a step of its height.
+
+    Args:
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_pred` `(batch, spatial..., channels)` of one to three spatial axes: signals, images
+    or volumes; `y_true` any. Values `(batch,)`, of at least 0, in units of the field per pixel,
+    whatever the size of the image. An axis of length 1 contributes 0.
+
+    Raises:
+        ValueError: if `y_pred` has another number of axes.
+
+    Example: a step of height 1 between two of four columns.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> step = np.tile([0.0, 0.0, 1.0, 1.0], (3, 1)).reshape(1, 3, 4, 1)
+    >>> round(float(cl.losses.TotalVariation()(None, step)), 4)
+    0.3333
+
+    Limits: `tf.image.total_variation` and torchmetrics sum what is averaged here, so that their
+    weight depends on the size. A flat field has gradient 0, as has every plateau of it.
+
+    Rudin, Osher & Fatemi 1992 (Physica D 60); this is the anisotropic form.
+    """
+
+    same_shape = False
+    has_channels = True
+    needs_target = False
+
+    def call(self, y_true, y_pred):
+        rank = len(y_pred.shape)
+        if not 3 <= rank <= 5:
+            raise ValueError(
+                "TotalVariation needs fields (batch, spatial..., channels) with one to three "
+                "spatial axes: give those of one channel an axis for it. "
+                f"Received: y_pred of shape {tuple(y_pred.shape)}"
+            )
+        others = tuple(range(1, rank))
+        total = 0.0
+        for axis in range(1, rank - 1):
+            ahead = _slice(y_pred, axis, 1, None)
+            step = magnitude(ahead - _slice(y_pred, axis, None, -1))
+            # An axis of length 1 has no steps, and 0 is their sum.
+            number = ops.maximum(math.prod(ops.shape(step)[1:]), 1)
+            total = total + ops.sum(step, axis=others) / ops.cast(number, step.dtype)
+        return total
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class PeakSignalToNoise(Loss):
+    """Minus the peak signal-to-noise ratio in decibels: the mean squared error, on their scale.
+
+    `10 log10(mean((y_true - y_pred)^2) / max_value^2 + 1e-10)`, the mean over all elements of a
+    sample. Use it where the ratio is what is reported: unlike with the mean squared error, a sample
+    that is nearly right counts as much as one that is not.
+
+    Args:
+        max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
+            bytes.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `(batch,)` in dB, the smaller the
+    better: -100 for equal images, 0 for an error of `max_value` everywhere. Weights and masks of
+    pixels act inside the mean; a sample without any that counts has value 0.
+
+    Raises:
+        ValueError: if `max_value` is not above 0, or the shapes differ.
+
+    Example: an error of a tenth everywhere.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> y_true = np.zeros((1, 8, 8, 3))
+    >>> round(float(cl.losses.PeakSignalToNoise()(y_true, y_true + 0.1)), 3)
+    -20.0
+
+    Limits: minus `keras.ops.psnr`, `tf.image.psnr` and scikit-image's ratio, where they are finite;
+    the 1e-10 keeps the value of equal images at -100 and their gradient at 0. The gradient grows
+    as the error shrinks, like its inverse, until the error is a hundred-thousandth of `max_value`.
+    """
+
+    has_channels = True
+
+    def __init__(self, max_value=1.0, **kwargs):
+        super().__init__(**kwargs)
+        check_number("PeakSignalToNoise", "max_value", max_value, minimum=0, exclusive=True)
+        self.max_value = max_value
+
+    def call(self, y_true, y_pred, sample_weight=None):
+        axes = tuple(range(1, len(y_pred.shape)))
+        squared = ops.square((y_true - y_pred) / self.max_value)
+        if sample_weight is None:
+            return _decibels(ops.mean(squared, axis=axes) if axes else squared)
+        number = ops.sum(sample_weight, axis=axes)
+        empty = number <= 0
+        mean = ops.sum(sample_weight * squared, axis=axes) / ops.where(empty, 1.0, number)
+        return ops.where(empty, 0.0, _decibels(mean))
+
+
+def _decibels(power):
+    return 10 / math.log(10) * ops.log(power + 1e-10)
+
+
+def _slice(array, axis, start, stop):
+    return array[(slice(None),) * axis + (slice(start, stop),)]
+
+
+# What the two similarities share.
+
+
+def _check_window(owner, max_value, filter_size, filter_sigma, k1, k2):
+    if not is_integer(filter_size) or filter_size < 1:
+        raise ValueError(
+            f"The argument `filter_size` of {owner} must be an integer of at least 1. "
+            f"Received: {filter_size!r}"
+        )
+    numbers = {"max_value": max_value, "filter_sigma": filter_sigma, "k1": k1, "k2": k2}
+    for name, number in numbers.items():
+        check_number(owner, name, number, minimum=0, exclusive=True)
+
+
+def _images(loss, y_true, y_pred, side, cure):
+    """The truth and its difference from the prediction, in units of `max_value`, of rank 4."""
+    shape = tuple(y_pred.shape)
+    if len(shape) not in (3, 4):
+        raise ValueError(
+            f"{type(loss).__name__} compares images (batch, height, width, channels), or (batch, "
+            f"height, width) of one channel. Received: y_pred of shape {shape}"
+        )
+    smallest = min((n for n in shape[1:3] if n is not None), default=side)
+    if smallest < side:
+        raise ValueError(
+            f"{type(loss).__name__} needs images of at least {side} pixels a side, and the "
+            f"smallest side of these has {smallest}: {cure}. Received: y_pred of shape {shape}"
+        )
+    if len(shape) == 3:
+        y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
+    # The similarity of a y and a p at a range of a L is that of y and p at L, whatever a.
+    if loss.max_value != 1:
+        y_true, y_pred = y_true / loss.max_value, y_pred / loss.max_value
+    return y_true, y_true - y_pred
+
+
+def _dissimilarity(loss, y_true, difference):
+    """`1 - l` and `1 - cs` for every position: how luminance, contrast and structure differ."""
+    # With d = y - p and s = y + p, the means are ms = my + mp and md = my - mp, and the variances
+    # vs = vy + vp + 2 cov and vd = vy + vp - 2 cov. So vs + vd = 2 (vy + vp), vs - vd = 4 cov and
+    #   1 - cs = (vy + vp - 2 cov) / (vy + vp + c2) = 2 vd / (vs + vd + 2 c2).
+    # Likewise ms^2 + md^2 = 2 (my^2 + mp^2), ms^2 - md^2 = 4 my mp and
+    #   1 - l = (my - mp)^2 / (my^2 + mp^2 + c1) = 2 md^2 / (ms^2 + md^2 + 2 c1).
+    # Four windows instead of five, the first of them without gradient where the truth has none; and
+    # nothing close to 1 is taken from 1: where images are alike, so are the roundings of s, which
+    # then only scale a small d.
+    window = _window(loss.filter_size, loss.filter_sigma)
+    twice = 2 * y_true
+    total = twice - difference
+    (mean_twice,) = _blurred([twice], window)
+    parts = [difference, ops.square(difference), ops.square(total)]
+    mean_difference, square_difference, square_total = _blurred(parts, window)
+    md2, ms2 = ops.square(mean_difference), ops.square(mean_twice - mean_difference)
+    # Variances are not below 0, but for rounding, after which a sum of them could be -2 c2.
+    vd, vs = ops.relu(square_difference - md2), ops.relu(square_total - ms2)
+    # The floor is for a k below 3e-8: squares of smaller constants vanish in float32.
+    c1, c2 = (max(float(k) ** 2, 1e-15) for k in (loss.k1, loss.k2))
+    return 2 * md2 / (ms2 + md2 + 2 * c1), 2 * vd / (vs + vd + 2 * c2)
+
+
+def _either(luminance, structure):
+    """`1 - l cs` of `1 - l` and `1 - cs`."""
+    return luminance + structure - luminance * structure
+
+
+def _log_similarity(dissimilarity):
+    """`log(max(1 - mean, 1e-6))` for each sample and channel; gradient 0 at the floor."""
+    mean = ops.mean(dissimilarity, axis=(1, 2))
+    floored = mean > 1 - 1e-6
+    return ops.where(floored, math.log(1e-6), ops.log1p(-ops.where(floored, 0.0, mean)))
+
+
+def _halved(images):
+    """Means of 2 x 2 pixels; the last window of an odd side has one pixel less along it."""
+    return ops.average_pool(images, 2, strides=2, padding="same")
+
+
+def _window(size, sigma):
+    """A Gaussian of `size` numbers that sum to 1; the window is the product of two."""
+    # The squares are counted from the smallest, a factor that the sum takes out again: so that one
+    # number is 1. A deviation below 1e-3 leaves nothing but the nearest pixels, as 1e-3 does.
+    squares = (np.arange(size) - (size - 1) / 2) ** 2
+    window = np.exp((squares.min() - squares) / (2 * max(sigma, 1e-3) ** 2))
+    return window / window.sum()
+
+
+def _blurred(images, window):
+    """Each of `images`, `(batch, height, width, channels)`, under a separable window.
+
+    The fastest way: depthwise convolutions, but for XLA on a CPU, where matrix products take a
+    tenth of their time, and sums of slices as long as the products.
+    """
+    if keras.config.backend() == "jax":
+        return [_multiplied(image, window) for image in images]
+    channels = ops.shape(images[0])[-1] * len(images)
+    blurred = ops.concatenate(images, axis=-1) if len(images) > 1 else images[0]
+    for shape in ((1, -1, 1, 1), (-1, 1, 1, 1)):
+        kernel = ops.convert_to_tensor(window.reshape(shape), images[0].dtype)
+        kernel = ops.tile(kernel, (1, 1, channels, 1))
+        blurred = ops.depthwise_conv(blurred, kernel, data_format="channels_last")
+    return ops.split(blurred, len(images), axis=-1) if len(images) > 1 else [blurred]
+
+
+def _multiplied(image, window):
+    columns = ops.swapaxes(_along_last(ops.moveaxis(image, -1, 1), window), 2, 3)
+    return ops.transpose(_along_last(columns, window), (0, 3, 2, 1))
+
+
+def _along_last(rows, window):
+    """Rows cut into blocks, each with the rim that its last window needs, times a band matrix."""
+    rim = len(window) - 1
+    block = max(32, rim)
+    band = np.zeros((block + rim, block), "float32")
+    for column in range(block):
+        band[column : column + rim + 1, column] = window
+    *shape, size = rows.shape
+    count = -(-(size - rim) // block)
+    rows = ops.pad(rows, [(0, 0)] * 3 + [(0, (count + 1) * block - size)])
+    rows = ops.reshape(rows, (*shape, count + 1, block))
+    rows = ops.concatenate([rows[..., :-1, :], rows[..., 1:, :rim]], axis=-1)
+    rows = ops.matmul(rows, ops.convert_to_tensor(band, rows.dtype))
+    return ops.reshape(rows, (*shape, count * block))[..., : size - rim]

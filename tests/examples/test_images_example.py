@@ -1,0 +1,8 @@
+"""The example of images does what it says."""
+
+from tests.examples import denoise
+
+
+def test_denoised_with_the_similarity_looks_more_like_the_photograph():
+    found = denoise.main()
+    assert found["ms-ssim and mae"] > found["mae"] > found["noisy"]

@@ -1,0 +1,211 @@
+"""The losses of embeddings where numbers are large, small, equal or unknown, and with weights."""
+
+import keras
+import numpy as np
+import pytest
+
+import combined_losses as cl
+from tests.composite.children import value
+from tests.gradients import gradient
+from tests.losses.test_embeddings import (
+    BATCH_LOSSES,
+    LABELS,
+    Contrastive,
+    NTXent,
+    Pairs,
+    SupCon,
+    Triplet,
+    X,
+    close,
+    every_batch_loss,
+    of_cosines,
+    of_distances,
+    slope,
+    values,
+)
+
+RNG = np.random.default_rng(1)
+
+# Distances.
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("apart", [1e-1, 1e-2, 1e-3])
+@of_distances
+def test_close_pairs_are_exact(loss, apart, offset):
+    """Neighbours of one label and of two; |a|^2 + |b|^2 - 2ab would keep no digit of the last."""
+    x = np.concatenate([X, X + apart * RNG.normal(size=X.shape)]).astype("float32")
+    x, labels = x + np.float32(offset), np.concatenate([LABELS, (LABELS + 1) // 2])
+    expected, expected_slope = BATCH_LOSSES[loss](labels, x)
+    close(values(loss, labels, x), expected, 3e-5)
+    close(slope(loss, labels, x), expected_slope, 1e-3, 1e-3)
+
+
+@of_distances
+def test_equal_embeddings_have_no_slope_between_them(loss):
+    same = np.full((10, 5), 1000.3, "float32")
+    np.testing.assert_array_equal(slope(loss, LABELS, same), np.zeros_like(same))
+    x = X.copy()
+    x[1:5] = x[0]
+    expected, expected_slope = BATCH_LOSSES[loss](LABELS, x)
+    close(values(loss, LABELS, x), expected)
+    close(slope(loss, LABELS, x), expected_slope, 1e-4, 1e-5)
+
+
+def test_collapsed_triplets_have_the_margin():
+    """In the mean over the nine that have a positive."""
+    assert value(Triplet(margin=0.7), LABELS, np.ones((10, 5))) == pytest.approx(0.7)
+
+
+def test_a_distance_at_the_margin_has_no_slope():
+    y_true, distance = np.zeros((3, 1)), np.array([[1.0], [2.0], [0.0]])
+    found = gradient(lambda p: Contrastive(reduction="sum")(y_true, p), distance)
+    close(found, [[0.0], [0.0], [-2.0]])
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-4, 1e4, 1e15])
+@every_batch_loss
+def test_large_and_small_embeddings(loss, scale):
+    x = (scale * X).astype("float32")
+    assert np.all(np.isfinite(values(loss, LABELS, x)))
+    assert np.all(np.isfinite(slope(loss, LABELS, x)))
+
+
+@every_batch_loss
+def test_an_embedding_that_is_not_a_number_is_not_passed_over(loss):
+    x = X.copy()
+    x[0, 0] = np.nan
+    assert np.isnan(value(loss(), LABELS, x))
+
+
+@of_distances
+def test_squares_that_overflow_are_not_passed_over(loss):
+    assert not np.isfinite(value(loss(), LABELS, X * np.float32(1e20)))
+
+
+# Cosines.
+
+
+@of_cosines
+def test_an_embedding_of_zeros_is_finite(loss):
+    x = X.copy()
+    x[[0, 4]] = 0
+    expected, _ = BATCH_LOSSES[loss](LABELS, x)
+    close(values(loss, LABELS, x), expected)
+    found = slope(loss, LABELS, x)
+    assert np.all(np.isfinite(found))
+    assert 1e4 < np.abs(found).max() < 1e9
+
+
+@pytest.mark.parametrize("temperature", [0.01, 100.0])
+@of_cosines
+def test_low_and_high_temperatures_of_float16(loss, temperature):
+    x = X.astype("float16")
+    expected, expected_slope = BATCH_LOSSES[loss](LABELS, x, temperature=temperature)
+    own = loss(temperature, reduction="none", dtype="float16")
+    close(value(own, LABELS, x), expected, 1e-4, 1e-4)
+    close(slope(loss, LABELS, x.astype("float32"), temperature=temperature), expected_slope, 1e-3)
+    assert np.all(np.isfinite(gradient(lambda p: own(LABELS, p), x)))
+
+
+@of_cosines
+def test_opposite_views_at_a_low_temperature_still_have_a_slope(loss):
+    """Their exponentials are 0 in float32 beside those of the negatives."""
+    x = np.array([[1.0, 0.0], [-1.0, 0.01], [1.0, 0.01], [-1.0, 0.0]], "float32")
+    labels = np.array([0, 0, 1, 1])
+    expected, expected_slope = BATCH_LOSSES[loss](labels, x, temperature=0.01)
+    assert expected.min() > 190 and np.abs(expected_slope).max() > 1
+    close(values(loss, labels, x, temperature=0.01), expected)
+    close(slope(loss, labels, x, temperature=0.01), expected_slope, 1e-3, 1e-3)
+
+
+# Labels.
+
+
+IDS = np.array([16777216, 16777217, 16777216, 16777217, 16777218])
+SMALL = np.array([0, 1, 0, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("rank", [1, 2])
+@every_batch_loss
+def test_large_ids_are_told_apart(loss, rank, dtype):
+    """16777217 as float32 is 16777216."""
+    ids = IDS if rank == 1 else IDS[:, None]
+    own, weight = loss(reduction="none", dtype=dtype), np.array([1.0, 1.0, 1.0, 1.0, 0.5])
+    close(value(own, ids, X[:5]), values(loss, SMALL, X[:5]))
+    close(value(own, ids, X[:5], weight), values(loss, SMALL, X[:5], weight))
+    composite = cl.CompositeLoss({"a": cl.wrappers.StopGradient(loss()), "b": loss()})
+    close(value(composite, ids, X[:5]), 2 * value(loss(), SMALL, X[:5]))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has 32 bits of an integer")
+@every_batch_loss
+def test_ids_of_64_bits_are_told_apart(loss):
+    close(values(loss, SMALL * 2**40, X[:5]), values(loss, SMALL, X[:5]))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@every_batch_loss
+def test_a_model_tells_large_ids_apart(loss, policy):
+    layer = keras.layers.Rescaling(1.0, dtype=policy)
+    for cls in (cl.Sequential, keras.Sequential):
+        model = cls([keras.Input((5,)), layer])
+        model.compile("sgd", loss=loss())
+        found = model.evaluate(X[:5], IDS, batch_size=5, verbose=0)
+        x = X[:5].astype("float16").astype("float32") if policy == "mixed_float16" else X[:5]
+        assert found == pytest.approx(float(value(loss(), SMALL, x)), rel=1e-4)
+
+
+@pytest.mark.parametrize("label", [np.nan, 2.0**24, np.inf])
+@every_batch_loss
+def test_a_label_that_is_none_is_not_passed_over(loss, label):
+    labels = LABELS.astype("float32")
+    labels[3] = label
+    assert np.all(np.isnan(values(loss, labels, X)))
+    weight, rest = (np.arange(10) != 3).astype("float32"), np.arange(10) != 3
+    known = values(loss, LABELS[rest], X[rest])
+    close(values(loss, labels, X, weight)[rest], known)
+    if np.isnan(label):
+        close(value(cl.wrappers.Masked(loss()), labels, X), known.mean())
+
+
+# Weights.
+
+
+@every_batch_loss
+def test_weight_0_is_not_there(loss):
+    """Value and gradient of the others, also where what stands in for it has their label 0."""
+    weight = np.array([1, 0, 1, 1, 1, 0, 1, 0, 1, 1], "float32")
+    rest, expected = weight > 0, BATCH_LOSSES[loss](LABELS, X, sample_weight=weight)
+    of_rest = BATCH_LOSSES[loss](LABELS[rest], X[rest])
+    close(expected[0][rest], of_rest[0])
+    x = X.copy()
+    x[~rest] = np.nan
+    for given in (X, x):
+        close(values(loss, LABELS, given, weight), expected[0])
+        own = loss(reduction="none")
+        found = gradient(lambda p, own=own: own(LABELS, p, weight), given)
+        close(found, expected[1], 1e-4, 1e-5)
+
+
+@every_batch_loss
+def test_other_weights_act_on_the_values_of_anchors_alone(loss):
+    weight = RNG.uniform(0.1, 3.0, 10).astype("float32")
+    close(values(loss, LABELS, X, weight), weight * values(loss, LABELS, X))
+
+
+@every_batch_loss
+def test_without_any_sample_there_is_nothing(loss):
+    weight = np.zeros(10, "float32")
+    for reduction in ("sum_over_batch_size", "mean_with_sample_weight"):
+        own = loss(reduction=reduction)
+        assert value(own, LABELS, X, weight) == 0
+        found = gradient(lambda p, own=own: own(LABELS, p, weight), X)
+        np.testing.assert_array_equal(found, np.zeros_like(X))
+
+
+def test_names_of_the_family():
+    assert {Contrastive, Pairs, Triplet, NTXent, SupCon} == {
+        getattr(cl.losses, name) for name in cl.losses.embeddings.__all__
+    }
