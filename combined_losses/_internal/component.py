@@ -202,7 +202,8 @@ class Component:
             inside = [(what, w) for what, w in pairs if any(n != 1 for n in w.shape[1:])]
             rest = batch.replaced(**{what: None for what, _ in inside})
         _, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
-        like = y_pred[:, 0] if self.traits.couples_batch else y_pred
+        of_samples = self.traits.couples_batch and len(y_pred.shape) > 1
+        like = y_pred[:, 0] if of_samples else y_pred
         product = None
         for what, weight in inside:
             fitted = fit_from_left(weight, like)

@@ -7,8 +7,10 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import are_numbers, is_integer
+from combined_losses._internal.distances import part
 from combined_losses._internal.numerics import check_number, magnitude
 from combined_losses.losses.base import Loss
+from combined_losses.training import backend
 
 __all__ = ["MultiScaleSSIM", "PeakSignalToNoise", "SSIM", "TotalVariation"]
 
@@ -22,8 +24,8 @@ class SSIM(Loss):
     `vy` and `vp` and the covariance `cov` of truth and prediction under a Gaussian window that sums
     to 1, and `c_i = (k_i max_value)^2`. Use it to restore images (denoising, superresolution,
     compression) where errors of pixels alone end in blur; beside one of those, as in
-    `0.84 * cl.losses.SSIM() + 0.16 * "mae"`, since it hardly sees a small shift of a whole region's
-    brightness or colour.
+    `0.84 * cl.losses.SSIM() + 0.16 * cl.as_loss("mae")`, since it hardly sees a small shift of a
+    whole region's brightness or colour.
 
     Args:
         max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
@@ -89,8 +91,9 @@ class MultiScaleSSIM(Loss):
     j, each scale half as fine as the one before (means of 2 x 2 pixels), and the `SSIM` of the
     coarsest also compares the brightness. Use it instead of `SSIM` where images are large enough
     and their parts have many sizes; beside an error of pixels, as in
-    `0.84 * cl.losses.MultiScaleSSIM() + 0.16 * "mae"` (Zhao et al. 2017), since it hardly sees a
-    small shift of brightness or colour, and nothing where the structure is inverted at a scale.
+    `0.84 * cl.losses.MultiScaleSSIM() + 0.16 * cl.as_loss("mae")` (Zhao et al. 2017), since it
+    hardly sees a small shift of brightness or colour, and nothing where the structure is inverted
+    at a scale.
 
     Args:
         max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
@@ -223,8 +226,8 @@ class TotalVariation(Loss):
         others = tuple(range(1, rank))
         total = 0.0
         for axis in range(1, rank - 1):
-            ahead = _slice(y_pred, axis, 1, None)
-            step = magnitude(ahead - _slice(y_pred, axis, None, -1))
+            ahead = part(y_pred, axis, 1, None)
+            step = magnitude(ahead - part(y_pred, axis, None, -1))
             # An axis of length 1 has no steps, and 0 is their sum.
             number = ops.maximum(math.prod(ops.shape(step)[1:]), 1)
             total = total + ops.sum(step, axis=others) / ops.cast(number, step.dtype)
@@ -284,10 +287,6 @@ class PeakSignalToNoise(Loss):
 
 def _decibels(power):
     return 10 / math.log(10) * ops.log(power + 1e-10)
-
-
-def _slice(array, axis, start, stop):
-    return array[(slice(None),) * axis + (slice(start, stop),)]
 
 
 # What the two similarities share.
@@ -410,5 +409,5 @@ def _along_last(rows, window):
     rows = ops.pad(rows, [(0, 0)] * 3 + [(0, (count + 1) * block - size)])
     rows = ops.reshape(rows, (*shape, count + 1, block))
     rows = ops.concatenate([rows[..., :-1, :], rows[..., 1:, :rim]], axis=-1)
-    rows = ops.matmul(rows, ops.convert_to_tensor(band, rows.dtype))
+    rows = backend.products(rows, ops.convert_to_tensor(band.T, rows.dtype))
     return ops.reshape(rows, (*shape, count * block))[..., : size - rim]

@@ -50,7 +50,7 @@ def main(seed=0, epochs=10):
     loss = cl.CompositeLoss({"box": cl.losses.CIoU("center_xywh"), "mae": "mae"})
     model.compile(keras.optimizers.Adam(rate), loss=loss)
     model.fit(images[:TRAINED], boxes[:TRAINED], batch_size=64, epochs=epochs, verbose=0)
-    unseen, found = boxes[TRAINED:], model(images[TRAINED:].astype("float32"))
+    unseen, found = boxes[TRAINED:], model.predict(images[TRAINED:], verbose=0)
     mean_box = np.broadcast_to(boxes[:TRAINED].mean(axis=0), unseen.shape)
     return {"mean IoU": score(unseen, found), "of the mean box": score(unseen, mean_box)}
 

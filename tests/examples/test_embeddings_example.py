@@ -1,10 +1,10 @@
-"""The example of an embedding does what it says."""
+"""What `digit_embedding.py` says."""
 
 from tests.examples import digit_embedding
 
 
 def test_a_contrastive_term_brings_digits_together():
-    """By 0.05 to 0.10, for any of five seeds and on every backend."""
-    precision = digit_embedding.main()
-    assert precision["cross-entropy"] > 0.6  # 0.1 is chance
-    assert precision["with the contrastive term"] > precision["cross-entropy"] + 0.03
+    """By 0.05 to 0.07, for each of five seeds on TensorFlow and on torch."""
+    share = digit_embedding.main()
+    assert share["cross-entropy"] > 0.7  # 0.1 is chance
+    assert share["with the contrastive term"] > share["cross-entropy"] + 0.03

@@ -255,3 +255,29 @@ def test_it_saves_and_loads_with_its_format(reduction, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert (loaded.loss.format, loaded.loss.reduction) == ("center_xywh", reduction)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX's compiler")
+@pytest.mark.parametrize("shape", [(4, 4), (4, 1, 4), (32, 3, 4)])
+@pytest.mark.parametrize("format", ["xyxy", "xywh", "center_xywh"])
+@every_loss
+def test_a_step_that_gives_its_memory_back_has_the_same_gradient(loss, format, shape):
+    """As in `fit`. XLA overwrote what it still had to read where a reshaped sigmoid was sliced."""
+    import jax
+
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(shape[0], 32)), rng.normal(size=(32, np.prod(shape[1:]))) / 6
+    y_true = rng.uniform(0.2, 0.6, shape)
+    x, kernel, y_true = (array.astype("float32") for array in (x, kernel, y_true))
+
+    def step(kernel):
+        def total(kernel):
+            return loss(format)(y_true, jax.nn.sigmoid(x @ kernel).reshape(shape))
+
+        return kernel - jax.grad(total)(kernel)
+
+    kept, given = (
+        np.asarray(jax.jit(step, donate_argnums=donated)(jax.numpy.array(kernel)))
+        for donated in ((), 0)
+    )
+    close(given, kept)

@@ -83,7 +83,7 @@ class ContrastivePairs(Loss):
     >>> import combined_losses as cl
     >>> loss = cl.losses.ContrastivePairs(margin=1.0, reduction="none")
     >>> values = loss(np.array([0, 0, 1]), np.array([[0.0, 0.0], [0.0, 2.0], [0.5, 0.0]]))
-    >>> values.tolist()  # (2^2 + 0.5^2) / 2, 2^2 / 2 and 0.5^2 / 2
+    >>> [float(value) for value in values]  # (2^2 + 0.5^2) / 2, 2^2 / 2 and 0.5^2 / 2
     [2.125, 2.0, 0.125]
 
     Limits: the slope at a distance of 0 is 0, so that equal embeddings of different labels stay
