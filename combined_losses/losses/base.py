@@ -61,8 +61,8 @@ class Loss(Operators, keras.losses.Loss):
     batch see each other; `has_channels = True` where the last axis holds channels, so that
     `(batch, height, width)` becomes `(batch, height, width, 1)`; `casts_target = False` where
     `y_true` holds labels to be told apart: they keep their dtype, since as floats 16777217 would be
-    16777216; `neutral_target` (default 1.0)
-    stands in for the targets of what does not count, and must be one that the loss can take.
+    16777216; `neutral_target` (default 1.0) stands in for the targets of what does not count, and
+    must be one that the loss can take.
 
     Weights that the values cannot carry act inside: a `call(y_true, y_pred, sample_weight=None)`
     is given those finer than one for each sample, in the shape of `y_pred`, where it returns

@@ -322,7 +322,14 @@ def _images(loss, y_true, y_pred, side, cure):
     # The similarity of a y and a p at a range of a L is that of y and p at L, whatever a.
     if loss.max_value != 1:
         y_true, y_pred = y_true / loss.max_value, y_pred / loss.max_value
+    if _channels_first():
+        y_true, y_pred = ops.moveaxis(y_true, -1, 1), ops.moveaxis(y_pred, -1, 1)
     return y_true, y_true - y_pred
+
+
+def _channels_first():
+    """Whether what follows has the channels before the rows: where products blur."""
+    return keras.config.backend() == "jax"
 
 
 def _dissimilarity(loss, y_true, difference):
@@ -356,14 +363,15 @@ def _either(luminance, structure):
 
 def _log_similarity(dissimilarity):
     """`log(max(1 - mean, 1e-6))` for each sample and channel; gradient 0 at the floor."""
-    mean = ops.mean(dissimilarity, axis=(1, 2))
+    mean = ops.mean(dissimilarity, axis=(2, 3) if _channels_first() else (1, 2))
     floored = mean > 1 - 1e-6
     return ops.where(floored, math.log(1e-6), ops.log1p(-ops.where(floored, 0.0, mean)))
 
 
 def _halved(images):
     """Means of 2 x 2 pixels; the last window of an odd side has one pixel less along it."""
-    return ops.average_pool(images, 2, strides=2, padding="same")
+    layout = "channels_first" if _channels_first() else "channels_last"
+    return ops.average_pool(images, 2, strides=2, padding="same", data_format=layout)
 
 
 def _window(size, sigma):
@@ -376,12 +384,12 @@ def _window(size, sigma):
 
 
 def _blurred(images, window):
-    """Each of `images`, `(batch, height, width, channels)`, under a separable window.
+    """Each of `images` under a separable window, where all of it lies inside.
 
     The fastest way: depthwise convolutions, but for XLA on a CPU, where matrix products take a
     tenth of their time, and sums of slices as long as the products.
     """
-    if keras.config.backend() == "jax":
+    if _channels_first():
         return [_multiplied(image, window) for image in images]
     channels = ops.shape(images[0])[-1] * len(images)
     blurred = ops.concatenate(images, axis=-1) if len(images) > 1 else images[0]
@@ -393,8 +401,8 @@ def _blurred(images, window):
 
 
 def _multiplied(image, window):
-    columns = ops.swapaxes(_along_last(ops.moveaxis(image, -1, 1), window), 2, 3)
-    return ops.transpose(_along_last(columns, window), (0, 3, 2, 1))
+    """The blurred image, with rows and columns interchanged: no loss of means minds."""
+    return _along_last(ops.swapaxes(_along_last(image, window), 2, 3), window)
 
 
 def _along_last(rows, window):

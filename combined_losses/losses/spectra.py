@@ -8,6 +8,7 @@ MultiResolutionSTFT()}` the logs hold `spectrum_loss`, `spectrum/fft_1024_loss`,
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import (
@@ -109,6 +110,8 @@ class STFT(_Spectral):
         super().__init__(terms, weights, reduction, name, dtype)
         self.fft_size, self.hop, self.window = fft_size, hop, window
         self.weights = weights
+        # Not "hann" for `ops.stft`: TensorFlow has no periodic window of odd length.
+        self._hann = 0.5 - 0.5 * np.cos(2 * np.pi / window * np.arange(window))
 
     def see(self, batch, label):
         """The magnitudes, `(batch, channels, frames, bins)`."""
@@ -133,9 +136,8 @@ class STFT(_Spectral):
             )
 
     def _magnitude(self, signal):
-        real, imaginary = ops.stft(
-            _channels_first(signal), self.window, self.hop, self.fft_size, "hann"
-        )
+        signal = _channels_first(signal)
+        real, imaginary = ops.stft(signal, self.window, self.hop, self.fft_size, self._hann)
         return ops.sqrt(ops.square(real) + ops.square(imaginary) + 1e-8)
 
     def _of_frames(self, label, what, batch):

@@ -9,6 +9,7 @@ from tests.composite.children import value
 from tests.gradients import gradient
 from tests.masks import masked
 from tests.messages import raises
+from tests.oracles import spectra as oracles
 
 SMALL = {"fft_size": 64, "hop": 16, "window": 48}
 TERMS = ("convergence", "log_magnitude")
@@ -52,6 +53,13 @@ def test_half_as_loud_is_half_the_norm_and_log_2():
     close(found["s/convergence"], 0.5)
     close(found["s/log_magnitude"], np.log(2), rtol=1e-4)
     close(found["s"], 0.5 + np.log(2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [3, 31, 48, 63, 64])
+def test_the_window_is_periodic_of_any_length(window):
+    """That of TensorFlow, `tf.signal.hann_window`, is symmetric where the length is odd."""
+    expected, _ = oracles.stft(Y_TRUE, Y_PRED, 64, 16, window)
+    close(value(stft(window=window, reduction="none"), Y_TRUE, Y_PRED), expected, rtol=2e-5)
 
 
 def test_the_phase_is_not_heard():

@@ -69,6 +69,5 @@ CASES = [
         y_pred=normal(4, 3, 4, 2, seed=44),
         arguments={"max_value": 3.0},
         refused={"max_value": NOT_ABOVE_0},
-        wrapped=True,
     ),
 ]
