@@ -39,7 +39,7 @@ class _Box(Loss):
                 "keras.layers.Reshape((-1, 4)), or take the first four of more numbers by "
                 f"cl.wrappers.OnSlice(loss, np.s_[..., :4]). Received: y_pred of shape {shape}"
             )
-        true, pred = (backend.entries(boxes) for boxes in (y_true, y_pred))
+        true, pred = (backend.entries(boxes, 4) for boxes in (y_true, y_pred))
         along = _AXES[self.format]
         return self.measure(*(along(true[i::2], pred[i::2]) for i in (0, 1)))
 

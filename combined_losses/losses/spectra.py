@@ -214,18 +214,21 @@ class MultiResolutionSTFT(_Spectral):
 
 
 class _Convergence(Loss):
-    """`||Y - P|| / ||Y||` over frames and bins, averaged over channels."""
+    """`||Y - P|| / ||Y||` over frames and bins, averaged over the channels that count."""
 
     def call(self, y_true, y_pred, sample_weight=None):
-        error = _norm(y_true - y_pred, sample_weight)
-        return ops.mean(error / _norm(y_true, sample_weight), axis=1)
+        ratio = _norm(y_true - y_pred, sample_weight, 1e-24) / _norm(y_true, sample_weight, 1.0)
+        if sample_weight is None:
+            return ops.mean(ratio, axis=1)
+        counts = ops.cast(ops.any(sample_weight > 0, axis=(2, 3)), ratio.dtype)
+        return div(ops.sum(counts * ratio, axis=1), ops.sum(counts, axis=1))
 
 
-def _norm(magnitude, weight):
+def _norm(magnitude, weight, floor):
+    """The norm, constant where its square is below 1e-24: a norm of 0 has the slope 0 / 0."""
     squares = ops.square(magnitude)
     total = ops.sum(squares if weight is None else weight * squares, axis=(2, 3))
-    # A norm of 0 would have the slope 0 / 0.
-    return ops.sqrt(ops.where(total > 1e-24, total, 1e-24))
+    return ops.sqrt(ops.where(total > 1e-24, total, floor))
 
 
 class _LogMagnitude(Loss):

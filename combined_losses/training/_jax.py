@@ -256,11 +256,11 @@ class _Capture(Capture):
         return jax.numpy.stack([jax.numpy.asarray(value, "float32") for value in found])
 
 
-def entries(x):
-    """The entries of the last axis, each an array of its own."""
+def entries(x, number):
+    """The `number` entries of the last axis, each an array of its own."""
     # As a product with the unit matrix, which gives the very numbers. Slices of `x` may be merged
     # with the gradient of a sigmoid before it into a loop that overwrites what it still reads: XLA
     # on a CPU (JAX 0.10.2) lets the result have the buffer of an operand which is there a second
     # time, reshaped. It is faster, too: entries of one axis lie together.
-    unit = jax.numpy.eye(x.shape[-1], dtype=x.dtype)
+    unit = jax.numpy.eye(number, dtype=x.dtype)
     return list(jax.numpy.tensordot(unit, x, (1, x.ndim - 1), precision="highest"))

@@ -135,8 +135,8 @@ def gramian(rows):
 def products(a, b):
     """The products of the rows of `a` with those of `b`, each to all digits of its dtype."""
     if tf.config.list_physical_devices("GPU"):  # whose products of float32 keep three digits
-        a, b = tf.cast(a, "float64"), tf.cast(b, "float64")
-        return tf.cast(tf.matmul(a, b, transpose_b=True), "float32")
+        wide = tf.matmul(tf.cast(a, "float64"), tf.cast(b, "float64"), transpose_b=True)
+        return tf.cast(wide, a.dtype)
     return tf.matmul(a, b, transpose_b=True)
 
 
@@ -148,7 +148,8 @@ _FEATURES = 16
 def squared_distances(a, b):
     """The squared distances of the rows of `a` to those of `b`, from their differences."""
     a, b = tf.stop_gradient(a), tf.stop_gradient(b)  # or a tape would keep all differences
-    parts = [slice(i, i + _FEATURES) for i in range(0, a.shape[1], _FEATURES)]
+    known = range(0, a.shape[1] or 0, _FEATURES)
+    parts = [slice(i, i + _FEATURES) for i in known] or [slice(None)]
 
     def differences(part):
         return a[:, None, part] - b[None, :, part]

@@ -70,9 +70,9 @@ if keras.backend.backend() == "jax":
     )
 else:
 
-    def entries(x):
-        """The entries of the last axis, each an array of its own."""
-        return keras.ops.unstack(x, axis=-1)
+    def entries(x, number):
+        """The `number` entries of the last axis, each an array of its own."""
+        return keras.ops.unstack(x, number, axis=-1)
 
     def restore_state(model, state):
         """Called after a step that failed: gives variables back the values that it was given."""

@@ -233,6 +233,21 @@ def test_a_frame_counts_as_its_centre():
     close(21 * whole, 12 * counted)
 
 
+def test_a_sample_of_which_nothing_counts_costs_nothing():
+    weight = np.ones((3, STEPS), "float32")
+    weight[1] = 0
+    found = value(stft(reduction="none"), Y_TRUE, Y_PRED, weight)
+    assert found[1] < 1e-10
+    close(found[[0, 2]], value(stft(reduction="none"), Y_TRUE[[0, 2]], Y_PRED[[0, 2]]))
+
+
+def test_a_channel_of_which_nothing_counts_is_not_in_the_mean():
+    y_true, y_pred = (np.stack([y, 3 * y[::-1]], axis=-1) for y in (Y_TRUE, Y_PRED))
+    weight = np.ones_like(y_true)
+    weight[..., 1] = 0
+    close(value(stft(), y_true, y_pred, weight), value(stft(), Y_TRUE, Y_PRED))
+
+
 def test_weights_of_another_length_are_an_error():
     with raises(ValueError, "stft", "Received: sample_weight of shape (3, 7)"):
         stft()(Y_TRUE, Y_PRED, np.ones((3, 7)))
