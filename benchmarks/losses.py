@@ -3,8 +3,8 @@
 Value and gradient of every pair, interleaved in one process after a warm-up: medians in ms of ours
 and theirs, and the median of the ratios. Masks and images 8x256x256, class maps 8x128x128 of 3
 classes, 8 signals of 24000 steps, 512 embeddings of 128; the peers get channels first, as they want
-them. Run it with `KERAS_BACKEND=torch` and with `jax` (our
-side compiled). The peers are not among the requirements of this package:
+them. Run it with `KERAS_BACKEND=torch` and with `jax` (our side compiled). The peers are not among
+the requirements of this package:
 
     pip install --no-deps monai==1.6.1 pytorch-toolbelt==0.8.0 opencv-python-headless
     pip install --no-deps auraloss==0.4.0 pytorch-msssim==1.0.0 pytorch-metric-learning==2.9.0
