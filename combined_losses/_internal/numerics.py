@@ -32,6 +32,19 @@ def div(numerator, denominator):
     return ops.where(empty, 0.0, quotient)
 
 
+def weighted_mean(values, weight, axis, keepdims=False):
+    """The mean over axes, of what counts where there are weights; 0 where nothing does."""
+    if weight is None:
+        return ops.mean(values, axis=axis, keepdims=keepdims)
+    total = ops.sum(weight * values, axis=axis, keepdims=keepdims)
+    return div(total, ops.sum(weight, axis=axis, keepdims=keepdims))
+
+
+def decibels(ratio):
+    """`10 log10(ratio)`."""
+    return 10 / math.log(10) * ops.log(ratio)
+
+
 def slog(q):
     """`log(q)`, continued along its tangent below 1e-7: finite and still sloped at `q = 0`."""
     # Below the floor c the tangent is log(c) + (q - c) / c; from c on relu(c - q) is 0, and so is

@@ -1,14 +1,13 @@
 """Boundaries: edges and contours of fields. Values of shape `(batch,)`."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import check_flag
-from combined_losses._internal.distances import nearest_other, part, to_other_kind
-from combined_losses._internal.numerics import check_number, div, magnitude
+from combined_losses._internal.distances import nearest_other, to_other_kind
+from combined_losses._internal.edges import edges, mean_edge
+from combined_losses._internal.numerics import check_number, magnitude, weighted_mean
 from combined_losses.losses.base import Loss
 from combined_losses.losses.regions.base import probabilities, spatial_axes
 
@@ -75,23 +74,14 @@ class BoundaryDisagreement(Loss):
                 f"The argument `axes` of BoundaryDisagreement must name axes of arrays of rank "
                 f"{rank}. Received: axes={self.axes!r} and y_pred of shape {tuple(y_pred.shape)}"
             )
-        others = tuple(range(1, rank))
         total = 0.0
         for axis in axes:
-            difference = magnitude(_edges(y_true, axis) - _edges(y_pred, axis))
-            # An axis of length 1 has no edges, and 0 is their sum.
-            number = ops.maximum(math.prod(ops.shape(difference)[1:]), 1)
-            total = total + ops.sum(difference, axis=others) / ops.cast(number, difference.dtype)
+            total = total + mean_edge(magnitude(edges(y_true, axis) - edges(y_pred, axis)))
         return total / len(axes)
 
 
 def _not_spatial(axis):
     return isinstance(axis, bool) or not isinstance(axis, int) or axis == 0
-
-
-def _edges(field, axis):
-    """The absolute differences of neighbours along `axis`."""
-    return magnitude(part(field, axis, 1, None) - part(field, axis, None, -1))
 
 
 _SOBEL = ((-1 / 8, 0.0, 1 / 8), (-2 / 8, 0.0, 2 / 8), (-1 / 8, 0.0, 1 / 8))
@@ -202,10 +192,7 @@ class _Contour(Loss):
         sides = [ops.cast(ops.shape(y_pred)[axis], y_pred.dtype) for axis in axes]
         diagonal = ops.sqrt(sum(ops.square(side) for side in sides))
         values, all_axes = self.measure(y_true, y_pred, axes, diagonal), (*axes, rank - 1)
-        if sample_weight is None:
-            return ops.mean(values, axis=all_axes)
-        total = ops.sum(values * sample_weight, axis=all_axes)
-        return div(total, ops.sum(sample_weight, axis=all_axes))
+        return weighted_mean(values, sample_weight, all_axes)
 
 
 @keras.saving.register_keras_serializable("combined_losses")

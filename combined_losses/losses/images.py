@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import are_numbers, is_integer
-from combined_losses._internal.distances import part
-from combined_losses._internal.numerics import check_number, magnitude
+from combined_losses._internal.edges import edges, mean_edge
+from combined_losses._internal.numerics import check_number, decibels, weighted_mean
 from combined_losses.losses.base import Loss
 from combined_losses.training import backend
 
@@ -223,15 +223,7 @@ class TotalVariation(Loss):
                 "spatial axes: give those of one channel an axis for it. "
                 f"Received: y_pred of shape {tuple(y_pred.shape)}"
             )
-        others = tuple(range(1, rank))
-        total = 0.0
-        for axis in range(1, rank - 1):
-            ahead = part(y_pred, axis, 1, None)
-            step = magnitude(ahead - part(y_pred, axis, None, -1))
-            # An axis of length 1 has no steps, and 0 is their sum.
-            number = ops.maximum(math.prod(ops.shape(step)[1:]), 1)
-            total = total + ops.sum(step, axis=others) / ops.cast(number, step.dtype)
-        return total
+        return sum(mean_edge(edges(y_pred, axis)) for axis in range(1, rank - 1))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -277,16 +269,11 @@ class PeakSignalToNoise(Loss):
     def call(self, y_true, y_pred, sample_weight=None):
         axes = tuple(range(1, len(y_pred.shape)))
         squared = ops.square((y_true - y_pred) / self.max_value)
+        mean = weighted_mean(squared, sample_weight, axes) if axes else squared
+        values = decibels(mean + 1e-10)
         if sample_weight is None:
-            return _decibels(ops.mean(squared, axis=axes) if axes else squared)
-        number = ops.sum(sample_weight, axis=axes)
-        empty = number <= 0
-        mean = ops.sum(sample_weight * squared, axis=axes) / ops.where(empty, 1.0, number)
-        return ops.where(empty, 0.0, _decibels(mean))
-
-
-def _decibels(power):
-    return 10 / math.log(10) * ops.log(power + 1e-10)
+            return values
+        return ops.where(ops.sum(sample_weight, axis=axes) <= 0, 0.0, values)
 
 
 # What the two similarities share.

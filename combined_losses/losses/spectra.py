@@ -5,8 +5,6 @@ MultiResolutionSTFT()}` the logs hold `spectrum_loss`, `spectrum/fft_1024_loss`,
 `spectrum/fft_1024/convergence_loss` and so on, all from one pass.
 """
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
@@ -18,7 +16,13 @@ from combined_losses._internal.checks import (
     is_integer,
 )
 from combined_losses._internal.names import make_unique, snake_case
-from combined_losses._internal.numerics import accumulating, check_number, div
+from combined_losses._internal.numerics import (
+    accumulating,
+    check_number,
+    decibels,
+    div,
+    weighted_mean,
+)
 from combined_losses._internal.reduction import fits
 from combined_losses.losses.base import Loss
 from combined_losses.wrappers.base import Wrapper
@@ -238,10 +242,7 @@ class _LogMagnitude(Loss):
         difference = ops.log(y_true) - ops.log(y_pred)
         # |d| with the slope 0 at d = 0, in one pass less than relu(d) + relu(-d).
         distance = ops.stop_gradient(ops.sign(difference)) * difference
-        if sample_weight is None:
-            return ops.mean(distance, axis=(1, 2, 3))
-        total = ops.sum(sample_weight * distance, axis=(1, 2, 3))
-        return div(total, ops.sum(sample_weight, axis=(1, 2, 3)))
+        return weighted_mean(distance, sample_weight, axis=(1, 2, 3))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -284,7 +285,6 @@ class SISDR(Loss):
     def __init__(self, zero_mean=True, epsilon=1e-8, **kwargs):
         super().__init__(**kwargs)
         check_flag("SISDR", "zero_mean", zero_mean)
-        # A smaller one would vanish in float32 beside the squares of whole numbers.
         check_number("SISDR", "epsilon", epsilon, minimum=0, exclusive=True)
         self.zero_mean = zero_mean
         self.epsilon = epsilon
@@ -293,7 +293,10 @@ class SISDR(Loss):
         _check_signal(self.name, tuple(y_pred.shape))
         weight = sample_weight
         if self.zero_mean:
-            y_true, y_pred = (signal - _mean(signal, weight) for signal in (y_true, y_pred))
+            y_true, y_pred = (
+                signal - weighted_mean(signal, weight, axis=1, keepdims=True)
+                for signal in (y_true, y_pred)
+            )
         power = _inner(y_true, y_true, weight)
         level = _inner(y_pred, y_true, weight) / (power + self.epsilon)
         distortion = ops.expand_dims(level, 1) * y_true - y_pred
@@ -301,15 +304,8 @@ class SISDR(Loss):
             # ||a t||^2 = a^2 <t, t>
             ops.square(level) * power + self.epsilon
         )
-        values = 10 / math.log(10) * ops.log(ratio)
+        values = decibels(ratio)
         return values if len(values.shape) == 1 else ops.mean(values, axis=1)
-
-
-def _mean(signal, weight):
-    if weight is None:
-        return ops.mean(signal, axis=1, keepdims=True)
-    total, size = (ops.sum(a, axis=1, keepdims=True) for a in (weight * signal, weight))
-    return div(total, size)
 
 
 def _inner(a, b, weight):

@@ -115,13 +115,13 @@ def gramian(rows):
 
 
 def _products(rows):
-    # On a GPU not in the shortened numbers that are the default.
     rows = jax.numpy.stack(rows)
-    return jax.numpy.matmul(rows, rows.T, precision="highest")
+    return products(rows, rows)
 
 
 def products(a, b):
     """The products of the rows of `a` with those of `b`, each to all digits of its dtype."""
+    # On a GPU not in the shortened numbers that are the default.
     return jax.numpy.matmul(a, b.T, precision="highest")
 
 

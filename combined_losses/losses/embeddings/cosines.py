@@ -4,15 +4,14 @@ import keras
 from keras import ops
 
 from combined_losses._internal.numerics import check_number, div
-from combined_losses.losses.base import Loss
-from combined_losses.losses.embeddings.pairs import pairs_of
+from combined_losses.losses.embeddings.pairs import LabelledLoss, pairs_of
 from combined_losses.training import backend
 
 __all__ = ["NTXent", "SupervisedContrastive"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class NTXent(Loss):
+class NTXent(LabelledLoss):
     """Each positive against all negatives: normalised, temperature-scaled cross-entropy.
 
     With `s` the cosine of two embeddings divided by the temperature, an anchor a has the mean over
@@ -52,11 +51,6 @@ class NTXent(Loss):
     the length of an embedding, up to 1e6 at 0. Chen et al. 2020, arXiv 2002.05709.
     """
 
-    same_shape = False
-    couples_batch = True
-    casts_target = False
-    neutral_target = 0.0
-
     def __init__(self, temperature=0.5, **kwargs):
         super().__init__(**kwargs)
         check_number("NTXent", "temperature", temperature, minimum=0, exclusive=True)
@@ -74,7 +68,7 @@ class NTXent(Loss):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class SupervisedContrastive(Loss):
+class SupervisedContrastive(LabelledLoss):
     """Draws all samples of a class together, away from all others.
 
     With `s` the cosine of two embeddings divided by the temperature, an anchor a has
@@ -114,11 +108,6 @@ class SupervisedContrastive(Loss):
     grows as one over the length of an embedding, up to 1e6 at 0. Khosla et al. 2020, arXiv
     2004.11362 (the variant "out").
     """
-
-    same_shape = False
-    couples_batch = True
-    casts_target = False
-    neutral_target = 0.0
 
     def __init__(self, temperature=0.1, **kwargs):
         super().__init__(**kwargs)

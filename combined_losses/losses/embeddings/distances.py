@@ -5,7 +5,7 @@ from keras import ops
 
 from combined_losses._internal.numerics import check_number
 from combined_losses.losses.base import Loss
-from combined_losses.losses.embeddings.pairs import pairs_of
+from combined_losses.losses.embeddings.pairs import LabelledLoss, pairs_of
 from combined_losses.training import backend
 
 __all__ = ["Contrastive", "ContrastivePairs", "TripletSemiHard"]
@@ -54,7 +54,7 @@ class Contrastive(Loss):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class ContrastivePairs(Loss):
+class ContrastivePairs(LabelledLoss):
     """`Contrastive` of all pairs of a batch, from embeddings and labels.
 
     An anchor has the mean over the other samples of `d^2` where their labels are equal and of
@@ -92,11 +92,6 @@ class ContrastivePairs(Loss):
     2006 (CVPR).
     """
 
-    same_shape = False
-    couples_batch = True
-    casts_target = False
-    neutral_target = 0.0
-
     def __init__(self, margin=1.0, **kwargs):
         super().__init__(**kwargs)
         check_number("ContrastivePairs", "margin", margin, minimum=0, exclusive=True)
@@ -112,7 +107,7 @@ class ContrastivePairs(Loss):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class TripletSemiHard(Loss):
+class TripletSemiHard(LabelledLoss):
     """A positive shall be nearer than a negative by a margin, for negatives just beyond it.
 
     For each ordered pair (a, q) of one label the negative n is the nearest with `d_an > d_aq`, or
@@ -152,11 +147,6 @@ class TripletSemiHard(Loss):
     slope at a distance of 0 is 0. It takes memory of the order of batch^2. Schroff et al. 2015,
     arXiv 1503.03832.
     """
-
-    same_shape = False
-    couples_batch = True
-    casts_target = False
-    neutral_target = 0.0
 
     def __init__(self, margin=1.0, **kwargs):
         super().__init__(**kwargs)

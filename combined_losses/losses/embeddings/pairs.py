@@ -6,7 +6,17 @@ import keras
 from keras import ops
 
 from combined_losses._internal.numerics import div
+from combined_losses.losses.base import Loss
 from combined_losses.training import backend
+
+
+class LabelledLoss(Loss):
+    """A loss of embeddings `(batch, features)` and the labels of a batch (abstract)."""
+
+    same_shape = False
+    couples_batch = True
+    casts_target = False
+    neutral_target = 0.0
 
 
 class Pairs(NamedTuple):
