@@ -148,7 +148,7 @@ def boxes(ax):
 def test_legend_covers_nothing_and_is_not_clipped(draw, name, count):
     names = [name.format(f"run{i}") for i in range(count)]
     logs = {f"{n}_loss": [2.0, 1.0 + i] for i, n in enumerate(names)}
-    ax = draw({n: logs for n in names} if draw is plots.pareto else logs)
+    ax = draw(dict.fromkeys(names, logs) if draw is plots.pareto else logs)
     axis, legend, figure = boxes(ax)
     assert legend.y1 <= axis.y0 + 1
     assert figure.x0 <= legend.x0 and legend.x1 <= figure.x1 and figure.y0 <= legend.y0

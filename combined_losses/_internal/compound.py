@@ -71,7 +71,6 @@ class Compound(Operators, keras.losses.Loss):
 
     def unreduced(self, batch, imposed, label):
         """Values and the batch whose weights and mask are theirs; None where there are no such."""
-        return None
 
     def choose_output(self, batch, label):
         """The batch with the one output that this loss reads, for a wrapper around it."""

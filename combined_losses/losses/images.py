@@ -12,7 +12,7 @@ from combined_losses._internal.numerics import check_number, decibels, weighted_
 from combined_losses.losses.base import Loss
 from combined_losses.training import backend
 
-__all__ = ["MultiScaleSSIM", "PeakSignalToNoise", "SSIM", "TotalVariation"]
+__all__ = ["SSIM", "MultiScaleSSIM", "PeakSignalToNoise", "TotalVariation"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")

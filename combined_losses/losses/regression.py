@@ -158,7 +158,9 @@ class Pinball(Loss):
     def __init__(self, quantile=0.5, **kwargs):
         super().__init__(**kwargs)
         several = isinstance(quantile, (list, tuple))
-        if several and not quantile or not all(map(_is_share, quantile if several else [quantile])):
+        if (several and not quantile) or not all(
+            map(_is_share, quantile if several else [quantile])
+        ):
             raise ValueError(
                 "The argument `quantile` of Pinball must be a number above 0 and below 1, or a "
                 f"list of at least one such number. Received: {quantile!r}"

@@ -27,7 +27,7 @@ from combined_losses._internal.reduction import fits
 from combined_losses.losses.base import Loss
 from combined_losses.wrappers.base import Wrapper
 
-__all__ = ["STFT", "SISDR", "MultiResolutionSTFT"]
+__all__ = ["SISDR", "STFT", "MultiResolutionSTFT"]
 
 _TERMS = ("convergence", "log_magnitude")
 

@@ -217,7 +217,13 @@ class ComponentMetricsMixin(_Base):
             sample_weight=None,
             training=True,
         ):
-            given = dict(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+            given = {
+                "x": x,
+                "y": y,
+                "y_pred": y_pred,
+                "sample_weight": sample_weight,
+                "training": training,
+            }
             gradients.note(self, loss=(metrics_variables, given))
             return super().stateless_compute_loss(
                 trainable_variables, non_trainable_variables, metrics_variables, **given

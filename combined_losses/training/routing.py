@@ -75,7 +75,7 @@ def check_single(loss, names):
     """Raises where a dict of losses does not name the only output of a model by one of `names`."""
     if isinstance(loss, dict) and names and not any(name in loss for name in names):
         raise ValueError(
-            f"`loss` must name outputs of the model: {list(names)}. Received: {list(loss)[0]!r}"
+            f"`loss` must name outputs of the model: {list(names)}. Received: {next(iter(loss))!r}"
         )
 
 

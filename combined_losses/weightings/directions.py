@@ -10,7 +10,7 @@ from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import GramianWeighting
 from combined_losses.weightings.projections import PreferredWeighting
 
-__all__ = ["AlignedMTL", "ConFIG", "FairGrad", "IMTLG", "NashMTL"]
+__all__ = ["IMTLG", "AlignedMTL", "ConFIG", "FairGrad", "NashMTL"]
 
 _EPS = 2.0**-23  # of float32
 

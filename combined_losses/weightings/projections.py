@@ -11,7 +11,7 @@ from combined_losses._internal.live import live_mean
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import GramianWeighting
 
-__all__ = ["CAGrad", "DualProj", "MGDA", "PCGrad", "UPGrad"]
+__all__ = ["MGDA", "CAGrad", "DualProj", "PCGrad", "UPGrad"]
 
 # Every problem `min 0.5 v' G v - b' v` is solved in `z = v n`, n the lengths of the gradients: with
 # C, the cosines, in place of G, and so without their scales. A component that does not count has

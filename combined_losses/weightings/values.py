@@ -11,9 +11,9 @@ from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
 
 __all__ = [
+    "FAMO",
     "CoVWeighting",
     "DynamicWeightAverage",
-    "FAMO",
     "GeometricMean",
     "MagnitudeBalance",
     "ReLoBRaLo",

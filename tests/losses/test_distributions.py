@@ -78,8 +78,8 @@ def test_it_has_no_lower_bound_at_an_error_of_0():
 def test_the_best_variance_is_the_squared_error(error):
     at_best = gaussian([0.0], [math.log(error**2)])
     close(slope(NLL(), column(error), at_best)[0, 1], 0, atol=1e-6)
-    assert slope(NLL(), column(error), at_best - [[0, 1]])[0, 1] < 0
-    assert slope(NLL(), column(error), at_best + [[0, 1]])[0, 1] > 0
+    assert slope(NLL(), column(error), at_best - np.array([[0, 1]]))[0, 1] < 0
+    assert slope(NLL(), column(error), at_best + np.array([[0, 1]]))[0, 1] > 0
 
 
 @pytest.mark.parametrize("log_variance", [-30.0, -100.0, -1000.0])

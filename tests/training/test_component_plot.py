@@ -176,7 +176,7 @@ def test_arguments_are_checked(path, every, said):
 def test_a_model_without_a_composite_is_refused_before_it_trains(tmp_path, cls):
     model = line(cls)
     model.compile(sgd(), loss="mse")
-    with pytest.raises(ValueError, match="compile the model with a cl.CompositeLoss.*'mse'"):
+    with pytest.raises(ValueError, match=r"compile the model with a cl.CompositeLoss.*'mse'"):
         fit(model, cl.callbacks.ComponentPlot(tmp_path / "a.png"))
     assert list(tmp_path.iterdir()) == []
 

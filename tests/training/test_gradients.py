@@ -194,7 +194,7 @@ def test_accumulated_steps_are_the_mean_of_their_directions(place):
 
 @every_place
 def test_update_every_takes_gradients_in_every_nth_step(place):
-    model, loss = build(InverseGradientNorm(gradients=place, update_every=3))
+    model, _loss = build(InverseGradientNorm(gradients=place, update_every=3))
     for seed in range(5):
         x, y = data(seed)
         before = parameters(model)

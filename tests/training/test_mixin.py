@@ -182,7 +182,7 @@ def test_a_metric_that_would_hide_a_component_is_an_error(key, which):
 def test_it_is_an_error_before_the_first_step_of_a_model_that_is_not_built(step):
     model, (x, y) = Line(), arrays()
     metric = keras.metrics.MeanSquaredError(name="mse_loss")
-    with pytest.raises(ValueError, match="'mse_loss'.*Rename"):
+    with pytest.raises(ValueError, match=r"'mse_loss'.*Rename"):
         model.compile(sgd(), loss=mse_and_mae(), metrics=[metric])
         getattr(model, step)(x, y)
     assert model.optimizer.iterations == 0
@@ -200,7 +200,7 @@ def test_a_metric_of_the_name_of_a_component_is_no_collision():
 @pytest.mark.parametrize("step", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
 def test_a_model_cannot_train_on_totals_per_sample(step):
     model, (x, y) = compiled(mse_and_mae(reduction="none")), arrays()
-    with pytest.raises(ValueError, match="reduction is 'none'.*Received"):
+    with pytest.raises(ValueError, match=r"reduction is 'none'.*Received"):
         getattr(model, step)(x, y)
 
 

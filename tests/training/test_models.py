@@ -208,7 +208,7 @@ class Subclassed(keras.Model):
     "take_over, model", [(cl.track, Subclassed), (cl.untrack, Line), (cl.track, lambda: "model")]
 )
 def test_a_subclassed_model_is_an_error_that_says_what_to_write(take_over, model):
-    with pytest.raises(ValueError, match="cl.ComponentMetricsMixin, keras.Model.*Received"):
+    with pytest.raises(ValueError, match=r"cl.ComponentMetricsMixin, keras.Model.*Received"):
         take_over(model())
 
 

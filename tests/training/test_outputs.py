@@ -20,7 +20,7 @@ def problem(structure=list, seed=0):
     x, y = arrays(outputs=2)
     kernels = [np.random.default_rng([seed, index]).normal(size=(3, 1)) for index in range(2)]
     predicted = [x.astype("float64") @ kernel.astype("float32") for kernel in kernels]
-    return model, x, dict(a=y[:, :1], b=y[:, 1:]), dict(zip("ab", predicted, strict=True))
+    return model, x, {"a": y[:, :1], "b": y[:, 1:]}, dict(zip("ab", predicted, strict=True))
 
 
 def evaluated(model, x, y, loss, sample_weight=None, **compiling):
@@ -277,14 +277,14 @@ def test_what_does_not_match_the_outputs_is_an_error_before_training(compiling, 
 def test_a_missing_target_is_an_error_that_names_it(target):
     model, x, y, _ = problem(dict)
     model.compile(sgd(), loss=mse_and_mae())
-    with pytest.raises(ValueError, match="`y` must hold.*'b'"):
+    with pytest.raises(ValueError, match=r"`y` must hold.*'b'"):
         model.fit(x, target(y), verbose=0)
 
 
 def test_a_wrong_name_of_the_only_output_is_an_error():
     inputs = keras.Input((3,))
     model = cl.Model(inputs, keras.layers.Dense(1, name="a")(inputs))
-    with pytest.raises(ValueError, match="`loss` must name outputs.*'a'.*'wrong'"):
+    with pytest.raises(ValueError, match=r"`loss` must name outputs.*'a'.*'wrong'"):
         model.compile(sgd(), loss={"wrong": mse_and_mae()})
         model.fit(*arrays(), verbose=0)
 

@@ -219,7 +219,7 @@ def test_a_lambda_trains_but_saving_it_is_an_error_that_names_it(tmp_path):
     model.compile(sgd(), loss=cl.CompositeLoss({"mse": "mse", "tail": tail}))
     history = model.fit(x, y, epochs=2, verbose=0).history
     assert history["loss"][1] < history["loss"][0]
-    with pytest.raises(ValueError, match="'tail' is a lambda(.|\n)*register_keras_serializable"):
+    with pytest.raises(ValueError, match=r"'tail' is a lambda(.|\n)*register_keras_serializable"):
         model.save(tmp_path / "model.keras")
 
 

@@ -273,7 +273,7 @@ def read_cases(folder=DATA, name="gramians"):
 def _is_wanted(key):
     part, _, name, *_ = *key.split("/"), ""
     sequences = {"values", "J", *SEQUENCES}
-    return part in ("J", "w", "d", "pcgrad", "degenerate") or part == "seq" and name in sequences
+    return part in ("J", "w", "d", "pcgrad", "degenerate") or (part == "seq" and name in sequences)
 
 
 def copy_cases(source):

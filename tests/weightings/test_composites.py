@@ -251,7 +251,7 @@ def test_the_total_stays_nan_where_a_component_that_counts_is(cls, bad):
     """So that `TerminateOnNaN` sees it; the weights are those of the others."""
     values = VALUES[:5].copy()
     values[2, 1] = bad
-    loss, model = model_of_parts(3, None, PLAIN[cls]())
+    _loss, model = model_of_parts(3, None, PLAIN[cls]())
     logs = log_of_steps(model, values)
     if cls is UncertaintyWeighting:  # whose log-variances are trained on the total
         assert not np.isfinite(logs["loss"][2])

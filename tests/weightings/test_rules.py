@@ -127,7 +127,7 @@ def test_a_compiled_step_gives_the_stored_sequence(name):
     case = "k3"
     arrays, c = STORED[case]["arrays"], fixed_weights(case, name)
     rule = with_stored_draws(name, arrays)
-    loss, model = model_of_parts(3, weights=c.tolist(), weighting=rule)
+    _loss, model = model_of_parts(3, weights=c.tolist(), weighting=rule)
     logs = log_of_steps(model, arrays["values"])
     weights = np.stack([logs[f"part{i}_weight"] for i in range(3)], axis=1)
     assert_as_stored(case, name, weights, logs["loss"])

@@ -990,7 +990,7 @@ def test_a_target_is_a_key(target):
 
 
 def test_loss_weights_of_a_joint_composite_are_one_number():
-    model, x, y, p = problem()
+    model, x, y, _p = problem()
     model.compile(sgd(FROZEN), loss=heads(), loss_weights=0.5)
     logs = model.evaluate(x, y, batch_size=5, verbose=0, return_dict=True)
     assert logs["loss"] == pytest.approx(

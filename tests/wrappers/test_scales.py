@@ -318,7 +318,7 @@ def test_a_target_for_each_output():
 
 
 def test_lists_are_in_the_order_of_the_outputs_of_the_model():
-    y, heads = pyramid()
+    _y, heads = pyramid()
     backwards = dict(reversed(heads.items()))  # the coarsest first
     loss = DeepSupervision("mse", [1.0, 2.0, 4.0], outputs=[*heads])
     targets = [head + n for n, head in enumerate(backwards.values())]

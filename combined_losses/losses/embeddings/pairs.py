@@ -105,7 +105,7 @@ def _check_shapes(owner, y_true, y_pred):
             f"{(pred[0], 1)}: give keras.ops.argmax(y_true, axis=-1) for one-hot targets. "
             f"{received}"
         )
-    if len(true) not in (1, 2) or None not in (true[0], pred[0]) and true[0] != pred[0]:
+    if len(true) not in (1, 2) or (None not in (true[0], pred[0]) and true[0] != pred[0]):
         raise ValueError(
             f"{owner} needs one label for each embedding, y_true of shape {pred[:1]} or "
             f"{(pred[0], 1)}; others would be broadcast, which gives a wrong number. {received}"

@@ -12,7 +12,7 @@ NOT_A_FORMAT = ["", "XYXY", "rel_xyxy", "center_yxhw", ["xyxy"], *NOT_A_NUMBER]
 def near(seed):
     """Three boxes for each of four samples, and predictions that miss them by about their size."""
     rng = np.random.default_rng(seed)
-    begin, size = rng.uniform(0.0, 0.5, (2, 4, 3, 2)) + [[[[0.0]]], [[[0.1]]]]
+    begin, size = rng.uniform(0.0, 0.5, (2, 4, 3, 2)) + np.reshape([0.0, 0.1], (2, 1, 1, 1))
     centre = begin + size / 2 + rng.normal(scale=0.15, size=begin.shape)
     half = size * rng.uniform(0.5, 1.5, size.shape) / 2
     y_true = np.concatenate([begin, begin + size], axis=-1)
