@@ -42,6 +42,7 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -68,6 +69,7 @@ def changed(line, text):
     return "\n".join(lines)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -97,6 +99,7 @@ def test_refuses_data(folder, tmp_path, capsys, content, said):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.backend_free
 def test_refuses_an_out_that_is_no_folder_of_its_own(folder, capsys):
     (folder / "file").write_text("mine")
     (folder / "mine").mkdir()
@@ -109,6 +112,7 @@ def test_refuses_an_out_that_is_no_folder_of_its_own(folder, capsys):
     assert (folder / "mine" / "history.csv").read_text() == "mine"
 
 
+@pytest.mark.backend_free
 def test_names_the_extra_that_is_missing(folder, capsys, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
@@ -128,6 +132,7 @@ def test_is_a_module_that_runs(tmp_path):
     assert "must be a whole number from 1 to 10000, received 'none'" in done.stderr
 
 
+@pytest.mark.backend_free
 def test_reads_what_spreadsheets_write(tmp_path):
     from combined_losses.demo.tables import read_table
 

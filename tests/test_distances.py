@@ -82,6 +82,7 @@ def test_they_are_those_of_scipy(mask):
     close(alone(~mask), other_kind(mask))
 
 
+@pytest.mark.backend_free
 @every_mask
 def test_the_helper_has_their_sign(mask):
     found = signed_distance(mask)
@@ -140,12 +141,14 @@ def test_a_floatx_of_16_bits_is_too_short_for_them():
 # The helper.
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("shape", [(12,), (5, 6), (3, 4, 5)])
 def test_an_array_of_up_to_three_axes_is_one_image(shape):
     mask = scattered(*shape, share=0.3)
     close(signed_distance(mask), signed(mask))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("shape", [(2, 5, 6, 3), (2, 3, 4, 5, 2)])
 def test_one_of_more_axes_has_samples_and_channels(shape):
     masks = scattered(*shape, share=0.3)
@@ -154,17 +157,20 @@ def test_one_of_more_axes_has_samples_and_channels(shape):
         close(found[n, ..., c], signed(masks[n, ..., c]))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("axes", [(1, 2), (-2, -1), (2, 1), [1, 2]])
 def test_the_axes_may_be_named(axes):
     masks = scattered(4, 5, 6, share=0.3)
     close(signed_distance(masks, axes=axes), np.stack([signed(mask) for mask in masks]))
 
 
+@pytest.mark.backend_free
 def test_one_axis_is_a_line():
     masks = scattered(4, 9, share=0.3)
     close(signed_distance(masks, axes=(1,)), np.stack([signed(line) for line in masks]))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32", "float64"])
 def test_masks_are_of_any_dtype(dtype):
     mask = MASKS["random"]
@@ -174,12 +180,14 @@ def test_masks_are_of_any_dtype(dtype):
     np.testing.assert_array_equal(signed_distance(mask.tolist()), signed_distance(mask))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("axes", [(), (2,), (0, -3)])
 def test_axes_that_are_not_there_are_an_error(axes):
     with raises(ValueError, "`axes` of signed_distance", f"axes={axes!r}", "shape (20, 23)"):
         signed_distance(MASKS["random"], axes=axes)
 
 
+@pytest.mark.backend_free
 def test_a_number_is_no_mask():
     with raises(ValueError, "`axes` of signed_distance", "shape ()"):
         signed_distance(1.0)

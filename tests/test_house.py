@@ -13,6 +13,7 @@ import pytest
 
 import combined_losses
 from tests.processes import PACKAGE, run_python
+from tests.strip_notebooks import strip_file, stripped
 
 ROOT = Path(__file__).parents[1]
 FRAMEWORKS = ("tensorflow", "jax", "torch")
@@ -34,6 +35,7 @@ def imported_roots(source: str) -> set[str]:
     return {root.partition(".")[0] for root in roots}
 
 
+@pytest.mark.backend_free
 def test_imported_roots_sees_every_way():
     source = """
 import torch.nn as nn
@@ -45,6 +47,7 @@ from . import chex
     assert imported_roots(source) == {"torch", "tensorflow", "jax", "flax", "optax"}
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
@@ -82,6 +85,7 @@ def public_objects(module) -> dict[str, object]:
 PUBLIC = public_objects(combined_losses)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_public_name_has_an_example_that_runs(name):
     docstring = PUBLIC[name].__doc__ or ""
@@ -91,6 +95,7 @@ def test_public_name_has_an_example_that_runs(name):
     assert any(short in example.source for example in run), f"no example of {short}"
 
 
+@pytest.mark.backend_free
 def test_version_is_in_one_place():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
@@ -102,14 +107,31 @@ def test_version_is_in_one_place():
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", combined_losses.__version__)
 
 
+@pytest.mark.backend_free
 def test_package_is_marked_as_typed():
     assert (PACKAGE / "py.typed").is_file()
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*")), ids=lambda path: path.name)
 def test_notebooks_are_stripped(path):
     """What a notebook shows comes from running it; CI does."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
-    for cell in notebook["cells"]:
-        assert not cell.get("outputs") and not cell.get("execution_count")
+    assert stripped(notebook) == notebook
+
+
+@pytest.mark.backend_free
+def test_stripping_removes_what_comes_from_running(tmp_path):
+    cells = [
+        {"cell_type": "code", "outputs": ["3"], "execution_count": 7, "source": ["1 + 2"]},
+        {"cell_type": "markdown", "source": ["–"]},
+    ]
+    ran = {"cells": cells, "metadata": {"kernelspec": {}, "vscode": 1}, "nbformat": 4}
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(ran), encoding="utf-8")
+    assert strip_file(path) and not strip_file(path)
+    assert json.loads(path.read_text(encoding="utf-8")) == {
+        "cells": [{**cells[0], "outputs": [], "execution_count": None}, cells[1]],
+        "metadata": {"kernelspec": {}},
+        "nbformat": 4,
+    }

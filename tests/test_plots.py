@@ -35,6 +35,7 @@ def drawn_shares(ax):
     return tops
 
 
+@pytest.mark.backend_free
 def test_components_draws_each_in_training_and_validation(ax):
     assert plots.components(LOGS, ax) is ax
     lines = [(list(line.get_ydata()), line.get_linestyle()) for line in ax.lines]
@@ -48,17 +49,20 @@ def test_components_draws_each_in_training_and_validation(ax):
     assert labels == ["mse", "boundary/inner", "boundary", "validation"]
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(("low", "scale"), [(1.0, "linear"), (0.01, "log"), (0.0, "linear")])
 def test_components_of_very_different_size_get_a_logarithmic_axis(ax, low, scale):
     plots.components({"big_loss": [1.0, 0.9], "small_loss": [low, low]}, ax)
     assert ax.get_yscale() == scale
 
 
+@pytest.mark.backend_free
 def test_shares_are_of_the_weighted_components_and_add_up(ax):
     plots.shares(LOGS, ax, weights={"boundary": 0.5})
     assert drawn_shares(ax) == pytest.approx({"mse": 80.0, "boundary": 20.0})
 
 
+@pytest.mark.backend_free
 def test_shares_take_moving_weights_from_the_logs(ax):
     logs = {**LOGS, "boundary_weight": [2.0, 3.0]}
     plots.shares(logs, ax, weights={"boundary": 0.5})
@@ -73,6 +77,7 @@ def test_shares_take_fixed_weights_from_the_model(ax):
     assert drawn_shares(ax) == pytest.approx({"mse": 25.0, "mae": 75.0})
 
 
+@pytest.mark.backend_free
 def test_one_epoch_is_seen(ax):
     plots.shares({"mse_loss": [2.0]}, ax)
     low, high = ax.get_xlim()
@@ -80,6 +85,7 @@ def test_one_epoch_is_seen(ax):
     assert drawn_shares(ax) == pytest.approx({"mse": 100.0})
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("draw", [plots.components, plots.shares])
 @pytest.mark.parametrize("logs", [{}, {"loss": [1.0], "val_mse_loss": [1.0]}, {"mse_loss": []}])
 def test_history_without_components_is_refused(draw, logs):
@@ -99,6 +105,7 @@ def test_shares_take_the_weights_of_outputs_from_the_model(ax):
     assert drawn_shares(ax) == pytest.approx({"a_mse": 20.0, "a_mae": 30.0, "b": 50.0})
 
 
+@pytest.mark.backend_free
 def test_validation_is_drawn_at_the_epochs_that_had_one(ax):
     plots.components({"mse_loss": [6, 5, 4, 3, 2], "val_mse_loss": [7, 6]}, ax)
     assert list(ax.lines[1].get_xdata()) == [2, 4]
@@ -114,6 +121,7 @@ def test_epochs_of_a_resumed_training_go_on(ax):
     assert list(ax.lines[0].get_xdata()) == [4, 5]
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("draw", [plots.components, plots.shares])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.filterwarnings("error")
@@ -125,6 +133,7 @@ def test_values_that_are_not_finite_are_gaps(ax, draw, bad):
         np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1, np.nan, 3, 2])
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("draw", [plots.components, plots.shares])
 def test_no_two_of_many_components_look_alike(ax, draw):
     draw({f"part{i}_loss": [1.0 + i, 2.0] for i in range(60)}, ax)
@@ -142,6 +151,7 @@ def boxes(ax):
     return ax.xaxis.get_tightbbox(), legend, ax.figure.bbox
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("draw", [plots.components, plots.shares, plots.pareto])
 @pytest.mark.parametrize("name", ["{}", "{}_of_the_quantity_with_a_very_long_name_of_80_letters"])
 @pytest.mark.parametrize("count", [2, 12])
@@ -154,6 +164,7 @@ def test_legend_covers_nothing_and_is_not_clipped(draw, name, count):
     assert figure.x0 <= legend.x0 and legend.x1 <= figure.x1 and figure.y0 <= legend.y0
 
 
+@pytest.mark.backend_free
 def test_labels_are_written_as_they_are(ax):
     plots.components({"_hidden_loss": [1.0], "$x$_loss": [2.0]}, ax)
     texts = ax.get_legend().get_texts()
@@ -167,6 +178,7 @@ def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
+@pytest.mark.backend_free
 def test_pareto_tells_the_front_from_the_dominated(ax):
     runs = {
         "left": {"mse": 1.0, "mae": 5.0},
@@ -190,6 +202,7 @@ def test_pareto_tells_the_front_from_the_dominated(ax):
     assert markers[1].get_markersize() > markers[2].get_markersize()
 
 
+@pytest.mark.backend_free
 def test_pareto_is_the_front_by_definition(ax):
     rng = np.random.default_rng(0)
     points = rng.integers(0, 6, (40, 2)).astype(float)
@@ -199,6 +212,7 @@ def test_pareto_is_the_front_by_definition(ax):
         assert label.endswith("(dominated)") == beaten
 
 
+@pytest.mark.backend_free
 def test_pareto_takes_the_last_epoch_of_the_validation_where_all_have_one(ax):
     logs = {"loss": [9, 8], "b_loss": [4, 3], "val_b_loss": [6, 5], "a_loss": [2, 1]}
     plots.pareto({"one": {**logs, "val_loss": [9, 9]}, "two": logs}, ax)
@@ -223,11 +237,13 @@ def test_pareto_takes_histories_and_results_of_evaluate(ax):
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("sum", "sum/mse")
 
 
+@pytest.mark.backend_free
 def test_pareto_makes_each_axis_logarithmic_for_itself(ax):
     plots.pareto({"one": {"a": 1.0, "b": 1.0}, "two": {"a": 31.0, "b": 29.0}}, ax)
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("runs", "names", "said"),
     [
@@ -245,6 +261,7 @@ def test_pareto_refuses_runs_that_cannot_be_compared(runs, names, said):
     assert "Received: " in str(error.value)
 
 
+@pytest.mark.backend_free
 def test_pareto_of_runs_that_all_failed_is_drawn(ax):
     plots.pareto({"one": {"a": np.nan, "b": 1.0}, "two": {"a": 1.0, "b": np.inf}}, ax)
     ax.figure.draw_without_rendering()
@@ -263,6 +280,7 @@ def test_shares_of_an_old_training_keep_its_weights(ax):
     assert drawn_shares(ax) == pytest.approx({"one": 50.0, "two": 50.0})
 
 
+@pytest.mark.backend_free
 def test_components_on_a_shared_axis_that_is_logarithmic_already():
     from matplotlib.figure import Figure
 

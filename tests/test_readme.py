@@ -1,19 +1,20 @@
-"""Every Python block of README.md and of docs/*.md runs: alone, as a script, in an empty directory.
+"""Every Python block of the Markdown pages runs: alone, as a script, in an empty directory.
 
-A block after the comment `<!-- continues -->` runs in one script with the block before it.
+A block after the comment `<!-- continues -->` runs in one script with the block before it. The
+scripts run in the process of the tests, because starting TensorFlow takes longer than a script.
 """
 
 import re
+import runpy
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import pytest
 
-from tests.processes import run_python
-
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 CONTINUES = "<!-- continues -->"
 BLOCK = re.compile(
@@ -75,11 +76,27 @@ EVERY_SCRIPT = [
 ]
 
 
+def settings_of_keras():
+    return keras.config.floatx(), keras.config.dtype_policy().name, keras.backend.backend()
+
+
 @pytest.mark.parametrize("script", EVERY_SCRIPT)
-def test_block_runs(script, tmp_path):
-    run_python(script, cwd=tmp_path)
+def test_block_runs(script, tmp_path, monkeypatch):
+    """In a directory of its own, and so that the scripts after it find Keras as it was."""
+    monkeypatch.chdir(tmp_path)
+    before, registered = settings_of_keras(), dict(keras.saving.get_custom_objects())
+    path = tmp_path / "script.py"
+    path.write_text(script, encoding="utf-8")
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    finally:
+        keras.saving.get_custom_objects().clear()
+        keras.saving.get_custom_objects().update(registered)
+        keras.utils.clear_session()
+    assert settings_of_keras() == before, "a script that changes Keras needs its own process"
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("name", TEXTS)
 def test_no_block_is_left_out(name):
     blocks = BLOCKS[name]
@@ -107,12 +124,14 @@ b = a
 """
 
 
+@pytest.mark.backend_free
 def test_lines_are_kept_and_chains_are_joined():
     scripts = to_scripts(read_blocks(SAMPLE))
     assert scripts == ["\n\na = 1\n\n\n\n\nb = a\n", "\n" * 13 + "if a:\n    c = 2\n"]
     assert [first_line(script) for script in scripts] == ["line 3", "line 14"]
 
 
+@pytest.mark.backend_free
 def test_an_open_block_is_an_error():
     with pytest.raises(AssertionError, match="never closed"):
         read_blocks(SAMPLE + "```python\n")

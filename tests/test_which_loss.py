@@ -16,11 +16,13 @@ FROM_ADDONS = [
 ]
 
 
+@pytest.mark.backend_free
 def test_every_loss_is_on_the_page():
     missing = [name for name in cl.losses.__all__ if not re.search(rf"\b{name}\b", PAGE)]
     assert set(missing) <= {"Loss"}
 
 
+@pytest.mark.backend_free
 def test_every_loss_of_addons_is_in_the_table():
     losses = {
         "ContrastiveLoss",
@@ -38,6 +40,7 @@ def test_every_loss_of_addons_is_in_the_table():
     assert losses == {name for old, _ in FROM_ADDONS for name in re.findall(r"`(\w+)\(", old)}
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("old, new", FROM_ADDONS)
 def test_what_stands_for_a_loss_of_addons_is_a_loss(old, new):
     if new != "-":

@@ -21,18 +21,21 @@ from tests.messages import raises
 # Losses.
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("losses", [{}, [], ()])
 def test_a_composite_of_nothing(losses):
     with raises(ValueError, "`losses` of 'total'", "must not be empty", f"Received: {losses!r}"):
         cl.CompositeLoss(losses, name="total")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("losses", ["mse", None, 3, keras.losses.Huber])
 def test_neither_a_dict_nor_a_list(losses):
     with raises(ValueError, "`losses`", "a dict from name to loss, or a list", "Received: "):
         cl.CompositeLoss(losses)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("child", [3.0, None, {"a": "mse"}, np.zeros(2)], ids=repr)
 @pytest.mark.parametrize("make", [lambda child: [child], lambda child: {"bad": child}])
 def test_not_a_loss(child, make):
@@ -41,6 +44,7 @@ def test_not_a_loss(child, make):
         cl.CompositeLoss(make(child))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("cls", [keras.losses.Huber, cl.losses.AsymmetricError])
 @pytest.mark.parametrize("make", [lambda child: [child], lambda child: {"bad": child}])
 def test_a_class_instead_of_a_loss(cls, make):
@@ -48,12 +52,14 @@ def test_a_class_instead_of_a_loss(cls, make):
         cl.CompositeLoss(make(cls))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("make", [lambda child: [child], lambda child: {"bad": child}])
 def test_an_unknown_string(make):
     with raises(ValueError, "'total'", "keras.losses.get", "for example 'mse'", "Received: 'msee'"):
         cl.CompositeLoss(make("msee"), name="total")
 
 
+@pytest.mark.backend_free
 def test_a_bad_component_of_a_dict_is_named():
     with raises(ValueError, "Component 'under' of 'total'"):
         cl.CompositeLoss({"mse": "mse", "under": "nope"}, name="total")
@@ -77,6 +83,7 @@ def test_a_weight_that_is_no_finite_number(weight):
     assert loss.weights == {"mse": 2.0, "mae": 3.0}
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0, 3.0], []])
 def test_a_wrong_number_of_weights(weights):
     said = "one number for each of its 2 components ['mse', 'mae']"
@@ -84,11 +91,13 @@ def test_a_wrong_number_of_weights(weights):
         cl.CompositeLoss(["mse", "mae"], weights=weights, name="total")
 
 
+@pytest.mark.backend_free
 def test_a_weight_for_an_unknown_component():
     with raises(ValueError, "'total'", "['mse', 'mae']", "Received: 'mea'"):
         cl.CompositeLoss(["mse", "mae"], weights={"mea": 1.0}, name="total")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("weights", [0.5, "mse", {1.0, 2.0}], ids=repr)
 def test_weights_that_are_neither_dict_nor_list(weights):
     with raises(ValueError, "`weights`", "a dict", "a list", f"Received: {weights!r}"):
@@ -109,6 +118,7 @@ def test_set_weight_of_an_unknown_component(name):
 # Reduction and weighting.
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("reduction", ["average", "SUM", 1, False, ["sum"]])
 def test_an_unknown_reduction(reduction):
     allowed = [repr(r) for r in ("per_component", *REDUCTIONS, None)]
@@ -116,6 +126,7 @@ def test_an_unknown_reduction(reduction):
         cl.CompositeLoss(["mse"], reduction=reduction)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", ["adaptive", 0.5, cl.weightings.Average, ["mse"]], ids=repr)
 def test_a_weighting_is_a_rule(bad):
     with raises(ValueError, "`weighting` of 'total'", "cl.weightings", "Received: "):
@@ -205,6 +216,7 @@ def test_a_batch_scalar_cannot_be_had_per_sample(child, reduction):
         loss(Y_TRUE, Y_PRED)
 
 
+@pytest.mark.backend_free
 def test_children_with_and_without_reduction():
     children = {"a": keras.losses.Huber(reduction="none"), "b": "mse", "c": SquaredError()}
     with raises(ValueError, "['a']", "'total'", "reduction='none'", "Received: losses="):

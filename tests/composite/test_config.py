@@ -23,7 +23,10 @@ from tests.composite.children import (
 )
 from tests.messages import raises
 
-pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX
+pytestmark = [
+    pytest.mark.depends_on_version,
+    pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64"),  # JAX
+]
 
 
 def reload(loss):
@@ -276,6 +279,7 @@ class Forgetful(cl.losses.Loss):
         return self.price * squared_error(y_true, y_pred)
 
 
+@pytest.mark.backend_free
 def test_an_argument_that_is_not_stored_is_said_when_saving():
     said = ("Forgetful cannot be saved", "self.cost = cost", "Received: no attribute for cost")
     with raises(ValueError, *said):

@@ -28,6 +28,8 @@ from tests.composite.children import (
 from tests.gradients import gradient
 from tests.messages import raises
 
+pytestmark = pytest.mark.depends_on_version
+
 weighted = pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["unweighted", "weighted"])
 every_child = pytest.mark.parametrize("child", KERAS_CHILDREN.values(), ids=KERAS_CHILDREN)
 scalar_child = pytest.mark.parametrize("child", SCALAR_CHILDREN.values(), ids=SCALAR_CHILDREN)
@@ -39,6 +41,7 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.backend_free
 def test_every_loss_of_keras_has_data():
     assert not WITHOUT_DATA, "add them to _DATA in children.py"
 
@@ -69,6 +72,7 @@ def test_the_traits_of_every_loss_of_keras_are_right(child):
         assert traits.elementwise == of_elements
 
 
+@pytest.mark.backend_free
 def test_a_function_of_keras_has_the_traits_of_its_class():
     functions = {name: getattr(keras.losses, snake_case(name), None) for name in KERAS_CLASSES}
     found = {name: function for name, function in functions.items() if function is not None}

@@ -82,6 +82,7 @@ def test_a_numbered_name_steps_aside():
     assert cl.CompositeLoss(children).names == ("mse", "mse_2", "mse_3")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "make", [keras.losses.Huber, cl.losses.UnderestimationPenalty, SquaredError]
 )
@@ -104,6 +105,7 @@ def test_the_parts_of_nested_composites_stay_visible():
     assert outer.component_names == ("y", "y/b", "y/b/d", "y/b/c", "y/a", "x")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "names, key",
     [
@@ -116,6 +118,7 @@ def test_two_names_with_one_log_key_are_an_error(names, key):
         cl.CompositeLoss(dict.fromkeys(names, "mse"), name="total")
 
 
+@pytest.mark.backend_free
 def test_two_functions_with_one_log_key_are_an_error():
     def f(y_true, y_pred):
         return squared_error(y_true, y_pred)
@@ -148,18 +151,21 @@ REFUSED = {
 }
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_name_is_refused(name):
     with raises(ValueError, "'total'", *REFUSED[name], f"Received: {name!r}"):
         cl.CompositeLoss({"mse": "mse", name: "mse"}, name="total")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("name", [3, None, ("a", "b")])
 def test_a_name_must_be_a_string(name):
     with raises(ValueError, "non-empty string", f"Received: {name!r}"):
         cl.CompositeLoss({name: "mse"})
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("child", [loss, keras.losses.Huber(name="val_huber")])
 def test_a_derived_name_is_refused_too(child):
     with raises(ValueError, "must not", "Received: "):

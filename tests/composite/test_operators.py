@@ -77,6 +77,7 @@ def test_sum_adds_a_list():
     check(sum(parts), expected)
 
 
+@pytest.mark.backend_free
 def test_sum_of_one_loss_is_that_loss():
     loss = own()
     assert sum([loss]) is loss
@@ -132,6 +133,7 @@ def test_operands_stay_as_they_are():
     assert right.name == "own"
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("other", [1.0, 1, None, [own()], {"a": "mse"}, keras.losses.Huber])
 def test_only_losses_can_be_added(other):
     with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \+"):
@@ -140,12 +142,14 @@ def test_only_losses_can_be_added(other):
         other + own()
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("add", [lambda: own() + "msee", lambda: "msee" + own()])
 def test_an_unknown_string_cannot_be_added(add):
     with pytest.raises((TypeError, ValueError)):
         add()
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("factor", ["2", None, True, own(), [2.0], 2j])
 def test_only_numbers_can_be_factors(factor):
     with pytest.raises(TypeError):
@@ -154,22 +158,26 @@ def test_only_numbers_can_be_factors(factor):
         factor * own()
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("divisor", ["2", None, True, own()])
 def test_only_numbers_can_be_divisors(divisor):
     with pytest.raises(TypeError):
         own() / divisor
 
 
+@pytest.mark.backend_free
 def test_a_loss_is_no_divisor():
     with pytest.raises(TypeError):
         2.0 / own()
 
 
+@pytest.mark.backend_free
 def test_division_by_zero_is_said_to_be_one():
     with pytest.raises(ZeroDivisionError):
         own() / 0
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
 def test_a_factor_must_be_finite(factor):
     with raises(ValueError, "component 'own'", "finite number", f"Received: {factor}"):
@@ -182,6 +190,7 @@ def test_as_loss_leaves_what_has_operators():
     assert cl.as_loss(composite) is composite
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", [3, None, "msee", keras.losses.Huber])
 def test_as_loss_refuses_what_is_no_loss(bad):
     with raises(ValueError, f"Received: {bad!r}"):

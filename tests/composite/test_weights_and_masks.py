@@ -23,6 +23,8 @@ from tests.composite.children import (
 from tests.gradients import gradient
 from tests.masks import masked
 
+pytestmark = pytest.mark.depends_on_version
+
 MASK = np.array([True, False, True, True])
 STEPS = np.array([[1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 1, 1]], bool)
 

@@ -47,6 +47,7 @@ def make(case, **kwargs):
 # The registry.
 
 
+@pytest.mark.backend_free
 def test_every_loss_has_a_case():
     public = {getattr(cl.losses, name) for name in cl.losses.__all__} - {cl.losses.Loss}
     losses = {loss for loss in public if isinstance(loss, type)}
@@ -64,6 +65,7 @@ def test_every_argument_is_off_its_default_and_makes_a_difference(case):
         assert changed != of_default, f"`{name}` makes no difference here"
 
 
+@pytest.mark.backend_free
 @every_loss
 def test_every_argument_is_documented(case):
     """In an entry of its own, or of several that are alike."""
@@ -119,6 +121,7 @@ def test_the_reference_in_float16(entry):
     assert np.all(np.isfinite(slope[np.abs(entry["grad"]) < 6e4]))  # the largest is 65504
 
 
+@pytest.mark.backend_free
 def test_every_loss_has_a_reference():
     assert {entry["loss"] for entry in REFERENCES} == {
         case.loss.__name__ for case in CASES if case.loss not in WITHOUT_REFERENCE
@@ -238,6 +241,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("case, name, bad", REFUSED)
 def test_an_argument_outside_its_domain_is_an_error(case, name, bad):
     owner = case.loss.__name__

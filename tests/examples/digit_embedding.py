@@ -45,7 +45,7 @@ def neighbours(model, x, y, number=100):
     return float(np.mean(y[nearest] == y[:, None]))
 
 
-def main(labelled=10, seed=0, steps=200):
+def main(seed=0, labelled=10, steps=200):
     x, y, x_test, y_test = load(labelled, seed)
     digit = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     terms = {"digit": cl.wrappers.OnOutput(digit, "digit")}

@@ -19,8 +19,8 @@ def load():
     return table[:, ~targets], table[:, targets]
 
 
-def score(x, y, x_test, y_test):
-    keras.utils.set_random_seed(0)
+def score(x, y, x_test, y_test, seed):
+    keras.utils.set_random_seed(seed)
     loss = cl.CompositeLoss(
         {
             name: cl.wrappers.OnSlice(cl.wrappers.Masked("mse"), np.s_[:, i : i + 1])
@@ -39,7 +39,7 @@ def score(x, y, x_test, y_test):
     return float(r2_score(y_test, keras.ops.convert_to_numpy(model(x_test))))
 
 
-def main(missing=0.6):
+def main(seed=0, missing=0.6):
     x, y = load()
     x, x_test, y, y_test = train_test_split(x, y, random_state=0)
     known = np.where(np.random.default_rng(0).random(y.shape) < missing, np.nan, y)
@@ -48,8 +48,8 @@ def main(missing=0.6):
     again = np.resize(np.flatnonzero(complete), len(x))
     return {
         "complete rows": int(complete.sum()),
-        "score of complete rows": score(x[again], y[again], x_test, y_test),
-        "score of all rows, masked": score(x, known, x_test, y_test),
+        "score of complete rows": score(x[again], y[again], x_test, y_test, seed),
+        "score of all rows, masked": score(x, known, x_test, y_test, seed),
     }
 
 

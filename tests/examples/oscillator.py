@@ -28,8 +28,8 @@ def start(model, t, y, u):
     return ops.sum((model(zero) - 1) ** 2 + cl.input_gradients(model, zero) ** 2 / K)
 
 
-def fit(loss, t, y, steps):
-    keras.utils.set_random_seed(0)
+def fit(loss, t, y, seed, steps):
+    keras.utils.set_random_seed(seed)
     hidden = [layers.Dense(32, activation="tanh") for _ in range(2)]
     first = layers.Rescaling(6.0, offset=-3.0)
     model = cl.Sequential([keras.Input((1,)), first, *hidden, layers.Dense(1)])
@@ -40,7 +40,7 @@ def fit(loss, t, y, steps):
     return model
 
 
-def main(steps=700):
+def main(seed=0, steps=700):
     t = np.linspace(0, 1, 61, dtype="float32")[:, None]
     measured = np.arange(len(t)) % 2 == 0
     measured[20:] = False
@@ -48,8 +48,8 @@ def main(steps=700):
     data = cl.wrappers.Masked("mse")
     terms = {"data": data, "equation": cl.wrappers.OnInputs(equation)}
     terms["start"] = cl.wrappers.OnInputs(start)
-    physics = fit(cl.CompositeLoss(terms), t, y, steps)
-    plain = fit(cl.CompositeLoss({"data": data}), t, y, steps)
+    physics = fit(cl.CompositeLoss(terms), t, y, seed, steps)
+    plain = fit(cl.CompositeLoss({"data": data}), t, y, seed, steps)
 
     def error(model):
         difference = keras.ops.convert_to_numpy(model(t)) - exact(t)

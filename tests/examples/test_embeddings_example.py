@@ -3,8 +3,8 @@
 from tests.examples import digit_embedding
 
 
-def test_a_contrastive_term_brings_digits_together():
+def test_a_contrastive_term_brings_digits_together(seed):
     """By 0.05 to 0.07, for each of five seeds on TensorFlow and on torch."""
-    share = digit_embedding.main()
+    share = digit_embedding.main(seed)
     assert share["cross-entropy"] > 0.7  # 0.1 is chance
     assert share["with the contrastive term"] > share["cross-entropy"] + 0.03

@@ -15,8 +15,8 @@ def likelihood(y_true, heads):
     return ops.mean((y_true - mean) ** 2 * ops.exp(-log_variance) + log_variance, axis=-1) / 2
 
 
-def main(epochs=20):
-    keras.utils.set_random_seed(0)
+def main(seed=0, epochs=20):
+    keras.utils.set_random_seed(seed)
     x, y = load_diabetes(return_X_y=True)
     x, y = 20 * x, ((y - y.mean()) / y.std())[:, None]
     x, x_test, y, y_test = train_test_split(x, y, random_state=0)

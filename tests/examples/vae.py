@@ -12,8 +12,8 @@ def kl(code):
     return 0.5 * ops.sum(mean**2 + ops.exp(log_variance) - 1 - log_variance, axis=-1)
 
 
-def main(beta=3e-4, epochs=10):
-    keras.utils.set_random_seed(0)
+def main(seed=0, beta=3e-4, epochs=10):
+    keras.utils.set_random_seed(seed)
     x = load_digits().images[..., None] / 16.0
     image = keras.Input((8, 8, 1))
     h = layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")(image)

@@ -290,6 +290,7 @@ def reload(loss):
     return keras.saving.deserialize_keras_object(json.loads(text))
 
 
+@pytest.mark.backend_free
 def test_the_config_comes_from_the_signature():
     loss = Understock(cost=7.0, reduction="sum", name="shop", dtype="float64")
     config = {"cost": 7.0, "reduction": "sum", "name": "shop", "dtype": "float64"}
@@ -335,17 +336,20 @@ def test_an_argument_may_be_a_keras_object_or_a_dict():
     close(value(loaded, Y_TRUE, Y_PRED), 2 * np.abs(Y_TRUE - Y_PRED).mean())
 
 
+@pytest.mark.backend_free
 def test_names_are_the_class_in_snake_case():
     assert Understock().name == "understock"
     assert cl.losses.AsymmetricError().name == cl.losses.AsymmetricError().name
     assert Understock(name="shop").name == "shop"
 
 
+@pytest.mark.backend_free
 def test_positional_arguments_of_the_base_are_not_the_subclass_s():
     loss = Understock(5.0)
     assert (loss.cost, loss.reduction) == (5.0, "sum_over_batch_size")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("reduction", ["average", "per_component"])
 def test_an_unknown_reduction_is_an_error(reduction):
     with pytest.raises(ValueError, match="reduction"):

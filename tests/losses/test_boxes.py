@@ -281,6 +281,7 @@ def test_a_box_without_a_batch_is_an_error(loss):
         loss()(np.ones(4), np.ones(4))
 
 
+@pytest.mark.backend_free
 @every_loss
 def test_an_unknown_format_is_told_the_known_ones(loss):
     known = "'xyxy', 'yxyx', 'xywh', 'center_xywh'"

@@ -205,6 +205,7 @@ def test_without_any_sample_there_is_nothing(loss):
         np.testing.assert_array_equal(found, np.zeros_like(X))
 
 
+@pytest.mark.backend_free
 def test_names_of_the_family():
     assert {Contrastive, Pairs, Triplet, NTXent, SupCon} == {
         getattr(cl.losses, name) for name in cl.losses.embeddings.__all__

@@ -267,6 +267,7 @@ def test_the_weight_of_a_background_that_is_left_out_does_not_matter(loss):
     close(found[0], values(loss, Y_TRUE[..., 1:], Y_PRED[..., 1:], class_weight=[1.0, 3.0]))
 
 
+@pytest.mark.backend_free
 @classwise
 def test_weights_that_are_all_0_where_they_count_are_an_error(loss):
     with raises(ValueError, "`class_weight`", "not all 0 where they count", "[1.0, 0.0]"):

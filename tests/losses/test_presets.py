@@ -32,6 +32,7 @@ def activated(preset, logits):
     return 1 / (1 + 1 / powers) if preset in BINARY else powers / powers.sum(-1, keepdims=True)
 
 
+@pytest.mark.backend_free
 def test_every_preset_is_here():
     assert {f.__name__ for f in BINARY + MULTICLASS} == set(L.presets.__all__)
 
@@ -138,6 +139,7 @@ def test_combo_is_that_of_the_paper_but_for_a_constant():
     close(value(L.combo(alpha, beta, smooth=smooth), y, p), published + (1 - alpha))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "preset, name, bad",
     [

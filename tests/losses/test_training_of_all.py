@@ -6,6 +6,8 @@ The rows of the tables are all classes and presets of `cl.losses`.
 import importlib
 from pathlib import Path
 
+import pytest
+
 import combined_losses as cl
 from tests.losses.training import name_in
 
@@ -13,6 +15,7 @@ FILES = sorted(path.stem for path in Path(__file__).parent.glob("test_training*.
 TABLES = ()
 
 
+@pytest.mark.backend_free
 def test_every_loss_and_preset_is_trained():
     classes = {
         name

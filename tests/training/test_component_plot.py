@@ -154,6 +154,7 @@ def test_values_that_are_not_finite_do_not_break_the_picture(tmp_path, drawn, ba
     assert matplotlib.image.imread(tmp_path / "a.png").std() > 0.05
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("path", "every", "said"),
     [
@@ -192,6 +193,7 @@ def test_a_plain_model_needs_as_metrics(tmp_path):
     assert (tmp_path / "a.png").exists()
 
 
+@pytest.mark.backend_free
 def test_the_extra_is_named_where_matplotlib_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "combined_losses\[reports\]"'):

@@ -8,6 +8,8 @@ import combined_losses as cl
 from tests.processes import run_python
 from tests.training.tiny import arrays, line, mse, sgd, two_heads, weights_of
 
+pytestmark = pytest.mark.depends_on_version
+
 
 def mse_and_mae():
     return cl.CompositeLoss(["mse", "mae"])
@@ -204,6 +206,7 @@ class Subclassed(keras.Model):
         return inputs
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "take_over, model", [(cl.track, Subclassed), (cl.untrack, Line), (cl.track, lambda: "model")]
 )

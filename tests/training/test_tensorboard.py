@@ -19,6 +19,8 @@ reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumul
 from tensorboard.plugins.custom_scalar import layout_pb2  # noqa: E402
 from tensorboard.util.tensor_util import make_ndarray  # noqa: E402
 
+pytestmark = pytest.mark.depends_on_version
+
 LAYOUT = "custom_scalars__config__"
 
 
@@ -262,6 +264,7 @@ def tensorboard(tmp_path, wait):
         process.wait(SECONDS)
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="once is enough")
 def test_a_person_sees_the_components_in_one_chart(tmp_path, driver, wait, request):
     composite = nested()

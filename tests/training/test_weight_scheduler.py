@@ -8,6 +8,8 @@ import combined_losses as cl
 from tests.messages import raises
 from tests.training.tiny import FROZEN, arrays, line, mae, mse, predictions, sgd, two_heads
 
+pytestmark = pytest.mark.depends_on_version
+
 BATCH = 4  # three batches of the ten samples, the last one of two
 SIZES = np.array([4, 4, 2])
 Scheduler = cl.callbacks.LossWeightScheduler
@@ -197,6 +199,7 @@ def test_what_float_takes_is_a_weight(value):
     assert history["mae_weight"] == [float(value)]
 
 
+@pytest.mark.backend_free
 def test_bad_arguments_are_errors():
     with raises(ValueError, "f(index, weight)", "0.5"):
         Scheduler("mae", 0.5)

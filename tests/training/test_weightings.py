@@ -949,6 +949,7 @@ def test_a_rule_belongs_to_one_composite():
         composite(rule)
 
 
+@pytest.mark.backend_free
 def test_a_rule_where_weights_belong_names_the_argument():
     with raises(ValueError, "weighting="):
         cl.CompositeLoss(["mse", "mae"], weights=w.MagnitudeBalance())

@@ -42,6 +42,7 @@ from tests.weightings.rules import (
 VALUES = losses()
 
 
+@pytest.mark.backend_free
 def test_every_rule_is_among_them():
     assert set(PLAIN) == RULE_CLASSES == set(OWN)
 
@@ -266,6 +267,7 @@ def test_a_composite_that_could_not_be_made_does_not_keep_the_rule():
 # Configs.
 
 
+@pytest.mark.backend_free
 @every_rule
 def test_its_config_has_every_argument(cls):
     rule = altered(cls)
@@ -313,10 +315,12 @@ BAD = {
 EACH_BAD = [(name, allowed, bad) for name, (allowed, values) in BAD.items() for bad in values]
 
 
+@pytest.mark.backend_free
 def test_every_common_argument_has_bad_values():
     assert set(BAD) == set(COMMON) == set(inspect.signature(Weighting).parameters)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("name, allowed, bad", EACH_BAD, ids=str)
 def test_a_bad_common_argument_is_an_error_that_says_so(name, allowed, bad):
     for cls in (MagnitudeBalance, Average, RandomWeighting):
@@ -331,6 +335,7 @@ def test_the_lower_cap_is_not_above_the_upper_one():
     assert run(Average(min_weight=1, max_weight=1), VALUES).tolist() == np.ones((24, 3)).tolist()
 
 
+@pytest.mark.backend_free
 def test_a_total_says_that_it_may_be_k():
     with raises(ValueError, "`total` of Average", "'k'"):
         Average(total="sum")
@@ -403,6 +408,7 @@ def test_a_rule_of_ones_own_never_sees_what_is_not_finite():
     close(run(Inverse(), values), inverse)
 
 
+@pytest.mark.backend_free
 def test_a_rule_of_ones_own_is_saved():
     rule = Running(share=0.125, total="k")
     text = json.dumps(keras.saving.serialize_keras_object(rule))

@@ -42,12 +42,14 @@ def quiet(loss, *data):
 # What is given.
 
 
+@pytest.mark.backend_free
 def test_a_rule_as_weights_is_an_error():
     for rule in (MagnitudeBalance(), Average()):
         with raises(ValueError, "`weights` of 'composite_loss'", "`weighting=`", "Received: <"):
             cl.CompositeLoss(["mse", "mae"], weights=rule)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("form", ["dict", "list"])
 def test_a_rule_as_one_of_the_weights_is_an_error(form):
     given = {"mae": SoftAdapt()} if form == "dict" else [1.0, SoftAdapt()]
@@ -55,12 +57,14 @@ def test_a_rule_as_one_of_the_weights_is_an_error(form):
         cl.CompositeLoss(["mse", "mae"], weights=given)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", ["soft", 1.0, LinearRamp(3), [SoftAdapt()]])
 def test_what_is_no_rule_is_an_error(bad):
     with raises(ValueError, "`weighting` of 'parts'", "cl.weightings", f"Received: {bad!r}"):
         cl.CompositeLoss(["mse", "mae"], weighting=bad, name="parts")
 
 
+@pytest.mark.backend_free
 def test_a_class_is_no_rule():
     with raises(ValueError, "`weighting`", "create it first: SoftAdapt()", "Received: <class"):
         cl.CompositeLoss(["mse", "mae"], weighting=SoftAdapt)

@@ -48,6 +48,7 @@ VALUES = np.exp(np.random.default_rng(0).normal(size=(9, 3)))
 some_rules = rules(InverseGradientNorm, GradientNormBalance, GradNorm, PCGrad, ConFIG)
 
 
+@pytest.mark.backend_free
 def test_every_rule_is_among_them():
     assert set(PLAIN) == GRAMIAN_CLASSES == set(OWN)
 
@@ -55,6 +56,7 @@ def test_every_rule_is_among_them():
 # Configs.
 
 
+@pytest.mark.backend_free
 @every_rule
 def test_its_config_has_every_argument(cls):
     rule = cls(**OWN[cls], **COMMON)
@@ -325,17 +327,20 @@ def bad_arguments():
         yield cls, "preference", "None or a list of numbers above 0", PREFERENCES
 
 
+@pytest.mark.backend_free
 @each_bad(bad_arguments())
 def test_a_bad_argument_is_an_error_that_says_so(cls, name, allowed, value):
     with raises(ValueError, f"`{name}`", cls.__name__, allowed, f"Received: {value!r}"):
         cls(**{name: value})
 
 
+@pytest.mark.backend_free
 def test_every_argument_of_its_own_has_bad_values():
     given = set(itertools.chain.from_iterable(((cls, name) for name in OWN[cls]) for cls in OWN))
     assert given == {(cls, name) for cls, name, *_ in bad_arguments()}
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("mode", ["norm_ref", "max_mean", "mean_ref"])
 @pytest.mark.parametrize("bad", [None, -1, 0.5, "mse", True])
 def test_a_mode_with_a_reference_needs_one(mode, bad):
@@ -357,6 +362,7 @@ def test_a_preference_has_a_number_for_each_component(cls):
         cl.CompositeLoss(["mse", "mae"], weighting=rule)
 
 
+@pytest.mark.backend_free
 def test_what_each_rule_needs():
     assert GradNorm().needs == {"values", "gramian", "history"}
     assert GradientNormBalance().needs == {"gramian", "history"}
@@ -375,6 +381,7 @@ BAD_PLACES = {
 }
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "name, allowed, bad", [(n, a, bad) for n, (a, all_bad) in BAD_PLACES.items() for bad in all_bad]
 )
@@ -384,6 +391,7 @@ def test_a_bad_place_is_an_error_that_says_so(name, allowed, bad):
             make(**{name: bad})
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", ["trunk", [], [1], 3])
 def test_shared_layers_are_names_and_belong_to_parameters(bad):
     with raises(ValueError, "`shared_layers` of UPGrad", "names of layers", f"Received: {bad!r}"):
@@ -392,6 +400,7 @@ def test_shared_layers_are_names_and_belong_to_parameters(bad):
         UPGrad(shared_layers=["trunk"])
 
 
+@pytest.mark.backend_free
 def test_a_rule_of_gradients_needs_a_function_or_a_subclass():
     with raises(ValueError, "`function` of GramianWeighting", "Received: None"):
         GramianWeighting()

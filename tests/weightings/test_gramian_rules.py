@@ -70,6 +70,7 @@ EACH_CASE = [
 ]
 
 
+@pytest.mark.backend_free
 def test_every_rule_has_stored_cases():
     made = {type(make()) for make in (*METHODS.values(), *SEQUENCES.values())}
     assert made == set(PLAIN)

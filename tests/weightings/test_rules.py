@@ -864,12 +864,14 @@ def bad_arguments():
     yield UncertaintyWeighting, "learning_rate", "above 0", [0, -1, "a", True, np.nan]
 
 
+@pytest.mark.backend_free
 @each_bad(bad_arguments())
 def test_a_bad_argument_is_an_error_that_says_so(cls, name, allowed, value):
     with raises(ValueError, f"`{name}`", cls.__name__, allowed, f"Received: {value!r}"):
         cls(**{name: value})
 
 
+@pytest.mark.backend_free
 def test_every_argument_of_its_own_has_bad_values():
     from tests.weightings.rules import OWN
 
@@ -877,12 +879,14 @@ def test_every_argument_of_its_own_has_bad_values():
     assert given == {(cls, name) for cls, name, *_ in bad_arguments()} | {(Smoothed, "momentum")}
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", [-0.1, 1, *NUMBERS])
 def test_a_bad_momentum_of_smoothing_is_an_error(bad):
     with raises(ValueError, "`momentum` of Smoothed", "below 1", f"Received: {bad!r}"):
         Smoothed(SoftAdapt(), bad)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", [SoftAdapt, "soft", None, UncertaintyWeighting()])
 def test_only_a_rule_that_is_not_learned_can_be_smoothed(bad):
     with raises(ValueError, "Smoothed", "rule of cl.weightings", f"Received: {bad!r}"):

@@ -62,6 +62,7 @@ CASES = [
 ]
 
 
+@pytest.mark.backend_free
 def test_every_schedule_is_among_them():
     assert set(ALTERED) == SCHEDULE_CLASSES == {cls for cls, *_ in CASES}
 
@@ -156,11 +157,13 @@ EACH_BAD = [(cls, name, bad) for (cls, name), values in BAD.items() for bad in v
 NEEDED = {LinearRamp: {"steps": 5}, Sigmoid: {"steps": 5}, Cyclical: {"cycle": 5}}
 
 
+@pytest.mark.backend_free
 def test_every_argument_has_bad_values():
     arguments = {(cls, name) for cls in ALTERED for name in inspect.signature(cls).parameters}
     assert arguments == set(BAD)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "cls, name, bad", EACH_BAD, ids=[f"{c.__name__}-{name}-{bad!r}" for c, name, bad in EACH_BAD]
 )

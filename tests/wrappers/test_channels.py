@@ -723,12 +723,14 @@ def test_an_axis_that_is_not_there_is_an_error(axis):
     fails(PerChannel("mse", axis=axis), f"{axis}", "shape (4, 5, 3)")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("axis", [0, 1.0, "last", None, True])
 def test_the_axis_is_an_integer_other_than_the_batch(axis):
     with raises(ValueError, "`axis` of PerChannel", f"Received: {axis!r}"):
         PerChannel("mse", axis=axis)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "child",
     ["categorical_crossentropy", keras.losses.CosineSimilarity(), cl.losses.BoundaryDisagreement()],
@@ -738,6 +740,7 @@ def test_elements_need_a_loss_of_elements(child):
         PerElement(child)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("make", [PerChannel, PerElement])
 def test_arguments_that_are_not_allowed(make):
     for bad in ("median", None, 1):
@@ -778,12 +781,14 @@ def test_the_weight_of_a_part_is_that_of_the_constructor():
         loss.set_weight("c/x", 2.0)
 
 
+@pytest.mark.backend_free
 def test_weights_that_sum_to_0_have_no_mean():
     for make in (PerChannel, PerElement):
         with raises(ValueError, "weighted_mean", "Received: "):
             make("mse", names=NAMES, weights=[1.0, -1.0, 0.0], aggregation="weighted_mean")
 
 
+@pytest.mark.backend_free
 def test_a_list_of_another_length_than_the_names_is_an_error():
     with raises(ValueError, "2 names for 3 channels", "Received: "):
         PerChannel(several(), names=["u", "v"])

@@ -280,6 +280,7 @@ def test_without_missing_labels_it_is_the_child(kind):
         close(value(loss, Y_TRUE, Y_PRED, WEIGHTS), expected)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("view", [*IDENTITIES, "per_channel"])
 @pytest.mark.parametrize("bad", ["avg", 1, ""])
 def test_a_reduction_is_one_of_keras_s(view, bad):
@@ -335,11 +336,13 @@ EACH = one_of_each()
 every_wrapper = pytest.mark.parametrize("wrapper", EACH, ids=lambda cls: cls.__name__)
 
 
+@pytest.mark.backend_free
 def test_every_wrapper_is_among_them():
     found = {getattr(cl.wrappers, name) for name in cl.wrappers.__all__}
     assert found - {cl.wrappers.Wrapper} == set(EACH)
 
 
+@pytest.mark.backend_free
 @every_wrapper
 def test_it_is_registered_and_its_config_has_every_argument(wrapper):
     loss = EACH[wrapper]
@@ -351,6 +354,7 @@ def test_it_is_registered_and_its_config_has_every_argument(wrapper):
     assert given <= set(serialized["config"])
 
 
+@pytest.mark.backend_free
 @every_wrapper
 def test_its_config_comes_back_from_json_as_it_was(wrapper):
     loss = EACH[wrapper]
@@ -418,6 +422,7 @@ def test_its_name_is_that_of_the_child(view):
     assert cl.CompositeLoss([wrap("mse"), wrap("mse")]).names == ("mse", "mse_2")
 
 
+@pytest.mark.backend_free
 @every_wrapper
 def test_what_is_no_loss_is_an_error(wrapper):
     if wrapper is OnInputs:

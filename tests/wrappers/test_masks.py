@@ -588,6 +588,7 @@ def test_a_loss_of_regions_has_no_missing_elements():
         cl.CompositeLoss({"edges": Masked(BatchScalar())})(holes(Y_TRUE), Y_PRED)
 
 
+@pytest.mark.backend_free
 def test_a_loss_with_a_call_of_its_own_is_an_error():
     class Whole(keras.losses.Loss):
         def __call__(self, y_true, y_pred, sample_weight=None):
@@ -609,11 +610,13 @@ def test_a_mask_that_fits_no_target_is_an_error(wrap, shape, said):
         loss(IDS, masked(PROBABILITIES, np.ones(shape, bool)))
 
 
+@pytest.mark.backend_free
 def test_neither_value_nor_mask_is_an_error():
     with raises(ValueError, "needs `mask_value` or `mask`", "Received: None for both"):
         Masked("mse", None)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", ["nan", True, [1.0], 1j], ids=repr)
 def test_a_mask_value_is_a_number(bad):
     with raises(ValueError, "`mask_value` of Masked", f"Received: {bad!r}"):
@@ -763,12 +766,14 @@ def test_class_weights_may_be_a_dict_as_keras_takes_it():
     close(value(loaded, IDS, PROBABILITIES), expected)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", ["ab", {}, {"a": 1.0}, {0.5: 1.0}, [None]], ids=repr)
 def test_class_weights_are_numbers(bad):
     with raises(ValueError, "`weights` of ClassWeighted", f"Received: {bad!r}"):
         ClassWeighted("mse", bad)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "bad", [[-1.0, 1.0], [np.nan, 1.0], [[1.0]], 1.0, [np.inf, 1], []], ids=repr
 )
@@ -887,6 +892,7 @@ def test_void_pixels_for_a_loss_of_elements():
     close(value(loss, MAP, PROBABILITIES), values[ROWS].mean())
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", [1, 0, -3, True, 2.0, "3", None])
 def test_a_number_of_classes_is_an_integer(bad):
     with raises(ValueError, "`num_classes` of OneHot", f"Received: {bad!r}"):

@@ -816,6 +816,7 @@ def test_derivatives_of_samples_do_not_mix():
         )
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("order", [0, -1, 1.0, True, "1", None])
 def test_an_order_is_an_integer(order):
     with raises(ValueError, "`input_gradients`", "order", f"Received: order={order!r}"):
@@ -919,6 +920,7 @@ def test_an_error_in_a_term_of_the_inputs_names_it():
         model.fit(x, y, verbose=0)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "bad",
     ["mse", None, lambda x, y, y_pred: y_pred, keras.losses.MeanSquaredError()],
@@ -983,6 +985,7 @@ def test_a_target_that_is_not_there_is_an_error_that_lists_those_that_are():
         loss(y["a"], {name: np.float32(part) for name, part in y.items()})
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("target", [1, ["a"], ("a",)], ids=repr)
 def test_a_target_is_a_key(target):
     with raises(ValueError, "`target` of OnOutput", f"Received: {target!r}"):
@@ -1079,12 +1082,14 @@ def test_for_one_of_several_outputs_a_routed_loss_is_an_error():
         model.compile("sgd", loss={"a": heads(), "b": "mse"})
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", [None, 3, (), [], ("a", 1), {"a": 1}], ids=repr)
 def test_an_output_is_a_name_or_names(bad):
     with raises(ValueError, "`output` of OnOutput", "tuple of names", f"Received: {bad!r}"):
         OnOutput("mse", bad)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", ["mse", None, 3])
 def test_a_term_of_the_inputs_is_a_function(bad):
     with raises(ValueError, "OnInputs", "f(model, x, y, y_pred)", f"Received: {bad!r}"):

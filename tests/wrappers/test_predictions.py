@@ -158,6 +158,7 @@ def test_a_bad_prediction_that_does_not_count_does_no_harm(activation, where, ba
     close(gradient(call, spoilt), gradient(call, y_pred))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", ["no_such_activation", 3])
 def test_what_is_no_activation_is_an_error(bad):
     with raises(ValueError, "`activation` of Activated ('mse')", "'softmax'", f"Received: {bad!r}"):

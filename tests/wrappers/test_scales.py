@@ -237,6 +237,7 @@ def test_around_and_inside_other_wrappers():
     )
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "bad", [(), (0,), (1.5,), (2, 2), (True,), 2, "12", None, (-1, 1)], ids=repr
 )
@@ -245,6 +246,7 @@ def test_scales_are_different_whole_numbers(bad):
         MultiScale("mse", bad)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "bad", [[1.0], (1, 2, 3, 4), [1.0, np.nan, 1.0], ["a", "b", "c"], 2.0], ids=repr
 )
@@ -397,6 +399,7 @@ def test_levels_that_do_not_fit_are_errors_that_name_the_component():
     fails(DeepSupervision("mse"), y, y, "cl.Model", "cl.track")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", ["linear", [], 3, [1.0, np.nan], None], ids=repr)
 def test_weights_are_exp_or_numbers(bad):
     with raises(ValueError, "`weights` of DeepSupervision ('mse')", "'exp'", f"Received: {bad!r}"):

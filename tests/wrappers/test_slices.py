@@ -250,6 +250,7 @@ def test_too_many_entries_are_an_error_that_names_the_component():
         loss(normal(4, 6, 2, seed=4), normal(4, 6, 2, seed=5))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "index", [0, np.s_[0:2], np.s_[0, :], np.s_[1:], np.s_[::2, :, 0]], ids=str
 )
@@ -269,12 +270,14 @@ def test_nor_may_the_batch_be_cut_behind_an_ellipsis(index):
 FANCY = [[0, 1], np.s_[..., [0, 1]], np.array([0]), np.s_[:, np.array([1])], "0:2", True, 1.0]
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("index", [*FANCY, np.s_[..., True]], ids=repr)
 def test_a_fancy_index_is_an_error(index):
     with raises(ValueError, "`index` of OnSlice", "basic index", "np.s_[..., 0:2]", "Received: "):
         OnSlice("mse", index)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("index", [np.s_[..., 0.0:2.0], np.s_[..., "a":], np.s_[:, ::0]], ids=str)
 def test_a_slice_that_numpy_refuses_is_an_error(index):
     with raises(ValueError, "`index` of OnSlice", "Received: "):
@@ -323,6 +326,7 @@ def test_weights_of_steps_weigh_a_single_column(reduction):
         )
 
 
+@pytest.mark.backend_free
 def test_two_ellipses_are_an_error():
     with raises(ValueError, "one `...`", "Received: "):
         OnSlice("mse", (..., 0, ...))
@@ -368,6 +372,7 @@ def test_both_arguments_are_divided(scale, weight):
     check(Scaled("mse", scale), expected, y_true, y_pred, weight, WEIGHTS > 0)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("scale", SCALES, ids=repr)
 def test_a_scale_comes_back_from_json(scale):
     loaded = Scaled.from_config(json.loads(json.dumps(Scaled("mse", scale).get_config())))
@@ -391,6 +396,7 @@ def test_from_data_of_a_vector():
     close(value(Scaled.from_data("mse", y), np.zeros(4), np.ones(4)), 1 / np.var(y))
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "y", [np.ones((5, 2)), np.array([[1.0, 2.0], [1.0, 3.0]]), [[np.nan, 1.0]]]
 )
@@ -399,6 +405,7 @@ def test_from_data_without_variation_is_an_error(y):
         Scaled.from_data("mse", y)
 
 
+@pytest.mark.backend_free
 def test_from_data_leaves_out_missing_labels():
     y = normal(20, 3, seed=1)
     y[np.random.default_rng(0).random((20, 3)) < 0.3] = np.nan
@@ -409,6 +416,7 @@ def test_from_data_leaves_out_missing_labels():
         Scaled.from_data("mse", y)
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("bad", [0, 0.0, np.nan, np.inf, [1.0, 0.0], "2", None, True, 1j], ids=repr)
 def test_a_scale_that_nothing_can_be_divided_by_is_an_error(bad):
     with raises(ValueError, "`scale` of Scaled ('mse')", "without a 0", f"Received: {bad!r}"):

@@ -1,0 +1,96 @@
+"""How long each test takes: `tests/durations.txt`, which decides what belongs to the fast tier.
+
+`pytest --slow --record-durations` measures every test that it runs and writes the file anew. A
+number is the CPU time, in seconds, of setting up, running and tearing down a test, with the
+processes that it starts: CPU time hardly changes when something else runs on the machine.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).with_name("durations.txt")
+# A test that took longer is slow: `pytest` leaves it out, `pytest --slow` runs it. Only those are
+# kept: the others would be most of the file, and change with every measurement.
+LIMIT = 0.2
+HEADER = f"# CPU seconds of each test above {LIMIT}, on TensorFlow; made by --record-durations.\n"
+
+
+def read_durations(file=FILE):
+    """A dict from the id of a test to its seconds."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    pairs = (line.split(" ", 1) for line in lines if not line.startswith("#"))
+    return {test: float(seconds) for seconds, test in pairs}
+
+
+def write_durations(measured, file=FILE):
+    """Writes what was measured; a file none of whose tests ran keeps the numbers that it has."""
+    ran = {module_of(test) for test in measured}
+    kept = {t: s for t, s in read_durations(file).items() if module_of(t) not in ran}
+    found = {**kept, **measured}
+    lines = [f"{found[test]:.2f} {test}\n" for test in sorted(found) if found[test] > LIMIT]
+    file.write_text(HEADER + "".join(lines), encoding="utf-8")
+
+
+def module_of(test):
+    return test.partition("::")[0]
+
+
+class Stopwatch:
+    """A plugin of pytest that measures every test and tells the seconds in its report."""
+
+    def __init__(self):
+        self.started = 0.0
+        self.shared = {}  # the seconds of each fixture that several tests share
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self):
+        self.started = cpu_seconds()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        before = cpu_seconds()
+        result = yield
+        if fixturedef.scope != "function":
+            seconds = cpu_seconds() - before
+            self.shared[fixturedef.baseid, fixturedef.argname] = seconds
+            self.started += seconds
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        if call.when == "teardown":
+            # A worker of pytest-xdist sends the properties of a report to the main process.
+            seconds = cpu_seconds() - self.started + self.of_shared_fixtures(item)
+            report.user_properties.append(("cpu_seconds", seconds))
+        return report
+
+    def of_shared_fixtures(self, item):
+        """What the test would have to pay if it ran alone, whichever test made the fixture."""
+        return sum(
+            seconds
+            for (base, name), seconds in self.shared.items()
+            if name in item.fixturenames and item.nodeid.startswith(base)
+        )
+
+
+def cpu_seconds():
+    """Of this process and of those that it has started and waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+class Recorder:
+    """A plugin of pytest that collects what the reports tell and writes it, in the main process."""
+
+    def __init__(self):
+        self.measured = {}
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "teardown":
+            self.measured[report.nodeid] = dict(report.user_properties)["cpu_seconds"]
+
+    def pytest_sessionfinish(self):
+        write_durations(self.measured)
