@@ -59,12 +59,17 @@ def pytest_collection_modifyitems(config, items):
     config.stash[ALL_TESTS] = list(items)
     durations = read_durations()
     for item in items:
-        if item.nodeid in durations:
+        if item.nodeid in durations or _is_long(item):
             item.add_marker("slow")
     if not _wants_slow(config):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def _is_long(item):
+    """What does not belong to the fast tier, however long it took where it was measured."""
+    return item.get_closest_marker("browser") or isinstance(item, pytest.DoctestItem)
 
 
 def _wants_slow(config):

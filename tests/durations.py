@@ -5,6 +5,7 @@ number is the CPU time, in seconds, of setting up, running and tearing down a te
 processes that it starts: CPU time hardly changes when something else runs on the machine.
 """
 
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ FILE = Path(__file__).with_name("durations.txt")
 # A test that took longer is slow: `pytest` leaves it out, `pytest --slow` runs it. Only those are
 # kept: the others would be most of the file, and change with every measurement.
 LIMIT = 0.2
-HEADER = f"# CPU seconds of each test above {LIMIT}, on TensorFlow; made by --record-durations.\n"
+HEADER = "# CPU seconds of each test above {}, on TensorFlow and Keras {}; by --record-durations.\n"
 
 
 def read_durations(file=FILE):
@@ -30,7 +31,8 @@ def write_durations(measured, file=FILE):
     kept = {t: s for t, s in read_durations(file).items() if module_of(t) not in ran}
     found = {**kept, **measured}
     lines = [f"{found[test]:.2f} {test}\n" for test in sorted(found) if found[test] > LIMIT]
-    file.write_text(HEADER + "".join(lines), encoding="utf-8")
+    header = HEADER.format(LIMIT, importlib.metadata.version("keras"))
+    file.write_text(header + "".join(lines), encoding="utf-8")
 
 
 def module_of(test):

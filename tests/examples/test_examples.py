@@ -10,8 +10,8 @@ from tests.examples import missing_labels, oscillator, two_heads, vae
 MEAN_IMAGE = 0.0733
 
 
-def test_vae_learns_and_logs_both_parts(seed):
-    history = vae.main(seed, beta=3e-4)
+def test_vae_learns_and_logs_both_parts(mean_over_seeds):
+    history = mean_over_seeds(vae.main)
     assert set(history) == {"loss", "reconstruction_loss", "kl_loss"}
     loss, reconstruction, kl = (
         history[name][-1] for name in ("loss", "reconstruction_loss", "kl_loss")
@@ -27,8 +27,8 @@ def test_vae_has_less_than_40_lines():
     assert len(Path(vae.__file__).read_text(encoding="utf-8").splitlines()) < 40
 
 
-def test_two_heads_know_where_they_are_sure(seed):
-    numbers = two_heads.main(seed)
+def test_two_heads_know_where_they_are_sure(mean_over_seeds):
+    numbers = mean_over_seeds(two_heads.main)
     assert numbers["error of the surer half"] < 0.9 * numbers["error of the other half"]
     # The head for the mean learns, though it is trained through the loss of both only.
     assert numbers["error_loss"] < 0.6  # 1 is the variance of the targets
@@ -37,12 +37,13 @@ def test_two_heads_know_where_they_are_sure(seed):
     )
 
 
-def test_oscillator_away_from_the_data_the_equation_is_worth_a_factor_of_ten(seed):
-    errors = oscillator.main(seed)
-    assert errors["with the equation"] < errors["data only"] / 10
+def test_oscillator_away_from_the_data_the_equation_is_worth_a_factor_of_ten(seeds):
+    for seed in seeds:
+        errors = oscillator.main(seed)
+        assert errors["with the equation"] < errors["data only"] / 10
 
 
-def test_missing_labels_beat_the_complete_rows(seed):
-    scores = missing_labels.main(seed)
+def test_missing_labels_beat_the_complete_rows(mean_over_seeds):
+    scores = mean_over_seeds(missing_labels.main)
     assert scores["score of all rows, masked"] >= scores["score of complete rows"]
     assert scores["score of all rows, masked"] > 0.3  # 0 is the mean of the targets
