@@ -1,7 +1,9 @@
 """`get_config` and back: nothing is lost, and what cannot be saved says so."""
 
+import copy
 import functools
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -182,6 +184,26 @@ def test_the_config_has_the_weights_of_the_moment():
     loaded = check(loss, Y_TRUE, Y_PRED)
     assert loaded.weights == {"mse": 0.7, "inner": 1.0}
     assert loaded.losses["inner"].weights == {"ratio": 0.0}
+
+
+def pickled(loss):
+    return pickle.loads(pickle.dumps(loss))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_has_the_weights_and_shares_nothing(copied):
+    """Also of a composite that trains in a model: the copy trains in none."""
+    loss = cl.CompositeLoss({"a": "mse", "under": cl.losses.UnderestimationPenalty(3.0)})
+    model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss=loss)
+    model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+    loss.set_weight("under", 0.5)
+    other = copied(loss)
+    y_true, y_pred = np.array([[3.0], [1.0]]), np.array([[1.0], [2.0]])
+    for each in (loss, other):  # the squares 4 and 1, and 3 times the 2 that one is below
+        assert value(each, y_true, y_pred) == pytest.approx((4 + 1) / 2 + 0.5 * 3 * 2 / 2)
+    other.set_weight("under", 7.0)
+    assert loss.weights["under"] == 0.5 and other.weights["under"] == 7.0
 
 
 def test_a_loaded_composite_is_a_new_one():
