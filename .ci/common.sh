@@ -5,13 +5,13 @@ work=$(mktemp -d)
 exec </dev/null
 
 # One default, whatever the machine has set: Keras's own settings and TensorFlow as the backend.
-unset KERAS_BACKEND PYTHONPATH VIRTUAL_ENV
+unset KERAS_BACKEND PYTHONPATH VIRTUAL_ENV PYTEST_ADDOPTS XLA_FLAGS JAX_COMPILATION_CACHE_DIR
 export CI=true KERAS_HOME="$work/keras" TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
 
-# Which tests run where (marks are explained in pyproject.toml).
-on_another_backend="(slow or not slow) and not backend_free and not browser"
-at_lowest_versions="not browser and (depends_on_version or not (slow or backend_free))"
+# What the other backends need: the CPU build of torch, the JAX whose flags tests/conftest.py sets,
+# and the peer that a test compares with.
+other_backends="torch==2.13.0 jax==0.10.2 optax"
 
 sections=()
 started=$SECONDS
@@ -34,10 +34,12 @@ close_section() {
 clock() { printf '%2d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
 finish() {
+    local status=$? last=${title:-}
     close_section
     printf '\n===== the time of each section =====\n'
     printf '%s\n' "${sections[@]}" "$(clock $SECONDS)  in all"
     rm -rf "$work"
+    if [[ $status == 0 ]]; then echo "all passed"; else echo "FAILED in: $last"; fi
 }
 trap finish EXIT
 

@@ -10,9 +10,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if os.environ.get("KERAS_BACKEND") == "jax":
-    # The tests compile thousands of small programs, and run each once: that XLA optimises none of
-    # them halves the time. Set XLA_FLAGS (to nothing, say) to compile as for users. The workers,
-    # and the next run, share what was compiled.
+    # The tests compile thousands of small programs and run each once. They take half the time if
+    # XLA does not optimise those programs. Set XLA_FLAGS (to nothing, say) to compile them as for
+    # users. The workers, and the next run, share what was compiled.
     _FLAGS = {
         "cpu_use_fusion_emitters": "false",
         "backend_optimization_level": "0",
@@ -48,10 +48,21 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    in_worker = hasattr(config, "workerinput")
     config.pluginmanager.register(Stopwatch())
-    if config.option.record_durations and not in_worker:
-        config.pluginmanager.register(Recorder())
+    if config.option.record_durations:
+        _check_that_all_runs(config)
+        if not hasattr(config, "workerinput"):  # the main process of pytest-xdist
+            config.pluginmanager.register(Recorder())
+
+
+def _check_that_all_runs(config):
+    """The numbers of a file are written anew together, so all its tests must run."""
+    option, backend = config.option, os.environ.get("KERAS_BACKEND", "tensorflow")
+    part = option.keyword or option.markexpr or any("::" in argument for argument in config.args)
+    if part or not option.slow or backend != "tensorflow":
+        raise pytest.UsageError(
+            "--record-durations needs --slow, whole files, no -k or -m, and TensorFlow"
+        )
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest reads `-m`, which may say `slow`
@@ -59,7 +70,8 @@ def pytest_collection_modifyitems(config, items):
     config.stash[ALL_TESTS] = list(items)
     durations = read_durations()
     for item in items:
-        if item.nodeid in durations or _is_long(item):
+        is_fast = item.get_closest_marker("fast") or item.nodeid not in durations
+        if _is_long(item) or not is_fast:
             item.add_marker("slow")
     if not _wants_slow(config):
         slow = [item for item in items if item.get_closest_marker("slow")]
@@ -75,7 +87,8 @@ def _is_long(item):
 def _wants_slow(config):
     """Slow tests run where they are asked for: by an option, by `-m`, or by the name of a test."""
     option, named = config.option, any("::" in argument for argument in config.args)
-    return option.slow or option.long or named or "slow" in option.markexpr
+    again = config.getoption("lf", False)  # those that failed last, if pytest keeps a cache
+    return option.slow or option.long or option.markexpr or named or again
 
 
 @pytest.hookimpl(wrapper=True)

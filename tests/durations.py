@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("durations.txt")
 # A test that took longer is slow: `pytest` leaves it out, `pytest --slow` runs it. Only those are
 # kept: the others would be most of the file, and change with every measurement.
@@ -25,10 +26,17 @@ def read_durations(file=FILE):
     return {test: float(seconds) for seconds, test in pairs}
 
 
-def write_durations(measured, file=FILE):
-    """Writes what was measured; a file none of whose tests ran keeps the numbers that it has."""
-    ran = {module_of(test) for test in measured}
-    kept = {t: s for t, s in read_durations(file).items() if module_of(t) not in ran}
+def write_durations(measured, skipped=(), file=FILE):
+    """Writes what was measured; other numbers stay.
+
+    They stay for a test that was skipped, and for a file none of whose tests ran, if it is there.
+    """
+    ran = {module_of(test) for test in (*measured, *skipped)}
+    kept = {
+        test: seconds
+        for test, seconds in read_durations(file).items()
+        if test in skipped or (module_of(test) not in ran and (ROOT / module_of(test)).is_file())
+    }
     found = {**kept, **measured}
     lines = [f"{found[test]:.2f} {test}\n" for test in sorted(found) if found[test] > LIMIT]
     header = HEADER.format(LIMIT, importlib.metadata.version("keras"))
@@ -85,14 +93,18 @@ def cpu_seconds():
 
 
 class Recorder:
-    """A plugin of pytest that collects what the reports tell and writes it, in the main process."""
+    """A plugin of pytest that collects the seconds in the reports, in the main process."""
 
     def __init__(self):
         self.measured = {}
+        self.skipped = set()
 
     def pytest_runtest_logreport(self, report):
-        if report.when == "teardown":
+        if report.skipped:
+            self.skipped.add(report.nodeid)
+        elif report.when == "teardown" and report.nodeid not in self.skipped:
             self.measured[report.nodeid] = dict(report.user_properties)["cpu_seconds"]
 
-    def pytest_sessionfinish(self):
-        write_durations(self.measured)
+    def pytest_sessionfinish(self, exitstatus):
+        if exitstatus == pytest.ExitCode.OK:  # a test that failed, or never ran, has no duration
+            write_durations(self.measured, self.skipped)

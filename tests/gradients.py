@@ -15,21 +15,21 @@ def gradient(function, x):
 
 
 def value_and_gradient(function, y_true, y_pred):
-    """What `function(y_true, y_pred)` gives, and the gradient of its sum by `y_pred`.
+    """The values `function(y_true, y_pred)`, and the gradient of their sum by `y_pred`.
 
-    On JAX they are one compiled program, as in a training step: to compile them one by one, or
-    operation by operation, takes several times as long.
+    On JAX both are one compiled program of `y_true` and `y_pred`, as in a training step: compiling
+    them one by one, or operation by operation, takes several times as long.
     """
     if keras.backend.backend() != "jax":
         values = keras.ops.convert_to_numpy(function(y_true, y_pred))
         return values, gradient(lambda p: function(y_true, p), y_pred)
     import jax
 
-    def total(y_pred):
+    def total(y_true, y_pred):
         values = function(y_true, y_pred)
         return values.sum(), values
 
-    slope, values = jax.jit(jax.grad(total, has_aux=True))(jax.numpy.asarray(y_pred))
+    slope, values = jax.jit(jax.grad(total, argnums=1, has_aux=True))(y_true, y_pred)
     return np.asarray(values), np.asarray(slope)
 
 

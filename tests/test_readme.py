@@ -1,9 +1,11 @@
-"""Every Python block of the Markdown pages runs: alone, as a script, in an empty directory.
+"""Every Python block of the Markdown pages runs as a script, in an empty directory.
 
 A block after the comment `<!-- continues -->` runs in one script with the block before it. The
-scripts run in the process of the tests, because starting TensorFlow takes longer than a script.
+scripts run in the process of the tests, because starting TensorFlow takes longer than a script. The
+first script of the README also runs in a process of its own.
 """
 
+import contextlib
 import re
 import runpy
 import textwrap
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import keras
 import pytest
+
+from tests.processes import run_python
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -72,24 +76,38 @@ EVERY_SCRIPT = [
 ]
 
 
-def settings_of_keras():
-    return keras.config.floatx(), keras.config.dtype_policy().name, keras.backend.backend()
-
-
-@pytest.mark.parametrize("script", EVERY_SCRIPT)
-def test_block_runs(script, tmp_path, monkeypatch):
-    """In a directory of its own, and so that the scripts after it find Keras as it was."""
-    monkeypatch.chdir(tmp_path)
-    before, registered = settings_of_keras(), dict(keras.saving.get_custom_objects())
-    path = tmp_path / "script.py"
-    path.write_text(script, encoding="utf-8")
+@contextlib.contextmanager
+def unchanged_keras():
+    """Gives Keras back as it was, and fails where the block has changed a setting."""
+    before, registered = keras.config.dtype_policy(), dict(keras.saving.get_custom_objects())
+    floatx = keras.config.floatx()
     try:
-        runpy.run_path(str(path), run_name="__main__")
+        yield
     finally:
+        after = keras.config.dtype_policy(), keras.config.floatx()
+        keras.config.set_dtype_policy(before)
+        keras.config.set_floatx(floatx)
         keras.saving.get_custom_objects().clear()
         keras.saving.get_custom_objects().update(registered)
         keras.utils.clear_session()
-    assert settings_of_keras() == before, "a script that changes Keras needs its own process"
+    assert after == (before, floatx), "a script that changes Keras needs its own process"
+
+
+@pytest.mark.depends_on_version
+@pytest.mark.parametrize("script", EVERY_SCRIPT)
+def test_block_runs(script, tmp_path, monkeypatch):
+    """Each script has its own directory, and leaves Keras as it was for the next one."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "script.py"
+    path.write_text(script, encoding="utf-8")
+    with unchanged_keras():
+        runpy.run_path(str(path), run_name="__main__")
+
+
+@pytest.mark.depends_on_version
+def test_first_block_of_the_readme_runs_alone(tmp_path):
+    """In a process of its own, where nothing was imported before."""
+    run_python(SCRIPTS["README.md"][0], cwd=tmp_path)
 
 
 @pytest.mark.backend_free

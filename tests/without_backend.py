@@ -2,8 +2,8 @@
 
 Such a test gives the same answer on every backend, so `.ci/run` runs it once. Everything that
 TensorFlow computes goes through one of the functions below: an operation that runs at once, a
-constant, an operation of a graph. To ask which backend is in use, or to start a process that may
-use one, would also let the answer depend on it.
+constant, an operation of a graph. A test is refused too where it asks which backend is in use, or
+starts a process, which may use one.
 """
 
 import contextlib
@@ -42,5 +42,6 @@ def _doors():
         (constant_op, "convert_to_eager_tensor"),
         (ops.Graph, "_create_op_internal"),
         (keras.backend, "backend"),
+        (keras.config, "backend"),
         (subprocess, "Popen"),
     ]

@@ -94,7 +94,7 @@ def test_values_and_gradients_are_those_of_the_reference(entry):
     data = entry["y_true"], entry["y_pred"]
     values, slope = value_and_gradient(loss, *data)
     found = [values]
-    if keras.backend.backend() != "jax":  # where they are those of a compiled program already
+    if keras.backend.backend() != "jax":  # on JAX they are compiled already
         found.append(value(compiled(lambda *data: loss(*data)), *data))
     for values in found:
         assert values.shape == entry["values"].shape

@@ -11,6 +11,8 @@ import combined_losses as cl
 from tests.messages import raises
 from tests.training.tiny import arrays, line, predictions, two_heads
 
+pytestmark = pytest.mark.depends_on_version
+
 # Losses with faults, and healthy ones beside them.
 
 

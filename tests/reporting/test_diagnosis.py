@@ -63,7 +63,6 @@ def test_the_table_has_a_row_for_each_component(sick):
     assert all(len(line) <= 100 for line in lines)
 
 
-@pytest.mark.backend_free
 def test_the_table_says_what_is_wrong_and_what_to_do(sick):
     text = " ".join(str(sick).split())
     assert "conflicts: what one gains the other loses" in text
@@ -82,11 +81,11 @@ def test_the_table_of_one_healthy_component(healthy):
     assert repr(healthy).endswith("nothing is wrong>")
 
 
-@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("share", "shown"),
     [(0.0, "0.0 %"), (1e-9, "<0.1 %"), (0.5, "50.0 %"), (0.99999, ">99.9 %"), (1.0, "100.0 %")],
 )
+@pytest.mark.backend_free
 def test_percentages_do_not_round_to_none_or_all(share, shown):
     from combined_losses.reporting.diagnosis import percent
 
@@ -94,7 +93,6 @@ def test_percentages_do_not_round_to_none_or_all(share, shown):
     assert percent(float("nan")) == "–"
 
 
-@pytest.mark.backend_free
 def test_data_frame(sick):
     frame = sick.to_frame()
     assert list(frame.index) == list(sick.names)
@@ -121,7 +119,6 @@ def texts_inside(figure):
         yield text.get_text(), inside
 
 
-@pytest.mark.backend_free
 def test_figure(sick):
     figure = sick.plot()
     bars, squares = figure.axes
@@ -138,7 +135,6 @@ def test_figure(sick):
     assert [t for t, inside in texts_inside(figure) if not inside] == []
 
 
-@pytest.mark.backend_free
 def test_conflicts(sick):
     ax = cl.plots.conflicts(sick)
     shown = ax.images[0].get_array()
@@ -177,7 +173,6 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-@pytest.mark.backend_free
 def test_page_is_one_file_and_escapes_names(sick):
     source = sick.to_html()
     page = Page(source)
@@ -189,7 +184,6 @@ def test_page_is_one_file_and_escapes_names(sick):
     assert source.count("<svg") == 1
 
 
-@pytest.mark.backend_free
 def test_notebooks_show_the_table(sick, healthy):
     source = sick._repr_html_()
     assert not Page(source).links

@@ -206,7 +206,6 @@ class Subclassed(keras.Model):
         return inputs
 
 
-@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "take_over, model", [(cl.track, Subclassed), (cl.untrack, Line), (cl.track, lambda: "model")]
 )

@@ -63,6 +63,7 @@ def layout(folder):
     }
 
 
+@pytest.mark.fast
 def test_one_chart_has_all_components(tmp_path):
     fitted(compiled(nested()), tmp_path)
     assert layout(tmp_path) == {

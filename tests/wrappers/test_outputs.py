@@ -23,6 +23,8 @@ from tests.messages import raises
 from tests.training.tiny import FROZEN, arrays, line, mae, mse, predictions, sgd, two_heads
 from tests.wrappers.numpy_twins import block_means, close, normal
 
+pytestmark = pytest.mark.depends_on_version
+
 WEIGHT = np.arange(10.0, dtype="float32") / 4
 
 
