@@ -37,9 +37,9 @@ def test_two_heads_know_where_they_are_sure(mean_over_seeds):
     )
 
 
-def test_oscillator_away_from_the_data_the_equation_is_worth_a_factor_of_ten(seeds):
+def test_oscillator_away_from_the_data_the_equation_is_worth_a_factor_of_ten(seeds, pytestconfig):
     for seed in seeds:
-        errors = oscillator.main(seed)
+        errors = oscillator.main(seed, steps=700 if pytestconfig.option.long else 500)
         assert errors["with the equation"] < errors["data only"] / 10
 
 
