@@ -13,19 +13,14 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     # The tests compile thousands of small programs and run each once. They take half the time if
     # XLA does not optimise those programs. Set XLA_FLAGS (to nothing, say) to compile them as for
     # users. The workers, and the next run, share what was compiled.
-    _FLAGS = {
-        "cpu_use_fusion_emitters": "false",
-        "backend_optimization_level": "0",
-        "llvm_disable_expensive_passes": "true",
-        "cpu_parallel_codegen_split_count": "1",
-    }
-    _CACHE = {
+    _SETTINGS = {
+        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 "
+        "--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1",
         "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".pytest_cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{k}={v}" for k, v in _FLAGS.items()))
-    for _key, _value in _CACHE.items():
+    for _key, _value in _SETTINGS.items():
         os.environ.setdefault(_key, _value)
 
 from tests.durations import Recorder, Stopwatch, read_durations
@@ -48,9 +43,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.pluginmanager.register(Stopwatch())
     if config.option.record_durations:
         _check_that_all_runs(config)
+        config.pluginmanager.register(Stopwatch())
         if not hasattr(config, "workerinput"):  # the main process of pytest-xdist
             config.pluginmanager.register(Recorder())
 
@@ -58,7 +53,7 @@ def pytest_configure(config):
 def _check_that_all_runs(config):
     """The numbers of a file are written anew together, so all its tests must run."""
     option, backend = config.option, os.environ.get("KERAS_BACKEND", "tensorflow")
-    part = option.keyword or option.markexpr or any("::" in argument for argument in config.args)
+    part = option.keyword or option.markexpr or _names_a_test(config)
     if part or not option.slow or backend != "tensorflow":
         raise pytest.UsageError(
             "--record-durations needs --slow, whole files, no -k or -m, and TensorFlow"
@@ -86,9 +81,13 @@ def _is_long(item):
 
 def _wants_slow(config):
     """Slow tests run where they are asked for: by an option, by `-m`, or by the name of a test."""
-    option, named = config.option, any("::" in argument for argument in config.args)
+    option = config.option
     again = config.getoption("lf", False)  # those that failed last, if pytest keeps a cache
-    return option.slow or option.long or option.markexpr or named or again
+    return option.slow or option.long or option.markexpr or again or _names_a_test(config)
+
+
+def _names_a_test(config):
+    return any("::" in argument for argument in config.args)
 
 
 @pytest.hookimpl(wrapper=True)

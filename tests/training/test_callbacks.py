@@ -9,8 +9,6 @@ import pytest
 import combined_losses as cl
 from tests.training.tiny import arrays, line, sgd
 
-pytestmark = pytest.mark.depends_on_version
-
 WATCHED = "val_mse_loss"
 
 

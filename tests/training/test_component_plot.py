@@ -13,8 +13,6 @@ from combined_losses.callbacks import figures
 from tests.processes import run_python
 from tests.training.tiny import arrays, line, sgd
 
-pytestmark = pytest.mark.depends_on_version
-
 
 def compiled(loss=None, learning_rate=0.01):
     model = line()

@@ -11,12 +11,9 @@ import pytest
 
 from tests.processes import run_python
 
-pytestmark = [
-    pytest.mark.depends_on_version,
-    pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
 
 SCRIPT = '''
 import json

@@ -15,8 +15,6 @@ from keras import ops
 import combined_losses as cl
 from tests.training.tiny import FROZEN, arrays, line, sgd, weights_of
 
-pytestmark = pytest.mark.depends_on_version
-
 
 def mse_and_mae(**kwargs):
     return cl.CompositeLoss({"mse": "mse", "mae": "mae"}, {"mae": 0.5}, **kwargs)

@@ -10,8 +10,6 @@ from combined_losses.training.keeping import last_batch
 from tests.messages import raises
 from tests.training.tiny import FROZEN, arrays, line, predictions, sgd
 
-pytestmark = pytest.mark.depends_on_version
-
 
 def upwards(y_true, y_pred):
     return -ops.mean(y_pred, axis=-1)

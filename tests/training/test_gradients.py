@@ -31,8 +31,6 @@ from tests.training.gradient_twin import (
     under,
 )
 
-pytestmark = pytest.mark.depends_on_version
-
 PLACES = ("output", "trunk", "parameters")
 every_place = pytest.mark.parametrize("place", PLACES)
 

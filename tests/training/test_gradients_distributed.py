@@ -10,12 +10,9 @@ import pytest
 from tests.processes import run_python
 from tests.training.gradient_twin import data, inverse_norms, jacobians, split
 
-pytestmark = [
-    pytest.mark.depends_on_version,
-    pytest.mark.skipif(
-        keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
 
 SCRIPT = """
 import json

@@ -8,8 +8,6 @@ from keras import layers, ops
 import combined_losses as cl
 from combined_losses.weightings import InverseGradientNorm, UPGrad
 
-pytestmark = pytest.mark.depends_on_version
-
 RATE = 0.5
 
 

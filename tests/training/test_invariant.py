@@ -14,8 +14,6 @@ from keras import ops
 import combined_losses as cl
 from tests.training import twin
 
-pytestmark = pytest.mark.depends_on_version
-
 CASES = 32  # every pair of 8 reductions and 4 shapes of sample weights
 SAMPLES, STEPS, FEATURES, OUTPUTS = 10, 3, 4, 2
 KEY = "{}_loss".format

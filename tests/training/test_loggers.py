@@ -9,8 +9,6 @@ import combined_losses as cl
 from tests.processes import run_python
 from tests.training.tiny import arrays, line, sgd
 
-pytestmark = pytest.mark.depends_on_version
-
 PARTS = ["mse_loss", "mae_loss", "outer_loss", "outer/huber_loss", "outer/log_cosh_loss"]
 
 

@@ -8,8 +8,6 @@ import combined_losses as cl
 from tests.processes import run_python
 from tests.training.tiny import arrays, line, mse, sgd, two_heads, weights_of
 
-pytestmark = pytest.mark.depends_on_version
-
 
 def mse_and_mae():
     return cl.CompositeLoss(["mse", "mae"])

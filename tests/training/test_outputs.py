@@ -7,8 +7,6 @@ import pytest
 import combined_losses as cl
 from tests.training.tiny import FROZEN, arrays, mae, mse, sgd, two_heads
 
-pytestmark = pytest.mark.depends_on_version
-
 LIST_KEYS = ["loss", "a_mse_loss", "a_mae_loss", "b_mse_loss", "b_mae_loss"]
 
 

@@ -9,8 +9,6 @@ import pytest
 import combined_losses as cl
 from tests.training.tiny import arrays, mse, sgd
 
-pytestmark = pytest.mark.depends_on_version
-
 BACKEND = keras.backend.backend()
 
 

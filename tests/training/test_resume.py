@@ -12,8 +12,6 @@ import combined_losses as cl
 from tests.processes import run_python
 from tests.training.tiny import arrays, line, sgd, two_heads
 
-pytestmark = pytest.mark.depends_on_version
-
 w = cl.weightings
 OPTIONS = {"batch_size": 4, "shuffle": False, "verbose": 0}
 

@@ -11,8 +11,6 @@ import combined_losses as cl
 from tests.processes import run_python
 from tests.training.tiny import arrays, line, mse, sgd, two_heads, weights_of
 
-pytestmark = pytest.mark.depends_on_version
-
 
 @keras.saving.register_keras_serializable("tests_saving")
 def squared_mean(y_true, y_pred):

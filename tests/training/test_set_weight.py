@@ -11,8 +11,6 @@ from keras import ops
 import combined_losses as cl
 from tests.training.tiny import arrays, line, mse, sgd, two_heads, weights_of
 
-pytestmark = pytest.mark.depends_on_version
-
 RATE, MOMENTUM, BATCH = 0.1, 0.9, 4
 
 

@@ -19,8 +19,6 @@ reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumul
 from tensorboard.plugins.custom_scalar import layout_pb2  # noqa: E402
 from tensorboard.util.tensor_util import make_ndarray  # noqa: E402
 
-pytestmark = pytest.mark.depends_on_version
-
 LAYOUT = "custom_scalars__config__"
 
 

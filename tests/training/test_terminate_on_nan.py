@@ -10,8 +10,6 @@ from combined_losses.training.keeping import last_batch
 from tests.messages import raises
 from tests.training.tiny import arrays, line, two_heads
 
-pytestmark = pytest.mark.depends_on_version
-
 
 def logarithm(y_true, y_pred):
     """NaN for negative targets."""

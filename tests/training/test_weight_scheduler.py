@@ -8,8 +8,6 @@ import combined_losses as cl
 from tests.messages import raises
 from tests.training.tiny import FROZEN, arrays, line, mae, mse, predictions, sgd, two_heads
 
-pytestmark = pytest.mark.depends_on_version
-
 BATCH = 4  # three batches of the ten samples, the last one of two
 SIZES = np.array([4, 4, 2])
 Scheduler = cl.callbacks.LossWeightScheduler

@@ -18,8 +18,6 @@ from tests.processes import run_python
 from tests.training.test_custom_steps import jax_step, tensorflow_step, torch_step
 from tests.training.tiny import FROZEN, arrays, line, predictions, sgd, two_heads, weights_of
 
-pytestmark = pytest.mark.depends_on_version
-
 BACKEND = keras.backend.backend()
 SAMPLES, BATCH = 17, 2  # nine batches, the last one of a single sample
 
