@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal import checks, names
-from combined_losses._internal.arguments import as_child, as_children, as_weights
+from combined_losses._internal.arguments import Losses, as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node, moving_composites
@@ -86,7 +86,9 @@ class CompositeLoss(Compound):
     ):
         check_rule(weighting, name)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.losses = as_children(losses, name)
+        # Keras's saver walks over attributes in alphabetical order and writes a loss inside under
+        # the first that has it: `_nodes`, so this one has to come later.
+        self._parts = Losses(as_children(losses, name), name)
         self.weighting = weighting
         self._resolve_reduction()
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
@@ -140,6 +142,21 @@ class CompositeLoss(Compound):
     # Names and weights.
 
     @property
+    def losses(self):
+        """The components, a mapping from name to loss that cannot be changed.
+
+        Weights, variables and log keys were made for them: make another composite for others.
+        """
+        return self._parts
+
+    @losses.setter
+    def losses(self, losses):
+        raise AttributeError(
+            f"The `losses` of '{self.name}' are fixed when it is made; make another CompositeLoss, "
+            f"for example CompositeLoss({{**loss.losses, 'new': ...}}). Received: losses={losses!r}"
+        )
+
+    @property
     def names(self):
         """The names of the components, in order."""
         return tuple(self.losses)
@@ -191,7 +208,7 @@ class CompositeLoss(Compound):
         >>> loss.weights
         {'mse': 1.0, 'mae': 0.3}
         """
-        if name not in self.losses:
+        if not isinstance(name, str) or name not in self.losses:
             super().set_weight(name, value)
             return
         value = checks.check_weight(name, value)
@@ -288,16 +305,22 @@ class CompositeLoss(Compound):
             A dict from name to a tensor `()`, or `(batch,)` where the reduction is "none". A
             nested composite is followed by its parts, `outer/inner`.
         """
-        values = self.evaluate(Batch(y_true, y_pred, sample_weight)).values
+        values = self.evaluate(Batch(y_true, y_pred, sample_weight, self.name)).values
         reduced = self.reduction not in ("none", None)
         return dict(zip(self.component_names, split(values, reduced), strict=True))
 
     def component(self, name, y_true, y_pred, sample_weight=None):
         """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
+        if name not in self.component_names:
+            raise ValueError(
+                f"'{self.name}' has no component of this name; it has "
+                f"{', '.join(map(repr, self.component_names))}. Received: {name!r}"
+            )
         outer, _, inner = name.partition("/")
         node = self._nodes[outer]
         reduction = self._imposed(PER_COMPONENT)
-        evaluation = node.evaluate(Batch(y_true, y_pred, sample_weight), reduction, outer)
+        batch = Batch(y_true, y_pred, sample_weight, self.name)
+        evaluation = node.evaluate(batch, reduction, outer)
         if not inner:
             return evaluation.total
         reduced = self.reduction not in ("none", None)
@@ -356,6 +379,7 @@ class CompositeLoss(Compound):
 
     def _imposed(self, reduction):
         """What the components are reduced by: what is imposed from outside, or this one's own."""
+        self._check_reduction()
         return self.reduction or "none" if reduction == PER_COMPONENT else reduction
 
     def _guarded(self, batch, name, weight):

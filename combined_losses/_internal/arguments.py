@@ -1,10 +1,42 @@
 """What a user gave as `losses` and `weights` of a composite, checked."""
 
+import collections.abc
+import inspect
+
 import keras
 
 from combined_losses._internal import checks, names
 from combined_losses.losses.base import FunctionLoss
 from combined_losses.weightings.base import Weighting
+
+
+class Losses(collections.abc.Mapping):
+    """The components of a composite by name, which cannot be changed."""
+
+    def __init__(self, losses, owner):
+        self._losses = losses
+        self._owner = owner
+
+    def __getitem__(self, name):
+        return self._losses[name]
+
+    def __iter__(self):
+        return iter(self._losses)
+
+    def __len__(self):
+        return len(self._losses)
+
+    def __repr__(self):
+        return repr(self._losses)
+
+    def __setitem__(self, name, loss=None):
+        raise TypeError(
+            f"The `losses` of '{self._owner}' are fixed when it is made: make another one, for "
+            "example CompositeLoss({**loss.losses, 'new': 'mse'}). "
+            f"Received: a change of {name!r}"
+        )
+
+    __delitem__ = __setitem__
 
 
 def as_child(loss, owner, name):
@@ -20,14 +52,63 @@ def as_child(loss, owner, name):
             ) from error
         return known if isinstance(known, keras.losses.Loss) else FunctionLoss(loss)
     if isinstance(loss, keras.losses.Loss):
+        checks.check_dtype(name or loss.name, loss.dtype)
+        if type(loss).__call__ is keras.losses.Loss.__call__:
+            _check_takes(loss.call, where, "call")
         return loss
-    if isinstance(loss, type) or not callable(loss):
-        hint = f"; create it first: {loss.__name__}()" if isinstance(loss, type) else ""
+    if isinstance(loss, type) or not callable(loss) or isinstance(loss, _NO_LOSSES):
         raise ValueError(
             f"{where} must be a keras.losses.Loss, a string, or a function f(y_true, y_pred)"
-            f"{hint}. Received: {loss!r} of type {type(loss).__name__}"
+            f"{_hint(loss)}. Received: {loss!r} of type {type(loss).__name__}"
         )
+    _check_takes(loss, where, "function")
     return FunctionLoss(loss)
+
+
+# What can be called, and judges no predictions.
+_NO_LOSSES = (
+    keras.metrics.Metric,
+    keras.layers.Layer,  # a model is one
+    keras.optimizers.Optimizer,
+    keras.optimizers.schedules.LearningRateSchedule,
+    keras.initializers.Initializer,
+)
+
+
+def _hint(loss):
+    """What to do with what is no loss."""
+    if isinstance(loss, type):
+        return f"; create it first: {loss.__name__}()"
+    if isinstance(loss, keras.metrics.Metric):
+        return (
+            ": a metric adds up over batches, so that its value is not that of this one; take the "
+            "loss or function of the same name, and give the metric to `compile(metrics=...)`"
+        )
+    if isinstance(loss, keras.layers.Layer):
+        return ": write a function that calls it and returns one value for each sample"
+    if isinstance(loss, keras.optimizers.schedules.LearningRateSchedule):
+        return ": a schedule is a weight, give it in `weights`"
+    return ""
+
+
+def _check_takes(function, where, what):
+    """Raises unless a function can be called with targets and predictions, or with the latter."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in ones have none to see
+        return
+    for arguments in (("y_true", "y_pred"), ("y_pred",)):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return
+    name = getattr(function, "__name__", type(function).__name__)
+    raise ValueError(
+        f"{where} must be a loss or a function f(y_true, y_pred), or f(y_pred) of predictions "
+        f"alone; give what else its {what} needs a default, or bind it with functools.partial. "
+        f"Received: {name}{signature}"
+    )
 
 
 def as_children(losses, owner):

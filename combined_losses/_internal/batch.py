@@ -5,7 +5,7 @@ import copy
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import check_predictions
+from combined_losses._internal import checks
 from combined_losses._internal.masks import read_mask, with_mask
 from combined_losses.training import backend
 
@@ -16,15 +16,15 @@ _NEUTRAL = 0.5
 class Batch:
     """`y_true`, `y_pred`, `sample_weight` and the mask of one call.
 
-    The conversion to a dtype is done once for all components of that dtype.
+    The conversion to a dtype is done once for all components of that dtype. `name` is that of the
+    loss that is given them, for messages; `source` the model, its inputs and its outputs.
     """
 
-    def __init__(self, y_true, y_pred, sample_weight=None, source=(None, None, None)):
+    def __init__(self, y_true, y_pred, sample_weight=None, name="loss", source=(None, None, None)):
         self.mask = read_mask(y_pred)  # before any cast: a cast drops it
-        self.y_true = _to_tensors(y_true)
-        self.y_pred = _to_tensors(y_pred)
-        check_predictions(self.y_pred)
-        self.sample_weight = _to_tensors(sample_weight)
+        self.y_true = _to_tensors(name, "y_true", y_true)
+        self.y_pred = _to_tensors(name, "y_pred", y_pred, required=True)
+        self.sample_weight = _to_tensors(name, "sample_weight", sample_weight)
         self.model, self.x, self.outputs = source
         # "labels" that are missing (a loss must honour them), "void" ones that the data no longer
         # has (it need not), or "propagated" by Keras (a loss that cannot honour it warns).
@@ -48,12 +48,39 @@ class Batch:
     def weighted(self):
         return self.sample_weight is not None or self.mask is not None
 
-    def neutralised(self, tensor, neutral=None):
+    def neutralised(self, tensor, neutral=None, axis=-1):
         """`tensor` of this batch with `neutral` where the weight is 0.
 
-        With None only what is not finite is replaced there.
+        With None only what is not finite is replaced there. `axis` is as in `Traits`.
         """
-        return self._neutralise(tensor, neutral) if self.weighted else tensor
+        keep = self._keep(tensor, axis)
+        if keep is None:
+            return tensor
+        if neutral is None:
+            if not _is_float(tensor):
+                return tensor
+            keep, neutral = ops.logical_or(keep, ops.isfinite(tensor)), _NEUTRAL
+        return ops.where(keep, tensor, ops.cast(neutral, tensor.dtype))
+
+    def cut(self, y_pred, axis=-1):
+        """Predictions as they are, without a way for the gradient to those of weight 0.
+
+        What is not finite there is replaced.
+        """
+        keep = self._keep(y_pred, axis)
+        if keep is None or not _is_float(y_pred):
+            return y_pred
+        finite = self.neutralised(y_pred, axis=axis)
+        return ops.where(keep, y_pred, ops.stop_gradient(finite))
+
+    def harmless(self):
+        """The same batch, for a loss of which nothing is known and that may read any row of it."""
+        if not self.weighted:
+            return self
+        return self.replaced(
+            y_true=keras.tree.map_structure(self.neutralised, self.y_true),
+            y_pred=keras.tree.map_structure(self.cut, self.y_pred),
+        )
 
     def with_target(self):
         """The same batch, with zeros as the target of terms that read none."""
@@ -64,6 +91,15 @@ class Batch:
     def unweighted(self):
         """The same batch, for a loss that has applied weights and mask by itself."""
         return self.replaced(sample_weight=None, mask=None)
+
+    def of_floats(self, dtype):
+        """The same batch with predictions that are whole numbers in `dtype`, as Keras casts them.
+
+        For what computes with predictions before a loss does.
+        """
+        if all(map(_is_float, keras.tree.flatten(self.y_pred))):
+            return self
+        return self.map_predictions(lambda leaf: leaf if _is_float(leaf) else ops.cast(leaf, dtype))
 
     def map_predictions(self, function):
         """The same batch with `function` applied to the predictions."""
@@ -106,12 +142,18 @@ class Batch:
         return shape[0] if len(shape) else None
 
     @property
+    def count(self):
+        """The batch size, a tensor where it is not static; 1 of predictions without axes."""
+        first = keras.tree.flatten(self.y_pred)[0]
+        return ops.shape(first)[0] if len(first.shape) else 1
+
+    @property
     def share(self):
         """This replica's share of the batch that all replicas see together."""
         if self.replicas == 1:
             return 1.0
         if self._share is None:
-            size = ops.cast(ops.shape(keras.tree.flatten(self.y_pred)[0])[0], "float32")
+            size = ops.cast(self.count, "float32")
             self._share = size / backend.global_sum(size)
         return self._share
 
@@ -120,57 +162,80 @@ class Batch:
         pairs = (("sample_weight", self.sample_weight), ("mask", self.mask))
         return [(what, weight) for what, weight in pairs if weight is not None]
 
-    def inputs(self, dtype, neutral_target=None, has_channels=False, casts_target=True):
-        """`(y_true, y_pred)` in `dtype`, of one rank, with the rows of weight 0 neutralised.
+    def masked_too(self, mask, values):
+        """The batch with its mask and another one, which a loss has put on its values.
+
+        A mask that the values do not carry was answered for by `Component.check_weights`.
+        """
+        if mask is None:
+            return self
+        mask = ops.cast(fit_from_left(mask, values), "bool")
+        own = None if self.mask is None else fit_from_left(self.mask, values)
+        if own is not None:
+            mask = ops.where(mask, own, ops.zeros_like(own))  # a mask of ours may be a share
+        return self.replaced(mask=mask)
+
+    def inputs(self, dtype, traits, neutral_target=None):
+        """`(y_true, y_pred)` in `dtype`, of one rank, with nothing that can do harm in rows of
+        weight 0.
 
         A NaN in a row of weight 0 has to go *before* the loss: a `where` on the values alone
         leaves the gradient 0 * NaN = NaN, also where only the derivative is not finite. So targets
         (they may be no valid ones at all, such as a label -1) become `neutral_target` there, and
-        predictions a constant. With None only what is not finite is replaced: for a loss that
-        cannot honour weights and still sees these rows. `has_channels` and `casts_target` are as
-        in `Traits`.
+        predictions a constant. With None the loss may read these rows for the sake of others: only
+        what is not finite is replaced, and the predictions get no gradient.
         """
-        key = (dtype, neutral_target, has_channels, casts_target)
+        key = (dtype, neutral_target, traits.has_channels, traits.casts_target, traits.axis)
         if key not in self._inputs:
             y_true = self.y_true
-            if casts_target:
+            if traits.casts_target:
                 y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), y_true)
             y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
             if self.weighted:
                 y_true = keras.tree.map_structure(
-                    lambda t: self._neutralise(t, neutral_target), y_true
+                    lambda t: self.neutralised(t, neutral_target, traits.axis), y_true
                 )
-                neutral = None if neutral_target is None else _NEUTRAL
-                y_pred = keras.tree.map_structure(lambda t: self._neutralise(t, neutral), y_pred)
-            self._inputs[key] = align(y_true, y_pred, has_channels)
+                y_pred = keras.tree.map_structure(
+                    lambda t: (
+                        self.cut(t, traits.axis)
+                        if neutral_target is None
+                        else self.neutralised(t, _NEUTRAL, traits.axis)
+                    ),
+                    y_pred,
+                )
+            self._inputs[key] = align(y_true, y_pred, traits.has_channels)
         return self._inputs[key]
 
-    def _neutralise(self, tensor, neutral):
+    def _keep(self, tensor, axis):
+        """Where `tensor` counts; None where no weights and no mask are of its shape."""
         keep = None
         if tensor is None:
             return None
         for _, weight in self.weights():
+            if axis != -1 and 1 < len(weight.shape) == len(tensor.shape) - 1:
+                weight = ops.expand_dims(weight, axis)  # of the values, which have not the classes
             weight = fit_from_left(weight, tensor)
             if weight is not None:
                 used = ops.not_equal(weight, ops.cast(0, weight.dtype))
                 keep = used if keep is None else ops.logical_and(keep, used)
-        if keep is None:
-            return tensor
-        if neutral is None:
-            keep, neutral = ops.logical_or(keep, ops.isfinite(tensor)), _NEUTRAL
-        return ops.where(keep, tensor, ops.cast(neutral, tensor.dtype))
+        return keep
 
 
-def _to_tensors(values):
+def _to_tensors(name, what, values, required=False):
     """Tensors in the structure of `values`; a list of numbers is an array, not a structure."""
+    if values is None and not required:
+        return None
     leaves = keras.tree.flatten(values)
     if leaves and all(isinstance(leaf, (int, float)) for leaf in leaves):
-        return ops.convert_to_tensor(values)
-    return keras.tree.map_structure(_to_tensor, values)
+        return checks.to_tensor(name, what, values)
+    return keras.tree.map_structure(
+        lambda leaf: leaf if leaf is None and not required else checks.to_tensor(name, what, leaf),
+        values,
+    )
 
 
-def _to_tensor(value):
-    return value if value is None or ops.is_tensor(value) else ops.convert_to_tensor(value)
+def _is_float(tensor):
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
 
 
 def _cast(tensor, dtype):

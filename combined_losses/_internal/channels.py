@@ -6,10 +6,11 @@ import keras
 from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
+from combined_losses._internal.checks import check_reduction
 from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound, traits_of
 from combined_losses._internal.numerics import accumulating
-from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
+from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.losses.base import FunctionLoss
 
 
@@ -32,6 +33,7 @@ def evaluate_channels(child, node, batch, imposed, label, importance=None):
         found = _times(importance, found, child, label)
     if found is None:
         return _one_by_one(node, batch, imposed, label)
+    check_reduction(label, reduction, REDUCTIONS)
     values, batch = found
     values = _without_last_axis(values, batch, reduction)
     reduced = reduce_values(values, batch, reduction, axes=range(len(values.shape) - 1))
@@ -66,7 +68,8 @@ def all_at_once(child, node, batch, imposed, label):
         seen = batch.replaced(y_true=y_true, y_pred=y_pred)
         if node.opaque:
             return None
-        return node.unreduced(seen, imposed, label)[0], batch
+        values, judged = node.unreduced(seen, imposed, label)
+        return values, batch.replaced(mask=judged.mask)
     node = Component(label, child, node.traits._replace(elementwise=False))
     node.loss = types.SimpleNamespace(call=formula)
     values = node.values(batch, label)[0]

@@ -4,18 +4,69 @@ import math
 
 import keras
 import numpy as np
+from keras import ops
+
+# The largest number that a weight may be: what a float32 holds.
+LARGEST = float(np.finfo("float32").max)
 
 
-def check_predictions(y_pred):
-    """Raises where predictions are not floating point: they would have no gradient."""
+def check_trainable(name, y_pred):
+    """Raises where predictions that are trained on are whole numbers: they have no gradient."""
     for leaf in keras.tree.flatten(y_pred):
         dtype = keras.backend.standardize_dtype(leaf.dtype)
         if not keras.backend.is_float_dtype(dtype):
             raise ValueError(
-                "`y_pred` must be floating point: whole numbers have no gradient. Cast it, for "
-                "example with keras.ops.cast(y_pred, 'float32'), or give the model's output a "
-                f"float dtype. Received: y_pred of dtype {dtype} and shape {tuple(leaf.shape)}"
+                f"`y_pred` of '{name}' must be floating point in training: whole numbers have no "
+                "gradient. Give the model's output a float dtype, for example with "
+                "keras.ops.cast(y_pred, 'float32') in its last layer. "
+                f"Received: y_pred of dtype {dtype} and shape {tuple(leaf.shape)}"
             )
+
+
+def to_tensor(name, what, value):
+    """An array of numbers as a tensor; raises on None, strings, objects and complex numbers."""
+    error = None
+    try:
+        tensor = value if ops.is_tensor(value) else ops.convert_to_tensor(value)
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+    except (TypeError, ValueError) as found:
+        error, dtype = found, str(getattr(value, "dtype", type(value).__name__))
+    if error is None and dtype != "string" and "complex" not in dtype:
+        return tensor
+    shape = getattr(value, "shape", None)
+    raise ValueError(
+        f"`{what}` of '{name}' must be an array of numbers: floats, whole numbers or booleans. "
+        f"Received: {what} of dtype {dtype}" + ("" if shape is None else f" and shape {shape}")
+    ) from error
+
+
+def check_single_weight(name, sample_weight):
+    """Raises where one loss is given several arrays of sample weights."""
+    if keras.tree.is_nested(sample_weight):
+        keys = list(sample_weight) if isinstance(sample_weight, dict) else len(sample_weight)
+        raise ValueError(
+            f"`sample_weight` of component '{name}' must be one array. A dict or list with one for "
+            "each output is for a model of several outputs. "
+            f"Received: a {type(sample_weight).__name__} of {keys}"
+        )
+
+
+def check_dtype(name, dtype):
+    """Raises where a loss would compute in whole numbers."""
+    if not keras.backend.is_float_dtype(dtype):
+        raise ValueError(
+            f"The `dtype` of '{name}' must be a floating-point one, such as 'float32': others "
+            f"would cut 0.81 to 0. Received: dtype={dtype!r}"
+        )
+
+
+def check_reduction(name, reduction, allowed):
+    """Raises where a reduction is none of those `allowed`."""
+    if not isinstance(reduction, (str, type(None))) or reduction not in allowed:
+        raise ValueError(
+            f"`reduction` must be one of {', '.join(map(repr, allowed))}; that of '{name}' is not. "
+            f"Received: {reduction!r}"
+        )
 
 
 def check_target(name, y_true):
@@ -92,6 +143,29 @@ def reshape_hint(true, pred):
     )
 
 
+def check_own_mask(name, mask, values):
+    """Raises where the mask that a loss has put on its values is not one of them."""
+    from_left = tuple(values.shape)[: len(mask.shape)]
+    if len(mask.shape) <= len(values.shape) and _compatible(tuple(mask.shape), from_left):
+        return
+    raise ValueError(
+        f"The mask that component '{name}' puts on its values must have their shape, "
+        f"{tuple(values.shape)}. Received: mask of shape {tuple(mask.shape)}"
+    )
+
+
+def too_fine(name, weight, values):
+    """The message where sample weights tell apart what a loss has already reduced."""
+    shape = tuple(values.shape)
+    possible = " or ".join(str(shape[: i + 1]) for i in range(len(shape)))
+    return (
+        f"Component '{name}' cannot honour the sample_weight of shape {tuple(weight.shape)}: it "
+        f"returns values of shape {shape}, and weights match these from the left. Give weights of "
+        f"shape {possible}, or let the loss return one value for each weight. "
+        f"Received: sample_weight of shape {tuple(weight.shape)}"
+    )
+
+
 def check_values(name, values, batch_size):
     """Raises unless a child returned a scalar or values that begin with the batch axis."""
     shape = tuple(values.shape)
@@ -127,17 +201,23 @@ def is_integer(value):
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def is_number(value):
+    """Whether a value is a number of Python, no boolean, that a float32 can hold."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= LARGEST
+
+
+def are_finite(array):
+    """Whether a NumPy array holds numbers alone, all of which a float32 can hold."""
+    return array.dtype.kind in "fiu" and bool(np.all(np.abs(array) <= LARGEST))
+
+
 def are_numbers(values):
     """Whether `values` is a list, tuple or vector of finite numbers, at least one."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         return False
     array = np.asarray(values)
-    return (
-        array.ndim == 1
-        and array.size > 0
-        and array.dtype.kind in "fiu"
-        and bool(np.all(np.isfinite(array)))
-    )
+    return array.ndim == 1 and array.size > 0 and are_finite(array)
 
 
 def check_class_weight(owner, class_weight, background=True):
@@ -155,13 +235,28 @@ def check_class_weight(owner, class_weight, background=True):
 
 
 def check_weight(name, value):
-    """A fixed weight as a float; raises where it is not a finite number."""
+    """A fixed weight as a float; raises where it is not a number that a float32 can hold."""
+    return as_number(f"The weight of component '{name}'", value)
+
+
+def as_number(what, value):
+    """A number as a float; raises where it is none, or not one that a float32 can hold."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, (bool, str)) or not math.isfinite(number):
+    if isinstance(value, (bool, str)) or not abs(number) <= LARGEST:
         raise ValueError(
-            f"The weight of component '{name}' must be a finite number. Received: {value!r}"
+            f"{what} must be a finite number, of at most {LARGEST:.2g}, the largest float32. "
+            f"Received: {shown(value)}"
         )
     return number
+
+
+def shown(value):
+    """A value in a message; a whole number of more than 4,300 digits has no `repr`."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a whole number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -11,16 +11,17 @@ from keras import ops
 
 from combined_losses._internal import checks
 from combined_losses._internal.batch import align, fit_from_left
-from combined_losses._internal.masks import with_mask
+from combined_losses._internal.masks import read_mask, with_mask
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import (
-    MEANS,
     PER_COMPONENT,
+    REDUCTIONS,
     fits,
     per_sample,
     reduce_values,
 )
-from combined_losses._internal.traits import Traits
+from combined_losses._internal.traits import Traits, says
+from combined_losses.training import backend
 
 _ONE_REDUCTION = set()
 _observed: Any = contextvars.ContextVar("combined_losses_observed", default=None)
@@ -123,8 +124,10 @@ class Component:
     def reduce(self, values, batch, reduction, label):
         """The number that values become; `batch` has their weights and mask."""
         imposed = reduction != PER_COMPONENT
+        reduction = reduction if imposed else self.loss.reduction
+        checks.check_reduction(label, reduction, REDUCTIONS)
         if len(values.shape):
-            reduced = reduce_values(values, batch, reduction if imposed else self.loss.reduction)
+            reduced = reduce_values(values, batch, reduction)
             return per_sample(reduced) if imposed and len(reduced.shape) else reduced
         if imposed and reduction in ("none", None):
             raise ValueError(
@@ -136,11 +139,19 @@ class Component:
 
     def unreduced(self, batch, imposed, label):
         """The values in float32 or more, and the batch whose weights and mask are theirs."""
+        checks.check_single_weight(label, batch.sample_weight)
         of_labels = self._sees_elements(batch)
         values, batch = (self._of_labels if of_labels else self.values)(batch, label)
+        return self.accounted(values, batch, imposed, label)
+
+    def accounted(self, values, batch, imposed, label):
+        """Values as they are reduced, and the batch with the mask that the loss has put on them."""
+        mask = None if self.opaque else read_mask(values)  # before the cast, which drops it
         values = ops.cast(values, accumulating(values.dtype))
         self.check_weights(values, batch, imposed, label)
-        return values, batch
+        if mask is not None:
+            checks.check_own_mask(label, mask, values)
+        return values, batch.masked_too(mask, values)
 
     def _sees_elements(self, batch):
         """Whether weights or mask are of single labels, in a batch where these are told apart."""
@@ -169,7 +180,7 @@ class Component:
         if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
             return self.values(batch, label)
         unknown = self.traits == Traits() and len(values.shape)
-        if unknown and not hasattr(getattr(self.loss, "function", self.loss), "elementwise"):
+        if unknown and says(getattr(self.loss, "function", self.loss), "elementwise") is None:
             self._warn(
                 label,
                 "labels",
@@ -185,11 +196,12 @@ class Component:
             return self._call_whole(batch, label)
         if batch.weighted and self.weighs:
             return self._call_with_weights(batch, label)
-        if not batch.weighted or self.traits.couples_batch:
-            return self._call(batch, None, label), batch
-        values = self._call(batch, self.traits.neutral_target, label)
+        neutral = None if self.traits.couples_batch else self.traits.neutral_target
+        values = self._call(batch, neutral, label)
+        if not batch.weighted or neutral is None:
+            return values, batch
         if any(not _fits(label, what, weight, values, batch) for what, weight in batch.weights()):
-            # It has reduced over rows that it should not see; let it see them as they are.
+            # The loss has reduced over rows of weight 0, so neutral ones would bias it.
             values = self._call(batch, None, label)
         return values, batch
 
@@ -220,9 +232,7 @@ class Component:
 
     def _call(self, batch, neutral_target, label, **weight):
         traits = self.traits
-        y_true, y_pred = batch.inputs(
-            self.dtype, neutral_target, traits.has_channels, traits.casts_target
-        )
+        y_true, y_pred = batch.inputs(self.dtype, traits, neutral_target)
         reads_target = getattr(self.loss, "needs_target", True)
         if reads_target:
             checks.check_target(label, y_true)
@@ -250,12 +260,14 @@ class Component:
                 "reaches: give its values in `call` instead, or take it out of Masked. "
                 f"Received: {self.loss!r}"
             )
-        y_pred = batch.y_pred
+        seen = batch.harmless()
+        y_true, y_pred = seen.y_true, seen.y_pred
         if not keras.tree.is_nested(y_pred):
             y_pred = with_mask(y_pred, batch.mask)  # which another view of them has lost
-        with NamedErrors(label, batch.y_true, y_pred):
-            values = ops.convert_to_tensor(self.loss(batch.y_true, y_pred, **weight))
-        self._note(label, batch, batch.y_true, y_pred, values)
+        # Whatever it computes and by which other losses, none of it scales for the replicas.
+        with NamedErrors(label, y_true, y_pred), backend.as_one_replica():
+            values = ops.convert_to_tensor(self.loss(y_true, y_pred, **weight))
+        self._note(label, batch, y_true, y_pred, values)
         checks.check_values(label, values, batch.size)
         return values, batch.unweighted() if accepts else batch
 
@@ -281,6 +293,8 @@ class Component:
             )
             if kind == "labels":
                 raise ValueError(f"{message}, or wrap another loss. Received: {self.loss!r}")
+            if what == "sample_weight" and len(values.shape):
+                raise ValueError(checks.too_fine(label, weight, values))
             if imposed:
                 raise ValueError(f"{message}. Received: a reduction imposed on all components")
             self._warn(label, what, f"{message}; until then it counts unweighted.")
@@ -294,20 +308,17 @@ class Component:
     def _scale_scalar(self, value, batch):
         """A number for a replica's part of the batch, as its contribution to the whole batch.
 
-        An opaque child whose `__call__` goes through Keras's has been divided by the number of
-        replicas there if its reduction is a mean.
+        It is taken for a mean, but where a loss that is called whole has the reduction "sum".
         """
         if batch.sample_weight is not None and not len(batch.sample_weight.shape):
             value = value * ops.cast(batch.sample_weight, value.dtype)
-        if batch.replicas == 1:
+        if batch.replicas > 1 and not (self.opaque and self.loss.reduction == "sum"):
+            value = value * ops.cast(batch.share, value.dtype)
+        if batch.size:
             return value
-        scale = ops.cast(batch.share, value.dtype)
-        code = getattr(type(self.loss).__call__, "__code__", None)
-        calls_keras = code is not None and "__class__" in code.co_freevars  # it uses super()
-        if self.opaque and calls_keras and self.loss.reduction in MEANS:
-            scale = scale * batch.replicas
-        # A replica without samples has a mean of nothing, NaN, and contributes 0.
-        return ops.where(ops.equal(scale, 0.0), ops.zeros_like(value), value * scale)
+        # A mean of no samples is NaN, and contributes 0.
+        empty = ops.equal(batch.count, 0)
+        return ops.where(empty, ops.zeros_like(value), value)
 
 
 def _shape(tensor):

@@ -6,6 +6,7 @@ import keras
 
 from combined_losses._internal import masks
 from combined_losses._internal.batch import Batch
+from combined_losses._internal.checks import check_dtype, check_reduction, check_single_weight
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._internal.traits import keras_traits
@@ -23,13 +24,15 @@ class Compound(Operators, keras.losses.Loss):
 
     def __init__(self, name, reduction, dtype):
         super().__init__(name=name, dtype=dtype)
-        if reduction != PER_COMPONENT and reduction not in REDUCTIONS:
-            allowed = ", ".join(repr(r) for r in (PER_COMPONENT, *REDUCTIONS))
-            raise ValueError(f"`reduction` must be one of {allowed}. Received: {reduction!r}")
+        check_dtype(name, self.dtype)
         self.reduction = reduction
+        self._check_reduction()
         self._compiled_in = False
         self._warned_of_moves = False
         masks.prepare()
+
+    def _check_reduction(self):
+        check_reduction(self.name, self.reduction, (PER_COMPONENT, *REDUCTIONS))
 
     @property
     def routes(self):
@@ -123,11 +126,14 @@ class Compound(Operators, keras.losses.Loss):
                 "cl.track(model) only; here they stay as they are.",
                 stacklevel=2,
             )
-        return self.evaluate(Batch(y_true, y_pred, sample_weight)).total
+        batch = Batch(y_true, y_pred, sample_weight, self.name)
+        if not self.routes:
+            check_single_weight(self.name, batch.sample_weight)
+        return self.evaluate(batch).total
 
     def call(self, y_true, y_pred):
         """The total of each sample, `(batch,)`, without weights, mask and reduction."""
-        batch = Batch(y_true, y_pred).unweighted()
+        batch = Batch(y_true, y_pred, name=self.name).unweighted()
         return self.evaluate(batch, reduction="none").total
 
     # Its state, and that of the compounds inside.

@@ -1,4 +1,4 @@
-"""Reading the mask that a layer left on the predictions, and putting one there."""
+"""Reading the mask that a layer left on predictions, or a loss on its values; putting one there."""
 
 import functools
 import threading
@@ -26,17 +26,25 @@ class _MaskPort(keras.layers.Layer):
 
 
 def read_mask(y_pred):
-    """The mask that Keras propagated to `y_pred`, or None; of several, that of all together."""
+    """The mask that was put on `y_pred`, or None; of several arrays, that of all together."""
     if keras.tree.is_nested(y_pred):
         masks = [mask for mask in map(read_mask, keras.tree.flatten(y_pred)) if mask is not None]
         if not masks or any(tuple(m.shape) != tuple(masks[0].shape) for m in masks):
             return None
         return functools.reduce(keras.ops.logical_and, masks)
-    if not keras.ops.is_tensor(y_pred):
+    if not keras.ops.is_tensor(y_pred) or not _may_have_mask(y_pred):
         return None
     _pass(y_pred, None)
     mask, _local.mask = _local.mask, None
     return mask
+
+
+def _may_have_mask(tensor):
+    """Whether it is worth the 50 microseconds of a layer to ask a tensor for its mask.
+
+    Keras (3.15.1) leaves it as this attribute, but where tensors take none: on JAX.
+    """
+    return hasattr(tensor, "_keras_mask") or keras.backend.backend() == "jax"
 
 
 def with_mask(y_pred, mask):

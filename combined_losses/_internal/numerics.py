@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from combined_losses._internal.checks import is_number, shown
+
 
 def accumulating(dtype):
     """The dtype to accumulate in: float32, or a wider one that is given."""
@@ -102,7 +104,7 @@ def check_number(owner, name, value, minimum=None, exclusive=False, maximum=None
 
     The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound.
     """
-    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    valid = is_number(value)
     bounds = []
     if minimum is not None:
         bounds.append(f"{'above' if exclusive else 'of at least'} {minimum}")
@@ -115,4 +117,6 @@ def check_number(owner, name, value, minimum=None, exclusive=False, maximum=None
         valid = valid and value < below
     if not valid:
         allowed = f"a finite number {' and '.join(bounds)}".strip()
-        raise ValueError(f"The argument `{name}` of {owner} must be {allowed}. Received: {value!r}")
+        raise ValueError(
+            f"The argument `{name}` of {owner} must be {allowed}. Received: {shown(value)}"
+        )

@@ -7,7 +7,6 @@ from combined_losses.training import backend
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 PER_COMPONENT = "per_component"
-MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
 def reduce_values(values, batch, reduction, axes=None):
@@ -33,7 +32,7 @@ def reduce_values(values, batch, reduction, axes=None):
         total = ops.sum(values, axis=axes)
         return total / ops.cast(batch.elements, total.dtype)
     if reduction != "mean_with_sample_weight" and mask is None and batch.replicas == 1:
-        return ops.mean(values, axis=axes)
+        return _mean(values, axes)
     total = ops.sum(values, axis=axes)
     if reduction == "mean_with_sample_weight" and combined is not None:
         return _divide(total, _count(combined, values, axes), batch)
@@ -43,6 +42,15 @@ def reduce_values(values, batch, reduction, axes=None):
     size = ops.maximum(ops.size(values) // ops.maximum(ops.size(total), 1), 1)
     mean = total / ops.cast(size, values.dtype)
     return mean * ops.cast(batch.share, mean.dtype)
+
+
+def _mean(values, axes):
+    """The mean; 0 of an empty batch, where it would be NaN."""
+    if None not in values.shape and 0 not in values.shape:
+        return ops.mean(values, axis=axes)
+    total = ops.sum(values, axis=axes)
+    count = ops.size(values) // ops.maximum(ops.size(total), 1)
+    return total / ops.cast(ops.maximum(count, 1), total.dtype)
 
 
 def _count(weight, values, axes):

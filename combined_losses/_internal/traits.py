@@ -1,10 +1,9 @@
 """What a loss compares: known of our own losses and of Keras's, unknown of any other."""
 
+import types
 from typing import NamedTuple
 
 import keras
-
-from combined_losses._internal.names import snake_case
 
 
 class Traits(NamedTuple):
@@ -13,44 +12,99 @@ class Traits(NamedTuple):
     same_shape: bool = False  # y_true has the shape of y_pred: anything else would be broadcast
     elementwise: bool = False  # means over the last axis of elements that do not see each other
     couples_batch: bool = False  # the samples of a batch see each other
-    neutral_target: float = 1.0  # stands in for a target in a row of weight 0
+    # Replaces the target in a row of weight 0, where rows do not see each other. None: they may, so
+    # that finite targets and predictions stay as they are.
+    neutral_target: float | None = None
     has_channels: bool = False  # the last axis holds channels, also where there is but one
     casts_target: bool = True  # or y_true keeps its dtype: ids that a float would make one
+    axis: int = -1  # that of the classes: all other axes of y_pred are those of the values
 
 
-# Keras's losses that are not elementwise; a test goes over all of `keras.losses`. 1.0 as a target
-# lies in the domain of logarithms, ratios and probabilities; 0 is a label that always exists, and
-# the blank of CTC.
-_ELEMENTWISE = Traits(same_shape=True, elementwise=True)
-_CLASSWISE = Traits(same_shape=True)
+# Each function of Keras, by its name, whose rows do not see each other; no other is known, also
+# none that a later Keras brings. 1.0 as a target lies in the domain of logarithms, ratios and
+# probabilities; 0 is a label that always exists, and the blank of CTC.
+_ELEMENTWISE = Traits(same_shape=True, elementwise=True, neutral_target=1.0)
+_CLASSWISE = Traits(same_shape=True, neutral_target=1.0)
 _LABELS = Traits(neutral_target=0.0)
-_SPECIAL = {
-    "CategoricalCrossentropy": _CLASSWISE,
-    "CategoricalFocalCrossentropy": _CLASSWISE,
-    "CategoricalHinge": _CLASSWISE,
-    "CosineSimilarity": _CLASSWISE,
-    "Dice": _CLASSWISE,
-    "KLDivergence": _CLASSWISE,
-    "Tversky": _CLASSWISE,
-    "CTC": _LABELS,
-    "CategoricalGeneralizedCrossEntropy": _LABELS,
-    "Circle": Traits(couples_batch=True),
-    "SparseCategoricalCrossentropy": _LABELS,
-    "Loss": Traits(),
-    "LossFunctionWrapper": Traits(),
+_REGION = Traits(same_shape=True)
+_BY_NAME = {
+    "binary_crossentropy": _ELEMENTWISE,
+    "binary_focal_crossentropy": _ELEMENTWISE,
+    "hinge": _ELEMENTWISE,
+    "huber": _ELEMENTWISE,
+    "log_cosh": _ELEMENTWISE,
+    "mean_absolute_error": _ELEMENTWISE,
+    "mean_absolute_percentage_error": _ELEMENTWISE,
+    "mean_squared_error": _ELEMENTWISE,
+    "mean_squared_logarithmic_error": _ELEMENTWISE,
+    "poisson": _ELEMENTWISE,
+    "squared_hinge": _ELEMENTWISE,
+    "categorical_crossentropy": _CLASSWISE,
+    "categorical_focal_crossentropy": _CLASSWISE,
+    "categorical_hinge": _CLASSWISE,
+    "cosine_similarity": _CLASSWISE,
+    "kl_divergence": _CLASSWISE,
+    "categorical_generalized_cross_entropy": _LABELS,
+    "ctc": _LABELS,
+    "sparse_categorical_crossentropy": _LABELS,
+    "circle": Traits(couples_batch=True),
+    "dice": _REGION,
+    "tversky": _REGION,
 }
-_SPECIAL_FUNCTIONS = {snake_case(name): traits for name, traits in _SPECIAL.items()}
+_FUNCTIONS = {
+    getattr(keras.losses, name): traits
+    for name, traits in _BY_NAME.items()
+    if hasattr(keras.losses, name)  # an older Keras has fewer
+}
+# The class that all of Keras's losses are made from: `call` calls the function `fn`.
+_MADE_FROM_A_FUNCTION = keras.losses.MeanSquaredError.__bases__[0]
 
 
 def keras_traits(loss):
-    """The traits of a loss object or function: what Keras made, or `elementwise` says."""
-    if getattr(loss, "elementwise", False) is True:
+    """The traits of a loss object or function that is not of this library.
+
+    Known is only a loss whose own `call` is Keras's, and a function that is one of Keras's: not one
+    that is derived from such, or that has its name. An attribute `elementwise` of the user's says
+    so of any other.
+    """
+    if says(loss, "elementwise") is True:
         return _ELEMENTWISE
-    if isinstance(loss, keras.losses.Loss):
-        for cls in type(loss).__mro__:
-            if cls.__module__.split(".")[0] == "keras":
-                return _SPECIAL.get(cls.__name__, _ELEMENTWISE)
-    module = getattr(loss, "__module__", None) or ""
-    if module.split(".")[0] == "keras" and hasattr(loss, "__name__"):
-        return _SPECIAL_FUNCTIONS.get(loss.__name__, _ELEMENTWISE)
-    return Traits()
+    if not isinstance(loss, keras.losses.Loss):
+        return _of_function(loss)
+    if type(loss).call is not _MADE_FROM_A_FUNCTION.call:
+        return Traits()
+    traits = _of_function(loss.fn)
+    if traits.neutral_target is None or traits.elementwise:
+        return traits
+    axis = _MADE_FROM_A_FUNCTION.get_config(loss).get("axis", -1)
+    return traits._replace(axis=axis) if isinstance(axis, int) else Traits()
+
+
+def _of_function(function):
+    known = isinstance(function, types.FunctionType)
+    return _FUNCTIONS.get(function, Traits()) if known else Traits()
+
+
+def says(loss, name):
+    """What a loss or function says of itself by an attribute; None where it says nothing.
+
+    What a class says describes the `call` that it has, or that a class below it is the first to
+    give. A class that gives another one inherits no such claim, nor does a function under
+    `functools.wraps`, which copies the attributes of another function.
+    """
+    own = getattr(loss, "__dict__", {})
+    if name in own:
+        copied = name in getattr(getattr(loss, "__wrapped__", None), "__dict__", {})
+        return None if copied else own[name]
+    method = "call" if isinstance(loss, keras.losses.Loss) else "__call__"
+    bases = type(loss).__mro__
+    place = _first(bases, name)
+    if place is None:
+        return None
+    giver = _first(bases, method)
+    others = [base for base in bases[giver + 1 : place + 1] if method in vars(base)]
+    return None if others else getattr(loss, name)
+
+
+def _first(bases, name):
+    return next((i for i, base in enumerate(bases) if name in vars(base)), None)

@@ -1,9 +1,8 @@
 """`LossWeightScheduler`: the weight of a component as a function of the epoch or batch."""
 
-import math
-
 import keras
 
+from combined_losses._internal.checks import as_number
 from combined_losses.training import routing
 
 __all__ = ["LossWeightScheduler"]
@@ -78,15 +77,8 @@ class LossWeightScheduler(keras.callbacks.Callback):
     def _set(self, index):
         composite = self._composite()
         weight = self.schedule(index, composite.weight_of(self.name))
-        try:
-            weight = float(weight)
-        except (TypeError, ValueError):
-            weight = math.nan
-        if not math.isfinite(weight):
-            raise ValueError(
-                f"The schedule of component '{self.name}' must return a finite number. "
-                f"Received: {weight!r} for {self.per} {index}"
-            )
+        what = f"What the schedule of component '{self.name}' returns for {self.per} {index}"
+        weight = as_number(what, int(weight) if isinstance(weight, bool) else weight)
         composite.set_weight(self.name, weight)
         if self.verbose:
             print(f"{self.per.capitalize()} {index + 1}: the weight of '{self.name}' is {weight}.")

@@ -6,10 +6,11 @@ import inspect
 import keras
 
 from combined_losses._internal.batch import Batch
+from combined_losses._internal.checks import check_dtype
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import construct, serialize_function, signature_config
 from combined_losses._internal.names import derive_name, snake_case
-from combined_losses._internal.traits import Traits, keras_traits
+from combined_losses._internal.traits import Traits, keras_traits, says
 
 
 class Operators:
@@ -44,8 +45,9 @@ class Loss(Operators, keras.losses.Loss):
 
     What a subclass gets: `y_true` and `y_pred` of one rank and in one dtype, and an error where
     they would be broadcast; masks and sample weights on its values, per-sample weights from the
-    left; rows of weight 0 that cannot spoil the gradient; a config with every argument of its
-    `__init__`; the right scale under `tf.distribute`; operators.
+    left; rows of weight 0 that cannot spoil the gradient; the mask that `call` puts on its values,
+    as Keras does; a config with every argument of its `__init__`; the right scale under
+    `tf.distribute`; operators.
 
     Args:
         reduction: one of Keras's: `"sum_over_batch_size"` (default), `"sum"`, `"mean"`,
@@ -55,14 +57,24 @@ class Loss(Operators, keras.losses.Loss):
 
     A subclass implements `call(y_true, y_pred)`, which returns *unreduced* values: of shape
     `(batch,)` or `(batch, ...)`, so that sample weights, masks and replicas stay right. Class
-    attributes tell what is special: `same_shape = False` where `y_true` has another shape than
-    `y_pred` by design (labels, say); `elementwise = True` where the values are means over the last
-    axis of elements that do not see each other; `couples_batch = True` where the samples of a
-    batch see each other; `has_channels = True` where the last axis holds channels, so that
-    `(batch, height, width)` becomes `(batch, height, width, 1)`; `casts_target = False` where
-    `y_true` holds labels to be told apart: they keep their dtype, since as floats 16777217 would be
-    16777216; `neutral_target` (default 1.0) stands in for the targets of what does not count, and
-    must be one that the loss can take.
+    attributes tell what is special:
+
+    - `same_shape = False` where `y_true` has another shape than `y_pred` by design (labels, say).
+    - `elementwise = True` where the values are means over the last axis of elements that do not see
+      each other.
+    - `neutral_target = 1.0`, or another target that the loss can take, where the rows of a batch do
+      not see each other: targets of weight 0 are then replaced by it and predictions by 0.5, so
+      that they may be invalid, a label -1 for example. None (default) where a row may read others
+      (a count of positives, a smoothness term): then all finite numbers stay as they are; what is
+      not finite in rows of weight 0 is replaced, and their predictions get no gradient.
+    - `couples_batch = True` where the samples of a batch see each other.
+    - `has_channels = True` where the last axis holds channels, so that `(batch, height, width)`
+      becomes `(batch, height, width, 1)`.
+    - `casts_target = False` where `y_true` holds labels to be told apart: they keep their dtype,
+      since as floats 16777217 would be 16777216.
+
+    A class that overrides the `call` of another one says `elementwise` and `neutral_target` anew:
+    they describe a `call`, and are not inherited by another.
 
     Weights that the values cannot carry act inside: a `call(y_true, y_pred, sample_weight=None)`
     is given those finer than one for each sample, in the shape of `y_pred`, where it returns
@@ -91,20 +103,28 @@ class Loss(Operators, keras.losses.Loss):
     couples_batch = False
     has_channels = False
     casts_target = True
-    neutral_target = 1.0
+    neutral_target: float | None = None
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
-        super().__init__(
-            name=name or snake_case(type(self).__name__), reduction=reduction, dtype=dtype
-        )
+        name = name or snake_case(type(self).__name__)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_dtype(name, self.dtype)
 
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
-        return self._component.reduced(Batch(y_true, y_pred, sample_weight))
+        return self._component.reduced(Batch(y_true, y_pred, sample_weight, self.name))
 
     @property
     def traits(self):
-        return Traits(*(getattr(self, name) for name in Traits._fields))
+        elementwise, neutral = bool(says(self, "elementwise")), says(self, "neutral_target")
+        return Traits(
+            same_shape=self.same_shape,
+            elementwise=elementwise,
+            couples_batch=self.couples_batch,
+            neutral_target=1.0 if elementwise and neutral is None else neutral,
+            has_channels=self.has_channels,
+            casts_target=self.casts_target,
+        )
 
     @functools.cached_property
     def _component(self):

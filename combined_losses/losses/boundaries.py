@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import check_flag
+from combined_losses._internal.checks import are_finite, check_flag
 from combined_losses._internal.distances import nearest_other, to_other_kind
 from combined_losses._internal.edges import edges, mean_edge
 from combined_losses._internal.numerics import check_number, magnitude, weighted_mean
@@ -143,9 +143,9 @@ def _matrix(kernel):
     """A kernel as an array; raises where it is none."""
     try:
         matrix = np.asarray(kernel, "float64")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.zeros(())
-    if matrix.ndim != 2 or not np.any(matrix) or not np.all(np.isfinite(matrix)):
+    if matrix.ndim != 2 or not np.any(matrix) or not are_finite(matrix):
         raise ValueError(
             "The argument `kernel` of SobelEdge must be None or a matrix of finite numbers, "
             f"not all of them 0, for example [[-1.0, 0.0, 1.0]]. Received: {kernel!r}"

@@ -20,6 +20,8 @@ class _Box(Loss):
     A subclass implements `measure(x, y)`: both boxes, along the first axis and along the second.
     """
 
+    neutral_target = 1.0
+
     def __init__(self, format="xyxy", **kwargs):
         super().__init__(**kwargs)
         if not isinstance(format, str) or format not in _FORMATS:

@@ -119,6 +119,8 @@ class CategoricalFocal(Loss):
     unless told otherwise. Lin et al. 2017, arXiv 1708.02002.
     """
 
+    neutral_target = 1.0
+
     def __init__(self, gamma=2.0, class_weight=None, *, from_logits=False, **kwargs):
         super().__init__(**kwargs)
         check_number("CategoricalFocal", "gamma", gamma, minimum=0)

@@ -52,6 +52,7 @@ class GaussianNLL(Loss):
 
     same_shape = False
     has_channels = True
+    neutral_target = 1.0
 
     def call(self, y_true, y_pred):
         return ops.mean(_nll(*_error("GaussianNLL", y_true, y_pred)), axis=-1)
@@ -95,6 +96,7 @@ class BetaNLL(Loss):
 
     same_shape = False
     has_channels = True
+    neutral_target = 1.0
 
     def __init__(self, beta=0.5, **kwargs):
         super().__init__(**kwargs)
@@ -145,6 +147,7 @@ class GaussianCRPS(Loss):
 
     same_shape = False
     has_channels = True
+    neutral_target = 1.0
 
     def call(self, y_true, y_pred):
         error, log_variance = _error("GaussianCRPS", y_true, y_pred)
@@ -189,6 +192,7 @@ class GaussianKL(Loss):
 
     same_shape = False
     has_channels = True
+    neutral_target = 1.0
     needs_target = False
 
     def call(self, y_true, y_pred):

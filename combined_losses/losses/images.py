@@ -260,6 +260,7 @@ class PeakSignalToNoise(Loss):
     """
 
     has_channels = True
+    neutral_target = 1.0
 
     def __init__(self, max_value=1.0, **kwargs):
         super().__init__(**kwargs)

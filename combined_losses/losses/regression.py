@@ -154,6 +154,7 @@ class Pinball(Loss):
     """
 
     elementwise = True
+    neutral_target = 1.0
 
     def __init__(self, quantile=0.5, **kwargs):
         super().__init__(**kwargs)

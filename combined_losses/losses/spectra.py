@@ -220,6 +220,8 @@ class MultiResolutionSTFT(_Spectral):
 class _Convergence(Loss):
     """`||Y - P|| / ||Y||` over frames and bins, averaged over the channels that count."""
 
+    neutral_target = 1.0
+
     def call(self, y_true, y_pred, sample_weight=None):
         ratio = _norm(y_true - y_pred, sample_weight, 1e-24) / _norm(y_true, sample_weight, 1.0)
         if sample_weight is None:
@@ -237,6 +239,8 @@ def _norm(magnitude, weight, floor):
 
 class _LogMagnitude(Loss):
     """The mean of `|log Y - log P|` over channels, frames and bins."""
+
+    neutral_target = 1.0
 
     def call(self, y_true, y_pred, sample_weight=None):
         difference = ops.log(y_true) - ops.log(y_pred)
@@ -281,6 +285,8 @@ class SISDR(Loss):
 
     Le Roux, Wisdom, Erdogan & Hershey 2019, arXiv 1811.02508.
     """
+
+    neutral_target = 1.0
 
     def __init__(self, zero_mean=True, epsilon=1e-8, **kwargs):
         super().__init__(**kwargs)

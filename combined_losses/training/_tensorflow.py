@@ -1,5 +1,9 @@
 """What only TensorFlow has: several replicas that each see a part of the batch, and tapes."""
 
+import contextlib
+import functools
+import threading
+
 import keras
 import tensorflow as tf
 
@@ -18,6 +22,28 @@ def global_sum(value):
         return value
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def as_one_replica():
+    """In the block Keras and we compute as if there were one replica.
+
+    Keras divides means by the number of replicas. Inside a loss that is called whole, nobody can
+    tell which of its parts went through Keras.
+    """
+    if replica_count() == 1:
+        return contextlib.nullcontext()
+    number = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return tf.distribute.ReplicaContext(_strategy_of_one(), number)
+
+
+@functools.lru_cache(maxsize=1)
+def _strategy_of_one():
+    """TensorFlow's default strategy, which a thread outside all scopes has."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(tf.distribute.get_strategy()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 # The dtypes that replicas can gather.

@@ -1,9 +1,12 @@
 """The functions that differ between the frameworks, chosen once for the backend in use."""
 
+import contextlib
+
 import keras
 
 if keras.backend.backend() == "tensorflow":
     from combined_losses.training._tensorflow import (
+        as_one_replica,
         attach,
         capture,
         combine,
@@ -32,6 +35,10 @@ else:
     def replica_count():
         """The number of replicas that compute this batch together."""
         return 1
+
+    def as_one_replica():
+        """In the block Keras and we compute as if there were one replica."""
+        return contextlib.nullcontext()
 
     def global_sum(value):
         """The sum of `value` over all replicas."""
@@ -99,6 +106,7 @@ if keras.backend.backend() == "torch":
     )
 
 __all__ = [
+    "as_one_replica",
     "attach",
     "capture",
     "combine",

@@ -9,7 +9,7 @@ import keras
 from combined_losses.training import backend, gradients, routing
 from combined_losses.training.keeping import STATE, state_of, stop_keeping
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
-from combined_losses.training.outputs import BATCH, name_outputs, with_batch
+from combined_losses.training.outputs import BATCH, name_outputs, single_names, with_batch
 from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step, testing
 
 _Base: Any = keras.Model if TYPE_CHECKING else object
@@ -67,6 +67,7 @@ class ComponentMetricsMixin(_Base):
     ):
         self.__dict__.pop(STATE, None)
         before = getattr(self, "loss", None)
+        routing.check_compiled(loss, loss_weights)
         kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
         if not routing.compounds(loss):
             if loss is None and routing.compounds(before):
@@ -149,11 +150,7 @@ class ComponentMetricsMixin(_Base):
             return [""]
         layer_names = getattr(self, "output_names", None)
         if layer_names is not None and y_pred is None:
-            outputs = list(name_outputs(self.output, layer_names))
-            if outputs == [""]:
-                keys = list(self.output) if isinstance(self.output, dict) else []
-                routing.check_single(state_of(self).loss, [*keys, *layer_names])
-            return outputs
+            return list(name_outputs(self.output, layer_names))
         if y_pred is not None:
             return list(name_outputs(y_pred, layer_names))
         return state_of(self).outputs
@@ -167,6 +164,8 @@ class ComponentMetricsMixin(_Base):
             outputs = self._output_names(y_pred)
             if outputs is None:
                 return None
+            if outputs == [""]:
+                routing.check_single(state.loss, state.loss_weights, single_names(self, y_pred))
             strategy = getattr(self, "distribute_strategy", None)
             check_scope(strategy, state.compounds)
             gradients.check_layers(self, state.readers)

@@ -32,6 +32,17 @@ def rename_single(outputs, y_pred, model):
     return {names[0] if names else "output": outputs[""]}
 
 
+def single_names(model, y_pred=None):
+    """What the one output of a model may be called; nothing where the model does not tell."""
+    if isinstance(model, keras.Sequential):
+        return [layer.name for layer in model.layers[-1:]]
+    names = getattr(model, "output_names", None)
+    if names is None:
+        return list(y_pred) if isinstance(y_pred, dict) else []
+    output = model.output if y_pred is None else y_pred
+    return [*(output if isinstance(output, dict) else ()), *names]
+
+
 def with_batch(result, data):
     """What a `train_step` returned, with the arrays of its batch among the logs."""
     logs, *state = result if isinstance(result, tuple) else (result,)

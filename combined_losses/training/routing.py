@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from combined_losses._internal import checks
 from combined_losses._internal.arguments import as_child
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.names import log_key, weight_key
@@ -71,11 +72,39 @@ def compounds(loss):
     return list(found.values())
 
 
-def check_single(loss, names):
-    """Raises where a dict of losses does not name the only output of a model by one of `names`."""
+def check_compiled(loss, loss_weights):
+    """Raises where `compile` is given no loss in a list or dict, a class, or a bad number."""
+    if isinstance(loss, (dict, list, tuple)) and not loss:
+        raise ValueError(f"`loss` must not be empty: give a CompositeLoss. Received: loss={loss!r}")
+    for leaf in keras.tree.flatten(loss):
+        if isinstance(leaf, type) and issubclass(leaf, keras.losses.Loss):
+            raise ValueError(
+                f"`loss` must be a loss, not a class; create it first: {leaf.__name__}(...). "
+                f"Received: {leaf!r}"
+            )
+    for weight in keras.tree.flatten(loss_weights):
+        if weight is not None:
+            checks.as_number("A number in `loss_weights`", weight)
+
+
+def check_single(loss, loss_weights, names):
+    """Raises where dicts do not name the only output of a model by one of `names`.
+
+    Empty `names` are those of a model that does not tell them.
+    """
     if isinstance(loss, dict) and names and not any(name in loss for name in names):
         raise ValueError(
             f"`loss` must name outputs of the model: {list(names)}. Received: {next(iter(loss))!r}"
+        )
+    allowed = [*names, *(loss if isinstance(loss, dict) else ())]
+    given = loss_weights if isinstance(loss_weights, dict) else ()
+    unknown = [name for name in given if name not in allowed]
+    if unknown:
+        raise ValueError(
+            "`loss_weights` must name the output of the model"
+            f"{f', {allowed[0]!r}' if allowed else ''}, or be one number. The weights of "
+            "components are those of their CompositeLoss. "
+            f"Received: {unknown[0]!r}"
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import Batch
+from combined_losses._internal.checks import check_trainable
 from combined_losses.training import backend, routing
 from combined_losses.training.outputs import name_outputs, rename_single
 
@@ -112,6 +113,8 @@ class Tracking:
         for route, batch in routed(self.routes, self.outputs, outputs, model, *data):
             batch.weights_are_constants = _inside.get() == "function"
             batch.training = bool(training) and is_inside_step() and not _testing.get()
+            if batch.training:
+                check_trainable(route.loss.name, batch.y_pred)
             total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)
@@ -173,7 +176,7 @@ def routed(routes, names, outputs, model, x, y, y_pred, sample_weight):
         )
         joint = route.output is None
         seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
-        yield route, Batch(target, seen, weight, source=(model, x, y_pred))
+        yield route, Batch(target, seen, weight, route.loss.name, source=(model, x, y_pred))
 
 
 def _vector(entries):

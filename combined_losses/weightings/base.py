@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import is_integer
+from combined_losses._internal.checks import is_integer, shown
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.gramian import (
     describe,
@@ -86,10 +86,11 @@ class Weighting:
             check_number(type(self).__name__, "total", total, 0, exclusive=True)
         self.update_every, self.warmup, self.total = update_every, warmup, total
         self.min_weight, self.max_weight = min_weight, max_weight
-        if self.draws and not (self.seed is None or is_integer(self.seed)):
+        whole = is_integer(self.seed) and abs(self.seed) < _MOST
+        if self.draws and not (self.seed is None or whole):
             raise ValueError(
-                f"`seed` of {type(self).__name__} must be None or an integer. "
-                f"Received: {self.seed!r}"
+                f"`seed` of {type(self).__name__} must be None or an integer below 2**31. "
+                f"Received: {shown(self.seed)}"
             )
         self.num_components: Any = None  # until `build`
 
@@ -492,9 +493,12 @@ def _single(values):
     return ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), "float32"))
 
 
+_MOST = 2**31  # what an int32 does not hold
+
+
 def _check_steps(rule, name, value, least):
-    if not is_integer(value) or value < least:
+    if not is_integer(value) or not least <= value < _MOST:
         raise ValueError(
-            f"`{name}` of {type(rule).__name__} must be an integer of at least {least}. "
-            f"Received: {value!r}"
+            f"`{name}` of {type(rule).__name__} must be an integer of at least {least}, below "
+            f"2**31. Received: {shown(value)}"
         )

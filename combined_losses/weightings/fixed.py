@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._internal.checks import are_finite, is_number, shown
 from combined_losses._internal.live import live_softmax
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
@@ -63,10 +64,10 @@ class Worst(Weighting):
             check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
         for name, given in (("weights", weights), ("reference", reference)):
             array = np.asarray(given)
-            if array.dtype.kind not in "fiu" or array.ndim > 1 or not np.all(np.isfinite(array)):
+            if array.ndim > 1 or not are_finite(array):
                 raise ValueError(
                     f"`{name}` of Worst must be finite numbers, one for all or a list with one for "
-                    f"each component. Received: {given!r}"
+                    f"each component. Received: {shown(given)}"
                 )
         self.temperature, self.weights, self.reference = temperature, weights, reference
 
@@ -306,11 +307,10 @@ class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
         self.cycle, self.ratio, self.start, self.end = cycle, ratio, start, end
         self.cycles = cycles
         _check_schedule(self, cycle=cycle, start=start, end=end, cycles=cycles)
-        number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
-        if not number or not 0 < ratio <= 1:
+        if not is_number(ratio) or not 0 < ratio <= 1:
             raise ValueError(
                 f"`ratio` of Cyclical must be a finite number above 0 and at most 1. "
-                f"Received: {ratio!r}"
+                f"Received: {shown(ratio)}"
             )
 
     def __call__(self, step):
@@ -329,11 +329,10 @@ def _check_schedule(schedule, **arguments):
         if value is None and name in ("midpoint", "cycles"):
             continue
         counts = name in ("steps", "cycle", "cycles")
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not np.isfinite(value) or (counts and value < 1):
+        if not is_number(value) or (counts and value < 1):
             allowed = "a number of at least 1" if counts else "a finite number"
             raise ValueError(
-                f"`{name}` of {type(schedule).__name__} must be {allowed}. Received: {value!r}"
+                f"`{name}` of {type(schedule).__name__} must be {allowed}. Received: {shown(value)}"
             )
 
 

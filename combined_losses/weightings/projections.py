@@ -1,11 +1,10 @@
 """Rules that project gradients, so that the step conflicts with no component."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._internal.checks import is_number
 from combined_losses._internal.linalg import identity, nonnegative, solve_on, times
 from combined_losses._internal.live import live_mean
 from combined_losses._internal.numerics import check_number
@@ -99,11 +98,8 @@ class PreferredWeighting(GramianWeighting):
 
 
 def _are_positive(numbers):
-    def is_positive(x):
-        is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
-        return is_number and math.isfinite(x) and x > 0
-
-    return isinstance(numbers, (list, tuple)) and all(map(is_positive, numbers))
+    positive = isinstance(numbers, (list, tuple)) and all(map(is_number, numbers))
+    return positive and all(number > 0 for number in numbers)
 
 
 @keras.saving.register_keras_serializable("combined_losses")

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.adam import adam_step
-from combined_losses._internal.checks import is_integer
+from combined_losses._internal.checks import is_integer, shown
 from combined_losses._internal.live import live_mean, live_softmax, positive
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
@@ -120,10 +120,10 @@ class DynamicWeightAverage(Weighting):
     def __init__(self, temperature=2, period="epoch", **kwargs):
         super().__init__(**kwargs)
         check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
-        if period != "epoch" and (not is_integer(period) or period < 1):
+        if period != "epoch" and not (is_integer(period) and 1 <= period < 2**31):
             raise ValueError(
                 "`period` of DynamicWeightAverage must be 'epoch' or a number of steps of at least "
-                f"1. Received: {period!r}"
+                f"1, below 2**31. Received: {shown(period)}"
             )
         self.temperature, self.period = temperature, period
 

@@ -2,7 +2,8 @@
 
 from combined_losses._internal.arguments import as_child, component_name
 from combined_losses._internal.batch import Batch, align, of_rank
-from combined_losses._internal.checks import check_single, check_target
+from combined_losses._internal.checks import check_single, check_single_weight, check_target
+from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound, as_node, has_channels
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.reduction import PER_COMPONENT
@@ -39,9 +40,20 @@ class Wrapper(Compound):
         super().__init__(
             name=name or component_name(child)[0], reduction=own, dtype=dtype or child.dtype
         )
-        self.loss = child
         self.name_is_given = name is not None
         self._node = as_node(self.name, child)
+
+    @property
+    def loss(self):
+        """The loss that it wraps, which cannot be changed: names and variables come from it."""
+        return self._node.loss if isinstance(self._node, Component) else self._node
+
+    @loss.setter
+    def loss(self, loss):
+        raise AttributeError(
+            f"The `loss` of {type(self).__name__} ('{self.name}') is fixed when it is made; make "
+            f"another {type(self).__name__} for another loss. Received: loss={loss!r}"
+        )
 
     @property
     def children(self):
@@ -83,7 +95,7 @@ class Wrapper(Compound):
         return self._node.unreduced(self._seen(batch, label), imposed, label)
 
     def _seen(self, batch, label):
-        seen = self.see(batch, label)
+        seen = self.see(batch.of_floats(self.dtype), label)
         if not isinstance(seen, Batch):
             raise TypeError(
                 f"`see` of {type(self).__name__} (component '{label}') must return a batch, for "
@@ -99,6 +111,8 @@ class Wrapper(Compound):
         if not self.reads_target:
             batch = batch.replaced(y_true=None)
         check_single(label, batch.y_true, batch.y_pred)
+        check_single_weight(label, batch.sample_weight)
+        batch = batch.of_floats(self.dtype)
         y_true, y_pred = align(batch.y_true, batch.y_pred, has_channels(self))
         batch = batch.replaced(y_true=y_true, y_pred=y_pred)
         return batch.replaced(
@@ -115,6 +129,7 @@ class Wrapper(Compound):
 
     def _imposed(self, reduction):
         """What the child is reduced by; `PER_COMPONENT` where that is its own reduction."""
+        self._check_reduction()
         if reduction != PER_COMPONENT or self.reduction == self.loss.reduction:
             return reduction
         return self.reduction or "none"

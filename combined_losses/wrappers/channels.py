@@ -11,12 +11,19 @@ from keras import ops
 from combined_losses._internal.arguments import as_child
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.channels import all_at_once, evaluate_channels
-from combined_losses._internal.checks import check_equal_shapes, check_size, is_integer
+from combined_losses._internal.checks import (
+    are_finite,
+    check_equal_shapes,
+    check_reduction,
+    check_size,
+    is_integer,
+    shown,
+)
 from combined_losses._internal.component import Evaluation
 from combined_losses._internal.compound import Compound, as_node, traits_of
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.names import check_log_keys, check_name
-from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
+from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.wrappers.base import Wrapper
 
 AGGREGATIONS = ("sum", "mean", "weighted_mean")
@@ -79,12 +86,12 @@ class _PerPart(Wrapper):
                 )
             weights = [weights.get(name, 1.0) for name in self._part_names]
         values = np.asarray(weights)
-        numbers = values.dtype.kind in "fiu"
-        values = values.astype("float64") if numbers else np.array(np.nan)
-        if not np.all(np.isfinite(values)):
+        if not are_finite(values):
             raise ValueError(
-                f"`weights` of '{self.name}' must be finite numbers. Received: {weights!r}"
+                f"`weights` of '{self.name}' must be finite numbers, which a float32 can hold. "
+                f"Received: {shown(weights)}"
             )
+        values = values.astype("float64")
         if self.aggregation == "weighted_mean" and values.sum() == 0:
             raise ValueError(
                 f"`weights` of '{self.name}' must not sum to 0, because aggregation is "
@@ -198,7 +205,7 @@ class PerChannel(_PerPart):
         if several:
             self._check_count(len(children), self.name, None)
             self._keep_reductions(children, kwargs.get("reduction", PER_COMPONENT))
-            self.loss = dict(zip(loss, children, strict=True)) if by_name else children
+            self._several = dict(zip(loss, children, strict=True)) if by_name else children
         self._groups = [
             (child, as_node(self.name, child), at)
             for child, at in (_grouped(children) if several else [(children[0], None)])
@@ -220,6 +227,13 @@ class PerChannel(_PerPart):
                     f"All losses of PerChannel ('{self.name}') must have the reduction 'none', or "
                     f"none of them. Received: reductions {sorted(map(str, reductions))}"
                 )
+
+    _several = None
+
+    @Wrapper.loss.getter
+    def loss(self):
+        """The loss of every channel, or those of the channels as they were given."""
+        return super().loss if self._several is None else self._several
 
     @property
     def children(self):
@@ -343,6 +357,7 @@ class PerElement(_PerPart):
             return evaluate_channels(self.loss, self._node, flat, imposed, label), weights
         values, batch = found
         reduction = self.loss.reduction if imposed == PER_COMPONENT else imposed
+        check_reduction(label, reduction, REDUCTIONS)
         parts = reduce_values(values, batch, reduction, axes=(0,))
         if reduction in ("none", None):
             return ops.transpose(ops.reshape(parts, (-1, count))), weights

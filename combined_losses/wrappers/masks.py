@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
-from combined_losses._internal.checks import is_integer
+from combined_losses._internal.checks import are_finite, is_integer
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -156,9 +156,7 @@ class ClassWeighted(Wrapper):
             # As Keras's `class_weight`: what it leaves out counts 1.
             weights = [weights.get(label, 1.0) for label in range(max(weights) + 1)]
         values = np.asarray([] if isinstance(weights, dict) else weights)
-        values = values if values.dtype.kind in "fiu" else np.zeros(0)
-        sound = np.all(np.isfinite(values)) and np.all(values >= 0)
-        if values.ndim != 1 or not values.size or not sound:
+        if values.ndim != 1 or not values.size or not are_finite(values) or np.any(values < 0):
             raise ValueError(
                 f"The argument `weights` of ClassWeighted ('{self.name}') must be one finite "
                 f"number of at least 0 for each class. Received: {weights!r}"

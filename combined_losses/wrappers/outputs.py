@@ -249,7 +249,7 @@ class OnInputs(Compound):
                     f"The function of component '{label}' must return one tensor. "
                     f"Received: {values!r}"
                 )
-            values = ops.cast(values, self.dtype)
+            values = ops.convert_to_tensor(values)
         # Where the batch size is unknown, values of a known number are none of the batch.
         if len(values.shape) and values.shape[0] not in (None, batch.size):
             raise ValueError(
@@ -259,7 +259,9 @@ class OnInputs(Compound):
             )
         if keras.tree.is_nested(batch.sample_weight):
             batch = batch.replaced(sample_weight=mean_weight(batch.sample_weight, label))
-        self._component.check_weights(values, batch, reduction != PER_COMPONENT, label)
+        imposed = reduction != PER_COMPONENT
+        values, batch = self._component.accounted(values, batch, imposed, label)
+        values = ops.cast(values, self._component.dtype)
         return Evaluation(self._component.reduce(values, batch, reduction, label))
 
     @functools.cached_property

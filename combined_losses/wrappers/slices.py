@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._internal.checks import are_finite
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -220,7 +221,7 @@ class Scaled(Wrapper):
     def __init__(self, loss, scale, **kwargs):
         super().__init__(loss, **kwargs)
         values = np.asarray(scale)
-        if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)) or np.any(values == 0):
+        if not are_finite(values) or np.any(values.astype("float32") == 0):
             raise ValueError(
                 f"The argument `scale` of Scaled ('{self.name}') must be a finite number or array "
                 f"without a 0. Received: {scale!r}"

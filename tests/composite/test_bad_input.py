@@ -1,5 +1,7 @@
 """What a user may get wrong, and what the message then says."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -44,6 +46,63 @@ def test_not_a_loss(child, make):
         cl.CompositeLoss(make(child))
 
 
+NO_LOSSES = {
+    "metric": (lambda: keras.metrics.MeanSquaredError(), "compile(metrics=...)"),
+    "layer": (lambda: keras.layers.Dense(1), "write a function that calls it"),
+    "model": (lambda: keras.Sequential(), "write a function that calls it"),
+    "optimizer": (lambda: keras.optimizers.SGD(), "f(y_true, y_pred)"),
+    "schedule": (lambda: cl.weightings.LinearRamp(5), "give it in `weights`"),
+    "initializer": (lambda: keras.initializers.Zeros(), "f(y_true, y_pred)"),
+    "rule": (lambda: cl.weightings.Average(), "f(y_true, y_pred)"),
+    "callback": (lambda: keras.callbacks.EarlyStopping(), "f(y_true, y_pred)"),
+}
+
+
+@pytest.mark.parametrize("make, hint", NO_LOSSES.values(), ids=NO_LOSSES)
+def test_what_can_be_called_and_is_no_loss(make, hint):
+    child = make()
+    for compose in (
+        lambda: cl.CompositeLoss({"bad": child, "mse": "mse"}),
+        lambda: cl.CompositeLoss(["mse", child]),
+        lambda: cl.wrappers.Scaled(child, 2.0),
+        lambda: cl.as_loss(child),
+    ):
+        with raises(ValueError, "must be a keras.losses.Loss, a string", hint, "Received: "):
+            compose()
+    with raises(ValueError, "Component 'bad' of 'total'"):
+        cl.CompositeLoss({"bad": child}, name="total")
+
+
+class ThreeArguments(keras.losses.Loss):
+    def call(self, y_true, y_pred, importance):
+        return y_pred * importance
+
+
+FUNCTIONS = {
+    "none": lambda: 0.0,
+    "three": lambda y_true, y_pred, x: y_pred,
+    "a keyword": lambda y_true, y_pred, *, x: y_pred,
+    "call": ThreeArguments(),
+}
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("child", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_function_of_another_number_of_arguments(child):
+    with raises(ValueError, "Component 'bad' of 'total'", "functools.partial", "Received: "):
+        cl.CompositeLoss({"mse": "mse", "bad": child}, name="total")
+
+
+def test_a_function_with_more_arguments_that_have_defaults_is_a_loss():
+    for function in (
+        lambda y_true, y_pred, scale=2.0: ops.mean(scale * ops.abs(y_true - y_pred), -1),
+        lambda *arrays: ops.mean(2.0 * ops.abs(arrays[0] - arrays[1]), -1),
+        functools.partial(lambda scale, t, p: ops.mean(scale * ops.abs(t - p), -1), 2.0),
+    ):
+        expected = 2 * np.mean(np.abs(Y_TRUE - Y_PRED))
+        np.testing.assert_allclose(value(cl.CompositeLoss([function]), Y_TRUE, Y_PRED), expected)
+
+
 @pytest.mark.backend_free
 @pytest.mark.parametrize("cls", [keras.losses.Huber, cl.losses.AsymmetricError])
 @pytest.mark.parametrize("make", [lambda child: [child], lambda child: {"bad": child}])
@@ -67,7 +126,7 @@ def test_a_bad_component_of_a_dict_is_named():
 
 # Weights.
 
-NOT_WEIGHTS = [float("nan"), float("inf"), -float("inf"), True, "0.5", None, [1.0], 1j]
+NOT_WEIGHTS = [float("nan"), float("inf"), -float("inf"), True, "0.5", None, [1.0], 1j, 1e39]
 
 
 @pytest.mark.parametrize("weight", NOT_WEIGHTS, ids=repr)
@@ -81,6 +140,16 @@ def test_a_weight_that_is_no_finite_number(weight):
     with raises(ValueError, *said):
         loss.set_weight("mae", weight)
     assert loss.weights == {"mse": 2.0, "mae": 3.0}
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("exponent", [39, 400, 5000])
+def test_a_weight_that_no_float32_can_hold(exponent):
+    """Beyond 4,300 digits a whole number cannot even be shown."""
+    with raises(ValueError, "component 'mse'", "the largest float32", "Received: "):
+        cl.CompositeLoss(["mse"], weights=[10**exponent])
+    with raises(ValueError, "component 'mse'", "the largest float32", "Received: "):
+        cl.CompositeLoss(["mse"], weights=[-(10**exponent)])
 
 
 @pytest.mark.backend_free
@@ -104,7 +173,9 @@ def test_weights_that_are_neither_dict_nor_list(weights):
         cl.CompositeLoss(["mse", "mae"], weights=weights)
 
 
-@pytest.mark.parametrize("name", ["mea", "mse/a", "mse/", "inner/c", "/mse", "", None, 0])
+@pytest.mark.parametrize(
+    "name", ["mea", "mse/a", "mse/", "inner/c", "/mse", "", None, 0, ["mse"], {"mse": 1}, ("mse",)]
+)
 def test_set_weight_of_an_unknown_component(name):
     inner = cl.CompositeLoss({"a": "mse", "b": "mae"})
     loss = cl.CompositeLoss({"mse": "mse", "inner": inner}, name="total")
@@ -136,16 +207,115 @@ def test_a_weighting_is_a_rule(bad):
 # Predictions and targets.
 
 
-@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+NOT_NUMBERS = {
+    "strings": np.array([["a"], ["b"]]),
+    "bytes": np.array([[b"a"], [b"b"]]),
+    "objects": np.array([[1.0], [2.0]], object),
+    "nothing in it": np.array([[None], [None]]),
+    "complex": np.array([[1j], [2.0]]),
+    "a list of strings": ["a", "b"],
+}
+
+
+@pytest.mark.parametrize("bad", NOT_NUMBERS.values(), ids=NOT_NUMBERS)
 @pytest.mark.parametrize("loss", [cl.CompositeLoss(["mse"]), cl.losses.UnderestimationPenalty()])
-def test_predictions_without_a_gradient(loss, dtype):
-    said = (
-        "`y_pred` must be floating point",
-        "keras.ops.cast",
-        f"Received: y_pred of dtype {dtype}",
-    )
-    with raises(ValueError, *said, "shape (4, 1)"):
-        loss(np.ones((4, 1)), np.ones((4, 1), dtype))
+def test_arrays_that_hold_no_numbers(loss, bad):
+    good = np.ones((2, 1), "float32")
+    allowed = "an array of numbers: floats, whole numbers or booleans"
+    for what, data in {
+        "y_true": (bad, good),
+        "y_pred": (good, bad),
+        "sample_weight": (good, good, bad),
+    }.items():
+        with raises(ValueError, f"`{what}` of '{loss.name}'", allowed, f"Received: {what} of "):
+            loss(*data)
+
+
+@pytest.mark.parametrize("loss", [cl.CompositeLoss(["mse"]), cl.losses.UnderestimationPenalty()])
+def test_predictions_that_are_not_there(loss):
+    with raises(ValueError, f"`y_pred` of '{loss.name}'", "an array of numbers", "NoneType"):
+        loss(np.ones((4, 1)), None)
+
+
+SINGLE = {
+    "composite": (cl.CompositeLoss(["mse"]), "'composite_loss'"),
+    "wrapper": (cl.wrappers.Scaled("mse", 2.0, name="scaled"), "'scaled'"),
+    "own": (cl.losses.UnderestimationPenalty(), "'underestimation_penalty'"),
+}
+
+
+@pytest.mark.parametrize("loss, name", SINGLE.values(), ids=SINGLE)
+@pytest.mark.parametrize("several", [dict, list])
+def test_sample_weights_of_several_outputs(loss, name, several):
+    weight = {"a": np.ones(4)} if several is dict else [np.ones(4), np.ones(4)]
+    with raises(ValueError, f"component {name}", "one array", f"Received: a {several.__name__}"):
+        loss(np.ones((4, 1)), np.ones((4, 1)), weight)
+
+
+@pytest.mark.parametrize("name", ["nope", "mse/x", "inner/x", "mse/", "", None, ["mse"]])
+def test_the_value_of_an_unknown_component(name):
+    loss = cl.CompositeLoss({"mse": "mse", "inner": cl.CompositeLoss({"a": "mae"})}, name="total")
+    with raises(ValueError, "'total'", "'mse', 'inner', 'inner/a'", f"Received: {name!r}"):
+        loss.component(name, Y_TRUE, Y_PRED)
+
+
+# What cannot be changed, and what can be changed to nothing sensible.
+
+
+def test_the_losses_of_a_composite_are_read_only():
+    loss = cl.CompositeLoss({"mse": "mse"}, name="total")
+    with raises(AttributeError, "'total'", "make another CompositeLoss"):
+        loss.losses = {"mae": "mae"}
+    for change in (lambda: loss.losses.__setitem__("mae", "mae"), lambda: loss.losses.pop("mse")):
+        with pytest.raises((TypeError, AttributeError)):
+            change()
+    with raises(TypeError, "'total'", "fixed", "Received: a change of 'loop'"):
+        loss.losses["loop"] = loss  # would be a cycle
+    with raises(TypeError, "'total'", "fixed", "Received: a change of 'mse'"):
+        del loss.losses["mse"]
+    assert dict(loss.losses).keys() == {"mse"} and loss.component_names == ("mse",)
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    "wrapper", [cl.wrappers.Masked("mse"), cl.wrappers.PerChannel({"a": "mse", "b": "mae"})]
+)
+def test_the_loss_of_a_wrapper_is_read_only(wrapper):
+    with raises(AttributeError, f"'{wrapper.name}'", "is fixed", "Received: loss="):
+        wrapper.loss = wrapper
+
+
+REDUCED = {
+    "composite": lambda: (cl.CompositeLoss(["mse"]),) * 2,
+    "child": lambda: ((child := keras.losses.MeanSquaredError()), cl.CompositeLoss([child])),
+    "own": lambda: (cl.losses.UnderestimationPenalty(),) * 2,
+    "wrapper": lambda: (cl.wrappers.Scaled("mse", 2.0),) * 2,
+}
+
+
+@pytest.mark.parametrize("make", REDUCED.values(), ids=REDUCED)
+@pytest.mark.parametrize("bad", ["bogus", 3, ["sum"]])
+def test_a_reduction_changed_to_an_unknown_one(make, bad):
+    changed, loss = make()
+    changed.reduction = bad
+    with raises(ValueError, "`reduction` must be one of", f"Received: {bad!r}"):
+        loss(Y_TRUE, Y_PRED)
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_a_dtype_of_whole_numbers(dtype):
+    """It would cut 0.81 to 0."""
+    said = ("`dtype` of '", "floating-point", f"Received: dtype='{dtype}'")
+    for make in (
+        lambda: cl.CompositeLoss(["mse"], dtype=dtype),
+        lambda: cl.CompositeLoss({"a": keras.losses.MeanSquaredError(dtype=dtype)}),
+        lambda: cl.losses.UnderestimationPenalty(dtype=dtype),
+        lambda: cl.wrappers.Scaled("mse", 2.0, dtype=dtype),
+        lambda: cl.as_loss(keras.losses.MeanSquaredError(dtype=dtype)),
+    ):
+        with raises(ValueError, *said):
+            make()
 
 
 EQUAL_SHAPES = {

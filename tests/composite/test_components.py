@@ -118,9 +118,14 @@ def test_a_component_may_see_several_outputs_at_once():
     predictions = {"left": y_pred[:, 0], "right": y_pred[:, 1]}
     expected = np.mean((SQUARED[:, 0] + SQUARED[:, 1]) * WEIGHTS)
     close(value(cl.CompositeLoss({"both": both}), targets, predictions, WEIGHTS), expected)
-    whole = {"left": targets["left"], "right": np.arange(4)}
-    with pytest.raises(ValueError, match="`y_pred` must be floating point"):
-        cl.CompositeLoss({"both": both})(targets, whole)
+
+
+def test_whole_numbers_of_one_of_several_outputs_are_cast():
+    targets = {"left": Y_TRUE[:, 0], "right": Y_TRUE[:, 1]}
+    whole = {"left": Y_PRED[:, 0], "right": np.ones((4, 2), "int32")}
+    floats = {"left": Y_PRED[:, 0], "right": np.ones((4, 2), "float32")}
+    loss = cl.CompositeLoss({"both": both})
+    close(value(loss, targets, whole), value(loss, targets, floats))
 
 
 # Weights.

@@ -22,6 +22,7 @@ from tests.composite.children import (
 )
 from tests.gradients import gradient
 from tests.masks import masked
+from tests.messages import raises
 
 pytestmark = pytest.mark.depends_on_version
 
@@ -189,14 +190,27 @@ def test_weights_that_fit_nothing_are_an_error(shape):
         loss(Y_TRUE, Y_PRED, uniform(*shape))
 
 
-@pytest.mark.parametrize("part", ["sample_weight", "mask"])
-def test_a_component_that_cannot_honour_weights_counts_as_if_there_were_none(part):
-    """One value for each sequence cannot be weighed step by step."""
+def test_a_component_that_cannot_honour_a_mask_counts_as_if_there_were_none():
+    """One value for each sequence cannot leave out single steps."""
     loss = cl.CompositeLoss({"edge": cl.losses.BoundaryDisagreement(axes=(1,))})
-    data = (Y_PRED, STEPS) if part == "sample_weight" else (masked(Y_PRED, STEPS),)
-    with pytest.warns(UserWarning, match=f"'edge' cannot honour the {part}"):
-        actual = value(loss, Y_TRUE, *data)
+    with pytest.warns(UserWarning, match="'edge' cannot honour the mask"):
+        actual = value(loss, Y_TRUE, masked(Y_PRED, STEPS))
     close(actual, value(loss, Y_TRUE, Y_PRED))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2), (4, 1, 2)])
+def test_weights_finer_than_the_values_are_an_error(shape):
+    """The values are one number for each sequence."""
+    edge = cl.losses.BoundaryDisagreement(axes=(1,))
+    for loss in (cl.CompositeLoss({"edge": edge}), cl.CompositeLoss({"edge": edge, "b": "mse"})):
+        with raises(ValueError, "'edge'", f"sample_weight of shape {shape}", "of shape (4,), or"):
+            loss(Y_TRUE, Y_PRED, uniform(*shape))
+
+
+def test_what_weights_are_possible_is_said():
+    """The values of "mse" are one number for each step."""
+    with raises(ValueError, "'a'", "(4, 3, 2)", "Give weights of shape (4,) or (4, 3), or let"):
+        cl.CompositeLoss({"a": "mse"})(Y_TRUE, Y_PRED, uniform(4, 3, 2))
 
 
 def test_a_scalar_component_counts_unweighted_beside_one_that_is_weighted():

@@ -182,7 +182,7 @@ def test_what_is_no_image_is_an_error(loss, arguments, shape):
 
 
 def test_similarities_cannot_weigh_pixels_and_say_so():
-    with pytest.warns(UserWarning, match="cannot honour the sample_weight"):
+    with pytest.raises(ValueError, match=r"cannot honour the sample_weight.*shape \(\d,\), or let"):
         SSIM()(Y_TRUE, Y_PRED, np.ones(Y_TRUE.shape[:3], "float32"))
 
 

@@ -109,7 +109,7 @@ class Case:
         self.batch_size = self.choose([10, 4, 3])
         # JAX compiles every operation of an eager step by itself, which takes longer.
         self.eager = seed % 2 == 1 and keras.backend.backend() != "jax"
-        self.unheard = self.masked or self.weights_shape == "(N,T)"
+        self.unheard = self.masked  # what a loss of whole sequences cannot leave out
         self.composite = self.draw_composite(reduction, nested=True)
         self.warns = self.is_unheard(self.composite.children)
 
@@ -133,11 +133,11 @@ class Case:
         return twin.Composite(loss, children, weights, reduction)
 
     def pool(self, imposed):
-        """Where a reduction is imposed, a child that cannot honour it is an error."""
+        """Without the children for which the weights or the reduction would be an error."""
         pool = {**KERAS, **OWN, **PLAIN, **SCALAR}
         if imposed and (self.unheard or self.weights_shape):
             pool = {name: pool[name] for name in pool if name not in SCALAR}
-        if imposed and self.unheard:
+        if self.weights_shape == "(N,T)" or (imposed and self.unheard):
             pool = {name: pool[name] for name in pool if name not in COARSE}
         return pool
 
@@ -154,7 +154,8 @@ class Case:
                 return True
             if name in COARSE and self.unheard:
                 return True
-            if name in SCALAR and (self.unheard or self.weights_shape):
+            # "whole" is given the weights, and the mask on `y_pred`: what it does is its own.
+            if name == "rms" and (self.unheard or self.weights_shape):
                 return True
         return False
 

@@ -116,11 +116,11 @@ def test_a_field_of_each_channel(weight):
     check(loss, lambda t, p: sum(parts_of(field, t, p, weight)), *data, slopes=False)
 
 
-def test_a_field_that_cannot_honour_weights_of_steps_warns_in_channels_too():
+def test_a_field_that_cannot_honour_weights_of_steps_says_so_in_channels_too():
     """One value for each sample and channel cannot be weighed step by step."""
     y_true, y_pred = normal(4, 5, 4, 2, seed=1), normal(4, 5, 4, 2, seed=2)
     loss = cl.CompositeLoss({"edges": PerChannel(cl.losses.BoundaryDisagreement())})
-    with pytest.warns(UserWarning, match="'edges' cannot honour the sample_weight"):
+    with pytest.raises(ValueError, match="'edges' cannot honour the sample_weight"):
         value(loss, y_true, y_pred, STEP_WEIGHTS)
 
 

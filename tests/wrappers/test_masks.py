@@ -748,13 +748,12 @@ def test_wrappers_that_read_the_target_read_it_for_terms_without_one_too():
     assert ClassWeighted(PredictionOnly("mse"), [1.0]).needs_target
 
 
-def test_class_weights_for_a_loss_of_regions_warn():
+def test_class_weights_for_a_loss_of_regions_are_an_error():
     y_true = np.eye(2, dtype="float32")[np.random.default_rng(0).integers(0, 2, (4, 5, 6))]
     y_pred = uniform(4, 5, 6, 2, seed=1)
     loss = cl.CompositeLoss({"edge": ClassWeighted(cl.losses.BoundaryDisagreement(), [1.0, 2.0])})
-    with pytest.warns(UserWarning, match="'edge' cannot honour the sample_weight"):
-        actual = value(loss, y_true, y_pred)
-    close(actual, value(cl.losses.BoundaryDisagreement(), y_true, y_pred))
+    with pytest.raises(ValueError, match="'edge' cannot honour the sample_weight"):
+        loss(y_true, y_pred)
 
 
 def test_class_weights_may_be_a_dict_as_keras_takes_it():

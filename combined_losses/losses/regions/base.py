@@ -20,6 +20,7 @@ class Region(Loss):
     """
 
     has_channels = True
+    neutral_target = 1.0  # `call` leaves out what has weight 0
 
     def __init__(self, ignore_value=None, **kwargs):
         super().__init__(**kwargs)
