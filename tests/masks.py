@@ -3,7 +3,7 @@
 import keras
 
 
-class _GivenMask(keras.layers.Layer):
+class GivenMask(keras.layers.Layer):
     def __init__(self, mask):
         super().__init__(autocast=False)
         self.given = mask
@@ -17,4 +17,4 @@ class _GivenMask(keras.layers.Layer):
 
 def masked(y_pred, mask):
     """`y_pred` as a tensor that carries `mask`."""
-    return _GivenMask(mask)(y_pred)
+    return GivenMask(mask)(y_pred)

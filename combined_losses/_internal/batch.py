@@ -185,7 +185,7 @@ class Batch:
         predictions a constant. With None the loss may read these rows for the sake of others: only
         what is not finite is replaced, and the predictions get no gradient.
         """
-        key = (dtype, neutral_target, traits.has_channels, traits.casts_target, traits.axis)
+        key = (dtype, neutral_target, *traits[-4:])
         if key not in self._inputs:
             y_true = self.y_true
             if traits.casts_target:
@@ -193,7 +193,7 @@ class Batch:
             y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
             if self.weighted:
                 y_true = keras.tree.map_structure(
-                    lambda t: self.neutralised(t, neutral_target, traits.axis), y_true
+                    lambda t: self._neutral_target(t, neutral_target, traits), y_true
                 )
                 y_pred = keras.tree.map_structure(
                     lambda t: (
@@ -205,6 +205,14 @@ class Batch:
                 )
             self._inputs[key] = align(y_true, y_pred, traits.has_channels)
         return self._inputs[key]
+
+    def _neutral_target(self, y_true, neutral, traits):
+        found = self.neutralised(y_true, neutral, traits.axis)
+        if found is None or traits.ignored is None:
+            return found
+        # With a valid label instead its row would count among the valid ones.
+        ignored = ops.equal(y_true, ops.cast(traits.ignored, y_true.dtype))
+        return ops.where(ignored, y_true, found)
 
     def _keep(self, tensor, axis):
         """Where `tensor` counts; None where no weights and no mask are of its shape."""

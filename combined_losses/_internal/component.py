@@ -197,7 +197,7 @@ class Component:
         if batch.weighted and self.weighs:
             return self._call_with_weights(batch, label)
         neutral = None if self.traits.couples_batch else self.traits.neutral_target
-        values = self._call(batch, neutral, label)
+        values = self._of_neutral(batch, neutral, label)
         if not batch.weighted or neutral is None:
             return values, batch
         if any(not _fits(label, what, weight, values, batch) for what, weight in batch.weights()):
@@ -228,7 +228,15 @@ class Component:
             fitted = ops.broadcast_to(ops.cast(fitted, self.dtype), ops.shape(like))
             product = fitted if product is None else product * fitted
         neutral = self.traits.neutral_target
-        return self._call(batch, neutral, label, sample_weight=product), rest
+        return self._of_neutral(batch, neutral, label, sample_weight=product), rest
+
+    def _of_neutral(self, batch, neutral, label, **weight):
+        """The values; with a mask of its own a loss judges which rows are valid, of the data."""
+        values = self._call(batch, neutral, label, **weight)
+        replaced = batch.weighted and neutral is not None and self.traits.ignored is None
+        if replaced and read_mask(values) is not None:
+            return self._call(batch, None, label, **weight)
+        return values
 
     def _call(self, batch, neutral_target, label, **weight):
         traits = self.traits

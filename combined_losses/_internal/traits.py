@@ -18,6 +18,7 @@ class Traits(NamedTuple):
     has_channels: bool = False  # the last axis holds channels, also where there is but one
     casts_target: bool = True  # or y_true keeps its dtype: ids that a float would make one
     axis: int = -1  # that of the classes: all other axes of y_pred are those of the values
+    ignored: int | None = None  # the target whose value the loss masks by itself
 
 
 # Each function of Keras, by its name, whose rows do not see each other; no other is known, also
@@ -76,8 +77,9 @@ def keras_traits(loss):
     traits = _of_function(loss.fn)
     if traits.neutral_target is None or traits.elementwise:
         return traits
-    axis = _MADE_FROM_A_FUNCTION.get_config(loss).get("axis", -1)
-    return traits._replace(axis=axis) if isinstance(axis, int) else Traits()
+    config = _MADE_FROM_A_FUNCTION.get_config(loss)
+    axis, ignored = config.get("axis", -1), config.get("ignore_class")
+    return traits._replace(axis=axis, ignored=ignored) if isinstance(axis, int) else Traits()
 
 
 def _of_function(function):

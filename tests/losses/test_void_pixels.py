@@ -189,7 +189,9 @@ def test_in_a_composite_it_is_the_same(loss):
 @of(L.SobelEdge, L.BoundaryDisagreement)
 def test_an_edge_cannot_weigh_pixels_and_says_so(loss):
     """It lies between pixels."""
-    with raises(ValueError, "cannot honour the sample_weight of shape", "Give weights of shape (4,),"):
+    with raises(
+        ValueError, "cannot honour the sample_weight of shape", "Give weights of shape (4,),"
+    ):
         loss(reduction="none")(Y_TRUE, Y_PRED, COUNTS)
     missing = cl.wrappers.Masked(loss(), mask_value=-1)
     with raises(ValueError, "cannot honour the mask", "or wrap another loss"):

@@ -5,6 +5,7 @@ that leaves the second replica with nothing. (Keras itself fails where the first
 """
 
 import json
+from pathlib import Path
 
 import keras
 import pytest
@@ -29,6 +30,7 @@ import numpy as np
 from keras import ops
 
 import combined_losses as cl
+from tests.masks import masked
 
 # A scalar child cannot honour weights, and says so.
 warnings.filterwarnings("ignore", "Component 'scalar' cannot honour")
@@ -50,6 +52,55 @@ class Whole(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+
+class WholeSum(Whole):
+    def __init__(self):
+        super().__init__(reduction="sum")
+
+
+class Bare(keras.losses.Loss):
+    """Goes through no other loss."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return ops.mean(ops.abs(y_true - y_pred))
+
+
+class Parts(keras.losses.Loss):
+    """Goes through other losses, which Keras scales, and adds what nobody scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.mae, self.own = keras.losses.MeanAbsoluteError(), cl.losses.Charbonnier()
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        found = self.mae(y_true, y_pred) + 0.5 * self.own(y_true, y_pred)
+        return found + keras.losses.Loss.__call__(self, y_true, y_pred) + ops.mean(y_pred**2)
+
+    def call(self, y_true, y_pred):
+        return ops.mean(ops.square(y_true - y_pred), axis=-1)
+
+
+class OwnMask(keras.losses.Loss):
+    """Masks the steps of a negative target."""
+
+    def call(self, y_true, y_pred):
+        values = ops.mean(ops.square(y_true - y_pred), axis=-1)
+        return masked(values, y_true[..., 0] > 0)
+
+
+def next_step(y_true, y_pred):
+    """Reads another row of the sample."""
+    following = ops.concatenate([y_pred[:, 1:], y_pred[:, -1:]], axis=1)
+    return ops.mean(ops.square(y_pred - y_true) + ops.square(following), axis=-1)
+
+
+def own_masks():
+    return cl.CompositeLoss({"own": OwnMask(), "mse": "mse", "next": next_step})
+
+
+def opaque():
+    return cl.CompositeLoss({"bare": Bare(), "sum": WholeSum(), "parts": Parts()})
 
 
 def every_kind():
@@ -75,6 +126,8 @@ def imposed(reduction):
 LOSSES = {
     "every kind": every_kind,
     "called whole": called_whole,
+    "own masks": own_masks,
+    "opaque": opaque,
     "sum": imposed("sum"),
     "mean_with_sample_weight": imposed("mean_with_sample_weight"),
 }
@@ -137,6 +190,10 @@ CASES = [
     case("every kind", 7, masked=True, weighted=True, regularized=True),
     case("every kind", 9, weighted=True, changed=True),
     case("called whole", 9, weighted=True),
+    case("opaque", 9),
+    case("opaque", 10, inside=False),
+    case("own masks", 7),
+    case("own masks", 9, masked=True, weighted=True),
     case("sum", 7, masked=True, weighted=True),
     case("mean_with_sample_weight", 9, masked=True, weighted=True, regularized=True),
 ]
@@ -145,6 +202,7 @@ CASES = [
 def test_two_replicas_do_as_one_device(tmp_path):
     """One process for all cases: to start TensorFlow takes longer than they do."""
     (tmp_path / "cases.json").write_text(json.dumps(CASES))
-    printed = run_python(SCRIPT, tmp_path)
+    root = Path(__file__).parents[2]  # of these tests, which an installed package does not have
+    printed = run_python(f"import sys; sys.path.append({str(root)!r})\n{SCRIPT}", tmp_path)
     for case, (alone, together) in zip(CASES, json.loads(printed.splitlines()[-1]), strict=True):
         assert together == pytest.approx(alone, rel=1e-5, abs=1e-6), case
