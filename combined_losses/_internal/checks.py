@@ -197,8 +197,9 @@ def check_flag(owner, name, value):
 
 
 def is_integer(value):
-    """Whether a value is a Python or NumPy integer and no boolean."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    """Whether a value is a Python or NumPy integer, no boolean, that an int32 can hold."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and abs(int(value)) < 2**31
 
 
 def is_number(value):

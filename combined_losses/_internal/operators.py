@@ -1,6 +1,6 @@
 """What `a + b` and `0.5 * a` build: flat composites."""
 
-from combined_losses._internal import names
+from combined_losses._internal import checks, names
 from combined_losses._internal.arguments import as_child, component_name
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.composite import CompositeLoss
@@ -23,6 +23,7 @@ def scale(loss, factor):
     """`factor * loss` as a composite."""
     if not isinstance(factor, (int, float)) or isinstance(factor, bool):
         return NotImplemented
+    factor = checks.as_number(f"The factor of '{loss.name}'", factor)
     terms = _terms(loss)
     return CompositeLoss(
         {name: child for name, child, _ in terms},

@@ -6,7 +6,7 @@ import inspect
 import keras
 
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.checks import check_dtype
+from combined_losses._internal.checks import as_number, check_dtype
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import construct, serialize_function, signature_config
 from combined_losses._internal.names import derive_name, snake_case
@@ -37,7 +37,7 @@ class Operators:
     def __truediv__(self, divisor):
         if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
             return NotImplemented
-        return self * (1 / divisor)
+        return self * (1 / as_number(f"The divisor of '{self.name}'", divisor))
 
 
 class Loss(Operators, keras.losses.Loss):

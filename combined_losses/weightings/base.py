@@ -86,8 +86,7 @@ class Weighting:
             check_number(type(self).__name__, "total", total, 0, exclusive=True)
         self.update_every, self.warmup, self.total = update_every, warmup, total
         self.min_weight, self.max_weight = min_weight, max_weight
-        whole = is_integer(self.seed) and abs(self.seed) < _MOST
-        if self.draws and not (self.seed is None or whole):
+        if self.draws and not (self.seed is None or is_integer(self.seed)):
             raise ValueError(
                 f"`seed` of {type(self).__name__} must be None or an integer below 2**31. "
                 f"Received: {shown(self.seed)}"
@@ -493,11 +492,8 @@ def _single(values):
     return ops.stop_gradient(ops.cast(ops.convert_to_tensor(values), "float32"))
 
 
-_MOST = 2**31  # what an int32 does not hold
-
-
 def _check_steps(rule, name, value, least):
-    if not is_integer(value) or not least <= value < _MOST:
+    if not is_integer(value) or value < least:
         raise ValueError(
             f"`{name}` of {type(rule).__name__} must be an integer of at least {least}, below "
             f"2**31. Received: {shown(value)}"

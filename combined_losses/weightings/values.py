@@ -120,7 +120,7 @@ class DynamicWeightAverage(Weighting):
     def __init__(self, temperature=2, period="epoch", **kwargs):
         super().__init__(**kwargs)
         check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
-        if period != "epoch" and not (is_integer(period) and 1 <= period < 2**31):
+        if period != "epoch" and (not is_integer(period) or period < 1):
             raise ValueError(
                 "`period` of DynamicWeightAverage must be 'epoch' or a number of steps of at least "
                 f"1, below 2**31. Received: {shown(period)}"
