@@ -49,16 +49,21 @@ class CompositeLoss(Compound):
         name: a string, default `"composite_loss"`.
         dtype: the dtype of the total, default `keras.config.floatx()`. Components keep their own.
 
-    Sample weights `(batch,)` weigh samples, finer ones what they match from the left; the mask of
-    `y_pred` reaches every component. A row of weight 0 cannot spoil loss or gradient, nor can a
-    component of weight 0. A component that reduces the batch by itself cannot honour weights or
-    mask: it counts unweighted, with one warning that names it.
+    A composite of one is its child: sample weights, the mask of `y_pred` and a mask that a loss
+    puts on its values (`ignore_class` of `SparseCategoricalCrossentropy`) act as Keras has them.
+    Sample weights `(batch,)` weigh samples, finer ones what they match from the left. A row of
+    weight 0 cannot spoil loss or gradient, nor can a component of weight 0. Keras's losses, and
+    those that say so, never see what such a row holds; every other loss may read it for the sake of
+    others, so it stays as it is where it is finite, and gets no gradient. A component that gives
+    one number for the whole batch cannot honour weights or mask: it counts unweighted, with one
+    warning that names it. An empty batch is 0.
 
     Raises:
         ValueError: on no components, a name that is reserved, duplicate or holds one of
-            `/ . [ ] { }`, a weight for an unknown name or that is not finite, an unknown loss or
-            reduction; when called, on integer predictions, on targets that would be broadcast,
-            on values that do not begin with the batch axis.
+            `/ . [ ] { }`, a weight for an unknown name or that no float32 can hold, an unknown loss
+            or reduction, what is no loss (a metric, a layer); when called, on targets that would be
+            broadcast, on values that do not begin with the batch axis, on sample weights finer than
+            the values; in training, on predictions that are whole numbers.
 
     Example:
 
