@@ -47,7 +47,8 @@ class CompositeLoss(Compound):
             `"mean_with_sample_weight"`): imposed on every component, after sample weights and
             mask. `"none"` or None: one total for each sample, `(batch,)`, for custom loops.
         name: a string, default `"composite_loss"`.
-        dtype: the dtype of the total, default `keras.config.floatx()`. Components keep their own.
+        dtype: the dtype of the total, default `keras.config.floatx()`, or float64 where all
+            components have that. Components keep their own.
 
     A composite of one is its child: sample weights, the mask of `y_pred` and a mask that a loss
     puts on its values (`ignore_class` of `SparseCategoricalCrossentropy`) act as Keras has them.
@@ -90,10 +91,13 @@ class CompositeLoss(Compound):
         dtype=None,
     ):
         check_rule(weighting, name)
+        parts = as_children(losses, name)
+        if dtype is None and all(loss.dtype == "float64" for loss in parts.values()):
+            dtype = "float64"  # the total is as exact as its parts
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         # Keras's saver walks over attributes in alphabetical order and writes a loss inside under
         # the first that has it: `_nodes`, so this one has to come later.
-        self._parts = Losses(as_children(losses, name), name)
+        self._parts = Losses(parts, name)
         self.weighting = weighting
         self._resolve_reduction()
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}

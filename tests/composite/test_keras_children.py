@@ -195,6 +195,20 @@ def test_a_float64_child_computes_in_float64(weight):
     assert actual.dtype == "float64"
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX without x64
+def test_the_total_of_float64_children_is_float64():
+    y_true = uniform(4, 3).astype("float64")
+    y_pred = y_true + 1e-9 * uniform(4, 3, seed=1)  # in float32 there is no difference
+    kinds = [keras.losses.MeanSquaredError, keras.losses.MeanAbsoluteError]
+    squared, error = np.mean((y_true - y_pred) ** 2), np.mean(np.abs(y_true - y_pred))
+    for expected, count in ((squared, 1), (squared + error, 2)):
+        losses = [kind(dtype="float64") for kind in kinds[:count]]
+        loss = cl.CompositeLoss(losses)
+        assert loss.get_config()["dtype"] == "float64"
+        if keras.backend.backend() != "jax":
+            np.testing.assert_allclose(value(loss, y_true, y_pred), expected, rtol=1e-12)
+
+
 def test_a_float64_child_adds_to_a_float32_total():
     y_true, y_pred = uniform(4, 3), uniform(4, 3, seed=1)
     with warnings.catch_warnings():
