@@ -191,7 +191,8 @@ class CompositeLoss(Compound):
         return self._weights.current()
 
     def weight_of(self, name):
-        return self.weights[name] if name in self.losses else super().weight_of(name)
+        found = isinstance(name, str) and name in self.losses
+        return self.weights[name] if found else super().weight_of(name)
 
     def set_weight(self, name, value):
         """Changes a fixed weight, also between the batches of a running `fit`, on every backend.

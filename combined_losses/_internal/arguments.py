@@ -1,6 +1,6 @@
 """What a user gave as `losses` and `weights` of a composite, checked."""
 
-import collections.abc
+import functools
 import inspect
 
 import keras
@@ -10,33 +10,25 @@ from combined_losses.losses.base import FunctionLoss
 from combined_losses.weightings.base import Weighting
 
 
-class Losses(collections.abc.Mapping):
+class Losses(dict):
     """The components of a composite by name, which cannot be changed."""
 
     def __init__(self, losses, owner):
-        self._losses = losses
+        super().__init__(losses)
         self._owner = owner
 
-    def __getitem__(self, name):
-        return self._losses[name]
+    def __reduce__(self):  # else a copy would be filled entry by entry
+        return Losses, (dict(self), self._owner)
 
-    def __iter__(self):
-        return iter(self._losses)
-
-    def __len__(self):
-        return len(self._losses)
-
-    def __repr__(self):
-        return repr(self._losses)
-
-    def __setitem__(self, name, loss=None):
+    def _refuse(self, *change, **more):
         raise TypeError(
             f"The `losses` of '{self._owner}' are fixed when it is made: make another one, for "
             "example CompositeLoss({**loss.losses, 'new': 'mse'}). "
-            f"Received: a change of {name!r}"
+            f"Received: a change of {next(iter(change), more)!r}"
         )
 
-    __delitem__ = __setitem__
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
 
 def as_child(loss, owner, name):
@@ -56,7 +48,7 @@ def as_child(loss, owner, name):
         if type(loss).__call__ is keras.losses.Loss.__call__:
             _check_takes(loss.call, where, "call")
         return loss
-    if isinstance(loss, type) or not callable(loss) or isinstance(loss, _NO_LOSSES):
+    if isinstance(loss, type) or not callable(loss) or isinstance(_behind(loss), _NO_LOSSES):
         raise ValueError(
             f"{where} must be a keras.losses.Loss, a string, or a function f(y_true, y_pred)"
             f"{_hint(loss)}. Received: {loss!r} of type {type(loss).__name__}"
@@ -75,8 +67,17 @@ _NO_LOSSES = (
 )
 
 
+def _behind(function):
+    """The object that a partial function or the method `__call__` of an object stands for."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    bound = getattr(function, "__name__", "") == "__call__"
+    return getattr(function, "__self__", function) if bound else function
+
+
 def _hint(loss):
     """What to do with what is no loss."""
+    loss = _behind(loss)
     if isinstance(loss, type):
         return f"; create it first: {loss.__name__}()"
     if isinstance(loss, keras.metrics.Metric):

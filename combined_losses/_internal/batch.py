@@ -3,6 +3,7 @@
 import copy
 
 import keras
+import numpy as np
 from keras import ops
 
 from combined_losses._internal import checks
@@ -24,7 +25,7 @@ class Batch:
         self.mask = read_mask(y_pred)  # before any cast: a cast drops it
         self.y_true = _to_tensors(name, "y_true", y_true)
         self.y_pred = _to_tensors(name, "y_pred", y_pred, required=True)
-        self.sample_weight = _to_tensors(name, "sample_weight", sample_weight)
+        self.sample_weight = _to_tensors(name, "sample_weight", _alone(sample_weight))
         self.model, self.x, self.outputs = source
         # "labels" that are missing (a loss must honour them), "void" ones that the data no longer
         # has (it need not), or "propagated" by Keras (a loss that cannot honour it warns).
@@ -175,17 +176,19 @@ class Batch:
             mask = ops.where(mask, own, ops.zeros_like(own))  # a mask of ours may be a share
         return self.replaced(mask=mask)
 
-    def inputs(self, dtype, traits, neutral_target=None):
-        """`(y_true, y_pred)` in `dtype`, of one rank, with nothing that can do harm in rows of
-        weight 0.
+    def inputs(self, dtype, traits, neutral_target=None, aligned=True):
+        """`(y_true, y_pred)` in `dtype`, of one rank, without what can do harm in rows of weight 0.
 
         A NaN in a row of weight 0 has to go *before* the loss: a `where` on the values alone
         leaves the gradient 0 * NaN = NaN, also where only the derivative is not finite. So targets
         (they may be no valid ones at all, such as a label -1) become `neutral_target` there, and
         predictions a constant. With None the loss may read these rows for the sake of others: only
         what is not finite is replaced, and the predictions get no gradient.
+
+        Without `aligned` each has the rank that it was given in.
         """
-        key = (dtype, neutral_target, *traits[-4:])
+        own = (traits.has_channels, traits.casts_target, traits.axis, traits.ignored)
+        key = (dtype, neutral_target, *own, aligned)
         if key not in self._inputs:
             y_true = self.y_true
             if traits.casts_target:
@@ -203,7 +206,8 @@ class Batch:
                     ),
                     y_pred,
                 )
-            self._inputs[key] = align(y_true, y_pred, traits.has_channels)
+            pair = (y_true, y_pred)
+            self._inputs[key] = align(*pair, traits.has_channels) if aligned else pair
         return self._inputs[key]
 
     def _neutral_target(self, y_true, neutral, traits):
@@ -220,13 +224,27 @@ class Batch:
         if tensor is None:
             return None
         for _, weight in self.weights():
-            if axis != -1 and 1 < len(weight.shape) == len(tensor.shape) - 1:
-                weight = ops.expand_dims(weight, axis)  # of the values, which have not the classes
-            weight = fit_from_left(weight, tensor)
+            weight = fit_from_left(self._beside_classes(weight, tensor, axis), tensor)
             if weight is not None:
                 used = ops.not_equal(weight, ops.cast(0, weight.dtype))
                 keep = used if keep is None else ops.logical_and(keep, used)
         return keep
+
+    def _beside_classes(self, weight, tensor, axis):
+        """A weight with an axis of length 1 where `tensor` has the classes and values have none."""
+        rank = len(tensor.shape)
+        if axis == -1 or keras.tree.is_nested(self.y_pred) or rank != len(self.y_pred.shape):
+            return weight
+        axis %= rank
+        while len(weight.shape) >= rank and weight.shape[-1] == 1:
+            weight = ops.squeeze(weight, -1)
+        return ops.expand_dims(weight, axis) if axis < len(weight.shape) < rank else weight
+
+
+def _alone(weight):
+    """The one array of a list or tuple, as `fit` hands on `sample_weight=[w]` of one output."""
+    single = isinstance(weight, (list, tuple)) and len(weight) == 1
+    return weight[0] if single and hasattr(weight[0], "shape") else weight
 
 
 def _to_tensors(name, what, values, required=False):
@@ -234,7 +252,7 @@ def _to_tensors(name, what, values, required=False):
     if values is None and not required:
         return None
     leaves = keras.tree.flatten(values)
-    if leaves and all(isinstance(leaf, (int, float)) for leaf in leaves):
+    if leaves and all(isinstance(leaf, (int, float, np.number, np.bool_)) for leaf in leaves):
         return checks.to_tensor(name, what, values)
     return keras.tree.map_structure(
         lambda leaf: leaf if leaf is None and not required else checks.to_tensor(name, what, leaf),

@@ -33,6 +33,9 @@ def to_tensor(name, what, value):
         error, dtype = found, str(getattr(value, "dtype", type(value).__name__))
     if error is None and dtype != "string" and "complex" not in dtype:
         return tensor
+    if type(value) is np.ndarray and value.dtype.kind in "iuf" and dtype != "float64":
+        # A backend may lack whole numbers without a sign, or the other order of bytes.
+        return to_tensor(name, what, value.astype("float64"))
     shape = getattr(value, "shape", None)
     raise ValueError(
         f"`{what}` of '{name}' must be an array of numbers: floats, whole numbers or booleans. "
@@ -143,6 +146,14 @@ def reshape_hint(true, pred):
     )
 
 
+def has_axes_of(values, y_pred):
+    """Whether each axis of `values` is one of `y_pred`, or of length 1."""
+    pairs = zip(values.shape, y_pred.shape, strict=False)
+    return len(values.shape) <= len(y_pred.shape) and all(
+        ours in (theirs, 1) or theirs is None for ours, theirs in pairs
+    )
+
+
 def check_own_mask(name, mask, values):
     """Raises where the mask that a loss has put on its values is not one of them."""
     from_left = tuple(values.shape)[: len(mask.shape)]
@@ -202,6 +213,14 @@ def is_integer(value):
     return whole and abs(int(value)) < 2**31
 
 
+def as_array(values):
+    """A NumPy array; one of objects where lists of several lengths make none."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.array(None)
+
+
 def is_number(value):
     """Whether a value is a number of Python, no boolean, that a float32 can hold."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -217,7 +236,7 @@ def are_numbers(values):
     """Whether `values` is a list, tuple or vector of finite numbers, at least one."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         return False
-    array = np.asarray(values)
+    array = as_array(values)
     return array.ndim == 1 and array.size > 0 and are_finite(array)
 
 
@@ -246,7 +265,7 @@ def as_number(what, value):
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, (bool, str)) or not abs(number) <= LARGEST:
+    if isinstance(value, (bool, str, bytes)) or not abs(number) <= LARGEST:
         raise ValueError(
             f"{what} must be a finite number, of at most {LARGEST:.2g}, the largest float32. "
             f"Received: {shown(value)}"

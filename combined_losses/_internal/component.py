@@ -146,7 +146,7 @@ class Component:
 
     def accounted(self, values, batch, imposed, label):
         """Values as they are reduced, and the batch with the mask that the loss has put on them."""
-        mask = None if self.opaque else read_mask(values)  # before the cast, which drops it
+        mask = self._own_mask(values)  # before the cast, which drops it
         values = ops.cast(values, accumulating(values.dtype))
         self.check_weights(values, batch, imposed, label)
         if mask is not None:
@@ -234,9 +234,13 @@ class Component:
         """The values; with a mask of its own a loss judges which rows are valid, of the data."""
         values = self._call(batch, neutral, label, **weight)
         replaced = batch.weighted and neutral is not None and self.traits.ignored is None
-        if replaced and read_mask(values) is not None:
+        if replaced and self._own_mask(values) is not None:
             return self._call(batch, None, label, **weight)
         return values
+
+    def _own_mask(self, values):
+        """The mask that the loss has put on its values."""
+        return read_mask(values) if self.traits.masks_values and not self.opaque else None
 
     def _call(self, batch, neutral_target, label, **weight):
         traits = self.traits
@@ -254,10 +258,30 @@ class Component:
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
         other_shape = self.traits != Traits() and not self.traits.same_shape
         with NamedErrors(label, None if other_shape else y_true, y_pred):
-            values = ops.convert_to_tensor(self.loss.call(y_true, y_pred, **weight))
+            values = self._judge(batch, neutral_target, (y_true, y_pred), weight)
         self._note(label, batch, y_true, y_pred, values)
         checks.check_values(label, values, batch.size)
         return values
+
+    def _judge(self, batch, neutral_target, aligned, weight):
+        """The values of data of one rank, or of what was given where the loss aligns it by itself.
+
+        Most losses would broadcast (N,) against (N, 1). One that squeezes the axis away would do so
+        where it finds none: it fails, or its values have an axis of N that the data have not.
+        """
+        several = keras.tree.is_nested(aligned) and any(map(keras.tree.is_nested, aligned))
+        if self.traits != Traits() or several or batch.y_true is None:
+            return ops.convert_to_tensor(self.loss.call(*aligned, **weight))
+        given = batch.inputs(self.dtype, self.traits, neutral_target, aligned=False)
+        if [len(a.shape) for a in given] == [len(a.shape) for a in aligned]:
+            return ops.convert_to_tensor(self.loss.call(*aligned, **weight))
+        try:
+            values = ops.convert_to_tensor(self.loss.call(*aligned, **weight))
+        except Exception:
+            return ops.convert_to_tensor(self.loss.call(*given, **weight))
+        if checks.has_axes_of(values, aligned[1]):
+            return values
+        return ops.convert_to_tensor(self.loss.call(*given, **weight))
 
     def _call_whole(self, batch, label):
         accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters

@@ -185,7 +185,7 @@ class Compound(Operators, keras.losses.Loss):
             inner = name[len(prefix) :] if isinstance(name, str) else ""
             if prefix + inner == name and inner in child.settable_names:
                 return child, inner
-        if name in self.component_names:
+        if isinstance(name, str) and name in self.component_names:
             what = (
                 "has a part of this name, with the weight that its wrapper was given; changes are"
             )

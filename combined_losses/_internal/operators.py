@@ -8,10 +8,9 @@ from combined_losses.composite import CompositeLoss
 
 def add(left, right):
     """The flat composite of two losses; plain composites are merged, others stay one component."""
-    try:
-        terms = [*_terms(left), *_terms(right)]
-    except ValueError:
+    if not all(isinstance(side, str) or _is_callable(side) for side in (left, right)):
         return NotImplemented
+    terms = [*_terms(left), *_terms(right)]
     losses, weights = {}, {}
     for name, loss, weight in terms:
         name = names.make_unique(name, losses)
@@ -19,11 +18,15 @@ def add(left, right):
     return CompositeLoss(losses, weights)
 
 
+def _is_callable(side):
+    return callable(side) and not isinstance(side, type)
+
+
 def scale(loss, factor):
     """`factor * loss` as a composite."""
     if not isinstance(factor, (int, float)) or isinstance(factor, bool):
         return NotImplemented
-    factor = checks.as_number(f"The factor of '{loss.name}'", factor)
+    factor = checks.as_number(f"The factor of component '{loss.name}'", factor)
     terms = _terms(loss)
     return CompositeLoss(
         {name: child for name, child, _ in terms},

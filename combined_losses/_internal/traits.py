@@ -19,15 +19,16 @@ class Traits(NamedTuple):
     casts_target: bool = True  # or y_true keeps its dtype: ids that a float would make one
     axis: int = -1  # that of the classes: all other axes of y_pred are those of the values
     ignored: int | None = None  # the target whose value the loss masks by itself
+    masks_values: bool = True  # whether it may put a mask on its values
 
 
 # Each function of Keras, by its name, whose rows do not see each other; no other is known, also
 # none that a later Keras brings. 1.0 as a target lies in the domain of logarithms, ratios and
 # probabilities; 0 is a label that always exists, and the blank of CTC.
-_ELEMENTWISE = Traits(same_shape=True, elementwise=True, neutral_target=1.0)
-_CLASSWISE = Traits(same_shape=True, neutral_target=1.0)
+_ELEMENTWISE = Traits(same_shape=True, elementwise=True, neutral_target=1.0, masks_values=False)
+_CLASSWISE = _ELEMENTWISE._replace(elementwise=False)
 _LABELS = Traits(neutral_target=0.0)
-_REGION = Traits(same_shape=True)
+_REGION = Traits(same_shape=True, masks_values=False)
 _BY_NAME = {
     "binary_crossentropy": _ELEMENTWISE,
     "binary_focal_crossentropy": _ELEMENTWISE,
@@ -69,10 +70,10 @@ def keras_traits(loss):
     so of any other.
     """
     if says(loss, "elementwise") is True:
-        return _ELEMENTWISE
+        return _ELEMENTWISE._replace(masks_values=True)
     if not isinstance(loss, keras.losses.Loss):
         return _of_function(loss)
-    if type(loss).call is not _MADE_FROM_A_FUNCTION.call:
+    if "call" in vars(loss) or type(loss).call is not _MADE_FROM_A_FUNCTION.call:
         return Traits()
     traits = _of_function(loss.fn)
     if traits.neutral_target is None or traits.elementwise:
@@ -95,10 +96,12 @@ def says(loss, name):
     `functools.wraps`, which copies the attributes of another function.
     """
     own = getattr(loss, "__dict__", {})
+    method = "call" if isinstance(loss, keras.losses.Loss) else "__call__"
     if name in own:
         copied = name in getattr(getattr(loss, "__wrapped__", None), "__dict__", {})
         return None if copied else own[name]
-    method = "call" if isinstance(loss, keras.losses.Loss) else "__call__"
+    if method in own:
+        return None
     bases = type(loss).__mro__
     place = _first(bases, name)
     if place is None:

@@ -37,7 +37,7 @@ class Operators:
     def __truediv__(self, divisor):
         if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
             return NotImplemented
-        return self * (1 / as_number(f"The divisor of '{self.name}'", divisor))
+        return self * (1 / as_number(f"The divisor of component '{self.name}'", divisor))
 
 
 class Loss(Operators, keras.losses.Loss):

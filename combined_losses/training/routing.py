@@ -77,7 +77,7 @@ def check_compiled(loss, loss_weights):
     if isinstance(loss, (dict, list, tuple)) and not loss:
         raise ValueError(f"`loss` must not be empty: give a CompositeLoss. Received: loss={loss!r}")
     for leaf in keras.tree.flatten(loss):
-        if isinstance(leaf, type) and issubclass(leaf, keras.losses.Loss):
+        if isinstance(leaf, type) and issubclass(leaf, Compound):
             raise ValueError(
                 f"`loss` must be a loss, not a class; create it first: {leaf.__name__}(...). "
                 f"Received: {leaf!r}"
@@ -97,12 +97,12 @@ def check_single(loss, loss_weights, names):
             f"`loss` must name outputs of the model: {list(names)}. Received: {next(iter(loss))!r}"
         )
     allowed = [*names, *(loss if isinstance(loss, dict) else ())]
-    given = loss_weights if isinstance(loss_weights, dict) else ()
+    given = loss_weights if isinstance(loss_weights, dict) and allowed else ()
     unknown = [name for name in given if name not in allowed]
     if unknown:
         raise ValueError(
-            "`loss_weights` must name the output of the model"
-            f"{f', {allowed[0]!r}' if allowed else ''}, or be one number. The weights of "
+            f"`loss_weights` must name the output of the model, {allowed[0]!r}, or be one number. "
+            "The weights of "
             "components are those of their CompositeLoss. "
             f"Received: {unknown[0]!r}"
         )
@@ -134,7 +134,9 @@ def make_routes(loss, loss_weights, outputs):
             )
         child = as_node(output or "loss", as_child(child, "loss", output))
         weight = weights.get(output)
-        routes.append(Route(output, child, 1.0 if weight is None else float(weight)))
+        what = f"`loss_weights` of output '{output}'" if output else "`loss_weights`"
+        weight = 1.0 if weight is None else checks.as_number(what, weight)
+        routes.append(Route(output, child, weight))
     _check_moves(routes)
     _check_keys(routes)
     return routes

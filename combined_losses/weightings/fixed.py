@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_finite, is_number, shown
+from combined_losses._internal.checks import are_finite, as_array, is_number, shown
 from combined_losses._internal.live import live_softmax
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
@@ -63,7 +63,7 @@ class Worst(Weighting):
         if temperature is not None:
             check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
         for name, given in (("weights", weights), ("reference", reference)):
-            array = np.asarray(given)
+            array = as_array(given)
             if array.ndim > 1 or not are_finite(array):
                 raise ValueError(
                     f"`{name}` of Worst must be finite numbers, one for all or a list with one for "

@@ -13,6 +13,7 @@ from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.channels import all_at_once, evaluate_channels
 from combined_losses._internal.checks import (
     are_finite,
+    as_array,
     check_equal_shapes,
     check_reduction,
     check_size,
@@ -85,7 +86,7 @@ class _PerPart(Wrapper):
                     f"Received: {unknown[0]!r}"
                 )
             weights = [weights.get(name, 1.0) for name in self._part_names]
-        values = np.asarray(weights)
+        values = as_array(weights)
         if not are_finite(values):
             raise ValueError(
                 f"`weights` of '{self.name}' must be finite numbers, which a float32 can hold. "

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
-from combined_losses._internal.checks import are_finite, is_integer
+from combined_losses._internal.checks import LARGEST, are_finite, as_array, is_integer, shown
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -63,10 +63,10 @@ class Masked(Wrapper):
 
     def _check_value(self, mask_value, mask):
         number = isinstance(mask_value, numbers.Real) and not isinstance(mask_value, bool)
-        if mask_value is not None and not number:
+        if mask_value is not None and not (number and not LARGEST < abs(mask_value) < math.inf):
             raise ValueError(
-                f"The argument `mask_value` of Masked ('{self.name}') must be nan, another number "
-                f"or None. Received: {mask_value!r}"
+                f"The argument `mask_value` of Masked ('{self.name}') must be nan, another number, "
+                f"which a float32 can hold, or None. Received: {shown(mask_value)}"
             )
         if mask_value is None and mask is None:
             raise ValueError(
@@ -106,7 +106,7 @@ def _differs(y_true, number):
     dtype = keras.backend.standardize_dtype(y_true.dtype)
     if keras.backend.is_float_dtype(dtype):
         return ops.not_equal(y_true, ops.cast(number, dtype))
-    if number != int(number):
+    if not math.isfinite(number) or number != int(number):
         return ops.ones_like(y_true, dtype="bool")
     wide = "int64" if dtype in ("int64", "uint32", "uint64") else "int32"
     return ops.not_equal(ops.cast(y_true, wide), int(number))
@@ -155,7 +155,7 @@ class ClassWeighted(Wrapper):
         if isinstance(weights, dict) and weights and all(map(is_integer, weights)):
             # As Keras's `class_weight`: what it leaves out counts 1.
             weights = [weights.get(label, 1.0) for label in range(max(weights) + 1)]
-        values = np.asarray([] if isinstance(weights, dict) else weights)
+        values = as_array([] if isinstance(weights, dict) else weights)
         if values.ndim != 1 or not values.size or not are_finite(values) or np.any(values < 0):
             raise ValueError(
                 f"The argument `weights` of ClassWeighted ('{self.name}') must be one finite "

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_finite
+from combined_losses._internal.checks import are_finite, as_array
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -220,7 +220,7 @@ class Scaled(Wrapper):
 
     def __init__(self, loss, scale, **kwargs):
         super().__init__(loss, **kwargs)
-        values = np.asarray(scale)
+        values = as_array(scale)
         if not are_finite(values) or np.any(values.astype("float32") == 0):
             raise ValueError(
                 f"The argument `scale` of Scaled ('{self.name}') must be a finite number or array "

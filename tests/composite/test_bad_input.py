@@ -1,6 +1,9 @@
 """What a user may get wrong, and what the message then says."""
 
+import copy
 import functools
+import math
+import pickle
 
 import keras
 import numpy as np
@@ -55,6 +58,8 @@ NO_LOSSES = {
     "initializer": (lambda: keras.initializers.Zeros(), "f(y_true, y_pred)"),
     "rule": (lambda: cl.weightings.Average(), "f(y_true, y_pred)"),
     "callback": (lambda: keras.callbacks.EarlyStopping(), "f(y_true, y_pred)"),
+    "the call of a metric": (lambda: keras.metrics.MeanSquaredError().__call__, "a metric adds up"),
+    "a partial metric": (lambda: functools.partial(keras.metrics.Mean()), "a metric adds up"),
 }
 
 
@@ -126,7 +131,7 @@ def test_a_bad_component_of_a_dict_is_named():
 
 # Weights.
 
-NOT_WEIGHTS = [float("nan"), float("inf"), -float("inf"), True, "0.5", None, [1.0], 1j, 1e39]
+NOT_WEIGHTS = [math.nan, math.inf, -math.inf, True, "0.5", b"1", None, [1.0], 1j, 1e39]
 
 
 @pytest.mark.parametrize("weight", NOT_WEIGHTS, ids=repr)
@@ -252,6 +257,31 @@ def test_sample_weights_of_several_outputs(loss, name, several):
         loss(np.ones((4, 1)), np.ones((4, 1)), weight)
 
 
+@pytest.mark.parametrize("name", ["nope", ["mse"], None])
+def test_the_weight_of_an_unknown_component(name):
+    with raises(ValueError, "'total'", "'mse'", f"Received: {name!r}"):
+        cl.CompositeLoss(["mse"], name="total").weight_of(name)
+
+
+RAGGED = [[1.0], 1.0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: cl.wrappers.MultiScale("mse", scales=(1, 2), weights=RAGGED),
+        lambda: cl.wrappers.DeepSupervision("mse", weights=RAGGED),
+        lambda: cl.wrappers.ClassWeighted("mse", RAGGED),
+        lambda: cl.wrappers.PerChannel("mse", size=2, weights=RAGGED),
+        lambda: cl.wrappers.Scaled("mse", RAGGED),
+        lambda: cl.weightings.Worst(weights=RAGGED),
+    ],
+)
+def test_lists_of_several_lengths_are_no_numbers(make):
+    with raises(ValueError, "finite", f"Received: {RAGGED!r}"):
+        make()
+
+
 @pytest.mark.parametrize("name", ["nope", "mse/x", "inner/x", "mse/", "", None, ["mse"]])
 def test_the_value_of_an_unknown_component(name):
     loss = cl.CompositeLoss({"mse": "mse", "inner": cl.CompositeLoss({"a": "mae"})}, name="total")
@@ -266,14 +296,35 @@ def test_the_losses_of_a_composite_are_read_only():
     loss = cl.CompositeLoss({"mse": "mse"}, name="total")
     with raises(AttributeError, "'total'", "make another CompositeLoss"):
         loss.losses = {"mae": "mae"}
-    for change in (lambda: loss.losses.__setitem__("mae", "mae"), lambda: loss.losses.pop("mse")):
-        with pytest.raises((TypeError, AttributeError)):
+    for change in (
+        lambda: loss.losses.update(mae="mae"),
+        lambda: loss.losses.pop("mse"),
+        lambda: loss.losses.popitem(),
+        lambda: loss.losses.setdefault("mae", "mae"),
+        lambda: loss.losses.clear(),
+        lambda: loss.losses.__ior__({"mae": "mae"}),
+    ):
+        with raises(TypeError, "'total'", "fixed when it is made", "Received: a change of "):
             change()
     with raises(TypeError, "'total'", "fixed", "Received: a change of 'loop'"):
         loss.losses["loop"] = loss  # would be a cycle
     with raises(TypeError, "'total'", "fixed", "Received: a change of 'mse'"):
         del loss.losses["mse"]
     assert dict(loss.losses).keys() == {"mse"} and loss.component_names == ("mse",)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_the_losses_of_a_composite_can_be_used_and_copied(copied):
+    loss = copied(cl.CompositeLoss({"a": "mse", "b": "mae"}, weights=[1.0, 2.0]))
+    again = cl.CompositeLoss(loss.losses, weights=loss.weights)
+    more = cl.CompositeLoss(loss.losses | {"c": "mse"})
+    assert again.names == ("a", "b") and more.names == ("a", "b", "c")
+    assert cl.wrappers.PerChannel(loss.losses).component_names == ("a", "b")
+    np.testing.assert_allclose(value(again, Y_TRUE, Y_PRED), value(loss, Y_TRUE, Y_PRED))
+    with raises(TypeError, "fixed when it is made"):
+        loss.losses["c"] = "mse"
 
 
 @pytest.mark.backend_free

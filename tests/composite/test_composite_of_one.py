@@ -155,12 +155,15 @@ class FromTarget(keras.losses.Loss):
         return masked(values, ops.min(y_true, axis=-1) > 0.3)
 
 
+LEAST = 0.13
+
+
 class OfSamples(keras.losses.Loss):
     """The same for whole samples: the mask has fewer axes than the values."""
 
     def call(self, y_true, y_pred):
         values = ops.mean(ops.square(y_true - y_pred), axis=-1)
-        keep = ops.min(y_true, axis=tuple(range(1, len(y_true.shape)))) > 0.05
+        keep = ops.min(y_true, axis=tuple(range(1, len(y_true.shape)))) > LEAST
         return masked(values, keep)
 
 
@@ -239,7 +242,7 @@ def test_three_valid_pixels_of_eight():
 def test_a_mask_of_samples_on_values_of_steps():
     """Keras would take it for one of columns."""
     y_true, y_pred = uniform(4, 5, 3, seed=3), uniform(4, 5, 3, seed=4)
-    keep = y_true.min(axis=(1, 2)) > 0.05
+    keep = y_true.min(axis=(1, 2)) > LEAST
     assert keep.any() and not keep.all()
     expected = np.square(y_true - y_pred)[keep].mean()
     close(value(cl.CompositeLoss([OfSamples()]), y_true, y_pred), expected)
@@ -295,6 +298,28 @@ def test_every_dtype_of_the_data(name, dtype):
 
 def test_lists_of_whole_numbers():
     close(value(cl.CompositeLoss(["mse"]), [[1, 2], [3, 4]], [[1, 0], [3, 8]]), 5.0)
+
+
+@pytest.mark.parametrize("loss", [cl.CompositeLoss(["mse"]), cl.losses.Expectile()])
+def test_other_ways_to_give_numbers(loss):
+    y_true, y_pred = np.array([1.0, 2.0]), np.array([1.0, 4.0])
+    weight = np.array([1.0, 3.0])
+    expected, weighted = value(loss, y_true, y_pred), value(loss, y_true, y_pred, weight)
+    close(value(loss, list(y_true), list(y_pred)), expected)
+    close(value(loss, y_true, y_pred, list(np.float32(weight))), weighted)
+    close(value(loss, y_true, y_pred, [weight]), weighted)  # as Keras hands on `[weight]` in `fit`
+    for dtype in ("uint8", "uint16", "uint32", "uint64", ">f4", ">i4"):
+        close(value(loss, y_true.astype(dtype), y_pred.astype(dtype)), expected)
+
+
+def test_sample_weights_in_a_list_in_a_plain_model():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    x, y, weight = uniform(4, 2), uniform(4, 1, seed=1), np.array([2.0, 0.0, 0.5, 1.0], "float32")
+    found = []
+    for loss in ("mse", cl.CompositeLoss(["mse"])):
+        model.compile("sgd", loss=loss)
+        found.append(model.evaluate(x, [y], sample_weight=[weight], verbose=0))
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
 WRAPPED = {

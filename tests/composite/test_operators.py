@@ -142,11 +142,18 @@ def test_only_losses_can_be_added(other):
         other + own()
 
 
-@pytest.mark.backend_free
-@pytest.mark.parametrize("add", [lambda: own() + "msee", lambda: "msee" + own()])
-def test_an_unknown_string_cannot_be_added(add):
-    with pytest.raises((TypeError, ValueError)):
-        add()
+NOT_ADDED = {
+    "an unknown string": ("msee", "keras.losses.get"),
+    "a function of three": (lambda a, b, c: a, "functools.partial"),
+    "a metric": (keras.metrics.MeanSquaredError(), "compile(metrics=...)"),
+}
+
+
+@pytest.mark.parametrize("other, hint", NOT_ADDED.values(), ids=NOT_ADDED)
+def test_what_is_no_loss_is_said_to_be_none(other, hint):
+    for add in (lambda: own() + other, lambda: other + own()):
+        with raises(ValueError, hint, "Received: "):
+            add()
 
 
 @pytest.mark.backend_free

@@ -95,7 +95,14 @@ def wrapped_in_keras():
     return keras.losses.MeanSquaredError.__bases__[0](rmse)
 
 
+def with_a_call_of_its_own():
+    loss = keras.losses.MeanSquaredError()
+    loss.call = rmse
+    return loss
+
+
 UNKNOWN = {
+    "an instance's call": with_a_call_of_its_own,
     "subclass of Keras's": RowRMSE,
     "subclass of ours": RowRMSEOfOurs,
     "subclass of that": Further,
@@ -454,6 +461,37 @@ def test_the_axis_of_the_classes_is_not_taken_for_one_of_the_weights(cls, axis):
     close(value(cl.CompositeLoss([child]), bad, y_pred, weight), expected)
     slope = gradient(lambda p: cl.CompositeLoss([child])(bad, p, weight), y_pred)
     close(slope, gradient(lambda p: child(y_true, p, weight), y_pred), rtol=1e-4)
+
+
+@pytest.mark.parametrize("cls", ["CategoricalCrossentropy", "CosineSimilarity"])
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 3), (4, 3, 3, 1), (4, 1, 3)])
+def test_the_axis_of_the_classes_in_images(cls, shape):
+    """With as many classes as rows and columns weights would fit all axes."""
+    child = getattr(keras.losses, cls)(axis=1)
+    y_true, y_pred = uniform(4, 3, 3, 3, seed=1), uniform(4, 3, 3, 3, seed=2)
+    weight = (uniform(*shape, seed=3) > 0.5).astype("float32")
+    size = shape[:3] + (1,) * (3 - len(shape[:3]))
+    full = np.broadcast_to(weight.reshape(size), (4, 3, 3))
+    bad = np.where(np.expand_dims(full, 1) == 0, np.nan, y_true).astype("float32")
+    expected = value(child, y_true, y_pred, full)
+    close(value(cl.CompositeLoss([child]), bad, y_pred, weight), expected)
+    slope = gradient(lambda p: cl.CompositeLoss([child])(bad, p, weight), y_pred)
+    close(slope, gradient(lambda p: child(y_true, p, full), y_pred), rtol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="Keras has it on torch alone")
+@pytest.mark.parametrize("ignore_class", [None, 2])
+def test_the_axis_of_sparse_classes(ignore_class):
+    child = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, axis=1, ignore_class=ignore_class
+    )
+    labels, logits = RNG.integers(0, 3, (4, 3, 3)), uniform(4, 3, 3, 3)
+    for shape in [(4,), (4, 3), (4, 3, 3)]:
+        weight = (uniform(*shape, seed=3) > 0.5).astype("float32")
+        full = np.broadcast_to(weight.reshape(shape + (1,) * (3 - len(shape))), (4, 3, 3)).copy()
+        bad = np.where(full == 0, np.where(labels == ignore_class, labels, -9), labels)
+        expected = value(child, labels, logits, full)
+        close(value(cl.CompositeLoss([child]), bad, logits, weight), expected)
 
 
 def test_a_mask_of_ones_own_beside_labels_that_are_no_classes():
