@@ -89,11 +89,11 @@ def test_there_are_such_arguments():
     assert len(NUMBERS) > 60
 
 
-@pytest.mark.parametrize("bad", TOO_LARGE.values(), ids=TOO_LARGE)
 @pytest.mark.parametrize("cls, name", NUMBERS, ids=[f"{c.__name__}-{n}" for c, n in NUMBERS])
-def test_numbers_that_cannot_be(cls, name, bad):
-    with pytest.raises(ValueError, match="Received: "):
-        cls(**{**required_of(cls), name: bad})
+def test_numbers_that_cannot_be(cls, name):
+    for bad in TOO_LARGE.values():
+        with pytest.raises(ValueError, match="Received: "):
+            cls(**{**required_of(cls), name: bad})
 
 
 @pytest.mark.parametrize("bad", TOO_LARGE.values(), ids=TOO_LARGE)

@@ -1,4 +1,4 @@
-"""Every loss on two replicas (TensorFlow, two logical CPUs): value and gradient of one device."""
+"""Every loss, ours and Keras's, on two replicas (TensorFlow, two logical CPUs) as on one device."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,8 @@ tf.config.set_logical_device_configuration(
 )
 import numpy as np
 
-from tests.composite.children import WEIGHTS
+import combined_losses as cl
+from tests.composite.children import KERAS_CHILDREN, WEIGHTS
 from tests.contracts.registry import CASES
 
 STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -65,6 +66,13 @@ for index, case in enumerate(CASES):
         loss = case.make(**case.arguments, reduction=reduction)
         key = f"{index} {case.loss.__name__}, {reduction}"
         found[key] = [alone(loss, *data), together(loss, *data)]
+for name, child in KERAS_CHILDREN.items():
+    if name == "Circle":  # each replica compares the samples of its own part alone
+        continue
+    for reduction in ("sum_over_batch_size", "sum", "mean_with_sample_weight"):
+        loss = cl.CompositeLoss([child.make(reduction=reduction)])
+        data = (child.y_true, child.y_pred, WEIGHTS)
+        found[f"{name} of Keras, {reduction}"] = [alone(loss, *data), together(loss, *data)]
 print(json.dumps(found))
 '''
 
