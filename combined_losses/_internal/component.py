@@ -269,19 +269,20 @@ class Component:
         Most losses would broadcast (N,) against (N, 1). One that squeezes the axis away would do so
         where it finds none: it fails, or its values have an axis of N that the data have not.
         """
-        several = keras.tree.is_nested(aligned) and any(map(keras.tree.is_nested, aligned))
-        if self.traits != Traits() or several or batch.y_true is None:
-            return ops.convert_to_tensor(self.loss.call(*aligned, **weight))
-        given = batch.inputs(self.dtype, self.traits, neutral_target, aligned=False)
-        if [len(a.shape) for a in given] == [len(a.shape) for a in aligned]:
-            return ops.convert_to_tensor(self.loss.call(*aligned, **weight))
+
+        def call(pair):
+            return ops.convert_to_tensor(self.loss.call(*pair, **weight))
+
+        given = aligned
+        if self.traits == Traits():
+            given = batch.inputs(self.dtype, self.traits, neutral_target, aligned=False)
+        if list(map(_shape, given)) == list(map(_shape, aligned)):
+            return call(aligned)
         try:
-            values = ops.convert_to_tensor(self.loss.call(*aligned, **weight))
+            values = call(aligned)
         except Exception:
-            return ops.convert_to_tensor(self.loss.call(*given, **weight))
-        if checks.has_axes_of(values, aligned[1]):
-            return values
-        return ops.convert_to_tensor(self.loss.call(*given, **weight))
+            return call(given)
+        return values if checks.has_axes_of(values, aligned[1]) else call(given)
 
     def _call_whole(self, batch, label):
         accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters

@@ -16,6 +16,8 @@ from combined_losses._internal.traits import Traits, keras_traits, says
 class Operators:
     """`a + b`, `0.5 * a`, `a / 2` and `sum([a, b])`: each builds one flat `CompositeLoss`."""
 
+    name: str
+
     def __add__(self, other):
         from combined_losses._internal.operators import add
 

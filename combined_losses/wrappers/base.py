@@ -46,7 +46,7 @@ class Wrapper(Compound):
     @property
     def loss(self):
         """The loss that it wraps, which cannot be changed: names and variables come from it."""
-        return self._node.loss if isinstance(self._node, Component) else self._node
+        return self._wrapped()
 
     @loss.setter
     def loss(self, loss):
@@ -54,6 +54,9 @@ class Wrapper(Compound):
             f"The `loss` of {type(self).__name__} ('{self.name}') is fixed when it is made; make "
             f"another {type(self).__name__} for another loss. Received: loss={loss!r}"
         )
+
+    def _wrapped(self):
+        return self._node.loss if isinstance(self._node, Component) else self._node
 
     @property
     def children(self):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -229,12 +230,10 @@ class PerChannel(_PerPart):
                     f"none of them. Received: reductions {sorted(map(str, reductions))}"
                 )
 
-    _several = None
+    _several: Any = None  # a dict or list of losses, where each channel has its own
 
-    @Wrapper.loss.getter
-    def loss(self):
-        """The loss of every channel, or those of the channels as they were given."""
-        return super().loss if self._several is None else self._several
+    def _wrapped(self):
+        return super()._wrapped() if self._several is None else self._several
 
     @property
     def children(self):
