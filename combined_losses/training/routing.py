@@ -73,7 +73,10 @@ def compounds(loss):
 
 
 def check_compiled(loss, loss_weights):
-    """Raises where `compile` is given no loss in a list or dict, a class, or a bad number."""
+    """Raises where `compile` is given no loss in a list or dict, a class of ours, or bad numbers.
+
+    Without a composite the numbers are Keras's affair.
+    """
     if isinstance(loss, (dict, list, tuple)) and not loss:
         raise ValueError(f"`loss` must not be empty: give a CompositeLoss. Received: loss={loss!r}")
     for leaf in keras.tree.flatten(loss):
@@ -82,7 +85,7 @@ def check_compiled(loss, loss_weights):
                 f"`loss` must be a loss, not a class; create it first: {leaf.__name__}(...). "
                 f"Received: {leaf!r}"
             )
-    for weight in keras.tree.flatten(loss_weights):
+    for weight in keras.tree.flatten(loss_weights) if compounds(loss) else ():
         if weight is not None:
             checks.as_number("A number in `loss_weights`", weight)
 
@@ -102,8 +105,7 @@ def check_single(loss, loss_weights, names):
     if unknown:
         raise ValueError(
             f"`loss_weights` must name the output of the model, {allowed[0]!r}, or be one number. "
-            "The weights of "
-            "components are those of their CompositeLoss. "
+            "The weights of components are those of their CompositeLoss. "
             f"Received: {unknown[0]!r}"
         )
 

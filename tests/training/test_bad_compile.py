@@ -111,3 +111,9 @@ def test_what_is_no_loss_beside_a_composite():
     for bad in (keras.metrics.MeanSquaredError(), lambda a, b, c: a, keras.layers.Dense(1)):
         with raises(ValueError, "Component 'b' of 'loss'", "Received: "):
             model.compile("sgd", loss={"a": cl.CompositeLoss(["mse"]), "b": bad})
+
+
+def test_without_a_composite_loss_weights_are_the_affair_of_keras():
+    model = sequential()
+    model.compile("sgd", loss="mse", loss_weights=float("nan"))
+    assert np.isnan(model.evaluate(X, Y, verbose=0))
