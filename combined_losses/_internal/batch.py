@@ -58,7 +58,7 @@ class Batch:
         if keep is None:
             return tensor
         if neutral is None:
-            if not _is_float(tensor):
+            if not checks.is_float(tensor):
                 return tensor
             keep, neutral = ops.logical_or(keep, ops.isfinite(tensor)), _NEUTRAL
         return ops.where(keep, tensor, ops.cast(neutral, tensor.dtype))
@@ -69,9 +69,9 @@ class Batch:
         What is not finite there is replaced.
         """
         keep = self._keep(y_pred, axis)
-        if keep is None or not _is_float(y_pred):
+        if keep is None or not checks.is_float(y_pred):
             return y_pred
-        finite = self.neutralised(y_pred, axis=axis)
+        finite = ops.where(ops.isfinite(y_pred), y_pred, ops.cast(_NEUTRAL, y_pred.dtype))
         return ops.where(keep, y_pred, ops.stop_gradient(finite))
 
     def harmless(self):
@@ -98,9 +98,11 @@ class Batch:
 
         For what computes with predictions before a loss does.
         """
-        if all(map(_is_float, keras.tree.flatten(self.y_pred))):
+        if all(map(checks.is_float, keras.tree.flatten(self.y_pred))):
             return self
-        return self.map_predictions(lambda leaf: leaf if _is_float(leaf) else ops.cast(leaf, dtype))
+        return self.map_predictions(
+            lambda leaf: leaf if checks.is_float(leaf) else ops.cast(leaf, dtype)
+        )
 
     def map_predictions(self, function):
         """The same batch with `function` applied to the predictions."""
@@ -258,10 +260,6 @@ def _to_tensors(name, what, values, required=False):
         lambda leaf: leaf if leaf is None and not required else checks.to_tensor(name, what, leaf),
         values,
     )
-
-
-def _is_float(tensor):
-    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
 
 
 def _cast(tensor, dtype):

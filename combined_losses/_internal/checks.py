@@ -13,14 +13,19 @@ LARGEST = float(np.finfo("float32").max)
 def check_trainable(name, y_pred):
     """Raises where predictions that are trained on are whole numbers: they have no gradient."""
     for leaf in keras.tree.flatten(y_pred):
-        dtype = keras.backend.standardize_dtype(leaf.dtype)
-        if not keras.backend.is_float_dtype(dtype):
+        if not is_float(leaf):
+            dtype = keras.backend.standardize_dtype(leaf.dtype)
             raise ValueError(
                 f"`y_pred` of '{name}' must be floating point in training: whole numbers have no "
                 "gradient. Give the model's output a float dtype, for example with "
                 "keras.ops.cast(y_pred, 'float32') in its last layer. "
                 f"Received: y_pred of dtype {dtype} and shape {tuple(leaf.shape)}"
             )
+
+
+def is_float(tensor):
+    """Whether an array or tensor is of a floating-point dtype."""
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
 
 
 def to_tensor(name, what, value):

@@ -31,21 +31,15 @@ def reduce_values(values, batch, reduction, axes=None):
     if reduction == "sum":
         total = ops.sum(values, axis=axes)
         return total / ops.cast(batch.elements, total.dtype)
-    if reduction != "mean_with_sample_weight" and mask is None and batch.replicas == 1:
-        return _mean(values, axes)
-    total = ops.sum(values, axis=axes)
-    if reduction == "mean_with_sample_weight" and combined is not None:
-        return _divide(total, _count(combined, values, axes), batch)
-    if mask is not None:
-        return _divide(total, _count(mask, values, axes), batch)
-    # A replica without samples contributes 0.
-    size = ops.maximum(ops.size(values) // ops.maximum(ops.size(total), 1), 1)
-    mean = total / ops.cast(size, values.dtype)
-    return mean * ops.cast(batch.share, mean.dtype)
+    counted = combined if reduction == "mean_with_sample_weight" else mask
+    if counted is not None:
+        return _divide(ops.sum(values, axis=axes), _count(counted, values, axes), batch)
+    mean = _mean(values, axes)
+    return mean if batch.replicas == 1 else mean * ops.cast(batch.share, mean.dtype)
 
 
 def _mean(values, axes):
-    """The mean; 0 of an empty batch, where it would be NaN."""
+    """The mean; 0 of an empty batch, or of a replica without samples, where it would be NaN."""
     if None not in values.shape and 0 not in values.shape:
         return ops.mean(values, axis=axes)
     total = ops.sum(values, axis=axes)

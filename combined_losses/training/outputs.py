@@ -26,9 +26,7 @@ def rename_single(outputs, y_pred, model):
         return outputs
     if isinstance(y_pred, dict):
         return dict(y_pred)
-    names = getattr(model, "output_names", None)
-    if isinstance(model, keras.Sequential):
-        names = [model.layers[-1].name]
+    names = single_names(model, y_pred)
     return {names[0] if names else "output": outputs[""]}
 
 

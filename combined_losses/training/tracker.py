@@ -139,8 +139,7 @@ class Tracking:
         """
         self.seen = True
         self.replicas = batch.replicas
-        first = keras.tree.flatten(batch.y_pred)[0]
-        size = ops.cast(ops.shape(first)[0] if len(first.shape) else 1, "float32")
+        size = ops.cast(batch.count, "float32")
         whole = size if batch.replicas == 1 else backend.global_sum(size)
         self.tracker.update_state(_vector(entries) * whole, size)
 

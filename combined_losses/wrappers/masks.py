@@ -8,7 +8,14 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
-from combined_losses._internal.checks import LARGEST, are_finite, as_array, is_integer, shown
+from combined_losses._internal.checks import (
+    LARGEST,
+    are_finite,
+    as_array,
+    is_float,
+    is_integer,
+    shown,
+)
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -182,7 +189,7 @@ class ClassWeighted(Wrapper):
     def _rows(self, batch, label):
         """The weight of every row: that of its class, or of its classes where it is soft."""
         y_true, y_pred, count = batch.y_true, batch.y_pred, len(self._weights)
-        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(y_true.dtype)):
+        if is_float(y_true):
             # A target that is missing has no class, and its row no weight that could be NaN.
             y_true = ops.where(ops.isfinite(y_true), y_true, ops.zeros_like(y_true))
         weights = ops.convert_to_tensor(self._weights, dtype=self.dtype)

@@ -6,7 +6,7 @@ import inspect
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import is_integer
+from combined_losses._internal.checks import is_float, is_integer
 from combined_losses._internal.component import Component, Evaluation, NamedErrors
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.config import construct, serialize_function, signature_config
@@ -359,8 +359,7 @@ def _as_inputs(x):
             "`input_gradients` needs x of shape (batch, inputs), or a dict or list of such. "
             f"Received: x of shape {tuple(x.shape)}"
         )
-    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
-    return x if is_float else ops.cast(x, keras.config.floatx())
+    return x if is_float(x) else ops.cast(x, keras.config.floatx())
 
 
 def _one_output(model, x, output):
