@@ -86,6 +86,15 @@ def serialize_loss(loss):
     return serialized
 
 
+def serialize_losses(losses):
+    """What was compiled as `loss`, in any structure, without loss of arguments."""
+    if isinstance(losses, (list, tuple)):
+        return [serialize_losses(loss) for loss in losses]
+    if isinstance(losses, dict):
+        return {name: serialize_losses(loss) for name, loss in losses.items()}
+    return _serialize(losses)
+
+
 def serialize_function(function, name, signature="y_true, y_pred"):
     """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
     if getattr(function, "__name__", None) == "<lambda>":

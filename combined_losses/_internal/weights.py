@@ -129,17 +129,23 @@ class Weights:
             replace: whether the total gets its gradient from those `taken`.
         """
         if now is None:
-            return self._constant_total(values), []
+            return self._constant_total(values, batch), []
         values = ops.stack(values)
         if not self.move:
             return _weighted_sum(values, now), []
         return self._moving_total(values, now, batch, name, taken, replace)
 
-    def _constant_total(self, values):
-        """The sum with constant weights; a component of weight 0 is left out."""
+    def _constant_total(self, values, batch):
+        """The sum with constant weights; a component of weight 0 is left out.
+
+        Without any other the total is a 0 that has a gradient of 0: an optimizer refuses a loss
+        that has no way to what is trained.
+        """
         pairs = zip(self.fixed.values(), values, strict=True)
         terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
-        return sum(terms[1:], terms[0]) if terms else ops.zeros_like(values[0])
+        if terms:
+            return sum(terms[1:], terms[0])
+        return ops.zeros_like(values[0]) + ops.cast(batch.zero(), values[0].dtype)
 
     def _moving_total(self, values, now, batch, name, taken, replace):
         weights, term = now, None

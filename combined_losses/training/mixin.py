@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from combined_losses._internal.config import serialize_losses
 from combined_losses.training import backend, gradients, routing
 from combined_losses.training.keeping import STATE, state_of, stop_keeping
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
@@ -93,7 +94,7 @@ class ComponentMetricsMixin(_Base):
         if state is not None:
             config = {
                 **config,
-                "loss": keras.saving.serialize_keras_object(state.loss),
+                "loss": serialize_losses(state.loss),
                 "loss_weights": keras.saving.serialize_keras_object(state.loss_weights),
             }
         return config
