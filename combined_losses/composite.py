@@ -433,7 +433,7 @@ class CompositeLoss(Compound):
     # Saving.
 
     def __getstate__(self):
-        return {**vars(self), "_models": weakref.WeakSet()}  # a copy trains in no model yet
+        return {**super().__getstate__(), "_models": weakref.WeakSet()}
 
     def get_config(self):
         return {

@@ -1,6 +1,8 @@
 """What composites and wrappers share: losses made of losses, with parts that have names."""
 
 import warnings
+import weakref
+from typing import Any
 
 import keras
 
@@ -8,6 +10,7 @@ from combined_losses._internal import masks
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import check_dtype, check_reduction, check_single_weight
 from combined_losses._internal.component import Component, one_reduction
+from combined_losses._internal.config import LambdaError
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._internal.traits import keras_traits
 from combined_losses.losses.base import Loss, Operators
@@ -28,6 +31,8 @@ class Compound(Operators, keras.losses.Loss):
         self.reduction = reduction
         self._check_reduction()
         self._compiled_in = False
+        self._warned_of_lambda = False
+        self._first_model: Any = None  # a weak reference to the model that it was compiled in first
         self._warned_of_moves = False
         masks.prepare()
 
@@ -195,6 +200,40 @@ class Compound(Operators, keras.losses.Loss):
             f"'{self.name}' {what} possible for "
             f"{', '.join(map(repr, self.settable_names)) or 'none'}. Received: {name!r}"
         )
+
+    def warn_of_model(self, model):
+        """Called by the mixin at `compile`: says what is going to surprise."""
+        self._warn_of_lambda()
+        for composite in moving_composites(self):
+            composite._warn_of_second(model)
+
+    def _warn_of_second(self, model):
+        first, self._first_model = self._first_model, weakref.ref(model)
+        if first is not None and first() is not model:
+            warnings.warn(
+                f"'{self.name}' has weights that move and was compiled in another model before: "
+                "this one begins with the weights and the state that they have there. Give it a "
+                "composite of its own, for example CompositeLoss.from_config(loss.get_config()).",
+                stacklevel=5,
+            )
+
+    def _warn_of_lambda(self):
+        if self._warned_of_lambda:
+            return
+        try:
+            self.get_config()
+        except LambdaError as error:
+            self._warned_of_lambda = True
+            warnings.warn(
+                f"A model with '{self.name}' cannot be saved, so that ModelCheckpoint would fail "
+                f"after the first epoch. {error}",
+                stacklevel=5,
+            )
+        except Exception:
+            return  # that is said when it is saved
+
+    def __getstate__(self):
+        return {**vars(self), "_first_model": None}  # a copy is compiled in no model yet
 
     def register_model(self, model):
         """Called by the mixin: a model whose compiled steps hold the state of this loss."""

@@ -95,10 +95,14 @@ def serialize_losses(losses):
     return _serialize(losses)
 
 
+class LambdaError(ValueError):
+    """A lambda is to be saved, which has no name to be found by."""
+
+
 def serialize_function(function, name, signature="y_true, y_pred"):
     """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
     if getattr(function, "__name__", None) == "<lambda>":
-        raise ValueError(
+        raise LambdaError(
             f"Component '{name}' is a lambda: it trains, but it cannot be saved, because a lambda "
             "has no name to be found by when loading. Write it as a function and register it:\n"
             '    @keras.saving.register_keras_serializable("my_package")\n'

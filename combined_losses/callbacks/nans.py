@@ -116,13 +116,14 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
     def _stop(self, bad, everything):
         self.components = tuple(bad) or ("loss",)
         blamed, why = self._blame() if everything else (self._kept, "")
-        message = f"{self._what(bad)} in {self._where()}{why}; training stops."
-        if self.path is not None:
-            message += self._save(blamed)
-        if self.raise_error:
-            raise RuntimeError(message)
-        print(message)
         self.model.stop_training = True
+        message = f"{self._what(bad)} in {self._where()}{why}; training stops."
+        if not self.raise_error:
+            print(message, end="", flush=True)  # the finding is said whatever happens to the file
+        saved = "" if self.path is None else self._save(blamed)
+        if self.raise_error:
+            raise RuntimeError(message + saved)
+        print(saved)
 
     def _blame(self):
         """The batch to blame where no component is finite, and why."""
@@ -155,8 +156,22 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
         return f"{step} (epoch {self.epoch + 1}, {batch})"
 
     def _save(self, batch):
-        arrays = {name: keras.ops.convert_to_numpy(array) for name, array in batch.items()}
-        os.makedirs(Path(self.path).absolute().parent, exist_ok=True)
-        np.savez(self.path, **arrays)
         which = "this step" if batch is self._kept else "the step before"
+        try:
+            arrays = {name: keras.ops.convert_to_numpy(array) for name, array in batch.items()}
+            _write(Path(self.path).absolute(), arrays)
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            return f" The batch of {which} could not be written to {self.path}: {reason}."
         return f" The batch of {which} is in {self.path}."
+
+
+def _write(path, arrays):
+    """Writes a file of arrays whole or not at all: one that is there stays until then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}-{os.getpid()}.npz")
+    try:
+        np.savez(unfinished, **arrays)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -81,6 +81,8 @@ class ComponentMetricsMixin(_Base):
         self.loss = loss
         self._exclude_learned()
         self.__dict__[STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
+        for compound in state_of(self).compounds:
+            compound.warn_of_model(self)
         self._tracking()  # checks names and outputs now, where the outputs are known
 
     def _exclude_learned(self):

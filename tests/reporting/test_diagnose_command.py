@@ -2,6 +2,7 @@
 
 import io
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -168,3 +169,43 @@ def test_terminals_that_cannot_show_boxes(folder, capsys, monkeypatch, encoding)
     sys.stdout.flush()
     shown = written.getvalue().decode(encoding)
     assert "| up " in shown and "conflicts" in shown and "?" not in shown
+
+
+def _broken_files(folder):
+    """Files that begin as `numpy.savez` writes them, broken in every way that zip and zlib know."""
+    whole = folder / "whole.npz"
+    np.savez_compressed(whole, x=np.arange(1000.0), y=np.ones(1000))
+    content = whole.read_bytes()
+    half = len(content) // 2
+    yield "truncated", content[:half]
+    yield "empty", b""
+    yield "other bytes inside", content[:120] + bytes(60) + content[180:]
+    yield (
+        "an encrypted entry",
+        content.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
+    )
+    yield "an unknown compression", content.replace(b"\x08\x00", b"\x63\x00")
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        spoilt = bytearray(content)
+        for place in rng.integers(0, len(content), 20):
+            spoilt[place] = rng.integers(0, 256)
+        yield f"random {seed}", bytes(spoilt)
+    huge = io.BytesIO()
+    with zipfile.ZipFile(huge, "w") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (10**14,)}
+        entry = io.BytesIO()
+        np.lib.format.write_array_header_1_0(entry, header)
+        file.writestr("x.npy", entry.getvalue())
+    yield "a size that no memory has", huge.getvalue()
+
+
+def test_every_broken_file_of_arrays_is_one_line(folder, capsys):
+    for name, content in _broken_files(folder):
+        (folder / "mutated.npz").write_bytes(content)
+        code, out, err = run(folder, capsys, "model.keras", "mutated.npz")
+        if code == 0 and name.startswith("random"):
+            continue  # the bytes were padding
+        assert (code, out) == (2, ""), name
+        assert err.count("\n") == 1, (name, err)
+        assert "Traceback" not in err, name

@@ -125,6 +125,44 @@ def test_saves_the_batch(tmp_path, capsys):
     assert f"The batch of this step is in {path}." in capsys.readouterr().out
 
 
+def fails_halfway(path, **arrays):
+    with open(path, "wb") as file:
+        file.write(b"a part")
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("raise_error", [False, True])
+def test_a_file_that_cannot_be_written_does_not_hide_the_finding(
+    tmp_path, capsys, monkeypatch, raise_error
+):
+    """What was there before stays as it was, and nothing unfinished is left."""
+    path = tmp_path / "batch.npz"
+    path.write_bytes(b"of another run")
+    monkeypatch.setattr(np, "savez", fails_halfway)
+    stop = cl.callbacks.TerminateOnComponentNaN(path, raise_error=raise_error)
+    said = f"could not be written to {path}: No space left on device."
+    loss = cl.CompositeLoss({"mse": "mse", "log": logarithm})
+    if raise_error:
+        with raises(RuntimeError, "Component 'log' is nan in step 3", said):
+            fit(loss, stop, *data(bad=12))
+    else:
+        assert fit(loss, stop, *data(bad=12)).epoch == [0]
+        found = "Component 'log' is nan in step 3 (epoch 1, batch 2); training stops."
+        assert capsys.readouterr().out == f"{found} The batch of this step {said}\n"
+    assert stop.components == ("log",)
+    assert path.read_bytes() == b"of another run"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "file" / "batch.npz")
+    fit(cl.CompositeLoss({"mse": "mse", "log": logarithm}), stop, *data(bad=12))
+    out = capsys.readouterr().out
+    assert "Component 'log' is nan" in out
+    assert "could not be written" in out
+
+
 def test_saves_the_batch_before_where_its_gradient_was_to_blame(tmp_path, capsys):
     x, y = data(bad=7)
     stop = cl.callbacks.TerminateOnComponentNaN(str(tmp_path / "batch.npz"))

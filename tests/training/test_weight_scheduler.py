@@ -185,7 +185,7 @@ def test_a_model_without_a_composite_is_an_error():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "much", [1.0, 2.0]])
 def test_a_weight_that_is_no_finite_number_is_an_error(value, per):
     model = compiled(mse_and_mae())
-    with raises(ValueError, "'mae'", "finite number", f"{per} 0"):
+    with raises(ValueError, "'mae'", "finite number", f"{per} 0", f"Received: {value!r}"):
         fit(model, Scheduler("mae", lambda index, weight: value, per=per))
     assert model.loss.weights["mae"] == 1.0
 
