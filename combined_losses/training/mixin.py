@@ -10,8 +10,23 @@ from combined_losses._internal.config import serialize_losses
 from combined_losses.training import backend, gradients, routing
 from combined_losses.training.keeping import STATE, state_of, stop_keeping
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
-from combined_losses.training.outputs import BATCH, name_outputs, single_names, with_batch
-from combined_losses.training.tracker import LazyVector, Tracking, inside, is_inside_step, testing
+from combined_losses.training.outputs import (
+    BATCH,
+    name_outputs,
+    penalty_names,
+    single_names,
+    with_batch,
+)
+from combined_losses.training.tracker import (
+    LazyVector,
+    Tracking,
+    calling,
+    inside,
+    is_calling,
+    is_inside_step,
+    owners_of,
+    testing,
+)
 
 _Base: Any = keras.Model if TYPE_CHECKING else object
 
@@ -173,7 +188,8 @@ class ComponentMetricsMixin(_Base):
             check_scope(strategy, state.compounds)
             gradients.check_layers(self, state.readers)
             with contextlib.nullcontext() if strategy is None else strategy.scope():
-                tracking = Tracking(state.loss, state.loss_weights, outputs)
+                names = penalty_names(self)
+                tracking = Tracking(state.loss, state.loss_weights, outputs, names)
             tracking.check_metrics(state.metrics)
             tracking.is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
             state.tracking = tracking
@@ -203,9 +219,18 @@ class ComponentMetricsMixin(_Base):
         @functools.wraps(keras.Model.stateless_call)
         def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
             gradients.note(self, call=(non_trainable_variables, args, kwargs))
-            return super().stateless_call(
-                trainable_variables, non_trainable_variables, *args, **kwargs
-            )
+            with calling():
+                return super().stateless_call(
+                    trainable_variables, non_trainable_variables, *args, **kwargs
+                )
+
+        @property
+        def losses(self):
+            """As Keras has them; notes which layer has added which, while that can be seen."""
+            found, state = super().losses, state_of(self)
+            if state is not None and is_calling():
+                state.loss_owners = owners_of(self, found)
+            return found
 
         @functools.wraps(keras.Model.stateless_compute_loss)
         def stateless_compute_loss(
@@ -430,3 +455,4 @@ class _State:
         self.batch = None
         self.keeping = self.resting = None  # the step functions with and without batches
         self.measurers = {}
+        self.loss_owners: list[int | None] = []  # on JAX, see `tracker.owners_of`

@@ -3,6 +3,7 @@
 import keras
 
 from combined_losses._internal.named_arrays import to_named
+from combined_losses._internal.names import make_unique
 
 BATCH = "combined_losses_batch"  # among the logs of a step, before callbacks see them
 
@@ -39,6 +40,14 @@ def single_names(model, y_pred=None):
         return list(y_pred) if isinstance(y_pred, dict) else []
     output = model.output if y_pred is None else y_pred
     return [*(output if isinstance(output, dict) else ()), *names]
+
+
+def penalty_names(model):
+    """Names for the losses that layers add, and for those of the model itself, which comes last."""
+    names = {}
+    for part in (*getattr(model, "layers", ()), model):
+        names[make_unique(part.name, names)] = part
+    return list(names)
 
 
 def with_batch(result, data):

@@ -10,6 +10,7 @@ from keras import ops
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import check_trainable
 from combined_losses.training import backend, routing
+from combined_losses.training.keeping import state_of
 from combined_losses.training.outputs import name_outputs, rename_single
 
 # "step" inside a training or test step, "function" inside a step function of a tracked model, which
@@ -72,17 +73,25 @@ class ComponentTracker(keras.metrics.Metric):
 class Tracking:
     """The routes of a model and the one vector in which everything is recorded.
 
-    The vector: the total, the values of each route, the regularisation loss.
+    The vector: the total, the values of each route, the regularisation loss as a whole and that of
+    each layer; a last one is what the model adds by itself.
+
+    Args:
+        loss, loss_weights: as compiled.
+        outputs: the names of the outputs.
+        layers: the names of what may have losses of its own: the layers, and the model.
     """
 
-    def __init__(self, loss, loss_weights, outputs):
+    def __init__(self, loss, loss_weights, outputs, layers):
         self.outputs = outputs
         self.routes = routing.make_routes(loss, loss_weights, outputs)
-        keys = [key for route in self.routes for key in route.keys]
-        self.keys = ["loss", *keys, "regularization_loss"]
+        self._parts = [key for route in self.routes for key in route.keys]
+        self._penalties = [f"regularization/{name}_loss" for name in layers]
+        self.keys = ["loss", *self._parts, "regularization_loss", *self._penalties]
         self.tracker = ComponentTracker(len(self.keys))
         self.seen = False  # a step has been traced
         self.regularized = False
+        self.penalized: list[str] = []  # the keys of those that have such losses, where several do
         self.replicas = 1
         # Whether `evaluate` gives the whole loss: not where a user's `compute_loss` adds to it.
         self.is_whole = True
@@ -90,8 +99,13 @@ class Tracking:
     @property
     def visible(self):
         """The keys after `loss` that logs show, in order."""
-        keys = self.keys[1:] if self.regularized else self.keys[1:-1]
-        return [*keys, *self.weights()]
+        return [*self._shown, *self.weights()]
+
+    @property
+    def _shown(self):
+        """The keys of the entries after the total that logs show."""
+        whole = ["regularization_loss"] if self.regularized else []
+        return [*self._parts, *whole, *self.penalized]
 
     def weights(self, all_of_them=False):
         """The log keys and values of the weights that have been changed, or of all."""
@@ -118,18 +132,29 @@ class Tracking:
             total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)
-        penalty = self._regularization(model.losses, batch.replicas)
+        whole, parts = self._regularization(model, batch.replicas)
         total = sum(totals[1:], totals[0])
-        if penalty is not None:
-            total = total + ops.cast(penalty, total.dtype)
-        self._update([total, *values, 0.0 if penalty is None else penalty], batch)
+        if whole is not None:
+            total = total + ops.cast(whole, total.dtype)
+        self._update([total, *values, 0.0 if whole is None else whole, *parts], batch)
         return total
 
-    def _regularization(self, losses, replicas):
+    def _regularization(self, model, replicas):
+        """The losses that layers and model add, as a whole (None without any) and one by one."""
+        losses, nothing = model.losses, [0.0] * len(self._penalties)
         if not losses:
-            return None
+            return None, nothing
         self.regularized = True
-        return sum(ops.sum(ops.cast(loss, "float32")) for loss in losses) / replicas
+        whole = _summed(losses) / replicas
+        of_layers = _of_layers(model, losses)
+        by_itself = len(losses) > sum(map(len, of_layers))
+        if len(self._penalties) != len(of_layers) + 1 or sum(map(bool, of_layers)) + by_itself < 2:
+            return whole, nothing
+        parts = [_summed(found) / replicas if found else 0.0 for found in of_layers]
+        parts.append(whole - sum(parts) if by_itself else 0.0)
+        has = [*map(bool, of_layers), by_itself]
+        self.penalized = [key for key, there in zip(self._penalties, has, strict=True) if there]
+        return whole, parts
 
     def _update(self, entries, batch):
         """Adds the vector times the batch size.
@@ -161,8 +186,8 @@ class Tracking:
         if self.replicas > 1 and self.is_whole:
             # Keras weighs each replica's share of the loss as if it were the whole.
             logs["loss"] = read(0)
-        last = len(self.keys) if self.regularized else len(self.keys) - 1
-        logs.update((self.keys[index], read(index)) for index in range(1, last))
+        places = {key: index for index, key in enumerate(self.keys)}
+        logs.update((key, read(places[key])) for key in self._shown)
         return {**logs, **self.weights(), **results}
 
 
@@ -176,6 +201,53 @@ def routed(routes, names, outputs, model, x, y, y_pred, sample_weight):
         joint = route.output is None
         seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
         yield route, Batch(target, seen, weight, route.loss.name, source=(model, x, y_pred))
+
+
+# The layers to which losses belong.
+
+_calling = contextvars.ContextVar("combined_losses_calling", default=False)
+
+
+@contextlib.contextmanager
+def calling():
+    """The block is the call of a model in a step of JAX, outside of which layers have no losses."""
+    token = _calling.set(True)
+    try:
+        yield
+    finally:
+        _calling.reset(token)
+
+
+def is_calling():
+    """Whether a model is called in a step of JAX."""
+    return _calling.get()
+
+
+def owners_of(model, losses):
+    """For each of a model's losses the index of the layer that has added it, or None.
+
+    What weights add is made anew whenever it is asked for, so that it is nobody's here.
+    """
+    of_layers = [layer.losses for layer in model.layers]
+    return [
+        next((i for i, own in enumerate(of_layers) if any(loss is o for o in own)), None)
+        for loss in losses
+    ]
+
+
+def _of_layers(model, losses):
+    """The losses of each layer."""
+    found = [list(layer.losses) for layer in getattr(model, "layers", ())]
+    state = state_of(model)
+    owners = [] if state is None else state.loss_owners
+    for loss, owner in zip(losses, owners, strict=False):
+        if owner is not None:
+            found[owner].append(loss)
+    return found
+
+
+def _summed(losses):
+    return sum(ops.sum(ops.cast(loss, "float32")) for loss in losses)
 
 
 def _vector(entries):
