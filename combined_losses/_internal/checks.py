@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses.training import backend
+
 # The largest number that a weight may be: what a float32 holds.
 LARGEST = float(np.finfo("float32").max)
 
@@ -32,11 +34,12 @@ def to_tensor(name, what, value):
     """An array of numbers as a tensor; raises on None, strings, objects and complex numbers."""
     error = None
     try:
-        tensor = value if ops.is_tensor(value) else ops.convert_to_tensor(value)
+        tensor = backend.read_variable(ops.convert_to_tensor(value))
         dtype = keras.backend.standardize_dtype(tensor.dtype)
     except (TypeError, ValueError) as found:
         error, dtype = found, str(getattr(value, "dtype", type(value).__name__))
     if error is None and dtype != "string" and "complex" not in dtype:
+        _check_rank(name, what, tensor)
         return tensor
     if type(value) is np.ndarray and value.dtype.kind in "iuf" and dtype != "float64":
         # A backend may lack whole numbers without a sign, or the other order of bytes.
@@ -46,6 +49,17 @@ def to_tensor(name, what, value):
         f"`{what}` of '{name}' must be an array of numbers: floats, whole numbers or booleans. "
         f"Received: {what} of dtype {dtype}" + ("" if shape is None else f" and shape {shape}")
     ) from error
+
+
+def _check_rank(name, what, tensor):
+    """Raises where TensorFlow does not know how many axes an array has."""
+    if getattr(tensor.shape, "rank", 0) is None:
+        raise ValueError(
+            f"`{what}` of '{name}' must have a known number of axes, which `tf.numpy_function` and "
+            "`tf.py_function` lose. Give it back in the data set: `array.set_shape((None, 3))` or "
+            "`tf.ensure_shape(array, (None, 3))`, with None for what varies. "
+            f"Received: {what} of unknown rank"
+        )
 
 
 def check_single_weight(name, sample_weight):

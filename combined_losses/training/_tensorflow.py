@@ -24,6 +24,11 @@ def global_sum(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
+def read_variable(value):
+    """The tensor of a variable, which lacks what Keras asks of tensors; a tensor as it is."""
+    return tf.convert_to_tensor(value) if isinstance(value, tf.Variable) else value
+
+
 def as_one_replica():
     """In the block Keras and we compute as if there were one replica.
 

@@ -22,6 +22,7 @@ if keras.backend.backend() == "tensorflow":
         is_in_scope,
         places_after,
         products,
+        read_variable,
         replica_count,
         rows_of,
         squared_distances,
@@ -35,6 +36,10 @@ else:
     def replica_count():
         """The number of replicas that compute this batch together."""
         return 1
+
+    def read_variable(value):
+        """The tensor of a variable of the framework; a tensor as it is."""
+        return value
 
     def as_one_replica():
         """In the block Keras and we compute as if there were one replica."""
@@ -124,6 +129,7 @@ __all__ = [
     "is_in_scope",
     "places_after",
     "products",
+    "read_variable",
     "replica_count",
     "restore_state",
     "rows_of",
