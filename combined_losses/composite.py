@@ -14,7 +14,7 @@ from combined_losses._internal.arguments import Losses, as_child, as_children, a
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node, moving_composites
-from combined_losses._internal.config import deserialize_child, serialize_child
+from combined_losses._internal.config import check_config, deserialize_child, serialize_child
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
@@ -450,6 +450,7 @@ class CompositeLoss(Compound):
 
     @classmethod
     def from_config(cls, config):
+        check_config(cls, config)
         config = dict(config)
         losses = {name: deserialize_child(name, child) for name, child in config.pop("losses")}
         for key in ("weights", "weighting"):

@@ -131,7 +131,7 @@ def as_children(losses, owner):
 
 def _named(losses, owner):
     """Names for the components of a list; two that the user gave must differ."""
-    pairs, chosen = {}, set()
+    pairs, chosen, numbers = {}, set(), {}
     for loss in losses:
         if not isinstance(loss, str) and not callable(loss):
             as_child(loss, owner, None)  # raises
@@ -143,7 +143,7 @@ def _named(losses, owner):
             )
         chosen.update([name] if given else [])
         names.check_name(name, owner)
-        pairs[names.make_unique(name, pairs)] = loss
+        pairs[names.make_unique(name, pairs, numbers)] = loss
     return list(pairs.items())
 
 

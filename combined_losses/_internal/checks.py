@@ -208,6 +208,28 @@ def check_values(name, values, batch_size):
     )
 
 
+MOST_ENTRIES = 100_000  # of an argument, so that a small file cannot ask for gigabytes
+
+
+class Limited:
+    """A class whose arguments hold at most 100,000 entries each."""
+
+    def __new__(cls, *args, **kwargs):
+        for place, value in (*enumerate(args, 1), *kwargs.items()):
+            if isinstance(value, (list, tuple, dict, set)):
+                which = f"`{place}`" if isinstance(place, str) else f"number {place}"
+                check_entries(f"The argument {which} of {cls.__name__}", len(value))
+        return super().__new__(cls)
+
+
+def check_entries(what, count):
+    """Raises where more parts or entries are asked for than anybody needs."""
+    if count > MOST_ENTRIES:
+        raise ValueError(
+            f"{what} may have at most {MOST_ENTRIES:,} entries. Received: {count:,} entries"
+        )
+
+
 def check_size(size, owner, tuples):
     """Raises unless `size` is None, an integer of at least 1 or, with `tuples`, a tuple of such."""
     allowed = "an integer of at least 1" + (", or a tuple of such" if tuples else "")
@@ -216,6 +238,11 @@ def check_size(size, owner, tuples):
         if size is None or (is_integer(number) and number >= 1):
             continue
         raise ValueError(f"The argument `size` of {owner} must be {allowed}. Received: {size!r}")
+    if size is not None:
+        check_entries(
+            f"The parts of {owner}, the product of `size`,",
+            math.prod(map(int, np.atleast_1d(size))),
+        )
 
 
 def check_flag(owner, name, value):

@@ -8,7 +8,12 @@ import keras
 
 from combined_losses._internal import masks
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.checks import check_dtype, check_reduction, check_single_weight
+from combined_losses._internal.checks import (
+    Limited,
+    check_dtype,
+    check_reduction,
+    check_single_weight,
+)
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import LambdaError
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
@@ -17,7 +22,7 @@ from combined_losses.losses.base import Loss, Operators
 from combined_losses.training import backend
 
 
-class Compound(Operators, keras.losses.Loss):
+class Compound(Operators, Limited, keras.losses.Loss):
     """A loss made of losses (abstract).
 
     A subclass gives `children`, `component_names` and `evaluate(batch, reduction, label)`.

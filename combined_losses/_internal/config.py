@@ -53,7 +53,32 @@ def _arguments(cls):
 
 def construct(cls, config):
     """The inverse of `signature_config`."""
+    check_config(cls, config)
     return cls(**{key: _deserialize(value) for key, value in config.items()})
+
+
+def check_config(cls, config):
+    """Raises where a config, as of a file that was changed, has not the arguments of a class."""
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"The config of {cls.__name__} must be a dict. Received: {type(config).__name__}"
+        )
+    parameters = {}
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            of_base = dict(list(inspect.signature(vars(base)["__init__"]).parameters.items())[1:])
+            parameters = {**of_base, **parameters}
+            if not any(p.kind is p.VAR_KEYWORD for p in of_base.values()):
+                break
+    named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    missing = [n for n, p in named.items() if p.default is p.empty and n not in config]
+    unknown = [key for key in config if key not in named]
+    for what, keys in (("lacks", missing), ("has, which is no argument,", unknown)):
+        if keys:
+            raise ValueError(
+                f"The config of {cls.__name__} {what} {keys[0]!r}: the file was changed, or is of "
+                f"another version. Received: the keys {', '.join(map(repr, config)) or 'none'}"
+            )
 
 
 def _deserialize(value):

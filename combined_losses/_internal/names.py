@@ -52,13 +52,19 @@ def _default_name(cls):
     return None if parameter is None else parameter.default
 
 
-def make_unique(name, taken):
-    """`name`, or the first of `name_2`, `name_3`, … that is not in `taken`."""
+def make_unique(name, taken, numbers=None):
+    """`name`, or the first of `name_2`, `name_3`, … that is not in `taken`.
+
+    A dict `numbers` keeps how far each name has come, so that thousands of one name do not begin at
+    2 again each time.
+    """
     if name not in taken:
         return name
-    number = 2
+    number = 2 if numbers is None else numbers.get(name, 2)
     while f"{name}_{number}" in taken:
         number += 1
+    if numbers is not None:
+        numbers[name] = number + 1
     return f"{name}_{number}"
 
 

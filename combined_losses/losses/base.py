@@ -6,7 +6,7 @@ import inspect
 import keras
 
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.checks import as_number, check_dtype
+from combined_losses._internal.checks import Limited, as_number, check_dtype
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import construct, serialize_function, signature_config
 from combined_losses._internal.names import derive_name, snake_case
@@ -42,7 +42,7 @@ class Operators:
         return self * (1 / as_number(f"The divisor of component '{self.name}'", divisor))
 
 
-class Loss(Operators, keras.losses.Loss):
+class Loss(Operators, Limited, keras.losses.Loss):
     """Base class of domain losses: subclass it, store the arguments, write `call`.
 
     What a subclass gets: `y_true` and `y_pred` of one rank and in one dtype, and an error where

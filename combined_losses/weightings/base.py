@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import is_integer, shown
+from combined_losses._internal.checks import Limited, is_integer, shown
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.gramian import (
     describe,
@@ -18,7 +18,7 @@ from combined_losses._internal.gramian import (
 from combined_losses._internal.numerics import check_number
 
 
-class Weighting:
+class Weighting(Limited):
     """Base class of weighting rules: subclass it, write `rule`.
 
     A rule turns the values of the components into weights, in every training step. Pass it as

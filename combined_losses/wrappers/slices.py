@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import are_finite, as_array
+from combined_losses._internal.config import check_config
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -79,6 +80,7 @@ class OnSlice(Wrapper):
 
     @classmethod
     def from_config(cls, config):
+        check_config(cls, config)
         items = [
             slice(*item) if isinstance(item, list) else Ellipsis if item == "..." else item
             for item in config["index"]

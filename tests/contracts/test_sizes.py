@@ -1,0 +1,84 @@
+"""A small file cannot ask for gigabytes or hours, and a config that lacks a key names it."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import combined_losses as cl
+from tests.contracts.registry import CASES
+from tests.messages import raises
+
+TOO_MANY = {
+    "elements": lambda: cl.wrappers.PerElement("mse", size=[100_000, 100_000]),
+    "channels": lambda: cl.wrappers.PerChannel("mse", size=10**9),
+    "names": lambda: cl.wrappers.PerChannel("mse", names=["a"] * 10**6),
+    "axes": lambda: cl.losses.BoundaryDisagreement(axes=[1] * 10**6),
+    "scales": lambda: cl.wrappers.MultiScale("mse", scales=range(1, 10**6)),
+    "a tuple of scales": lambda: cl.wrappers.MultiScale("mse", tuple(range(1, 10**6))),
+    "classes": lambda: cl.losses.CategoricalFocal(class_weight=[1.0] * 10**6),
+    "quantiles": lambda: cl.losses.Pinball([0.5] * 10**6),
+    "weights": lambda: cl.CompositeLoss(["mse"], weights=[1.0] * 10**6),
+    "losses": lambda: cl.CompositeLoss(["mse"] * 10**6),
+    "a dict of losses": lambda: cl.CompositeLoss(dict.fromkeys(map(str, range(10**6)), "mse")),
+    "preferences": lambda: cl.weightings.UPGrad(preference=[1.0] * 10**6),
+}
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("make", TOO_MANY.values(), ids=TOO_MANY)
+def test_more_than_anybody_needs(make):
+    with pytest.raises(ValueError, match="Received: "):
+        make()
+
+
+LOADED = {
+    "elements": (cl.wrappers.PerElement, {"size": [100_000, 100_000], "loss": "mse"}),
+    "channels": (cl.wrappers.PerChannel, {"size": 10**9, "loss": "mse"}),
+    "axes": (cl.losses.BoundaryDisagreement, {"axes": [1] * 10**6}),
+}
+
+
+@pytest.mark.parametrize("cls, config", LOADED.values(), ids=LOADED)
+def test_also_from_a_config(cls, config):
+    with raises(ValueError, cls.__name__, "at most 100,000 entries", "Received: "):
+        cls.from_config(config)
+
+
+def test_ten_thousand_components_of_one_name():
+    loss = cl.CompositeLoss(["mse"] * 10_000)
+    again = cl.CompositeLoss.from_config(loss.get_config())
+    assert again.names[-1] == "mse_10000"
+
+
+CONFIGURED = [case.make() for case in CASES] + [
+    cl.CompositeLoss(["mse"]),
+    cl.wrappers.OnSlice("mse", np.s_[..., 0:1]),
+    cl.wrappers.Scaled("mse", 2.0),
+    cl.wrappers.OneHot("mse", 3),
+    cl.wrappers.OnOutput("mse", "a"),
+    cl.wrappers.ClassWeighted("mse", [1.0, 2.0]),
+    cl.wrappers.Activated("mse", "sigmoid"),
+    cl.weightings.Smoothed(cl.weightings.Average()),
+]
+
+
+@pytest.mark.parametrize("loss", CONFIGURED, ids=lambda loss: type(loss).__name__)
+def test_a_config_with_a_missing_or_strange_key(loss):
+    cls, config = type(loss), loss.get_config()
+    required = [
+        name
+        for name, p in inspect.signature(cls).parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    for key in required:
+        short = {name: value for name, value in config.items() if name != key}
+        with raises(ValueError, cls.__name__, f"lacks '{key}'", "Received: "):
+            cls.from_config(short)
+    with raises(ValueError, cls.__name__, "'strange'", "Received: "):
+        cls.from_config({**config, "strange": 1})
+    with raises(ValueError, cls.__name__, "must be a dict"):
+        cls.from_config([1, 2])
+    assert isinstance(cls.from_config(config), cls)
+    assert keras.saving.serialize_keras_object(loss)["config"].keys() == config.keys()
