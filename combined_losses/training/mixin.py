@@ -8,6 +8,7 @@ import keras
 
 from combined_losses._internal.config import serialize_losses
 from combined_losses.training import backend, gradients, routing
+from combined_losses.training.h5 import CompileConfig
 from combined_losses.training.keeping import STATE, state_of, stop_keeping
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
 from combined_losses.training.outputs import (
@@ -95,7 +96,9 @@ class ComponentMetricsMixin(_Base):
         super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
         self._exclude_learned()
-        self.__dict__[STATE] = _State(loss, loss_weights, [metrics, weighted_metrics])
+        state = _State(loss, loss_weights, [metrics, weighted_metrics])
+        self.__dict__[STATE] = state
+        self._compile_config = CompileConfig(self._compile_config, state)
         for compound in state_of(self).compounds:
             compound.warn_of_model(self)
         self._tracking()  # checks names and outputs now, where the outputs are known
