@@ -33,8 +33,9 @@ class OnOutput(Wrapper):
         loss: as in `cl.wrappers.Wrapper`.
         output: the name of an output (a key of a dict of outputs, or the name of the layer), or a
             tuple of names: the loss is then given a tuple of predictions.
-        target: a key of `y`; default the same key, or the whole of `y` where it has no such key.
-            Sample weights in a dict are chosen likewise; a tuple of outputs has their mean.
+        target: a key of `y`, or a tuple of keys: the loss is then given a tuple of targets. Default
+            the same key as the output, or the whole of `y` where it has no such key. Sample weights
+            in a dict are chosen likewise; of several outputs or targets, their mean.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     The mask is that of the output; of a tuple, what the masks of all of them let through.
@@ -63,10 +64,11 @@ class OnOutput(Wrapper):
                 f"The argument `output` of OnOutput ('{self.name}') must be the name of an output, "
                 f"or a tuple of names. Received: {output!r}"
             )
-        if target is not None and not isinstance(target, str):
+        several = list(target) if isinstance(target, (tuple, list)) else [target]
+        if target is not None and not (several and all(isinstance(key, str) for key in several)):
             raise ValueError(
-                f"The argument `target` of OnOutput ('{self.name}') must be a key of `y` or None. "
-                f"Received: {target!r}"
+                f"The argument `target` of OnOutput ('{self.name}') must be a key of `y`, a tuple "
+                f"of keys or None. Received: {target!r}"
             )
         if isinstance(self.loss, Compound) and self.loss.routes:
             raise ValueError(
@@ -114,6 +116,8 @@ class OnOutput(Wrapper):
 
     def _target(self, batch, outputs, label):
         y, key = batch.y_true, self._key
+        if isinstance(self.target, (tuple, list)):
+            return tuple(self._one_target(y, each, outputs, label) for each in self.target)
         if isinstance(y, dict):
             if self.target is not None and self.target not in y:
                 raise ValueError(
@@ -132,6 +136,19 @@ class OnOutput(Wrapper):
             )
         return y
 
+    def _one_target(self, y, key, outputs, label):
+        """One of several targets that are stated by their keys."""
+        named = y
+        if isinstance(y, (list, tuple)) and len(y) == len(outputs):
+            named = dict(zip(outputs, y, strict=True))
+        if not isinstance(named, dict) or key not in named:
+            keys = ", ".join(map(repr, named)) if isinstance(named, dict) else "none"
+            raise ValueError(
+                f"Component '{label}' has the target {key!r}, and `y` the keys {keys}. "
+                f"Received: target={self.target!r}"
+            )
+        return named[key]
+
     def _weight(self, batch, outputs, label):
         """The sample weights of its target; of several outputs or targets, their mean."""
         weight, target = batch.sample_weight, self.target
@@ -139,7 +156,7 @@ class OnOutput(Wrapper):
             return weight
         if not isinstance(weight, dict) and len(weight) == len(outputs):
             weight = dict(zip(outputs, weight, strict=True))
-        read = [target] if target else self.output
+        read = target or self.output
         read = [read] if isinstance(read, str) else read
         # Keras gives one array of weights again for each entry of `y`, whatever its keys are.
         if isinstance(weight, dict) and (
@@ -201,6 +218,9 @@ class OnInputs(Compound):
         reduction: one of Keras's, default `"sum_over_batch_size"`.
         name: default the name of the function.
         dtype: default `keras.config.floatx()`.
+        output: None, or the name of the output whose sample weights it takes where each output has
+            its own. By default it takes their mean; where they have several shapes, none, which a
+            warning says unless the term is one number.
 
     `cl.input_gradients(model, x)` gives derivatives by the inputs. It trains in `cl.Model`,
     `cl.Sequential` and `cl.track`, and sees all outputs.
@@ -217,14 +237,22 @@ class OnInputs(Compound):
     routes = reads_target = is_beyond_output = True
     needs_target = False
 
-    def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):
+    def __init__(
+        self, function, reduction="sum_over_batch_size", name=None, dtype=None, *, output=None
+    ):
         if not _takes(function, 4):
             raise ValueError(
                 "OnInputs needs a function f(model, x, y, y_pred). "
                 f"Received: {function!r} of type {type(function).__name__}"
             )
         super().__init__(name or derive_name(function)[0], reduction, dtype)
+        if output is not None and not isinstance(output, str):
+            raise ValueError(
+                f"The argument `output` of OnInputs ('{self.name}') must be the name of an output, "
+                f"or None. Received: {output!r}"
+            )
         self.function = function
+        self.output = output
 
     @property
     def children(self):
@@ -258,11 +286,40 @@ class OnInputs(Compound):
                 f"Received: values of shape {tuple(values.shape)}"
             )
         if keras.tree.is_nested(batch.sample_weight):
-            batch = batch.replaced(sample_weight=mean_weight(batch.sample_weight, label))
+            batch = batch.replaced(sample_weight=self._weight(batch, values, label))
         imposed = reduction != PER_COMPONENT
         values, batch = self._component.accounted(values, batch, imposed, label)
         values = ops.cast(values, self._component.dtype)
         return Evaluation(self._component.reduce(values, batch, reduction, label))
+
+    def _weight(self, batch, values, label):
+        """The sample weights of one output, or the mean of those of all; None without a mean."""
+        weights = batch.sample_weight
+        if self.output is not None:
+            return self._stated_weight(batch, label)
+        leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
+        if len({tuple(leaf.shape) for leaf in leaves}) < 2:
+            return mean_weight(weights, label)
+        if len(values.shape):
+            self._component._warn(
+                label,
+                "several weights",
+                f"Component '{label}' counts unweighted: the sample weights of the outputs have "
+                f"the shapes {', '.join(str(tuple(leaf.shape)) for leaf in leaves)}, and no mean. "
+                "State whose it takes: OnInputs(..., output=name).",
+            )
+        return None
+
+    def _stated_weight(self, batch, label):
+        weights, outputs = batch.sample_weight, list(batch.y_pred)
+        if self.output not in outputs:
+            raise ValueError(
+                f"Component '{label}' takes the sample weights of an output that the model has "
+                f"not; it has {', '.join(map(repr, outputs))}. Received: output={self.output!r}"
+            )
+        if isinstance(weights, dict):
+            return weights.get(self.output)
+        return weights[outputs.index(self.output)]
 
     @functools.cached_property
     def _component(self):
