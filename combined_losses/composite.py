@@ -110,6 +110,7 @@ class CompositeLoss(Compound):
         self._switched_off = {key for key, c in self._weights.fixed.items() if c == 0}
         self._switched_off.update(self._weights.schedules)
         self._models = weakref.WeakSet()
+        self._held_as_constants = False
 
     def _check_moving(self, weighting):
         if weighting is not None and self.reduction in ("none", None):
@@ -232,7 +233,7 @@ class CompositeLoss(Compound):
             )
         self._sync_models()
         first = not self._weights.changed and not self._weights.move
-        retrace = first or name in self._weights.schedules
+        retrace = first or self._held_as_constants or name in self._weights.schedules
         self._weights.changed.add(name)
         self._assign({name: value}, retrace)
 
@@ -340,9 +341,11 @@ class CompositeLoss(Compound):
         reduction = self._imposed(reduction)
         # Until the first `set_weight` the steps of a tracked model have the weights as constants,
         # so that compilers fold them into the losses; that call compiles the steps anew, once.
-        constant = (
-            batch.weights_are_constants and not self._weights.changed and not self._weights.move
-        )
+        # So have steps on JAX that do not thread the variables, until each change of a weight.
+        unchanged = not self._weights.changed or batch.is_unthreaded
+        constant = batch.weights_are_constants and unchanged and not self._weights.move
+        if batch.is_unthreaded:
+            self._check_unthreaded()
         now: Any = None if constant else self._weights.now()
         parts = [
             functools.partial(
@@ -361,6 +364,16 @@ class CompositeLoss(Compound):
         total, own = self._weights.total(direct, now, batch, self.name, taken, replace)
         extras.extend(own)
         return Evaluation(total, tuple(values), tuple(extras))
+
+    def _check_unthreaded(self):
+        """A step that reads weights outside of Keras's scope holds them as constants."""
+        self._held_as_constants = True
+        if self._weights.move:
+            raise ValueError(
+                f"'{self.name}' has weights that move, and this `train_step` does not thread their "
+                "variables through the loss: on JAX call `self.stateless_compute_loss(...)` in it, "
+                "not `self.compute_loss(...)`. Received: a call of compute_loss in a trace"
+            )
 
     def _evaluate_part(self, name, weight, reduction, label, batch):
         """The `Evaluation` of one component; `weight` is its c, or None for a constant."""

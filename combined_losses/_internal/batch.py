@@ -36,6 +36,7 @@ class Batch:
         self.replicas = backend.replica_count()
         self.training = False  # in a step of training of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
+        self.is_unthreaded = False  # in a step on JAX that cannot read or keep variables
         self._share = None
         self._inputs = {}
 

@@ -39,6 +39,25 @@ def restore_state(model, state):
                 variable.assign(value)
 
 
+def is_traced(values):
+    """Whether values belong to a trace, out of which nothing can be kept."""
+    return is_compiling() or any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(values))
+
+
+def complete_state(given, state, tracker):
+    """The state that a step returns, with the variables of `tracker` where it has left them out."""
+    *others, metrics = state
+    missing = len(given[-1]) - len(metrics)
+    if missing == len(tracker.variables):
+        metrics = [*metrics, *given[-1][-missing:]]
+    return (*others, metrics)
+
+
+def result_in(states, tracker):
+    """The result of a metric whose variables are the last of those that a step returns."""
+    return tracker.stateless_result(states[0][-1][-len(tracker.variables) :])
+
+
 def evaluate_with_rows(points, view, parts, variables):
     """What `parts` give of `view(points)`, and the gradient of each one's total at each point.
 

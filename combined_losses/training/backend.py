@@ -68,15 +68,18 @@ if keras.backend.backend() == "jax":
         capture,
         combine,
         compiled,
+        complete_state,
         either,
         entries,
         evaluate_with_rows,
         gradient,
         gramian,
         is_compiling,
+        is_traced,
         places_after,
         products,
         restore_state,
+        result_in,
         rows_of,
         squared_distances,
     )
@@ -88,6 +91,18 @@ else:
 
     def restore_state(model, state):
         """Called after a step that failed: gives variables back the values that it was given."""
+
+    def is_traced(values):
+        """Whether values belong to a trace, out of which nothing can be kept."""
+        return False
+
+    def complete_state(given, state, tracker):
+        """The state that a step returns, with the variables of `tracker`."""
+        return state
+
+    def result_in(states, tracker):
+        """The result of a metric after a step."""
+        return tracker.result()
 
     def is_compiling():
         """Whether a function is being compiled that reads all state once and for all."""
@@ -116,6 +131,7 @@ __all__ = [
     "capture",
     "combine",
     "compiled",
+    "complete_state",
     "either",
     "entries",
     "evaluate_with_rows",
@@ -127,11 +143,13 @@ __all__ = [
     "gramian",
     "is_compiling",
     "is_in_scope",
+    "is_traced",
     "places_after",
     "products",
     "read_variable",
     "replica_count",
     "restore_state",
+    "result_in",
     "rows_of",
     "squared_distances",
 ]

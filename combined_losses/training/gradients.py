@@ -344,7 +344,8 @@ def _group(meet, first):
 
 def check_layers(model, readers):
     """Raises where a rule names a layer that the model has not."""
-    names = [layer.name for layer in model.layers]
+    layers = getattr(model, "layers", ())  # a trainer need not have them
+    names = [layer.name for layer in layers]
     for composite, rule in readers:
         place = where_read(rule)
         wanted = list(shared_layers(rule) or [])
@@ -352,7 +353,7 @@ def check_layers(model, readers):
         unknown = [name for name in wanted if name not in names]
         bare = [
             layer.name
-            for layer in model.layers
+            for layer in layers
             if layer.name in (shared_layers(rule) or ()) and layer.built and not layer.weights
         ]
         if bare:

@@ -14,7 +14,8 @@ def state_of(model):
 
 def tracking_of(model, y_pred=None):
     """The `Tracking` of a model; None for a plain one, and before the outputs are known."""
-    return None if state_of(model) is None else model._tracking(y_pred)
+    state = state_of(model)
+    return None if state is None else state.tracking_for(model, y_pred)
 
 
 def component_keys(model):

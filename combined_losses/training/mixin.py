@@ -1,31 +1,35 @@
 """`ComponentMetricsMixin`: the part of a model that trains on composites and reports parts."""
 
-import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from combined_losses._internal.config import serialize_losses
-from combined_losses.training import backend, gradients, routing
+from combined_losses.training import gradients, routing
 from combined_losses.training.h5 import CompileConfig
-from combined_losses.training.keeping import STATE, state_of, stop_keeping
-from combined_losses.training.moving import check_scope, exclude_from_weight_decay, with_epoch_ends
-from combined_losses.training.outputs import (
-    BATCH,
-    name_outputs,
-    penalty_names,
-    single_names,
-    with_batch,
+from combined_losses.training.keeping import STATE, state_of, stop_keeping, tracking_of
+from combined_losses.training.model_state import (
+    ModelState,
+    check_reductions,
+    compiled_compounds,
+    exclude_learned,
+    fill_in,
+    joined,
+    loss_variables,
+    ordered,
 )
+from combined_losses.training.moving import with_epoch_ends
+from combined_losses.training.outputs import name_outputs, with_batch
+from combined_losses.training.steps import anew, unpacking
 from combined_losses.training.tracker import (
     LazyVector,
-    Tracking,
     calling,
     inside,
     is_calling,
     is_inside_step,
     owners_of,
+    recording,
     testing,
 )
 
@@ -95,18 +99,14 @@ class ComponentMetricsMixin(_Base):
         stale = before is not None and not routing.compounds(before)
         super().compile(optimizer, loss if stale else None, **kwargs)
         self.loss = loss
-        self._exclude_learned()
-        state = _State(loss, loss_weights, [metrics, weighted_metrics])
+        exclude_learned(self)
+        is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
+        state = ModelState(loss, loss_weights, [metrics, weighted_metrics], is_whole)
         self.__dict__[STATE] = state
         self._compile_config = CompileConfig(self._compile_config, state)
         for compound in state_of(self).compounds:
             compound.warn_of_model(self)
-        self._tracking()  # checks names and outputs now, where the outputs are known
-
-    def _exclude_learned(self):
-        compounds = routing.compounds(getattr(self, "loss", None))
-        learned = [v for compound in compounds for v in compound.learned_variables]
-        exclude_from_weight_decay(self.optimizer, learned)
+        tracking_of(self)  # checks names and outputs now, where the outputs are known
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -128,20 +128,26 @@ class ComponentMetricsMixin(_Base):
 
     @property
     def variables(self):
-        return _joined(super().variables, self._loss_variables())
+        return joined(super().variables, loss_variables(self))
 
     @property
     def weights(self):
-        return _joined(super().weights, [v for v in self._loss_variables() if v.trainable])
+        return joined(super().weights, [v for v in loss_variables(self) if v.trainable])
 
-    def _loss_variables(self):
-        compounds = routing.compounds(getattr(self, "loss", None))
-        return [v for compound in compounds for v in compound.variables]
+    # The vector of the parts is counted beside `metrics`, where a step of the user's may call
+    # `update_state(y, y_pred)` of all that it finds.
 
     @property
-    def metrics(self):
-        tracking = self._tracking()
-        return super().metrics + ([] if tracking is None else [tracking.tracker])
+    def metrics_variables(self):
+        tracking = tracking_of(self)
+        found = super().metrics_variables
+        return found if tracking is None else [*found, *tracking.tracker.variables]
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        tracking = tracking_of(self)
+        if tracking is not None:
+            tracking.tracker.reset_state()
 
     @property
     def metrics_names(self):
@@ -154,7 +160,7 @@ class ComponentMetricsMixin(_Base):
             except ValueError:  # a compiled metric before the first batch
                 result = None
             names.extend(result if isinstance(result, dict) else [metric.name])
-        tracking = self._tracking()
+        tracking = tracking_of(self)
         return names if tracking is None else [*names[:1], *tracking.visible, *names[1:]]
 
     # Outputs: a subclassed model shows its outputs when it is called, the others beforehand.
@@ -166,45 +172,11 @@ class ComponentMetricsMixin(_Base):
             state.outputs = list(name_outputs(outputs))
         return outputs
 
-    def _output_names(self, y_pred=None):
-        if isinstance(self, keras.Sequential):
-            return [""]
-        layer_names = getattr(self, "output_names", None)
-        if layer_names is not None and y_pred is None:
-            return list(name_outputs(self.output, layer_names))
-        if y_pred is not None:
-            return list(name_outputs(y_pred, layer_names))
-        return state_of(self).outputs
-
-    def _tracking(self, y_pred=None):
-        """The routes and the tracker, or None without a composite or before outputs are known."""
-        state = state_of(self)
-        if state is None:
-            return None
-        if state.tracking is None:
-            outputs = self._output_names(y_pred)
-            if outputs is None:
-                return None
-            if outputs == [""]:
-                routing.check_single(state.loss, state.loss_weights, single_names(self, y_pred))
-            strategy = getattr(self, "distribute_strategy", None)
-            check_scope(strategy, state.compounds)
-            gradients.check_layers(self, state.readers)
-            with contextlib.nullcontext() if strategy is None else strategy.scope():
-                names = penalty_names(self)
-                tracking = Tracking(state.loss, state.loss_weights, outputs, names)
-            tracking.check_metrics(state.metrics)
-            tracking.is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
-            state.tracking = tracking
-            for composite in state.compounds:
-                composite.register_model(self)
-        return state.tracking
-
     # Computing.
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The total of all losses; records the components of every `CompositeLoss`."""
-        tracking = self._tracking(y_pred)
+        tracking = tracking_of(self, y_pred)
         if tracking is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         return tracking.evaluate(self, x, y, y_pred, sample_weight, training)
@@ -214,7 +186,7 @@ class ComponentMetricsMixin(_Base):
         def zero_grad(self, *args, **kwargs):
             """Also of what is trained in the losses, which is no parameter of the module."""
             super().zero_grad(*args, **kwargs)
-            for variable in self._loss_variables():
+            for variable in loss_variables(self):
                 variable.value.grad = None
 
     if keras.backend.backend() == "jax":  # what a repetition of the step needs
@@ -255,9 +227,10 @@ class ComponentMetricsMixin(_Base):
                 "training": training,
             }
             gradients.note(self, loss=(metrics_variables, given))
-            return super().stateless_compute_loss(
-                trainable_variables, non_trainable_variables, metrics_variables, **given
-            )
+            with recording():
+                return super().stateless_compute_loss(
+                    trainable_variables, non_trainable_variables, metrics_variables, **given
+                )
 
     def train_step(self, *args):
         state = state_of(self)
@@ -273,12 +246,10 @@ class ComponentMetricsMixin(_Base):
 
     def get_metrics_result(self):
         results = super().get_metrics_result()
-        tracking = self._tracking()
-        if tracking is None:
+        tracking = tracking_of(self)
+        if tracking is None or not tracking.seen:
             return results
-        packed = results.pop(tracking.tracker.name)
-        if not tracking.seen:
-            return results
+        packed = tracking.tracker.result()
         if is_inside_step():
             return {**results, tracking.tracker.name: packed}
         return tracking.unpack(results, LazyVector(packed).number)
@@ -286,76 +257,39 @@ class ComponentMetricsMixin(_Base):
     def make_train_function(self, force=False):
         stale = force or self.train_function is None
         if stale:
-            self._exclude_learned()  # again: the user may have replaced what is excluded
-        with self._as_new("train_step"):
+            exclude_learned(self)  # again: the user may have replaced what is excluded
+        with anew(self, "train_step"):
             result = super().make_train_function(force)
         if stale:
-            self.train_function = self._unpacking(self.train_function, "train_step")
+            self.train_function = unpacking(
+                self, self.train_function, "train_step", _is_ours(self, "train_step")
+            )
         return result
 
     def make_test_function(self, force=False):
         stale = force or self.test_function is None
-        with self._as_new("test_step"):
+        with anew(self, "test_step"):
             result = super().make_test_function(force)
         if stale:
-            self.test_function = self._unpacking(self.test_function, "test_step")
+            self.test_function = unpacking(
+                self, self.test_function, "test_step", _is_ours(self, "test_step")
+            )
         return result
-
-    @contextlib.contextmanager
-    def _as_new(self, step):
-        """Gives Keras a function of its own to compile: JAX takes equal methods for compiled."""
-        method = getattr(self, step)
-
-        def own_step(*args):
-            return method(*args)
-
-        self.__dict__[step] = own_step
-        try:
-            yield
-        finally:
-            del self.__dict__[step]
-
-    def _unpacking(self, function, step):
-        """A step function whose logs have names again."""
-        # A step of the user's may be compiled by the user, and would not be compiled anew here.
-        methods = (step, "compute_loss")
-        ours = all(getattr(type(self), m) is getattr(ComponentMetricsMixin, m) for m in methods)
-
-        def unpacked(*args):
-            still = testing() if step == "test_step" else contextlib.nullcontext()
-            try:
-                with inside("function" if ours else "step"), still:
-                    result = function(*args)
-            except Exception:
-                backend.restore_state(self, args[0])
-                raise
-            logs, *state = result if isinstance(result, tuple) else (result,)
-            if BATCH in logs:
-                logs = dict(logs)
-                state_of(self).batch = logs.pop(BATCH)
-            tracking = self._tracking()
-            if tracking is not None and tracking.tracker.name in logs:
-                logs = dict(logs)
-                vector = LazyVector(logs.pop(tracking.tracker.name))
-                logs = tracking.unpack(logs, vector.read)
-            return (logs, *state) if state else logs
-
-        return unpacked
 
     # Training: checked before the first step, reported in order.
 
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
-        self._check_trainable()
-        tracking = self._tracking()
+        check_reductions(self)
+        tracking = tracking_of(self)
         before = {} if tracking is None else tracking.weights(all_of_them=True)
-        if any(compound.moves for compound in routing.compounds(getattr(self, "loss", None))):
+        if any(compound.moves for compound in compiled_compounds(self)):
             args, kwargs = with_epoch_ends(keras.Model.fit, self, args, kwargs)
         try:
             history = super().fit(*args, **kwargs)
         finally:
             stop_keeping(self)  # also where a callback has not come to its end
-        _fill_in(history.history, before)
+        fill_in(history.history, before)
         history.component_weights = before  # for figures: what never changes is not in the logs
         return history
 
@@ -372,7 +306,7 @@ class ComponentMetricsMixin(_Base):
         return_dict=False,
         **kwargs,
     ):
-        self._check_trainable()
+        check_reductions(self)
         tracked = state_of(self) is not None
         logs = super().evaluate(
             x,
@@ -385,77 +319,26 @@ class ComponentMetricsMixin(_Base):
             return_dict=return_dict or tracked,
             **kwargs,
         )
-        return self._ordered(logs, return_dict) if tracked else logs
+        return ordered(self, logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.train_on_batch)
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
-        self._check_trainable()
+        check_reductions(self)
         tracked = state_of(self) is not None
         logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
         if tracked:
             gradients.warn_of_disjoint(state_of(self).readers)
-        return self._ordered(logs, return_dict) if tracked else logs
+        return ordered(self, logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.test_on_batch)
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
-        self._check_trainable()
+        check_reductions(self)
         tracked = state_of(self) is not None
         logs = super().test_on_batch(x, y, sample_weight, return_dict or tracked)
-        return self._ordered(logs, return_dict) if tracked else logs
-
-    def _check_trainable(self):
-        for composite in routing.compounds(getattr(self, "loss", None)):
-            if composite.reduction in ("none", None):
-                raise ValueError(
-                    f"A model cannot train on '{composite.name}': its reduction is 'none', so it "
-                    "gives one total for each sample. Use it in custom loops, or give it another "
-                    "reduction, for example the default 'per_component'. "
-                    f"Received: reduction={composite.reduction!r}"
-                )
-        self._tracking()
-
-    def _ordered(self, logs, return_dict):
-        names = [name for name in self.metrics_names if name in logs]
-        names += [name for name in logs if name not in names]
-        logs = {name: _python_number(logs[name]) for name in names}
-        return logs if return_dict else list(logs.values())
+        return ordered(self, logs, return_dict) if tracked else logs
 
 
-def _python_number(value):
-    try:
-        return float(value)
-    except (TypeError, ValueError):  # a metric of the user's that is no number
-        return value
-
-
-def _fill_in(history, weights):
-    """Gives a weight that was first changed in a later epoch the epochs before, when it was not."""
-    for prefix in ("", "val_"):
-        epochs = len(history.get(f"{prefix}loss", []))
-        for key, value in weights.items():
-            logged = history.get(prefix + key)
-            if logged is not None:
-                logged[:0] = [value] * (epochs - len(logged))
-
-
-def _joined(variables, more):
-    known = {id(v) for v in variables}
-    return [*variables, *(v for v in more if id(v) not in known)]
-
-
-class _State:
-    """What a model compiled with a composite keeps; no Keras object, so that no saver walks it."""
-
-    def __init__(self, loss, loss_weights, metrics):
-        self.loss = loss
-        self.compounds = routing.compounds(loss)
-        self.readers = gradients.rules_of(self.compounds)
-        self.loss_weights = loss_weights
-        self.metrics = metrics
-        self.outputs = None
-        self.tracking = None
-        self.keepers = 0  # callbacks that look at batches
-        self.batch = None
-        self.keeping = self.resting = None  # the step functions with and without batches
-        self.measurers = {}
-        self.loss_owners: list[int | None] = []  # on JAX, see `tracker.owners_of`
+def _is_ours(model, step):
+    """Whether a step and its loss are the mixin's own."""
+    methods = (step, "compute_loss")
+    return all(getattr(type(model), m) is getattr(ComponentMetricsMixin, m) for m in methods)

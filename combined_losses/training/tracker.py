@@ -41,6 +41,20 @@ def testing():
         _testing.reset(token)
 
 
+# On JAX: what is computed in a trace can be kept only where Keras threads the variables through it.
+_recording = contextvars.ContextVar("combined_losses_recording", default=False)
+
+
+@contextlib.contextmanager
+def recording():
+    """The block is the loss of a step of JAX, which gives back what variables have become."""
+    token = _recording.set(True)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
 def is_inside_step():
     """Whether results leave as one vector, not as n scalars."""
     return _inside.get() is not None
@@ -122,11 +136,14 @@ class Tracking:
                 f"The model was compiled for the outputs {self.outputs} and now gives "
                 f"{list(outputs)}; compile it again."
             )
+        recordable = _recording.get() or not backend.is_traced(y_pred)
         totals, values = [], []
         data = (x, y, y_pred, sample_weight)
         for route, batch in routed(self.routes, self.outputs, outputs, model, *data):
-            batch.weights_are_constants = _inside.get() == "function"
-            batch.training = bool(training) and is_inside_step() and not _testing.get()
+            batch.weights_are_constants = _inside.get() == "function" or not recordable
+            batch.is_unthreaded = not recordable
+            batch.training = recordable and bool(training) and is_inside_step()
+            batch.training &= not _testing.get()
             if batch.training:
                 check_trainable(route.loss.name, batch.y_pred)
             total, parts = route.evaluate(batch)
@@ -136,7 +153,9 @@ class Tracking:
         total = sum(totals[1:], totals[0])
         if whole is not None:
             total = total + ops.cast(whole, total.dtype)
-        self._update([total, *values, 0.0 if whole is None else whole, *parts], batch)
+        if recordable:
+            self._update([total, *values, 0.0 if whole is None else whole, *parts], batch)
+            state_of(model).recorded = True
         return total
 
     def _regularization(self, model, replicas):
@@ -228,7 +247,7 @@ def owners_of(model, losses):
 
     What weights add is made anew whenever it is asked for, so that it is nobody's here.
     """
-    of_layers = [layer.losses for layer in model.layers]
+    of_layers = [layer.losses for layer in getattr(model, "layers", ())]
     return [
         next((i for i, own in enumerate(of_layers) if any(loss is o for o in own)), None)
         for loss in losses

@@ -1,0 +1,137 @@
+"""All that a model keeps that is compiled with a composite, under one name of its own."""
+
+import contextlib
+
+import keras
+
+from combined_losses.training import gradients, routing
+from combined_losses.training.keeping import state_of, tracking_of
+from combined_losses.training.moving import check_scope, exclude_from_weight_decay
+from combined_losses.training.outputs import name_outputs, penalty_names, single_names
+from combined_losses.training.tracker import Tracking
+
+
+class ModelState:
+    """What a model compiled with a composite keeps; no Keras object, so that no saver walks it.
+
+    Args:
+        loss, loss_weights: as compiled.
+        metrics: the compiled metrics and weighted metrics.
+        is_whole: whether `compute_loss` is the mixin's, so that `evaluate` gives the whole loss.
+    """
+
+    def __init__(self, loss, loss_weights, metrics, is_whole):
+        self.loss = loss
+        self.compounds = routing.compounds(loss)
+        self.readers = gradients.rules_of(self.compounds)
+        self.loss_weights = loss_weights
+        self.metrics = metrics
+        self.is_whole = is_whole
+        self.outputs = None
+        self.tracking = None
+        self.keepers = 0  # callbacks that look at batches
+        self.batch = None
+        self.keeping = self.resting = None  # the step functions with and without batches
+        self.measurers = {}
+        self.recorded = False  # whether the step that is traced, or runs, has recorded its parts
+        self.loss_owners: list[int | None] = []  # on JAX, see `tracker.owners_of`
+
+    def tracking_for(self, model, y_pred=None):
+        """The routes and the tracker; None before the outputs are known."""
+        if self.tracking is None:
+            outputs = self._output_names(model, y_pred)
+            if outputs is not None:
+                self._start(model, y_pred, outputs)
+        return self.tracking
+
+    def _start(self, model, y_pred, outputs):
+        if outputs == [""]:
+            routing.check_single(self.loss, self.loss_weights, single_names(model, y_pred))
+        strategy = getattr(model, "distribute_strategy", None)
+        check_scope(strategy, self.compounds)
+        gradients.check_layers(model, self.readers)
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            tracking = Tracking(self.loss, self.loss_weights, outputs, penalty_names(model))
+        tracking.check_metrics(self.metrics)
+        tracking.is_whole = self.is_whole
+        self.tracking = tracking
+        for composite in self.compounds:
+            composite.register_model(model)
+
+    def _output_names(self, model, y_pred):
+        if isinstance(model, keras.Sequential):
+            return [""]
+        layer_names = getattr(model, "output_names", None)
+        if layer_names is not None and y_pred is None:
+            return list(name_outputs(model.output, layer_names))
+        if y_pred is not None:
+            return list(name_outputs(y_pred, layer_names))
+        return self.outputs
+
+
+# Of a model, whether it is compiled with a composite or not.
+
+
+def compiled_compounds(model):
+    """The losses of a model that are made of losses."""
+    return routing.compounds(getattr(model, "loss", None))
+
+
+def loss_variables(model):
+    """The state of the losses, which is state of the model."""
+    return [v for compound in compiled_compounds(model) for v in compound.variables]
+
+
+def exclude_learned(model):
+    """Keeps weight decay from what the optimizer trains in the losses."""
+    learned = [v for compound in compiled_compounds(model) for v in compound.learned_variables]
+    exclude_from_weight_decay(model.optimizer, learned)
+
+
+def joined(variables, more):
+    """Both, each variable once."""
+    known = {id(v) for v in variables}
+    return [*variables, *(v for v in more if id(v) not in known)]
+
+
+def check_reductions(model):
+    """Raises where a composite gives one total for each sample; checks the rest beforehand."""
+    for composite in compiled_compounds(model):
+        if composite.reduction in ("none", None):
+            raise ValueError(
+                f"A model cannot train on '{composite.name}': its reduction is 'none', so it "
+                "gives one total for each sample. Use it in custom loops, or give it another "
+                "reduction, for example the default 'per_component'. "
+                f"Received: reduction={composite.reduction!r}"
+            )
+    tracking_of(model)
+
+
+# Logs.
+
+
+def ordered(model, logs, return_dict):
+    """Logs in the order of `metrics_names`, as Python's numbers."""
+    if state_of(model) is None:
+        return logs
+    names = [name for name in model.metrics_names if name in logs]
+    names += [name for name in logs if name not in names]
+    logs = {name: _python_number(logs[name]) for name in names}
+    return logs if return_dict else list(logs.values())
+
+
+def _python_number(value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):  # a metric of the user's that is no number
+        return value
+
+
+def fill_in(history, weights):
+    """Back-fills a weight for the epochs before it was first changed."""
+    for prefix in ("", "val_"):
+        epochs = len(history.get(f"{prefix}loss", []))
+        for key, value in weights.items():
+            logged = history.get(prefix + key)
+            if logged is not None:
+                logged[:0] = [value] * (epochs - len(logged))
