@@ -1,5 +1,6 @@
 """`CompositeLoss`: a sum of named losses as one `keras.losses.Loss`."""
 
+import collections
 import functools
 import warnings
 import weakref
@@ -20,7 +21,7 @@ from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
 from combined_losses.losses.base import Operators
 from combined_losses.training import gradients
-from combined_losses.training.keeping import retrace
+from combined_losses.training.keeping import retrace, trains_elsewhere
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -111,6 +112,7 @@ class CompositeLoss(Compound):
         self._switched_off.update(self._weights.schedules)
         self._models = weakref.WeakSet()
         self._held_as_constants = False
+        self._pending: collections.deque = collections.deque()  # changes by other threads
 
     def _check_moving(self, weighting):
         if weighting is not None and self.reduction in ("none", None):
@@ -188,6 +190,8 @@ class CompositeLoss(Compound):
     @property
     def weights(self):
         """The current fixed or scheduled weight of each component, a dict from name to float."""
+        if any(map(trains_elsewhere, self._models)):
+            return {**self._weights.fixed, **dict(self._pending)}
         self._sync_models()
         return self._weights.current()
 
@@ -203,7 +207,8 @@ class CompositeLoss(Compound):
             value: a finite number. At 0 the component contributes neither value nor gradient.
 
         The first change compiles the steps of the models that train on it anew, once; from then on
-        `<name>_weight` is in their logs.
+        `<name>_weight` is in their logs. From another thread than that of a running `fit` it acts
+        on the next step.
 
         In a plain `keras.Model` on JAX the compiled step has read the weight once and for all; a
         warning says so, and `cl.track(model)` helps.
@@ -223,6 +228,13 @@ class CompositeLoss(Compound):
             super().set_weight(name, value)
             return
         value = checks.check_weight(name, value)
+        if any(map(trains_elsewhere, self._models)):
+            # A step that runs holds the weights: it is given new ones before the next one.
+            self._pending.append((name, value))
+            return
+        self._set(name, value)
+
+    def _set(self, name, value):
         if self._compiled_in and not self._models:
             self._compiled_in = False  # once
             warnings.warn(
@@ -236,6 +248,11 @@ class CompositeLoss(Compound):
         retrace = first or self._held_as_constants or name in self._weights.schedules
         self._weights.changed.add(name)
         self._assign({name: value}, retrace)
+
+    def apply_pending(self):
+        while self._pending:
+            self._set(*self._pending.popleft())
+        super().apply_pending()
 
     def _assign(self, weights, retrace):
         """Gives components new weights; compiles steps anew where they hold the old ones."""

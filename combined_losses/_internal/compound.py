@@ -119,6 +119,11 @@ class Compound(Operators, Limited, keras.losses.Loss):
         """What the model's optimizer trains of the rules inside."""
         return [v for child, _ in self._compounds() for v in child.learned_variables]
 
+    def apply_pending(self):
+        """Called by the mixin between steps: makes the changes that other threads asked for."""
+        for child, _ in self._compounds():
+            child.apply_pending()
+
     def end_epoch(self):
         """Called by the mixin after every epoch of `fit`."""
         for child, _ in self._compounds():

@@ -4,6 +4,9 @@ Functions, so that a model of the user's has no names more. For callbacks that l
 is a second step function, which the batch leaves beside the logs.
 """
 
+import contextlib
+import threading
+
 STATE = "_combined_losses"
 
 
@@ -16,6 +19,33 @@ def tracking_of(model, y_pred=None):
     """The `Tracking` of a model; None for a plain one, and before the outputs are known."""
     state = state_of(model)
     return None if state is None else state.tracking_for(model, y_pred)
+
+
+@contextlib.contextmanager
+def training_here(model):
+    """The block is a `fit` of this thread; afterwards what other threads asked for is done."""
+    state = state_of(model)
+    if state is None or state.thread is not None:
+        yield
+        return
+    state.thread = threading.get_ident()
+    try:
+        yield
+    finally:
+        state.thread = None
+        apply_pending(state)
+
+
+def trains_elsewhere(model):
+    """Whether a model is in a `fit` of another thread."""
+    state = state_of(model)
+    return state is not None and state.thread not in (None, threading.get_ident())
+
+
+def apply_pending(state):
+    """Makes the changes of weights that other threads have asked for."""
+    for compound in state.compounds:
+        compound.apply_pending()
 
 
 def component_keys(model):

@@ -8,18 +8,23 @@ import keras
 from combined_losses._internal.config import serialize_losses
 from combined_losses.training import gradients, routing
 from combined_losses.training.h5 import CompileConfig
-from combined_losses.training.keeping import STATE, state_of, stop_keeping, tracking_of
+from combined_losses.training.keeping import (
+    STATE,
+    state_of,
+    stop_keeping,
+    tracking_of,
+    training_here,
+)
 from combined_losses.training.model_state import (
     ModelState,
     check_reductions,
-    compiled_compounds,
     exclude_learned,
     fill_in,
     joined,
     loss_variables,
     ordered,
 )
-from combined_losses.training.moving import with_epoch_ends
+from combined_losses.training.moving import with_callbacks
 from combined_losses.training.outputs import name_outputs, with_batch
 from combined_losses.training.steps import anew, unpacking
 from combined_losses.training.tracker import (
@@ -283,10 +288,11 @@ class ComponentMetricsMixin(_Base):
         check_reductions(self)
         tracking = tracking_of(self)
         before = {} if tracking is None else tracking.weights(all_of_them=True)
-        if any(compound.moves for compound in compiled_compounds(self)):
-            args, kwargs = with_epoch_ends(keras.Model.fit, self, args, kwargs)
+        if state_of(self) is not None:
+            args, kwargs = with_callbacks(keras.Model.fit, self, args, kwargs)
         try:
-            history = super().fit(*args, **kwargs)
+            with training_here(self):
+                history = super().fit(*args, **kwargs)
         finally:
             stop_keeping(self)  # also where a callback has not come to its end
         fill_in(history.history, before)

@@ -33,6 +33,7 @@ class ModelState:
         self.batch = None
         self.keeping = self.resting = None  # the step functions with and without batches
         self.measurers = {}
+        self.thread: int | None = None  # that of a running `fit`
         self.recorded = False  # whether the step that is traced, or runs, has recorded its parts
         self.loss_owners: list[int | None] = []  # on JAX, see `tracker.owners_of`
 

@@ -5,6 +5,7 @@ import inspect
 import keras
 
 from combined_losses.training import backend, gradients, routing
+from combined_losses.training.keeping import apply_pending, state_of
 
 
 class _EpochEnd(keras.callbacks.Callback):
@@ -24,17 +25,32 @@ class _EpochEnd(keras.callbacks.Callback):
             compound.end_epoch()
 
 
-def with_epoch_ends(fit, model, args, kwargs):
-    """The arguments of `fit` with a callback that comes before the user's, which may save."""
+class _BeforeStep(keras.callbacks.Callback):
+    """Makes the changes of weights that other threads have asked for, before a step begins."""
+
+    def __init__(self, state):
+        super().__init__()
+        self._state = state
+
+    def on_train_batch_begin(self, batch, logs=None):
+        apply_pending(self._state)
+
+
+def with_callbacks(fit, model, args, kwargs):
+    """The arguments of `fit` with callbacks of ours: one before the user's, which may save, where
+    weights move, and one after them."""
+    state = state_of(model)
+    first = [_EpochEnd()] if any(compound.moves for compound in state.compounds) else []
+    last = _BeforeStep(state)
     bound = inspect.signature(fit).bind(model, *args, **kwargs)
     callbacks = bound.arguments.get("callbacks")
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        first = _EpochEnd()
-        first.set_model(model)
-        callbacks.callbacks.insert(0, first)
+        for callback in (*first, last):
+            callback.set_model(model)
+        callbacks.callbacks[:] = [*first, *callbacks.callbacks, last]
     else:
         given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-        bound.arguments["callbacks"] = [_EpochEnd(), *(c for c in given if c is not None)]
+        bound.arguments["callbacks"] = [*first, *(c for c in given if c is not None), last]
     return bound.args[1:], bound.kwargs
 
 
