@@ -7,7 +7,7 @@ import keras
 from combined_losses.training import gradients, routing
 from combined_losses.training.keeping import state_of, tracking_of
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay
-from combined_losses.training.outputs import name_outputs, penalty_names, single_names
+from combined_losses.training.outputs import name_outputs, penalty_names, shared_names, single_names
 from combined_losses.training.tracker import Tracking
 
 
@@ -51,8 +51,11 @@ class ModelState:
         strategy = getattr(model, "distribute_strategy", None)
         check_scope(strategy, self.compounds)
         gradients.check_layers(model, self.readers)
+        structure = y_pred if y_pred is not None else getattr(model, "output", None)
+        shared = shared_names(structure, getattr(model, "output_names", None))
         with contextlib.nullcontext() if strategy is None else strategy.scope():
-            tracking = Tracking(self.loss, self.loss_weights, outputs, penalty_names(model))
+            names = penalty_names(model)
+            tracking = Tracking(self.loss, self.loss_weights, outputs, names, shared)
         tracking.check_metrics(self.metrics)
         tracking.is_whole = self.is_whole
         self.tracking = tracking

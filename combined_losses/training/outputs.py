@@ -9,16 +9,72 @@ BATCH = "combined_losses_batch"  # among the logs of a step, before callbacks se
 
 
 def name_outputs(structure, layer_names=None):
-    """Outputs by name: a dict from name to leaf, with the one name "" for a single output."""
-    if isinstance(structure, dict):
-        named = dict(structure)
-    elif isinstance(structure, (list, tuple)):
-        if not layer_names or len(layer_names) != len(structure):
-            layer_names = [f"output_{i + 1}" for i in range(len(structure))]
-        named = dict(zip(layer_names, structure, strict=True))
-    else:
+    """Outputs by name, each leaf of whatever structure a model returns.
+
+    A key of a dict, the name of the layer in a list, Keras's path where they are nested (`h/a`,
+    `0/a`); "" for a single one. Where two would be equal, the next gets `_2`, or the next number.
+    """
+    if not keras.tree.is_nested(structure):
         return {"": structure}
-    return named if len(named) > 1 else {"": next(iter(named.values()))}
+    pairs = list(_paths(structure))
+    flat_list = isinstance(structure, (list, tuple)) and len(pairs) == len(structure)
+    if flat_list:
+        if not layer_names or len(layer_names) != len(pairs):
+            layer_names = [f"output_{i + 1}" for i in range(len(pairs))]
+        pairs = [(name, leaf) for name, (_, leaf) in zip(layer_names, pairs, strict=True)]
+    if len(pairs) == 1:
+        return {"": pairs[0][1]}
+    given = {name for name, _ in pairs}
+    named, taken = {}, set()
+    for name, leaf in pairs:
+        unique = name if name not in taken else make_unique(name, given | taken)
+        taken.add(unique)
+        named[unique] = leaf
+    return named
+
+
+def _paths(structure, prefix=""):
+    """`(path, leaf)` of every leaf, in order."""
+    entries = structure.items() if isinstance(structure, dict) else enumerate(structure)
+    for key, value in entries:
+        if keras.tree.is_nested(value):
+            yield from _paths(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def shared_names(structure, layer_names):
+    """The names that several outputs of a list have, with those by which they are told apart."""
+    if not isinstance(structure, (list, tuple)) or len(layer_names or ()) != len(structure):
+        return {}
+    unique = list(name_outputs(structure, layer_names))
+    found: dict[str, list[str]] = {}
+    if len(unique) == len(layer_names):
+        for name, own in zip(layer_names, unique, strict=True):
+            found.setdefault(name, []).append(own)
+    return {name: own for name, own in found.items() if len(own) > 1}
+
+
+NOTHING = object()  # what `entry_of` gives where there is no entry
+
+
+def entry_of(values, name, names):
+    """The entry of a structure for one of several outputs: by its name, its path or its place."""
+    if isinstance(values, dict) and name in values:
+        return values[name]
+    nested = any("/" in each for each in names)
+    if not nested:
+        by_place = isinstance(values, (list, tuple)) and len(values) == len(names)
+        return values[names.index(name)] if by_place and name in names else NOTHING
+    for key in name.split("/"):
+        if isinstance(values, dict) and key in values:
+            values = values[key]
+        elif isinstance(values, (list, tuple)) and key.isdecimal() and int(key) < len(values):
+            values = values[int(key)]
+        elif keras.tree.is_nested(values):
+            return NOTHING
+        # else one entry for all that is below it
+    return values
 
 
 def rename_single(outputs, y_pred, model):
@@ -26,7 +82,7 @@ def rename_single(outputs, y_pred, model):
     if "" not in outputs:
         return outputs
     if isinstance(y_pred, dict):
-        return dict(y_pred)
+        return {path: outputs[""] for path, _ in _paths(y_pred)}
     names = single_names(model, y_pred)
     return {names[0] if names else "output": outputs[""]}
 

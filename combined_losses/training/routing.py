@@ -10,6 +10,7 @@ from combined_losses._internal.arguments import as_child
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses.composite import CompositeLoss
+from combined_losses.training.outputs import NOTHING, entry_of
 
 
 @dataclasses.dataclass
@@ -110,8 +111,11 @@ def check_single(loss, loss_weights, names):
         )
 
 
-def make_routes(loss, loss_weights, outputs):
-    """The routes of a compiled `loss` over the output names `outputs`."""
+def make_routes(loss, loss_weights, outputs, shared=None):
+    """The routes of a compiled `loss` over the output names `outputs`.
+
+    `shared` is what `shared_names` gives: an entry of such a name is one for all that have it.
+    """
     if isinstance(loss, Compound) and loss.routes:
         if isinstance(loss_weights, (dict, list, tuple)):
             raise ValueError(
@@ -120,8 +124,8 @@ def make_routes(loss, loss_weights, outputs):
                 f"Received: {loss_weights!r}"
             )
         return [Route(None, loss, 1.0 if loss_weights is None else float(loss_weights))]
-    losses = _by_output("loss", loss, outputs)
-    weights = _by_output("loss_weights", loss_weights, outputs)
+    losses = _by_output("loss", loss, outputs, shared)
+    weights = _by_output("loss_weights", loss_weights, outputs, shared)
     routes = []
     for output in outputs:
         if losses.get(output) is None:
@@ -172,27 +176,43 @@ def _check_keys(routes):
             seen[key] = route.output
 
 
-def _by_output(what, values, outputs):
-    """`values`, given as one for all, a list or a dict, as a dict from output name."""
-    if isinstance(values, dict):
-        if outputs == [""] and len(values) == 1:
+def _by_output(what, values, outputs, shared=None):
+    """`values`, given as one for all or in a structure, as a dict from output name."""
+    if outputs == [""]:
+        if isinstance(values, dict) and len(values) == 1:
             return {"": next(iter(values.values()))}
-        unknown = [key for key in values if key not in outputs]
+        if isinstance(values, (list, tuple)) and what != "loss" and len(values) == 1:
+            return {"": values[0]}
+        if isinstance(values, dict) or (what != "loss" and isinstance(values, (list, tuple))):
+            raise ValueError(
+                f"`{what}` must have one entry, for the one output of the model. "
+                f"Received: {list(values)}"
+            )
+        return {"": values}
+    if not isinstance(values, (dict, list, tuple)):
+        return dict.fromkeys(outputs, values)
+    found = {name: entry_of(values, name, outputs) for name in outputs}
+    for base, names in (shared or {}).items():
+        if isinstance(values, dict) and base in values:
+            found.update((name, values[base]) for name in names if found[name] is NOTHING)
+    _check_entries(what, values, outputs, found)
+    return {name: value for name, value in found.items() if value is not NOTHING}
+
+
+def _check_entries(what, values, outputs, found):
+    """Raises where an entry belongs to no output."""
+    if isinstance(values, dict):
+        known = {*outputs, *(name.partition("/")[0] for name in outputs)}
+        unknown = [key for key in values if str(key) not in known]
         if unknown:
             raise ValueError(
                 f"`{what}` must name outputs of the model: {outputs}. Received: {unknown[0]!r}"
             )
-        return values
-    if isinstance(values, (list, tuple)):
-        if len(values) == len(outputs):
-            return dict(zip(outputs, values, strict=True))
-        if what == "loss" and outputs == [""]:
-            return {"": values}
+    elif all(value is NOTHING for value in found.values()):
         raise ValueError(
             f"`{what}` must have one entry for each of the {len(outputs)} outputs {outputs}. "
             f"Received: {len(values)} entries"
         )
-    return dict.fromkeys(outputs, values)
 
 
 def pick(what, values, routes, outputs, route):
@@ -201,28 +221,41 @@ def pick(what, values, routes, outputs, route):
         raise ValueError("`y` must hold the targets that the loss compares with. Received: y=None")
     if values is None:
         return None
+    nested = isinstance(values, (list, tuple, dict))
     if route.output is None:  # chosen by the components; of a single output there is one to choose
         alone = outputs == [""] and isinstance(values, (list, tuple)) and len(values) == 1
         return values[0] if alone else values
     if route.output == "":
-        single = isinstance(values, (list, tuple, dict)) and len(values) == 1
-        return keras.tree.flatten(values)[0] if single else values
+        return _alone(what, values) if nested else values
+    if not nested and (what == "sample_weight" or len(routes) == 1):
+        return values  # as Keras takes it: the only target, or one array of weights for all
+    found = entry_of(values, route.output, outputs)
+    if found is NOTHING and isinstance(values, (list, tuple)) and len(values) == len(routes):
+        found = values[routes.index(route)]  # only the outputs that have a loss
+    if found is not NOTHING:
+        return found
+    if what == "sample_weight" and isinstance(values, dict):
+        return None
     if isinstance(values, dict):
-        if route.output in values or what == "sample_weight":
-            return values.get(route.output)
         raise ValueError(
             f"`y` must hold a target for output '{route.output}', which has a loss. "
             f"Received: y with the keys {list(values)}"
         )
-    if isinstance(values, (list, tuple)):
-        if len(values) == len(outputs):
-            return values[outputs.index(route.output)]
-        if len(values) == len(routes):  # only the outputs that have a loss
-            return values[routes.index(route)]
-    elif what == "sample_weight":
-        return values
-    received = len(values) if isinstance(values, (list, tuple)) else f"shape {values.shape}"
+    received = len(values) if nested else f"shape {values.shape}"
     raise ValueError(
         f"`{what}` must hold one entry for each of the outputs {outputs}, as a list or a dict. "
         f"Received: {received}"
     )
+
+
+def _alone(what, values):
+    """The one entry for the one output of a model; raises on several, as Keras does."""
+    leaves = keras.tree.flatten(values)
+    if len(leaves) != 1:
+        keys = list(values) if isinstance(values, dict) else f"{len(values)} arrays"
+        raise ValueError(
+            f"`{what}` and the predictions have different structures: the model has one output, "
+            f"and `{what}` several entries. Give one array; a term of one's own may read more by "
+            f"cl.wrappers.OnInputs. Received: {what} with {keys}"
+        )
+    return leaves[0]

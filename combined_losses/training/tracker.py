@@ -11,7 +11,7 @@ from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import check_trainable
 from combined_losses.training import backend, routing
 from combined_losses.training.keeping import state_of
-from combined_losses.training.outputs import name_outputs, rename_single
+from combined_losses.training.outputs import name_outputs, rename_single, shared_names
 
 # "step" inside a training or test step, "function" inside a step function of a tracked model, which
 # is compiled anew where the composite asks for it; else None.
@@ -94,11 +94,12 @@ class Tracking:
         loss, loss_weights: as compiled.
         outputs: the names of the outputs.
         layers: the names of what may have losses of its own: the layers, and the model.
+        shared: the names that several outputs have, see `outputs.shared_names`.
     """
 
-    def __init__(self, loss, loss_weights, outputs, layers):
+    def __init__(self, loss, loss_weights, outputs, layers, shared=None):
         self.outputs = outputs
-        self.routes = routing.make_routes(loss, loss_weights, outputs)
+        self.routes = routing.make_routes(loss, loss_weights, outputs, shared)
         self._parts = [key for route in self.routes for key in route.keys]
         self._penalties = [f"regularization/{name}_loss" for name in layers]
         self.keys = ["loss", *self._parts, "regularization_loss", *self._penalties]
@@ -219,7 +220,9 @@ def routed(routes, names, outputs, model, x, y, y_pred, sample_weight):
         )
         joint = route.output is None
         seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
-        yield route, Batch(target, seen, weight, route.loss.name, source=(model, x, y_pred))
+        batch = Batch(target, seen, weight, route.loss.name, source=(model, x, y_pred))
+        batch.shared_names = shared_names(y_pred, getattr(model, "output_names", None))
+        yield route, batch
 
 
 # The layers to which losses belong.

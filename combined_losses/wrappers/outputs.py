@@ -15,7 +15,7 @@ from combined_losses._internal.names import derive_name
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.traits import Traits
 from combined_losses.training import backend
-from combined_losses.training.outputs import name_outputs, rename_single
+from combined_losses.training.outputs import NOTHING, entry_of, name_outputs, rename_single
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["OnInputs", "OnOutput", "PredictionOnly"]
@@ -94,6 +94,13 @@ class OnOutput(Wrapper):
                 f"call it with a dict of outputs. Received: y_pred of {received}"
             )
         several = isinstance(self.output, (tuple, list))
+        for name in self.output if several else [self.output]:
+            if name in batch.shared_names:
+                raise ValueError(
+                    f"Component '{label}' reads the output {name!r}, and several have that name: "
+                    f"{' and '.join(map(repr, batch.shared_names[name]))}. Let the model return a "
+                    f"dict, so that each has a key of its own. Received: output={name!r}"
+                )
         unknown = [n for n in (self.output if several else [self.output]) if n not in outputs]
         if unknown:
             raise ValueError(
@@ -124,11 +131,13 @@ class OnOutput(Wrapper):
                     f"Component '{label}' has the target {self.target!r}, and `y` the keys "
                     f"{', '.join(map(repr, y))}. Received: target={self.target!r}"
                 )
-            if isinstance(key, str) and key in y:
-                return y[key]
+            if isinstance(key, str) and entry_of(y, key, outputs) is not NOTHING:
+                return entry_of(y, key, outputs)
             return next(iter(y.values())) if len(y) == len(outputs) == 1 else y
-        if isinstance(y, (list, tuple)) and len(y) == len(outputs) and key in outputs:
-            return y[outputs.index(key)]
+        if isinstance(y, (list, tuple)) and key in outputs:
+            found = entry_of(y, key, outputs)
+            if found is not NOTHING:
+                return found
         if self.target is not None and y is not None and self.needs_target:
             raise ValueError(
                 f"Component '{label}' has the target {self.target!r}, which is a key of `y`: give "
@@ -138,16 +147,14 @@ class OnOutput(Wrapper):
 
     def _one_target(self, y, key, outputs, label):
         """One of several targets that are stated by their keys."""
-        named = y
-        if isinstance(y, (list, tuple)) and len(y) == len(outputs):
-            named = dict(zip(outputs, y, strict=True))
-        if not isinstance(named, dict) or key not in named:
-            keys = ", ".join(map(repr, named)) if isinstance(named, dict) else "none"
+        found = entry_of(y, key, outputs) if isinstance(y, dict) or key in outputs else NOTHING
+        if found is NOTHING:
+            keys = ", ".join(map(repr, y if isinstance(y, dict) else outputs))
             raise ValueError(
                 f"Component '{label}' has the target {key!r}, and `y` the keys {keys}. "
                 f"Received: target={self.target!r}"
             )
-        return named[key]
+        return found
 
     def _weight(self, batch, outputs, label):
         """The sample weights of its target; of several outputs or targets, their mean."""
