@@ -268,6 +268,7 @@ def test_pareto_of_runs_that_all_failed_is_drawn(ax):
     assert legend(ax) == ["one (not finite)", "two (not finite)", "Pareto front"]
 
 
+@pytest.mark.filterwarnings("ignore:A model with .* cannot be saved")  # a lambda
 def test_shares_of_an_old_training_keep_its_weights(ax):
     loss = cl.CompositeLoss(
         {"one": lambda t, p: 1 + 0 * p[:, 0], "two": lambda t, p: 1 + 0 * p[:, 0]}

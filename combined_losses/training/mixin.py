@@ -77,6 +77,7 @@ class ComponentMetricsMixin(_Base):
     loss: Any
     train_function: Any
     test_function: Any
+    _compile_config: Any  # Keras's, see `training.h5`
 
     # Compiling: Keras is given no loss of its own to compute, so that there is one way from the
     # outputs to the total, this one, and nothing is computed or logged twice.
@@ -109,9 +110,9 @@ class ComponentMetricsMixin(_Base):
         state = ModelState(loss, loss_weights, [metrics, weighted_metrics], is_whole)
         self.__dict__[STATE] = state
         self._compile_config = CompileConfig(self._compile_config, state)
-        for compound in state_of(self).compounds:
-            compound.warn_of_model(self)
         tracking_of(self)  # checks names and outputs now, where the outputs are known
+        for compound in state.compounds:
+            compound.warn_of_model(self)
 
     def get_compile_config(self):
         config = super().get_compile_config()

@@ -40,7 +40,8 @@ def with_callbacks(fit, model, args, kwargs):
     """The arguments of `fit` with callbacks of ours: one before the user's, which may save, where
     weights move, and one after them."""
     state = state_of(model)
-    first = [_EpochEnd()] if any(compound.moves for compound in state.compounds) else []
+    moves = any(compound.moves for compound in state.compounds)
+    first: list[keras.callbacks.Callback] = [_EpochEnd()] if moves else []
     last = _BeforeStep(state)
     bound = inspect.signature(fit).bind(model, *args, **kwargs)
     callbacks = bound.arguments.get("callbacks")

@@ -643,6 +643,7 @@ def test_shapes_of_several_outputs_and_of_other_widths_are_let_alone():
     assert not cl.diagnose(model, x, wide).flags
 
 
+@pytest.mark.filterwarnings("ignore:A model with .* cannot be saved")  # a lambda
 @pytest.mark.parametrize(
     ("losses", "weights"),
     [

@@ -99,6 +99,7 @@ def test_looking_changes_no_number():
         np.testing.assert_allclose(values, histories[1][key], rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:A model with .* cannot be saved")  # a lambda
 def test_no_pair_with_a_gradient():
     x, y = arrays(20)
     model = tracked({"mse": "mse", "still": lambda t, p: 0.0 * p[:, 0]})

@@ -212,6 +212,7 @@ def test_weights_pass_between_plain_and_tracked_models(tmp_path):
 # What cannot be saved.
 
 
+@pytest.mark.filterwarnings("ignore:A model with .* cannot be saved")  # a lambda
 def test_a_lambda_trains_but_saving_it_is_an_error_that_names_it(tmp_path):
     x, y = arrays()
     model = line()

@@ -74,6 +74,7 @@ def test_counts_steps_over_epochs_and_starts_over():
     assert (stop.components, stop.epoch, stop.step) == ((), 2, 12)
 
 
+@pytest.mark.filterwarnings("ignore:A model with .* cannot be saved")  # a lambda
 def test_infinity_and_several_components():
     x, y = data(bad=0)
     losses = {"mse": "mse", "log": logarithm, "far": lambda t, p: ops.exp(500 * abs(t))[:, 0]}
@@ -190,6 +191,7 @@ def test_data_that_are_not_finite_are_to_blame_themselves(tmp_path, capsys, what
     np.testing.assert_array_equal(np.load(tmp_path / "batch.npz")[what], (x, y)[what == "y"][5:10])
 
 
+@pytest.mark.filterwarnings("ignore:A model with .* cannot be saved")  # a lambda
 def test_a_component_of_weight_0_does_not_stop_it(capsys):
     x, y = data(bad=7)
     losses = {"mse": "mse", "log": logarithm, "far": lambda t, p: ops.exp(500 * abs(t))[:, 0]}
