@@ -144,6 +144,7 @@ def test_a_weight_that_changes_later_had_its_fixed_value_before(tmp_path, drawn)
     assert heights == pytest.approx(100 * mse / (mse + np.array([3, 3, 0, 0]) * mae), rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:A model with .* cannot be saved")  # a lambda
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_do_not_break_the_picture(tmp_path, drawn, bad):
     model = compiled({"mse": "mse", "bad": lambda t, p: 0 * p + bad}, learning_rate=0.0)

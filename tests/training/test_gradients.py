@@ -525,6 +525,7 @@ def test_a_value_that_is_not_finite_is_not_hidden(place):
     np.testing.assert_array_equal(ops.convert_to_numpy(loss.weighting.variables[1].value), before)
 
 
+@pytest.mark.filterwarnings("ignore:A model with .* cannot be saved")  # a lambda
 @every_place
 def test_a_component_that_is_switched_off_counts_as_absent(place):
     x, y = data()

@@ -913,6 +913,7 @@ def test_one_moving_composite_for_several_outputs_is_an_error(case):
     compiled({"a": MOVING[case](), "b": MOVING[case]()}, model=two_heads(structure=dict))
 
 
+@pytest.mark.filterwarnings("ignore:.* was compiled in another model before")
 def test_two_models_that_share_a_composite_move_one_state():
     loss, replay = composite(w.MagnitudeBalance(momentum=0.75), {}), Balance(0.75)
     models = [compiled(loss, sgd(0.01), line(seed=seed)) for seed in range(2)]

@@ -1,0 +1,291 @@
+"""Random models and composites of Keras's losses: a tracked model against two oracles.
+
+The oracles: the same composite in a plain `keras.Model`, and the sum by hand, of Keras's own calls
+of the children on what the model predicts. Compared are `evaluate`, `fit` (numbers and weights),
+`train_on_batch`, and `evaluate` after saving and loading. Seeded: case `n` is always the same.
+
+    python benchmarks/fuzz_against_keras.py [--cases 2000] [--first 0]
+
+Measured: see the closing line of each run; none of them may differ.
+"""
+
+import argparse
+import pathlib
+import tempfile
+import time
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+import combined_losses as cl
+
+SAMPLES, STEPS, FEATURES, UNITS = 7, 3, 3, 2
+L = keras.losses
+WRAPPED = L.MeanSquaredError.__bases__[0]  # what Keras makes of a function in `compile`
+
+
+@keras.saving.register_keras_serializable("fuzz")
+def cubic(y_true, y_pred):
+    return ops.mean(ops.abs(y_true - y_pred) ** 3, axis=-1)
+
+
+@keras.saving.register_keras_serializable("fuzz")
+def of_elements(y_true, y_pred):
+    return ops.square(y_true - y_pred)
+
+
+# Each gives a component, and the loss that Keras calls for it.
+CHILDREN = [
+    lambda r: ("mse", L.MeanSquaredError(reduction=r)),
+    lambda r: ("mae", L.MeanAbsoluteError(reduction=r)),
+    lambda r: (cubic, WRAPPED(cubic, reduction=r)),
+    lambda r: (L.Huber(0.3, reduction=r), L.Huber(0.3, reduction=r)),
+    lambda r: (L.LogCosh(reduction=r), L.LogCosh(reduction=r)),
+    lambda r: (L.CosineSimilarity(reduction=r), L.CosineSimilarity(reduction=r)),
+    lambda r: (L.KLDivergence(reduction=r), L.KLDivergence(reduction=r)),
+    lambda r: (L.Poisson(reduction=r), L.Poisson(reduction=r)),
+    lambda r: (L.BinaryCrossentropy(reduction=r), L.BinaryCrossentropy(reduction=r)),
+    lambda r: (
+        L.MeanSquaredLogarithmicError(reduction=r),
+        L.MeanSquaredLogarithmicError(reduction=r),
+    ),
+]
+PLAIN = 3  # so many have no reduction of their own
+REDUCTIONS = ["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight"]
+STRUCTURES = {
+    "single": lambda a, b, c: a,
+    "list": lambda a, b, c: [a, b],
+    "three": lambda a, b, c: [a, b, c],
+    "dict": lambda a, b, c: {"x": a, "y": b},
+    "nested": lambda a, b, c: {"h": {"x": a, "y": b}, "z": c},
+}
+
+
+class Case:
+    """One random model with its losses and data, drawn from `seed`."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng([17, seed])
+        self.sequence = self.flip()
+        self.masked = self.sequence and self.flip()
+        self.structure = self.pick(list(STRUCTURES))
+        self.shared = self.structure in ("list", "three") and self.flip()
+        self.inputs = 1 + self.flip()
+        self.regularized = self.flip()
+        self.batch_size = self.pick([SAMPLES, 4, 3])
+        count = {"single": 1, "list": 2, "dict": 2}.get(self.structure, 3)
+        self.losses = [self.draw_loss() for _ in range(count)]
+        if count > 1 and self.flip(0.3) and not self.shared:
+            self.losses[int(self.rng.integers(1, count))] = None
+        self.loss_weights = None
+        if count > 1 and self.flip(0.3):
+            self.loss_weights = [round(self.rng.uniform(0.2, 2), 2) for _ in range(count)]
+        self.weighted = self.pick(["no", "no", "all", "each"])
+        self.weight_shape = self.pick(["(N,1)", "(N,T)"]) if self.sequence else "(N,)"
+        self.data()
+
+    def flip(self, chance=0.5):
+        return bool(self.rng.random() < chance)
+
+    def pick(self, options):
+        return options[self.rng.integers(len(options))]
+
+    def draw_loss(self):
+        """`(components, weights, imposed reduction)`."""
+        size = int(self.rng.integers(1, 4))
+        chosen = self.rng.choice(len(CHILDREN), size, replace=False)
+        reductions = [self.pick(REDUCTIONS) if i >= PLAIN else REDUCTIONS[0] for i in chosen]
+        weights = [round(self.rng.uniform(0.2, 2), 2) for _ in chosen]
+        return list(zip(map(int, chosen), reductions, weights, strict=True))
+
+    def composite(self, drawn):
+        if drawn is None:
+            return None
+        losses = {f"c{i}": CHILDREN[i](r)[0] for i, r, _ in drawn}
+        return cl.CompositeLoss(losses, {f"c{i}": w for i, _, w in drawn})
+
+    def data(self):
+        shape = (SAMPLES, STEPS) if self.sequence else (SAMPLES,)
+        draw = self.rng.uniform
+        self.x = [draw(-1, 1, (*shape, FEATURES)).astype("float32") for _ in range(self.inputs)]
+        if self.masked:
+            gone = self.rng.random(shape) < 0.3
+            gone[:, 0] = False
+            for x in self.x:
+                x[gone] = 0.0
+        self.y = [draw(0.1, 0.9, (*shape, UNITS)).astype("float32") for _ in self.losses]
+        sizes = {"(N,)": (SAMPLES,), "(N,1)": (SAMPLES, 1), "(N,T)": (SAMPLES, STEPS)}
+        size = sizes[self.weight_shape]
+        self.weights = [draw(0.1, 2, size).astype("float32") for _ in self.losses]
+        if self.weighted == "all":
+            self.weights = [self.weights[0]] * len(self.losses)
+        for weight in self.weights:
+            weight.flat[1] = 0.0
+
+    def build(self, cls):
+        """The model, always with the same weights; of what the losses are made."""
+        keras.utils.set_random_seed(3)
+        shape = (STEPS, FEATURES) if self.sequence else (FEATURES,)
+        inputs = [keras.Input(shape) for _ in range(self.inputs)]
+        mask = keras.layers.Masking(0.0) if self.masked else lambda x: x
+        penalty = keras.regularizers.L2(0.01) if self.regularized else None
+        trunk = keras.layers.Dense(4, activation="tanh", kernel_regularizer=penalty, name="trunk")
+        hidden = [trunk(mask(x)) for x in inputs]
+        head = keras.layers.Dense(UNITS, activation="sigmoid", name="head")
+        outputs = []
+        for index in range(3):
+            own = (
+                head
+                if self.shared
+                else keras.layers.Dense(UNITS, activation="sigmoid", name="abc"[index])
+            )
+            outputs.append(own(hidden[index % self.inputs]))
+        return cls(inputs, STRUCTURES[self.structure](*outputs))
+
+    def structured(self, values):
+        """Values in the structure of the outputs."""
+        return STRUCTURES[self.structure](*values, *[None] * (3 - len(values)))
+
+    def compiled(self, cls):
+        model = self.build(cls)
+        weights = None if self.loss_weights is None else self.structured(self.loss_weights)
+        loss = self.structured([self.composite(drawn) for drawn in self.losses])
+        model.compile(keras.optimizers.SGD(0.1), loss=loss, loss_weights=weights)
+        return model
+
+    def arguments(self):
+        weight = None
+        if self.weighted != "no":
+            weight = self.structured(self.weights)
+        return {
+            "x": self.x if self.inputs > 1 else self.x[0],
+            "y": self.structured(self.y),
+            "sample_weight": weight,
+        }
+
+    def by_hand(self, model):
+        """The loss of `evaluate`: the sum of Keras's own calls, each batch by its size."""
+        total = 0.0
+        for start in range(0, SAMPLES, self.batch_size):
+            at = slice(start, start + self.batch_size)
+            x = [each[at] for each in self.x]
+            found = keras.tree.flatten(self.order(model(x if self.inputs > 1 else x[0])))
+            value = float(sum(map(float, model.losses)))
+            for index, drawn in enumerate(self.losses):
+                factor = 1.0 if self.loss_weights is None else self.loss_weights[index]
+                weight = None if self.weighted == "no" else self.weights[index][at]
+                if weight is not None and self.sequence:  # as its values have them
+                    weight = np.broadcast_to(weight, (len(weight), STEPS))
+                for child, reduction, c in drawn or ():
+                    loss = CHILDREN[child](reduction)[1]
+                    value += factor * c * float(loss(self.y[index][at], found[index], weight))
+            total += len(x[0]) * value
+        return total / SAMPLES
+
+    def order(self, outputs):
+        """The outputs in the order in which they were made; a dict may have been sorted."""
+        if self.structure == "dict":
+            return [outputs["x"], outputs["y"]]
+        if self.structure == "nested":
+            return [outputs["h"]["x"], outputs["h"]["y"], outputs["z"]]
+        return outputs
+
+    def __repr__(self):
+        shown = (
+            "sequence",
+            "masked",
+            "structure",
+            "shared",
+            "inputs",
+            "regularized",
+            "batch_size",
+            "losses",
+            "loss_weights",
+            "weighted",
+            "weight_shape",
+        )
+        return ", ".join(f"{name}={getattr(self, name)}" for name in shown)
+
+
+def check(seed):
+    """What differs in a case, as a list of texts."""
+    case, wrong = Case(seed), []
+
+    def compare(what, found, expected, rtol=2e-5):
+        if not np.allclose(found, expected, rtol=rtol, atol=2e-6):
+            wrong.append(f"{what}: {found} for {expected}")
+
+    tracked, plain = case.compiled(cl.Model), case.compiled(keras.Model)
+    how = {"batch_size": case.batch_size, "verbose": 0}
+    logs = tracked.evaluate(**case.arguments(), **how, return_dict=True)
+    compare("evaluate, by hand", logs["loss"], case.by_hand(tracked))
+    per_step = case.weighted != "no" and case.sequence
+    if not per_step:  # Keras takes (N, 1) on (N, T) for weights of another number of values
+        compare(
+            "evaluate, plain", logs["loss"], np.ravel(plain.evaluate(**case.arguments(), **how))[0]
+        )
+    parts = logs.get("regularization_loss", 0.0)
+    single = len(case.losses) == 1
+    names = [name for name in tracked.metrics_names if name.endswith("_loss")]
+    for index, drawn in enumerate(case.losses):
+        factor = 1.0 if case.loss_weights is None else case.loss_weights[index]
+        prefix = "" if single else prefixes(case)[index] + "_"
+        for child, _, c in drawn or ():
+            parts += factor * c * logs[f"{prefix}c{child}_loss"]
+    compare(f"the sum of the parts {names}", parts, logs["loss"])
+    fit = {**case.arguments(), **how, "shuffle": False, "epochs": 2}
+    found, expected = tracked.fit(**fit).history["loss"], plain.fit(**fit).history["loss"]
+    compare("fit", found, expected)
+    for mine, theirs in zip(tracked.get_weights(), plain.get_weights(), strict=True):
+        compare("a weight after fit", mine, theirs, rtol=1e-4)
+    batch = {**case.arguments()}
+    compare(
+        "train_on_batch",
+        np.ravel(tracked.train_on_batch(**batch))[0],
+        np.ravel(plain.train_on_batch(**batch))[0],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.keras"
+        tracked.save(path)
+        again = keras.models.load_model(path)
+    before = tracked.evaluate(**case.arguments(), **how, return_dict=True)
+    after = again.evaluate(**case.arguments(), **how, return_dict=True)
+    if before.keys() != after.keys():
+        wrong.append(f"keys after loading: {list(after)} for {list(before)}")
+    else:
+        compare("after loading", list(after.values()), list(before.values()))
+    return wrong
+
+
+def prefixes(case):
+    """The names of the outputs in the logs."""
+    if case.shared:
+        return ["head", "head_2", "head_3"]
+    return {"dict": ["x", "y"], "nested": ["h/x", "h/y", "z"]}.get(case.structure, ["a", "b", "c"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    start, differ = time.perf_counter(), 0
+    for seed in range(arguments.first, arguments.first + arguments.cases):
+        try:
+            wrong = check(seed)
+        except Exception as error:
+            wrong = [f"{type(error).__name__}: {error}"]
+        if wrong:
+            differ += 1
+            print(f"case {seed}: {Case(seed)}", *wrong, sep="\n    ", flush=True)
+        keras.utils.clear_session(free_memory=False)
+    spent = time.perf_counter() - start
+    backend = keras.backend.backend()
+    print(f"{arguments.cases} cases on {backend} in {spent:.0f} s: {differ} differ", flush=True)
+
+
+if __name__ == "__main__":
+    main()
