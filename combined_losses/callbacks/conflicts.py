@@ -48,8 +48,10 @@ class GradientConflict(keras.callbacks.Callback):
     >>> import keras
     >>> import numpy as np
     >>> import combined_losses as cl
-    >>> over = lambda y_true, y_pred: keras.ops.relu(y_pred - y_true)[:, 0]
-    >>> under = lambda y_true, y_pred: -y_pred[:, 0]
+    >>> def over(y_true, y_pred):
+    ...     return keras.ops.relu(y_pred - y_true)[:, 0]
+    >>> def under(y_true, y_pred):
+    ...     return -y_pred[:, 0]
     >>> model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile("sgd", loss=cl.CompositeLoss({"over": over, "under": under}))
     >>> x, y = np.ones((4, 1)), np.full((4, 1), -9.0)

@@ -50,7 +50,9 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
     >>> import numpy as np
     >>> import combined_losses as cl
     >>> model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    >>> loss = cl.CompositeLoss({"mse": "mse", "log": lambda t, p: keras.ops.log(t[:, 0])})
+    >>> def log(y_true, y_pred):
+    ...     return keras.ops.log(y_true[:, 0])
+    >>> loss = cl.CompositeLoss(["mse", log])
     >>> model.compile("sgd", loss=loss)
     >>> x, y = np.ones((4, 1)), np.array([[1.0], [1.0], [-1.0], [1.0]])
     >>> stop = cl.callbacks.TerminateOnComponentNaN()
