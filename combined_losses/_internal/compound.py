@@ -160,6 +160,15 @@ class Compound(Operators, Limited, keras.losses.Loss):
         return [(child, prefix) for child, prefix in self._compounds() if prefix is not None]
 
     @property
+    def readers(self):
+        """The functions and losses of the user's that are called in it, each as it was given."""
+        found = []
+        for child, _ in self.children:
+            inner = isinstance(child, Compound)
+            found.extend(child.readers if inner else [getattr(child, "function", child)])
+        return found
+
+    @property
     def own_variables(self):
         """The state of this loss alone."""
         return []

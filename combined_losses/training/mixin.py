@@ -20,9 +20,11 @@ from combined_losses.training.model_state import (
     check_reductions,
     exclude_learned,
     fill_in,
+    find_owned,
     joined,
     loss_variables,
     ordered,
+    owned_variables,
 )
 from combined_losses.training.moving import with_callbacks
 from combined_losses.training.outputs import name_outputs, with_batch
@@ -110,6 +112,7 @@ class ComponentMetricsMixin(_Base):
         state = ModelState(loss, loss_weights, [metrics, weighted_metrics], is_whole)
         self.__dict__[STATE] = state
         self._compile_config = CompileConfig(self._compile_config, state)
+        find_owned(self)
         tracking_of(self)  # checks names and outputs now, where the outputs are known
         for compound in state.compounds:
             compound.warn_of_model(self)
@@ -134,7 +137,20 @@ class ComponentMetricsMixin(_Base):
 
     @property
     def variables(self):
-        return joined(super().variables, loss_variables(self))
+        own = joined(super().variables, loss_variables(self))
+        return joined(own, owned_variables(self))
+
+    # What a loss reads beside its arguments, such as a teacher, is threaded and not trained.
+
+    @property
+    def trainable_variables(self):
+        found = super().trainable_variables
+        owned = {id(v) for v in owned_variables(self)}
+        return [v for v in found if id(v) not in owned] if owned else found
+
+    @property
+    def non_trainable_variables(self):
+        return joined(super().non_trainable_variables, owned_variables(self))
 
     @property
     def weights(self):
@@ -287,6 +303,7 @@ class ComponentMetricsMixin(_Base):
     @functools.wraps(keras.Model.fit)
     def fit(self, *args, **kwargs):
         check_reductions(self)
+        find_owned(self)  # again: a global may have been made since `compile`
         tracking = tracking_of(self)
         before = {} if tracking is None else tracking.weights(all_of_them=True)
         if state_of(self) is not None:

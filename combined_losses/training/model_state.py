@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from combined_losses._internal.owned import owned_by, variables_of
 from combined_losses.training import gradients, routing
 from combined_losses.training.keeping import state_of, tracking_of
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay
@@ -29,6 +30,7 @@ class ModelState:
         self.is_whole = is_whole
         self.outputs = None
         self.tracking = None
+        self.owned: list = []  # what the losses read beside their arguments, see `find_owned`
         self.keepers = 0  # callbacks that look at batches
         self.batch = None
         self.keeping = self.resting = None  # the step functions with and without batches
@@ -84,6 +86,27 @@ def compiled_compounds(model):
 def loss_variables(model):
     """The state of the losses, which is state of the model."""
     return [v for compound in compiled_compounds(model) for v in compound.variables]
+
+
+def find_owned(model):
+    """Looks for the networks, variables and seeds that the losses read beside their arguments.
+
+    They are state of the model, which its steps are given on JAX, but nothing that it trains.
+    """
+    state = state_of(model)
+    if state is not None:
+        readers = [reader for compound in state.compounds for reader in compound.readers]
+        things = [thing for reader in readers if callable(reader) for thing in owned_by(reader)]
+        state.owned = [thing for thing in things if thing is not model]
+
+
+def owned_variables(model):
+    """The variables of what the losses read, without those that the model has itself."""
+    state = state_of(model)
+    if state is None or not state.owned:
+        return []
+    known = {id(v) for v in (*model.weights, *loss_variables(model))}
+    return [v for v in variables_of(state.owned) if id(v) not in known]
 
 
 def exclude_learned(model):

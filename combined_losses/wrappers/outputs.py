@@ -269,6 +269,10 @@ class OnInputs(Compound):
     def component_names(self):
         return ()
 
+    @property
+    def readers(self):
+        return [self.function]
+
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         if batch.model is None:
             raise ValueError(

@@ -1,0 +1,215 @@
+"""What a component reads beside its arguments: a teacher, a critic, a variable, a seed."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import combined_losses as cl
+from tests.training.tiny import FROZEN, sgd
+
+X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+Y = np.random.default_rng(1).normal(size=(8, 2)).astype("float32")
+
+
+def network(cls=keras.Sequential, seed=0):
+    keras.utils.set_random_seed(seed)
+    return cls([keras.Input((3,)), keras.layers.Dense(2)])
+
+
+class Step(keras.callbacks.Callback):
+    """Acts before each step, and keeps what it gives."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act, self.found = act, []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.found.append(self.act(self.model))
+
+
+def train(model, act, epochs=3):
+    step = Step(act)
+    history = model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, callbacks=[step]).history
+    return history, step.found
+
+
+def distance(a, b):
+    return np.mean(np.square(ops.convert_to_numpy(a) - ops.convert_to_numpy(b)))
+
+
+def by_closure(teacher):
+    def consistency(model, x, y, y_pred):
+        return ops.mean(ops.square(y_pred - teacher(x)), axis=-1)
+
+    return cl.wrappers.OnInputs(consistency)
+
+
+class Consistency:
+    """A callable object of the user's."""
+
+    def __init__(self, teacher):
+        self.teacher = teacher
+
+    def term(self, model, x, y, y_pred):
+        return ops.mean(ops.square(y_pred - self.teacher(x)), axis=-1)
+
+
+def by_method(teacher):
+    return cl.wrappers.OnInputs(Consistency(teacher).term, name="consistency")
+
+
+def with_teacher(teacher, model, x, y, y_pred):
+    return ops.mean(ops.square(y_pred - teacher(x)), axis=-1)
+
+
+def by_partial(teacher):
+    return cl.wrappers.OnInputs(functools.partial(with_teacher, teacher), name="consistency")
+
+
+GLOBAL = {}
+
+
+def of_global(model, x, y, y_pred):
+    return ops.mean(ops.square(y_pred - GLOBAL["teacher"](x)), axis=-1)
+
+
+def by_global(teacher):
+    GLOBAL["teacher"] = teacher
+    return cl.wrappers.OnInputs(of_global, name="consistency")
+
+
+WAYS = [by_closure, by_method, by_partial, by_global]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_mean_teacher(way):
+    """Its weights follow those of the student, and the term sees where they are now."""
+    teacher, student = network(seed=1), network(cl.Sequential, seed=2)
+    loss = cl.CompositeLoss({"mse": "mse", "consistency": way(teacher)}, {"consistency": 0.1})
+    student.compile(sgd(0.1), loss=loss)
+
+    def act(model):
+        pairs = zip(teacher.weights, model.weights, strict=False)
+        for mean, new in pairs:
+            mean.assign(0.5 * ops.convert_to_tensor(mean) + 0.5 * ops.convert_to_tensor(new))
+        x = ops.convert_to_tensor(X)
+        return distance(teacher(x), model(x))
+
+    history, expected = train(student, act)
+    assert history["consistency_loss"] == pytest.approx(expected, rel=1e-4)
+    assert len(set(np.round(expected, 6))) == 3, "it moves"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_teacher_is_not_trained(way):
+    teacher, student = network(seed=1), network(cl.Sequential, seed=2)
+    before = teacher.get_weights()
+    loss = cl.CompositeLoss({"mse": "mse", "consistency": way(teacher)})
+    student.compile(keras.optimizers.Adam(0.1), loss=loss)
+    student.fit(X, Y, epochs=2, verbose=0)
+    for old, new in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+    of_teacher = {id(v) for v in teacher.variables}
+    assert not of_teacher & {id(v) for v in student.trainable_variables}
+    assert of_teacher <= {id(v) for v in student.non_trainable_variables}
+    assert len(student.get_weights()) == 2
+
+
+def test_a_critic_trained_in_turn():
+    """Both are tracked, and each is read by the other's loss."""
+    critic = cl.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    generator = network(cl.Sequential, seed=2)
+
+    def fools(y_pred):
+        return ops.mean(critic(y_pred), axis=-1)
+
+    generator.compile(sgd(0.1), loss=cl.CompositeLoss({"g": cl.wrappers.PredictionOnly(fools)}))
+
+    def tells(y_true, y_pred):
+        return ops.mean(ops.square(y_true - y_pred), axis=-1) + 0 * ops.mean(generator(X))
+
+    critic.compile(sgd(0.1), loss=cl.CompositeLoss({"c": tells}))
+    values = []
+    for _ in range(3):
+        expected = np.mean(critic.predict(generator.predict(X, verbose=0), verbose=0))
+        logs = generator.fit(X, batch_size=8, verbose=0).history
+        values.append((logs["g_loss"][0], expected))
+        fake = generator.predict(X, verbose=0)
+        critic.fit(fake, np.zeros((8, 1), "float32"), batch_size=8, verbose=0)
+    found, expected = zip(*values, strict=True)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert len(set(np.round(found, 6))) == 3
+
+
+def test_a_variable():
+    margin = keras.Variable(1.0)
+
+    def term(y_true, y_pred):
+        return margin * ops.mean(ops.square(y_true - y_pred), axis=-1)
+
+    model = network(cl.Sequential)
+    model.compile(sgd(FROZEN), loss=cl.CompositeLoss({"term": term}))
+    base = distance(model.predict(X, verbose=0), Y)
+
+    def act(model):
+        margin.assign(margin + 1.0)
+        return float(ops.convert_to_numpy(margin.value)) * base
+
+    history, expected = train(model, act)
+    assert history["term_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_seed():
+    """Each step draws anew."""
+    seed = keras.random.SeedGenerator(7)
+
+    def noisy(y_true, y_pred):
+        noise = keras.random.normal(ops.shape(y_pred), seed=seed)
+        return ops.mean(ops.square(y_true - y_pred + noise), axis=-1)
+
+    model = network(cl.Sequential)
+    model.compile(sgd(FROZEN), loss=cl.CompositeLoss({"noisy": noisy}))
+    history = model.fit(X, Y, batch_size=8, epochs=4, verbose=0).history
+    assert len(set(np.round(history["noisy_loss"], 6))) == 4
+
+
+class Distillation(keras.losses.Loss):
+    """A loss of the user's that holds its teacher."""
+
+    def __init__(self, teacher):
+        super().__init__(name="distillation")
+        self.teacher = teacher
+
+    def call(self, y_true, y_pred):
+        return ops.mean(ops.square(y_pred - self.teacher(y_true)), axis=-1)
+
+
+def test_a_teacher_in_a_loss_of_the_user():
+    teacher, student = network(seed=1), network(cl.Sequential, seed=2)
+    student.compile(sgd(FROZEN), loss=cl.CompositeLoss({"d": Distillation(teacher)}))
+
+    def act(model):
+        for weight in teacher.weights:
+            weight.assign(0.5 * ops.convert_to_tensor(weight))
+        x = ops.convert_to_tensor(X)
+        return distance(teacher(x), model(x))
+
+    step = Step(act)
+    how = {"batch_size": 8, "epochs": 3, "verbose": 0, "callbacks": [step]}
+    history = student.fit(X, X, **how).history
+    assert history["d_loss"] == pytest.approx(step.found, rel=1e-4)
+
+
+def test_a_layer_of_the_model_itself_is_trained():
+    model = network(cl.Sequential)
+
+    def ridge(y_pred):
+        return ops.mean(ops.square(model.layers[0].kernel)) + 0 * ops.mean(y_pred, axis=-1)
+
+    model.compile(sgd(0.1), loss=cl.CompositeLoss({"r": cl.wrappers.PredictionOnly(ridge)}))
+    before = model.get_weights()[0]
+    model.fit(X, batch_size=8, verbose=0)
+    np.testing.assert_allclose(model.get_weights()[0], before * (1 - 0.1 * 2 / 6), rtol=1e-5)
