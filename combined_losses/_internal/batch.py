@@ -1,5 +1,6 @@
 """One batch as the components of a composite see it: converted, aligned, weights and mask apart."""
 
+import contextlib
 import copy
 
 import keras
@@ -8,6 +9,7 @@ from keras import ops
 
 from combined_losses._internal import checks
 from combined_losses._internal.masks import read_mask, with_mask
+from combined_losses._internal.owned import warning_of_reads
 from combined_losses.training import backend
 
 # What stands in for a prediction in a row of weight 0, and for a number that is not finite there.
@@ -161,6 +163,12 @@ class Batch:
             size = ops.cast(self.count, "float32")
             self._share = size / backend.global_sum(size)
         return self._share
+
+    def noting_reads(self, label):
+        """The block calls component `label`: warns of what is read in a trace and is nobody's."""
+        if self.model is None or not backend.is_compiling():
+            return contextlib.nullcontext()
+        return warning_of_reads(self.model, label)
 
     def zero(self):
         """0 with a gradient of 0 by the predictions, whatever these are."""

@@ -257,7 +257,8 @@ class Component:
                 # (N,) is a batch of N numbers, not one sample of N elements.
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
         other_shape = self.traits != Traits() and not self.traits.same_shape
-        with NamedErrors(label, None if other_shape else y_true, y_pred):
+        named = NamedErrors(label, None if other_shape else y_true, y_pred)
+        with named, batch.noting_reads(label):
             values = self._judge(batch, neutral_target, (y_true, y_pred), weight)
         self._note(label, batch, y_true, y_pred, values)
         checks.check_values(label, values, batch.size)

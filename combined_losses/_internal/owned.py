@@ -1,7 +1,9 @@
 """What a function or a loss of the user's reads besides: networks, variables, seeds."""
 
+import contextlib
 import functools
 import inspect
+import warnings
 
 import keras
 
@@ -26,6 +28,8 @@ _KINDS = (keras.layers.Layer, keras.Variable, keras.random.SeedGenerator)
 
 def _held(read):
     """The values of which some may be owned."""
+    if isinstance(read, keras.layers.Layer):
+        return [read]
     if isinstance(read, functools.partial):
         return [*_held(read.func), *read.args, *read.keywords.values()]
     if isinstance(read, keras.losses.Loss):
@@ -51,3 +55,38 @@ def variables_of(things):
             variables = [thing] if isinstance(thing, keras.Variable) else of_layer(thing)
         found.update((id(v), v) for v in variables)
     return list(found.values())
+
+
+@contextlib.contextmanager
+def warning_of_reads(model, label):
+    """In the block, which is traced, reads of variables that are not the model's give a warning.
+
+    They are read once, in the trace: what they become later is not seen.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    own = (*model.variables, *model.metrics_variables, *getattr(optimizer, "variables", ()))
+    known, read = {id(v) for v in own}, {}
+    value, had = keras.Variable.value, "value" in vars(keras.Variable)
+
+    def noting(variable):
+        if id(variable) not in known:
+            read[id(variable)] = variable
+        return value.__get__(variable)
+
+    # Keras has no other way to see who reads a variable; in the trace alone, which is one thread's.
+    keras.Variable.value = property(noting)
+    try:
+        yield
+    finally:
+        if had:
+            keras.Variable.value = value
+        else:
+            del keras.Variable.value
+    if read:
+        paths = ", ".join(repr(v.path) for v in list(read.values())[:3])
+        warnings.warn(
+            f"Component '{label}' reads {paths}, which belongs to neither the model nor its loss: "
+            "a compiled step on JAX keeps the value of its first trace. Let the function hold it "
+            "itself, in its closure or as an attribute, or give a model by OnInputs(models=[...]).",
+            stacklevel=2,
+        )

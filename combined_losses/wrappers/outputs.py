@@ -228,6 +228,13 @@ class OnInputs(Compound):
         output: None, or the name of the output whose sample weights it takes where each output has
             its own. By default it takes their mean; where they have several shapes, none, which a
             warning says unless the term is one number.
+        models: None, or a list of models that the function is given after the others,
+            `f(model, x, y, y_pred, *models)`: a teacher, a critic. They are saved with the model,
+            and not trained by it.
+
+    A second network, variable or seed that the function reads by itself, from its closure, its
+    globals or what it is bound to, is looked for and threaded through compiled steps too, but saved
+    where you save it.
 
     `cl.input_gradients(model, x)` gives derivatives by the inputs. It trains in `cl.Model`,
     `cl.Sequential` and `cl.track`, and sees all outputs.
@@ -245,11 +252,24 @@ class OnInputs(Compound):
     needs_target = False
 
     def __init__(
-        self, function, reduction="sum_over_batch_size", name=None, dtype=None, *, output=None
+        self,
+        function,
+        reduction="sum_over_batch_size",
+        name=None,
+        dtype=None,
+        *,
+        output=None,
+        models=None,
     ):
-        if not _takes(function, 4):
+        owned = isinstance(models, (list, tuple)) and len(models)
+        if models is not None and not (owned and all(isinstance(m, keras.Model) for m in models)):
             raise ValueError(
-                "OnInputs needs a function f(model, x, y, y_pred). "
+                "The argument `models` of OnInputs must be a list of keras.Model, or None. "
+                f"Received: {models!r}"
+            )
+        if not _takes(function, 4 + len(models or ())):
+            raise ValueError(
+                f"OnInputs needs a function f(model, x, y, y_pred{', *models' if models else ''}). "
                 f"Received: {function!r} of type {type(function).__name__}"
             )
         super().__init__(name or derive_name(function)[0], reduction, dtype)
@@ -260,6 +280,7 @@ class OnInputs(Compound):
             )
         self.function = function
         self.output = output
+        self.models = None if models is None else list(models)
 
     @property
     def children(self):
@@ -271,7 +292,7 @@ class OnInputs(Compound):
 
     @property
     def readers(self):
-        return [self.function]
+        return [self.function, *(self.models or ())]
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         if batch.model is None:
@@ -282,7 +303,9 @@ class OnInputs(Compound):
             )
         label = label or self.name
         with NamedErrors(label):
-            values = self.function(batch.model, batch.x, batch.y_true, batch.outputs)
+            given = (batch.model, batch.x, batch.y_true, batch.outputs, *(self.models or ()))
+            with batch.noting_reads(label):
+                values = self.function(*given)
             if values is None or keras.tree.is_nested(values):
                 raise ValueError(
                     f"The function of component '{label}' must return one tensor. "

@@ -213,3 +213,73 @@ def test_a_layer_of_the_model_itself_is_trained():
     before = model.get_weights()[0]
     model.fit(X, batch_size=8, verbose=0)
     np.testing.assert_allclose(model.get_weights()[0], before * (1 - 0.1 * 2 / 6), rtol=1e-5)
+
+
+# Given by `models=`: saved with the model, once.
+
+
+@keras.saving.register_keras_serializable("tests_owned")
+def distilled(model, x, y, y_pred, teacher):
+    return ops.mean(ops.square(y_pred - teacher(x)), axis=-1)
+
+
+def test_distillation_with_a_teacher_that_is_saved_with_the_model(tmp_path):
+    teacher, student = network(seed=1), network(cl.Sequential, seed=2)
+    term = cl.wrappers.OnInputs(distilled, models=[teacher])
+    student.compile(sgd(0.1), loss=cl.CompositeLoss({"mse": "mse", "d": term}))
+    student.fit(X, Y, batch_size=8, verbose=0)
+    before = student.evaluate(X, Y, batch_size=8, verbose=0, return_dict=True)
+    assert before["d_loss"] == pytest.approx(
+        distance(student.predict(X, verbose=0), teacher.predict(X, verbose=0)), rel=1e-4
+    )
+    student.save(tmp_path / "student.keras")
+    for weight in teacher.weights:  # the loaded one has its own
+        weight.assign(0.0 * ops.convert_to_tensor(weight))
+    again = keras.models.load_model(tmp_path / "student.keras")
+    after = again.evaluate(X, Y, batch_size=8, verbose=0, return_dict=True)
+    assert after == pytest.approx(before, rel=1e-5)
+    again.fit(X, Y, batch_size=8, verbose=0)
+
+
+@pytest.mark.parametrize("bad", [[], [3], "teacher", network])
+def test_models_are_a_list_of_models(bad):
+    with pytest.raises(ValueError, match=r"`models` of OnInputs.*Received: "):
+        cl.wrappers.OnInputs(distilled, models=bad)
+
+
+def test_a_function_that_does_not_take_the_models():
+    with pytest.raises(ValueError, match=r"f\(model, x, y, y_pred, \*models\)"):
+        cl.wrappers.OnInputs(of_global, models=[network()])
+
+
+# What cannot be found is not frozen in silence.
+
+HIDDEN = {"in": {}}
+
+
+def look_up():
+    return HIDDEN["in"]["teacher"]
+
+
+class Hidden:
+    """Keeps a variable where no look at functions finds it."""
+
+    __slots__ = ("variable",)
+
+
+def of_hidden(y_true, y_pred):
+    return look_up().variable * ops.mean(ops.square(y_true - y_pred), axis=-1)
+
+
+def test_what_belongs_to_nobody_is_reported():
+    hidden = Hidden()
+    hidden.variable = keras.Variable(2.0, name="hidden")
+    HIDDEN["in"]["teacher"] = hidden
+    model = network(cl.Sequential)
+    model.compile(sgd(FROZEN), loss=cl.CompositeLoss({"odd": of_hidden}))
+    if keras.backend.backend() != "jax":
+        model.fit(X, Y, verbose=0)  # it is read in every step, or by the graph
+        return
+    with pytest.warns(UserWarning, match="'odd' reads 'hidden', which belongs to neither"):
+        model.fit(X, Y, verbose=0)
+    assert "value" in vars(keras.Variable) or "value" in dir(keras.Variable)
