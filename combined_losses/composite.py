@@ -15,7 +15,12 @@ from combined_losses._internal.arguments import Losses, as_child, as_children, a
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node, moving_composites
-from combined_losses._internal.config import check_config, deserialize_child, serialize_child
+from combined_losses._internal.config import (
+    check_config,
+    deeply,
+    deserialize_child,
+    serialize_child,
+)
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
@@ -466,8 +471,10 @@ class CompositeLoss(Compound):
         return {**super().__getstate__(), "_models": weakref.WeakSet()}
 
     def get_config(self):
+        with deeply():
+            losses = [[name, serialize_child(name, loss)] for name, loss in self.losses.items()]
         return {
-            "losses": [[name, serialize_child(name, loss)] for name, loss in self.losses.items()],
+            "losses": losses,
             "weights": [
                 keras.saving.serialize_keras_object(self._weights.schedules.get(name, weight))
                 for name, weight in self._weights.fixed.items()
@@ -482,7 +489,8 @@ class CompositeLoss(Compound):
     def from_config(cls, config):
         check_config(cls, config)
         config = dict(config)
-        losses = {name: deserialize_child(name, child) for name, child in config.pop("losses")}
+        with deeply():
+            losses = {name: deserialize_child(name, child) for name, child in config.pop("losses")}
         for key in ("weights", "weighting"):
             config[key] = keras.saving.deserialize_keras_object(config.get(key))
         return cls(losses, **config)

@@ -1,5 +1,6 @@
 """What composites and wrappers share: losses made of losses, with parts that have names."""
 
+import functools
 import warnings
 import weakref
 from typing import Any
@@ -15,7 +16,7 @@ from combined_losses._internal.checks import (
     check_single_weight,
 )
 from combined_losses._internal.component import Component, one_reduction
-from combined_losses._internal.config import LambdaError
+from combined_losses._internal.config import LambdaError, deeply
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._internal.traits import keras_traits
 from combined_losses.losses.base import Loss, Operators
@@ -49,12 +50,14 @@ class Compound(Operators, Limited, keras.losses.Loss):
         """Whether it chooses its outputs, and so sees all of them; Keras calls a loss for each."""
         return False
 
-    @property
+    # Kept, because each level of nested wrappers asks all below it.
+
+    @functools.cached_property
     def needs_target(self):
         """Whether it has to be given `y_true`."""
         return any(getattr(child, "needs_target", True) for child, _ in self.children)
 
-    @property
+    @functools.cached_property
     def reads_target(self):
         """Whether it reads `y_true` where that is given."""
         own = ((getattr(child, "needs_target", True), child) for child, _ in self.children)
@@ -144,7 +147,8 @@ class Compound(Operators, Limited, keras.losses.Loss):
         batch = Batch(y_true, y_pred, sample_weight, self.name)
         if not self.routes:
             check_single_weight(self.name, batch.sample_weight)
-        return self.evaluate(batch).total
+        with deeply():
+            return self.evaluate(batch).total
 
     def call(self, y_true, y_pred):
         """The total of each sample, `(batch,)`, without weights, mask and reduction."""

@@ -9,6 +9,7 @@ from keras import ops
 
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import check_trainable
+from combined_losses._internal.config import deeply
 from combined_losses.training import backend, routing
 from combined_losses.training.keeping import state_of
 from combined_losses.training.outputs import name_outputs, rename_single, shared_names
@@ -147,7 +148,8 @@ class Tracking:
             batch.training &= not _testing.get()
             if batch.training:
                 check_trainable(route.loss.name, batch.y_pred)
-            total, parts = route.evaluate(batch)
+            with deeply():
+                total, parts = route.evaluate(batch)
             totals.append(total)
             values.extend(parts)
         whole, parts = self._regularization(model, batch.replicas)

@@ -82,3 +82,40 @@ def test_a_config_with_a_missing_or_strange_key(loss):
         cls.from_config([1, 2])
     assert isinstance(cls.from_config(config), cls)
     assert keras.saving.serialize_keras_object(loss)["config"].keys() == config.keys()
+
+
+def nested(wrap, levels=200):
+    loss = "mse"
+    for _ in range(levels):
+        loss = wrap(loss)
+    return loss
+
+
+DEEP = {
+    "composites": lambda loss: cl.CompositeLoss({"a": loss}),
+    "wrappers": lambda loss: cl.wrappers.Scaled(loss, 1.0),
+    "both": lambda loss: cl.wrappers.Scaled(cl.CompositeLoss({"a": loss}), 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_two_hundred_nested_levels(kind):
+    """Python by itself stops at 1,000 calls."""
+    loss = nested(DEEP[kind], 100 if kind == "both" else 200)
+    y_true, y_pred = np.zeros((2, 2), "float32"), np.ones((2, 2), "float32")
+    assert float(loss(y_true, y_pred)) == 1.0
+    again = type(loss).from_config(loss.get_config())
+    assert float(again(y_true, y_pred)) == 1.0
+    if kind == "composites":
+        assert len(again.component_names) == 200
+        again.set_weight("/".join("a" * 200), 3.0)
+        assert float(again(y_true, y_pred)) == 3.0
+
+
+def test_two_hundred_nested_levels_are_trained():
+    model = cl.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.compile("sgd", loss=nested(DEEP["composites"]))
+    x = np.ones((4, 2), "float32")
+    logs = model.fit(x, x, verbose=0).history
+    assert len(logs) == 201
+    assert len(set(np.round([values[0] for values in logs.values()], 5))) == 1
