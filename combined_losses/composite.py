@@ -19,6 +19,8 @@ from combined_losses._internal.config import (
     check_config,
     deeply,
     deserialize_child,
+    made,
+    read_entry,
     serialize_child,
 )
 from combined_losses._internal.masks import read_mask
@@ -489,11 +491,19 @@ class CompositeLoss(Compound):
     def from_config(cls, config):
         check_config(cls, config)
         config = dict(config)
+        pairs = config.pop("losses")
+        if not isinstance(pairs, list) or not all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
+        ):
+            raise ValueError(
+                f"The entry 'losses' of the config of {cls.__name__} must be a list of pairs of a "
+                f"name and a loss. Received: {checks.shown(pairs)}"
+            )
         with deeply():
-            losses = {name: deserialize_child(name, child) for name, child in config.pop("losses")}
+            losses = {str(name): deserialize_child(name, child) for name, child in pairs}
         for key in ("weights", "weighting"):
-            config[key] = keras.saving.deserialize_keras_object(config.get(key))
-        return cls(losses, **config)
+            config[key] = read_entry(cls, key, config.get(key))
+        return made(cls, {"losses": losses, **config})
 
     def save_own_variables(self, store):
         """Called by Keras's saver, which walks `model.loss`."""

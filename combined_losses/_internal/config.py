@@ -6,6 +6,8 @@ import sys
 
 import keras
 
+from combined_losses._internal.checks import check_entries
+
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 
 
@@ -73,7 +75,30 @@ def construct(cls, config):
     """The inverse of `signature_config`."""
     check_config(cls, config)
     with deeply():
-        return cls(**{key: _deserialize(value) for key, value in config.items()})
+        return made(cls, {key: read_entry(cls, key, value) for key, value in config.items()})
+
+
+def made(cls, arguments):
+    """An object of a class; of a file that was changed, any error names the class."""
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError):
+        raise  # these name it already
+    except Exception as error:
+        raise ValueError(
+            f"{cls.__name__} cannot be made from its config: {type(error).__name__}: {error}. "
+            f"Received: the keys {', '.join(map(repr, arguments))}"
+        ) from error
+
+
+def read_entry(cls, key, value):
+    """An entry of a config as it was stored; an error names the class and the key."""
+    try:
+        return _deserialize(value)
+    except Exception as error:
+        raise ValueError(
+            f"The entry {key!r} of the config of {cls.__name__} cannot be read: {error}"
+        ) from error
 
 
 def check_config(cls, config):
@@ -102,6 +127,7 @@ def check_config(cls, config):
 
 def _deserialize(value):
     if isinstance(value, (dict, list)):
+        check_entries("It", len(value))  # Keras would go through them one by one
         return keras.saving.deserialize_keras_object(value)
     return value
 
@@ -172,10 +198,13 @@ def serialize_child(name, loss):
 def deserialize_child(name, child):
     """The inverse of `serialize_child`."""
     try:
+        if isinstance(child, (dict, list)):
+            check_entries("It", len(child))
         return keras.saving.deserialize_keras_object(child)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         # Not a note: Keras makes a new exception from the text of this one.
-        raise type(error)(
+        kind = type(error) if isinstance(error, (TypeError, ValueError)) else ValueError
+        raise kind(
             f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
             'class with @keras.saving.register_keras_serializable("my_package") before saving, '
             f"and import it before loading, or pass it in custom_objects. {error}"
