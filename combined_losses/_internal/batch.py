@@ -175,7 +175,7 @@ class Batch:
         nothing = [
             ops.sum(ops.where(ops.zeros_like(leaf, dtype="bool"), leaf, ops.zeros_like(leaf)))
             for leaf in keras.tree.flatten(self.y_pred)
-            if _is_float(leaf)
+            if checks.is_float(leaf)
         ]
         return sum(nothing[1:], nothing[0]) if nothing else ops.zeros(())
 
