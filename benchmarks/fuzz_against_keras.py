@@ -32,12 +32,13 @@ def cubic(y_true, y_pred):
 
 
 @keras.saving.register_keras_serializable("fuzz")
-def of_elements(y_true, y_pred):
-    return ops.square(y_true - y_pred)
+def surprise(y_true, y_pred):
+    return -ops.log(ops.max(y_pred, axis=-1) + 0.1) * ops.cast(y_true + 1, y_pred.dtype)
 
 
-# Each gives a component, and the loss that Keras calls for it.
-CHILDREN = [
+# Each gives a component, and the loss that Keras calls for it. The first three of REGRESSION and
+# the first two of CLASSES have no reduction of their own.
+REGRESSION = [
     lambda r: ("mse", L.MeanSquaredError(reduction=r)),
     lambda r: ("mae", L.MeanAbsoluteError(reduction=r)),
     lambda r: (cubic, WRAPPED(cubic, reduction=r)),
@@ -52,7 +53,12 @@ CHILDREN = [
         L.MeanSquaredLogarithmicError(reduction=r),
     ),
 ]
-PLAIN = 3  # so many have no reduction of their own
+CLASSES = [
+    lambda r: ("sparse_categorical_crossentropy", L.SparseCategoricalCrossentropy(reduction=r)),
+    lambda r: (surprise, WRAPPED(surprise, reduction=r)),
+    lambda r: (L.SparseCategoricalCrossentropy(ignore_class=1, reduction=r),) * 2,
+    lambda r: (L.SparseCategoricalCrossentropy(ignore_class=-1, reduction=r),) * 2,
+]
 REDUCTIONS = ["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight"]
 STRUCTURES = {
     "single": lambda a, b, c: a,
@@ -71,18 +77,21 @@ class Case:
         self.sequence = self.flip()
         self.masked = self.sequence and self.flip()
         self.structure = self.pick(list(STRUCTURES))
-        self.shared = self.structure in ("list", "three") and self.flip()
+        self.classes = self.flip(0.25)
+        self.children, self.plain = (CLASSES, 2) if self.classes else (REGRESSION, 3)
+        in_list = self.structure in ("list", "three")
+        self.heads = self.pick(["own", "shared", "sub-model"]) if in_list else "own"
         self.inputs = 1 + self.flip()
         self.regularized = self.flip()
         self.batch_size = self.pick([SAMPLES, 4, 3])
         count = {"single": 1, "list": 2, "dict": 2}.get(self.structure, 3)
         self.losses = [self.draw_loss() for _ in range(count)]
-        if count > 1 and self.flip(0.3) and not self.shared:
+        if count > 1 and self.flip(0.3) and self.heads == "own":
             self.losses[int(self.rng.integers(1, count))] = None
         self.loss_weights = None
         if count > 1 and self.flip(0.3):
             self.loss_weights = [round(self.rng.uniform(0.2, 2), 2) for _ in range(count)]
-        self.weighted = self.pick(["no", "no", "all", "each"])
+        self.weighted = self.pick(["no", "no", "all", "each", "some"])
         self.weight_shape = self.pick(["(N,1)", "(N,T)"]) if self.sequence else "(N,)"
         self.data()
 
@@ -93,18 +102,28 @@ class Case:
         return options[self.rng.integers(len(options))]
 
     def draw_loss(self):
-        """`(components, weights, imposed reduction)`."""
+        """The children of a composite, each with its reduction and weight, and how it is made."""
         size = int(self.rng.integers(1, 4))
-        chosen = self.rng.choice(len(CHILDREN), size, replace=False)
-        reductions = [self.pick(REDUCTIONS) if i >= PLAIN else REDUCTIONS[0] for i in chosen]
+        chosen = self.rng.choice(len(self.children), size, replace=False)
+        kind = self.pick(["flat", "flat", "imposed", "nested"])
+        imposed = self.pick(REDUCTIONS)
+        reductions = [self.pick(REDUCTIONS) if i >= self.plain else REDUCTIONS[0] for i in chosen]
+        if kind == "imposed":
+            reductions = [imposed] * size
         weights = [round(self.rng.uniform(0.2, 2), 2) for _ in chosen]
-        return list(zip(map(int, chosen), reductions, weights, strict=True))
+        return kind, list(zip(map(int, chosen), reductions, weights, strict=True))
 
     def composite(self, drawn):
         if drawn is None:
             return None
-        losses = {f"c{i}": CHILDREN[i](r)[0] for i, r, _ in drawn}
-        return cl.CompositeLoss(losses, {f"c{i}": w for i, _, w in drawn})
+        kind, parts = drawn
+        own = [REDUCTIONS[0] if kind == "imposed" else r for _, r, _ in parts]
+        losses = {f"c{i}": self.children[i](r)[0] for (i, _, _), r in zip(parts, own, strict=True)}
+        weights = {f"c{i}": w for i, _, w in parts}
+        if kind == "nested":
+            return cl.CompositeLoss({"inner": cl.CompositeLoss(losses, weights)}, {"inner": 0.7})
+        reduction = parts[0][1] if kind == "imposed" else "per_component"
+        return cl.CompositeLoss(losses, weights, reduction=reduction)
 
     def data(self):
         shape = (SAMPLES, STEPS) if self.sequence else (SAMPLES,)
@@ -116,6 +135,8 @@ class Case:
             for x in self.x:
                 x[gone] = 0.0
         self.y = [draw(0.1, 0.9, (*shape, UNITS)).astype("float32") for _ in self.losses]
+        if self.classes:
+            self.y = [self.rng.integers(0, UNITS, shape).astype("int32") for _ in self.losses]
         sizes = {"(N,)": (SAMPLES,), "(N,1)": (SAMPLES, 1), "(N,T)": (SAMPLES, STEPS)}
         size = sizes[self.weight_shape]
         self.weights = [draw(0.1, 2, size).astype("float32") for _ in self.losses]
@@ -133,16 +154,24 @@ class Case:
         penalty = keras.regularizers.L2(0.01) if self.regularized else None
         trunk = keras.layers.Dense(4, activation="tanh", kernel_regularizer=penalty, name="trunk")
         hidden = [trunk(mask(x)) for x in inputs]
-        head = keras.layers.Dense(UNITS, activation="sigmoid", name="head")
-        outputs = []
-        for index in range(3):
-            own = (
-                head
-                if self.shared
-                else keras.layers.Dense(UNITS, activation="sigmoid", name="abc"[index])
-            )
-            outputs.append(own(hidden[index % self.inputs]))
+        outputs = self.build_heads([hidden[index % self.inputs] for index in range(3)])
         return cls(inputs, STRUCTURES[self.structure](*outputs))
+
+    def build_heads(self, hidden):
+        activation = "softmax" if self.classes else "sigmoid"
+
+        def head(name):
+            return keras.layers.Dense(UNITS, activation=activation, name=name)
+
+        if self.heads == "shared":
+            shared = head("head")
+            return [shared(each) for each in hidden]
+        if self.heads == "sub-model":
+            held = keras.Input(hidden[0].shape[1:])
+            count = len(self.losses)
+            sub = keras.Model(held, [head("abc"[i])(held) for i in range(count)], name="sub")
+            return [*sub(hidden[0]), *hidden[count:]]
+        return [head("abc"[i])(each) for i, each in enumerate(hidden)]
 
     def structured(self, values):
         """Values in the structure of the outputs."""
@@ -158,7 +187,10 @@ class Case:
     def arguments(self):
         weight = None
         if self.weighted != "no":
-            weight = self.structured(self.weights)
+            weights = list(self.weights)
+            if self.weighted == "some" and len(weights) > 1:
+                weights[-1] = None
+            weight = self.structured(weights)
         return {
             "x": self.x if self.inputs > 1 else self.x[0],
             "y": self.structured(self.y),
@@ -175,12 +207,17 @@ class Case:
             value = float(sum(map(float, model.losses)))
             for index, drawn in enumerate(self.losses):
                 factor = 1.0 if self.loss_weights is None else self.loss_weights[index]
-                weight = None if self.weighted == "no" else self.weights[index][at]
+                bare = self.weighted == "some" and 0 < index == len(self.losses) - 1
+                weight = None if self.weighted == "no" or bare else self.weights[index][at]
                 if weight is not None and self.sequence:  # as its values have them
                     weight = np.broadcast_to(weight, (len(weight), STEPS))
-                for child, reduction, c in drawn or ():
-                    loss = CHILDREN[child](reduction)[1]
-                    value += factor * c * float(loss(self.y[index][at], found[index], weight))
+                kind, children = drawn or ("flat", ())
+                outer = 0.7 if kind == "nested" else 1.0
+                for child, reduction, c in children:
+                    loss = self.children[child](reduction)[1]
+                    value += (
+                        factor * outer * c * float(loss(self.y[index][at], found[index], weight))
+                    )
             total += len(x[0]) * value
         return total / SAMPLES
 
@@ -197,7 +234,8 @@ class Case:
             "sequence",
             "masked",
             "structure",
-            "shared",
+            "classes",
+            "heads",
             "inputs",
             "regularized",
             "batch_size",
@@ -232,7 +270,11 @@ def check(seed):
     for index, drawn in enumerate(case.losses):
         factor = 1.0 if case.loss_weights is None else case.loss_weights[index]
         prefix = "" if single else prefixes(case)[index] + "_"
-        for child, _, c in drawn or ():
+        kind, children = drawn or ("flat", ())
+        if kind == "nested":
+            parts += factor * 0.7 * logs[f"{prefix}inner_loss"]
+            continue
+        for child, _, c in children:
             parts += factor * c * logs[f"{prefix}c{child}_loss"]
     compare(f"the sum of the parts {names}", parts, logs["loss"])
     fit = {**case.arguments(), **how, "shuffle": False, "epochs": 2}
@@ -261,8 +303,9 @@ def check(seed):
 
 def prefixes(case):
     """The names of the outputs in the logs."""
-    if case.shared:
-        return ["head", "head_2", "head_3"]
+    if case.heads != "own":
+        name = "head" if case.heads == "shared" else "sub"
+        return [name, f"{name}_2", f"{name}_3"]
     return {"dict": ["x", "y"], "nested": ["h/x", "h/y", "z"]}.get(case.structure, ["a", "b", "c"])
 
 

@@ -2,7 +2,8 @@
 
 Each mutation knows the structure: keys are left out, values replaced by others of their kind and of
 none, classes and modules by others, also by foreign ones. With `safe_mode=True` nothing foreign may
-run or be imported, no step may take more than 5 s or 100 MB, and a refusal names a class.
+run or be imported, no step may take more than 5 s or 100 MB, and a refusal names the class (or the
+component) and the key.
 
     python benchmarks/mutated_files.py [--cases 20000] [--first 0]
 
@@ -123,9 +124,27 @@ def mutated(config, rng):
         else:
             holder[path[-1]] = copy.deepcopy(rng.choice(VALUES))
             said.append(f"{path}={str(holder[path[-1]])[:60]}")
-        if not list(places(config)):
+        if "config" not in config:
             break
     return config, said
+
+
+def unnamed(error, config, changed):
+    """Whether an error names no class, component or loss of the original, or no key of it."""
+    text, keys = str(error), {"config", "weight of component", "name"}
+    names, inner = {"composite_loss"}, changed.get("config")
+    if isinstance(inner, dict):
+        names.add(str(inner.get("name"))[:100])  # the changed name of the composite
+    for path in places(config):
+        value = config
+        for key in path:
+            value = value[key]
+        is_component = path[:2] == ("config", "losses") and len(path) == 4 and path[-1] == 0
+        if is_component or path[-1] in ("class_name", "registered_name", "name"):
+            names.add(str(value).split(">")[-1])
+        if isinstance(path[-1], str):
+            keys.add(path[-1])
+    return not any(name in text for name in names) or not any(key in text for key in keys)
 
 
 def load(config):
@@ -163,12 +182,15 @@ def main():
     refused = faulty = 0
     for case in range(arguments.first, arguments.first + arguments.cases):
         rng = random.Random(case)
-        config, said = mutated(rng.choice(configs), rng)
+        original = rng.choice(configs)
+        config, said = mutated(original, rng)
         try:
             error, wrong = load(config)
         except Exception as other:
             error, wrong = other, [f"{type(other).__name__}: {str(other)[:200]}"]
         refused += error is not None
+        if error is not None and unnamed(error, original, config):
+            wrong = [*wrong, f"names no class or no key: {str(error)[:200]}"]
         if wrong:
             faulty += 1
             print(f"case {case}: {said}", *wrong, sep="\n    ", flush=True)

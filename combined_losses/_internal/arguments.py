@@ -44,7 +44,7 @@ def as_child(loss, owner, name):
             ) from error
         return known if isinstance(known, keras.losses.Loss) else FunctionLoss(loss)
     if isinstance(loss, keras.losses.Loss):
-        checks.check_dtype(name or loss.name, loss.dtype)
+        checks.check_dtype(f"component '{name or loss.name}'", loss.dtype)
         if type(loss).__call__ is keras.losses.Loss.__call__:
             _check_takes(loss.call, where, "call")
         return loss

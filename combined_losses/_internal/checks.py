@@ -73,12 +73,16 @@ def check_single_weight(name, sample_weight):
         )
 
 
-def check_dtype(name, dtype):
-    """Raises where a loss would compute in whole numbers."""
-    if not keras.backend.is_float_dtype(dtype):
+def check_dtype(owner, dtype):
+    """Raises where a loss would compute in whole numbers, or in what is no dtype."""
+    try:
+        computed = keras.dtype_policies.get(dtype or keras.config.floatx()).compute_dtype
+    except Exception:
+        computed = None
+    if computed is None or not keras.backend.is_float_dtype(computed):
         raise ValueError(
-            f"The `dtype` of '{name}' must be a floating-point one, such as 'float32': others "
-            f"would cut 0.81 to 0. Received: dtype={dtype!r}"
+            f"The `dtype` of {owner} must be a floating-point one, such as 'float32': a "
+            f"whole number would cut 0.81 to 0. Received: dtype={shown(dtype)}"
         )
 
 

@@ -32,8 +32,8 @@ class Compound(Operators, Limited, keras.losses.Loss):
     is_beyond_output = False  # whether it acts on the model by more than its output
 
     def __init__(self, name, reduction, dtype):
+        check_dtype(f"{type(self).__name__} '{name}'", dtype)
         super().__init__(name=name, dtype=dtype)
-        check_dtype(name, self.dtype)
         self.reduction = reduction
         self._check_reduction()
         self._compiled_in = False

@@ -203,8 +203,7 @@ def deserialize_child(name, child):
         return keras.saving.deserialize_keras_object(child)
     except Exception as error:
         # Not a note: Keras makes a new exception from the text of this one.
-        kind = type(error) if isinstance(error, (TypeError, ValueError)) else ValueError
-        raise kind(
+        raise ValueError(
             f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
             'class with @keras.saving.register_keras_serializable("my_package") before saving, '
             f"and import it before loading, or pass it in custom_objects. {error}"

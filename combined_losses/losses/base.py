@@ -109,8 +109,8 @@ class Loss(Operators, Limited, keras.losses.Loss):
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
         name = name or snake_case(type(self).__name__)
+        check_dtype(f"{type(self).__name__} '{name}'", dtype)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        check_dtype(name, self.dtype)
 
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):

@@ -244,8 +244,8 @@ class LinearRamp(keras.optimizers.schedules.LearningRateSchedule):
         _check_schedule(self, steps=steps, start=start, end=end, delay=delay)
 
     def __call__(self, step):
-        share = (ops.cast(step, "float32") - self.delay) / self.steps
-        return self.start + (self.end - self.start) * ops.clip(share, 0.0, 1.0)
+        share = (ops.cast(step, "float32") - float(self.delay)) / float(self.steps)
+        return _between(self.start, self.end, ops.clip(share, 0.0, 1.0))
 
     def get_config(self):
         return _config(self, "steps", "start", "end", "delay")
@@ -273,10 +273,13 @@ class Sigmoid(keras.optimizers.schedules.LearningRateSchedule):
         _check_schedule(self, steps=steps, start=start, end=end, midpoint=midpoint)
 
     def __call__(self, step):
-        middle = self.steps if self.midpoint is None else self.midpoint
+        middle, steps = (
+            float(self.steps if self.midpoint is None else self.midpoint),
+            float(self.steps),
+        )
         # sigmoid(log 19) = 0.95.
-        share = ops.sigmoid(2 * np.log(19.0) * (ops.cast(step, "float32") - middle) / self.steps)
-        return self.start + (self.end - self.start) * share
+        share = ops.sigmoid(2 * np.log(19.0) * (ops.cast(step, "float32") - middle) / steps)
+        return _between(self.start, self.end, share)
 
     def get_config(self):
         return _config(self, "steps", "start", "end", "midpoint")
@@ -315,13 +318,18 @@ class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        share = ops.minimum(ops.mod(step, self.cycle) / (self.cycle * self.ratio), 1.0)
+        share = ops.minimum(ops.mod(step, float(self.cycle)) / (self.cycle * self.ratio), 1.0)
         if self.cycles is not None:
-            share = ops.where(step < self.cycle * self.cycles, share, 1.0)
-        return self.start + (self.end - self.start) * share
+            share = ops.where(step < float(self.cycle) * self.cycles, share, 1.0)
+        return _between(self.start, self.end, share)
 
     def get_config(self):
         return _config(self, "cycle", "ratio", "start", "end", "cycles")
+
+
+def _between(start, end, share):
+    # Floats: no backend adds a whole number above 2**63 to a tensor.
+    return float(start) + (float(end) - float(start)) * share
 
 
 def _check_schedule(schedule, **arguments):

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_finite, as_array
-from combined_losses._internal.config import check_config
+from combined_losses._internal.checks import are_finite, as_array, shown
+from combined_losses._internal.config import check_config, construct, read_entry
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -81,13 +81,19 @@ class OnSlice(Wrapper):
     @classmethod
     def from_config(cls, config):
         check_config(cls, config)
-        items = [
+        items = read_entry(cls, "index", config["index"])
+        if not isinstance(items, (list, tuple)) or any(
+            isinstance(item, list) and len(item) != 3 for item in items
+        ):
+            raise ValueError(
+                f"The entry 'index' of the config of {cls.__name__} must be a list of numbers, "
+                f"'...' and lists [start, stop, step]. Received: {shown(items)}"
+            )
+        index = tuple(
             slice(*item) if isinstance(item, list) else Ellipsis if item == "..." else item
-            for item in config["index"]
-        ]
-        config = {key: value for key, value in config.items() if key != "index"}
-        config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
-        return cls(index=tuple(items), **config)
+            for item in items
+        )
+        return construct(cls, {**config, "index": index})
 
 
 def _basic_index(index, name):
