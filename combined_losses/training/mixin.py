@@ -21,6 +21,7 @@ from combined_losses.training.model_state import (
     exclude_learned,
     fill_in,
     find_owned,
+    is_untouched,
     joined,
     loss_variables,
     ordered,
@@ -274,6 +275,8 @@ class ComponentMetricsMixin(_Base):
         packed = tracking.tracker.result()
         if is_inside_step():
             return {**results, tracking.tracker.name: packed}
+        if is_untouched(super().metrics[:1]):  # a step of the user's has computed the loss alone
+            results = {key: value for key, value in results.items() if key != "loss"}
         return tracking.unpack(results, LazyVector(packed).number)
 
     def make_train_function(self, force=False):

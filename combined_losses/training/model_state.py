@@ -147,6 +147,11 @@ def ordered(model, logs, return_dict):
     return logs if return_dict else list(logs.values())
 
 
+def is_untouched(metrics):
+    """Whether what comes first is Keras's tracker of the loss, and has counted nothing."""
+    return any(m.name == "loss" and float(getattr(m, "count", 1.0)) == 0.0 for m in metrics)
+
+
 def _python_number(value):
     try:
         return float(value)

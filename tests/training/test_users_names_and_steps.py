@@ -228,6 +228,40 @@ def test_a_step_that_never_calls_compute_loss():
     assert not {"mse_loss", "mae_loss"} & set(history)
 
 
+def bare_step(given):
+    """A step that computes the loss and counts nothing; its logs are `given(loss)`."""
+
+    def eager(self, data):
+        x, y = data
+        return given(self.compute_loss(x, y, self(x, training=True)))
+
+    def stateless(self, state, data):
+        trainable, rest, optimizer, metrics_variables = state
+        x, y = data
+        y_pred, rest = self.stateless_call(trainable, rest, x, training=True)
+        loss, (_, rest, metrics_variables) = self.stateless_compute_loss(
+            trainable, rest, metrics_variables, x=x, y=y, y_pred=y_pred, training=True
+        )
+        return given(loss), (trainable, rest, optimizer, metrics_variables)
+
+    return stateless if BACKEND == "jax" else eager
+
+
+@pytest.mark.parametrize("given", [lambda loss: {}, lambda loss: {"loss": loss}])
+def test_the_loss_of_a_step_that_does_not_count_it(given):
+    """It is the mean of the epoch, where Keras's own tracker has counted nothing and says 0."""
+    step = bare_step(given)
+    own = type("Own", (cl.ComponentMetricsMixin, keras.Sequential), {"train_step": step})
+    model = line(own)
+    model.compile(sgd(FROZEN), loss=mse_and_mae())
+    x, y = arrays()
+    logs = model.fit(x, y, batch_size=4, epochs=2, verbose=0).history
+    p = predictions(model, x)
+    expected = mse(y, p) + 0.5 * np.mean(np.abs(y - p))
+    assert logs["mse_loss"] == pytest.approx([mse(y, p)] * 2, rel=1e-5)
+    assert logs["loss"] == pytest.approx([expected] * 2, rel=1e-5)
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="only JAX threads variables")
 def test_weights_in_a_step_on_jax_that_threads_none():
     """Each change of a weight compiles the step anew; weights that move are an error."""
