@@ -127,9 +127,19 @@ def check_config(cls, config):
 
 def _deserialize(value):
     if isinstance(value, (dict, list)):
-        check_entries("It", len(value))  # Keras would go through them one by one
+        _check_stored(value)
         return keras.saving.deserialize_keras_object(value)
     return value
+
+
+def _check_stored(value):
+    """Raises where any list or dict in a stored value is too long: Keras goes through it slowly."""
+    open_values = [value]
+    while open_values:
+        value = open_values.pop()
+        if isinstance(value, (dict, list)):
+            check_entries("It", len(value))
+            open_values.extend(value.values() if isinstance(value, dict) else value)
 
 
 def serialize_loss(loss):
@@ -198,8 +208,7 @@ def serialize_child(name, loss):
 def deserialize_child(name, child):
     """The inverse of `serialize_child`."""
     try:
-        if isinstance(child, (dict, list)):
-            check_entries("It", len(child))
+        _check_stored(child)
         return keras.saving.deserialize_keras_object(child)
     except Exception as error:
         # Not a note: Keras makes a new exception from the text of this one.

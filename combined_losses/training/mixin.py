@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from combined_losses._internal.config import serialize_losses
+from combined_losses._internal.config import deeply, serialize_losses
 from combined_losses.training import gradients, routing
 from combined_losses.training.h5 import CompileConfig
 from combined_losses.training.keeping import (
@@ -130,9 +130,15 @@ class ComponentMetricsMixin(_Base):
         return config
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        with deeply():
+            self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+    @functools.wraps(keras.Model.save)
+    def save(self, *args, **kwargs):
+        with deeply():
+            return super().save(*args, **kwargs)
 
     # The state of the losses is state of the model.
 

@@ -119,3 +119,46 @@ def test_two_hundred_nested_levels_are_trained():
     logs = model.fit(x, x, verbose=0).history
     assert len(logs) == 201
     assert len(set(np.round([values[0] for values in logs.values()], 5))) == 1
+
+
+@pytest.mark.parametrize("kind", ["composites", "wrappers"])
+def test_two_hundred_nested_levels_come_back_from_a_file(kind, tmp_path):
+    model = cl.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.compile("sgd", loss=cl.CompositeLoss({"a": nested(DEEP[kind])}))
+    x = np.ones((4, 2), "float32")
+    before = model.evaluate(x, x, verbose=0)
+    model.save(tmp_path / "deep.keras")
+    after = keras.models.load_model(tmp_path / "deep.keras").evaluate(x, x, verbose=0)
+    assert after == pytest.approx(before, rel=1e-5)
+
+
+def test_a_long_list_anywhere_in_a_config_is_refused():
+    """Keras reads stored lists one entry at a time, in Python."""
+    config = cl.CompositeLoss(["mse", "mae"], [1.0, 2.0]).get_config()
+    config["weights"] = [1.0, [1.0] * 10**6]
+    with raises(ValueError, "'weights' of the config of CompositeLoss", "at most 100,000 entries"):
+        cl.CompositeLoss.from_config(config)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "nope", 3.5, {"a": 1}, float("inf")])
+@pytest.mark.parametrize("cls", [cl.CompositeLoss, cl.losses.Dice, cl.wrappers.Masked])
+def test_a_dtype_that_is_none(cls, dtype):
+    given = () if cls is cl.losses.Dice else ("mse",) if cls is cl.wrappers.Masked else (["mse"],)
+    with raises(ValueError, f"The `dtype` of {cls.__name__} '", "float32", "Received: dtype="):
+        cls(*given, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        cl.weightings.LinearRamp(10, end=10**30),
+        cl.weightings.Sigmoid(10, end=10**30),
+        cl.weightings.Cyclical(10, end=10**30),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_schedules_of_large_whole_numbers(schedule):
+    """Above 2**63 a backend takes no whole number."""
+    loss = cl.CompositeLoss(["mse"], [schedule])
+    assert float(schedule(1009)) == pytest.approx(1e30, rel=1e-5)
+    assert np.isfinite(loss.weight_of("mse"))
