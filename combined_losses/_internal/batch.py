@@ -34,7 +34,7 @@ class Batch:
         self.mask_kind = "propagated"
         self.elements = 1  # how many elements a value was averaged over before they were told apart
         self.tells_elements = False  # weights of single elements count, as those of `labels` do
-        self.shared_names = {}  # names that several outputs have, see `outputs.shared_names`
+        self.places = None  # of the outputs of the model, see `outputs.places_of`
         self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.replicas = backend.replica_count()
         self.training = False  # in a step of training of a tracked model, where weights move

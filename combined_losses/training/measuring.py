@@ -20,7 +20,7 @@ from combined_losses.training import backend, gradients, routing
 from combined_losses.training.capture import columns, float32, largest_of
 from combined_losses.training.changes import beside, changed, like, other_mask, unlike
 from combined_losses.training.keeping import measurers, tracking_of
-from combined_losses.training.outputs import name_outputs
+from combined_losses.training.outputs import name_outputs, places_of
 from combined_losses.training.tracker import routed
 
 
@@ -179,12 +179,12 @@ class Measurer:
                 y_pred = self.predict(x)
             tracking = tracking_of(model, y_pred)
         if tracking is None:
-            self._outputs = list(name_outputs(y_pred, getattr(model, "output_names", None)))
+            self._places = places_of(y_pred, getattr(model, "output_names", None))
             # Elsewhere they are only together with the losses, saved, which a lambda cannot be.
             weights = getattr(model._compile_loss, "_user_loss_weights", None)
-            self._routes = routing.make_routes(model.loss, weights, self._outputs)
+            self._routes = routing.make_routes(model.loss, weights, self._places)
         else:
-            self._routes, self._outputs = tracking.routes, tracking.outputs
+            self._routes, self._places = tracking.routes, tracking.places
         self.parts = [part for route in self._routes for part in _parts(route)]
 
     def _variables(self):
@@ -296,7 +296,7 @@ class Measurer:
     def _routed(self, x, y, y_pred, sample_weight):
         outputs = name_outputs(y_pred, getattr(self.model, "output_names", None))
         data = (self.model, x, y, y_pred, sample_weight)
-        return routed(self._routes, self._outputs, outputs, *data)
+        return routed(self._routes, self._places, outputs, *data)
 
     def _evaluate(self, x, y, y_pred, sample_weight):
         """All that is logged, by key, and the total."""

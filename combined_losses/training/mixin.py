@@ -28,7 +28,7 @@ from combined_losses.training.model_state import (
     owned_variables,
 )
 from combined_losses.training.moving import with_callbacks
-from combined_losses.training.outputs import name_outputs, with_batch
+from combined_losses.training.outputs import places_of, with_batch
 from combined_losses.training.steps import anew, unpacking
 from combined_losses.training.tracker import (
     LazyVector,
@@ -197,8 +197,8 @@ class ComponentMetricsMixin(_Base):
     def __call__(self, *args, **kwargs):
         outputs = super().__call__(*args, **kwargs)
         state = state_of(self)
-        if state is not None and state.outputs is None:
-            state.outputs = list(name_outputs(outputs))
+        if state is not None and state.places is None:
+            state.places = places_of(outputs)
         return outputs
 
     # Computing.

@@ -8,7 +8,7 @@ from combined_losses._internal.owned import owned_by, variables_of
 from combined_losses.training import gradients, routing
 from combined_losses.training.keeping import state_of, tracking_of
 from combined_losses.training.moving import check_scope, exclude_from_weight_decay
-from combined_losses.training.outputs import name_outputs, penalty_names, shared_names, single_names
+from combined_losses.training.outputs import penalty_names, places_of, single_names
 from combined_losses.training.tracker import Tracking
 
 
@@ -28,7 +28,7 @@ class ModelState:
         self.loss_weights = loss_weights
         self.metrics = metrics
         self.is_whole = is_whole
-        self.outputs = None
+        self.places = None  # of the outputs, see `outputs.places_of`; None before they are known
         self.tracking = None
         self.owned: list = []  # what the losses read beside their arguments, see `find_owned`
         self.keepers = 0  # callbacks that look at batches
@@ -42,37 +42,33 @@ class ModelState:
     def tracking_for(self, model, y_pred=None):
         """The routes and the tracker; None before the outputs are known."""
         if self.tracking is None:
-            outputs = self._output_names(model, y_pred)
-            if outputs is not None:
-                self._start(model, y_pred, outputs)
+            places = self._find_places(model, y_pred)
+            if places is not None:
+                self._start(model, y_pred, places)
         return self.tracking
 
-    def _start(self, model, y_pred, outputs):
-        if outputs == [""]:
+    def _start(self, model, y_pred, places):
+        if list(places) == [""]:
             routing.check_single(self.loss, self.loss_weights, single_names(model, y_pred))
         strategy = getattr(model, "distribute_strategy", None)
         check_scope(strategy, self.compounds)
         gradients.check_layers(model, self.readers)
-        structure = y_pred if y_pred is not None else getattr(model, "output", None)
-        shared = shared_names(structure, getattr(model, "output_names", None))
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             names = penalty_names(model)
-            tracking = Tracking(self.loss, self.loss_weights, outputs, names, shared)
+            tracking = Tracking(self.loss, self.loss_weights, places, names)
         tracking.check_metrics(self.metrics)
         tracking.is_whole = self.is_whole
         self.tracking = tracking
         for composite in self.compounds:
             composite.register_model(model)
 
-    def _output_names(self, model, y_pred):
+    def _find_places(self, model, y_pred):
         if isinstance(model, keras.Sequential):
-            return [""]
+            return places_of(None)
         layer_names = getattr(model, "output_names", None)
         if layer_names is not None and y_pred is None:
-            return list(name_outputs(model.output, layer_names))
-        if y_pred is not None:
-            return list(name_outputs(y_pred, layer_names))
-        return self.outputs
+            return places_of(model.output, layer_names)
+        return self.places if y_pred is None else places_of(y_pred, layer_names)
 
 
 # Of a model, whether it is compiled with a composite or not.

@@ -1,79 +1,169 @@
 """The outputs of a model by name, and what else leaves a step of training."""
 
+import dataclasses
+import itertools
+
 import keras
 
 from combined_losses._internal.named_arrays import to_named
 from combined_losses._internal.names import make_unique
 
 BATCH = "combined_losses_batch"  # among the logs of a step, before callbacks see them
+NOTHING = object()  # where a structure has no entry for an output
 
 
-def name_outputs(structure, layer_names=None):
-    """Outputs by name, each leaf of whatever structure a model returns.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an output is in the structure that a model returns."""
+
+    path: tuple  # the keys and indices that lead to it
+    index: int  # among all outputs, in the order of `keras.tree.flatten`
+    base: str  # its name before others that have the same name are told apart
+    layer: str | None = None  # the name of its layer, by which an entry of a list may be called
+
+
+def places_of(structure, layer_names=None):
+    """The `Place` of every output by its name; "" names a single one.
 
     A key of a dict, the name of the layer in a list, Keras's path where they are nested (`h/a`,
-    `0/a`); "" for a single one. Where two would be equal, the next gets `_2`, or the next number.
+    `0/a`, `1/head`). Where two would be equal, the next gets `_2`, or the next number.
     """
-    if not keras.tree.is_nested(structure):
-        return {"": structure}
-    pairs = list(_paths(structure))
-    flat_list = isinstance(structure, (list, tuple)) and len(pairs) == len(structure)
-    if flat_list:
-        if not layer_names or len(layer_names) != len(pairs):
-            layer_names = [f"output_{i + 1}" for i in range(len(pairs))]
-        pairs = [(name, leaf) for name, (_, leaf) in zip(layer_names, pairs, strict=True)]
-    if len(pairs) == 1:
-        return {"": pairs[0][1]}
-    given = {name for name, _ in pairs}
-    named, taken = {}, set()
-    for name, leaf in pairs:
-        unique = name if name not in taken else make_unique(name, given | taken)
-        taken.add(unique)
-        named[unique] = leaf
+    paths = list(_paths(structure))
+    if len(paths) == 1:
+        return {"": Place(paths[0][0], 0, "")}
+    # Keras flattens a dict by its sorted keys, whatever their order is in the dict.
+    order = keras.tree.flatten(_numbered(structure, itertools.count()))
+    layers = layer_names if len(layer_names or ()) == len(paths) else [None] * len(paths)
+    index = {number: index for index, number in enumerate(order)}
+    places = [_named(*path, index[n], layers[index[n]]) for n, path in enumerate(paths)]
+    given, named = {place.base for place in places}, {}
+    for place in places:
+        unique = (
+            place.base if place.base not in named else make_unique(place.base, given | {*named})
+        )
+        named[unique] = place
     return named
 
 
-def _paths(structure, prefix=""):
-    """`(path, leaf)` of every leaf, in order."""
-    entries = structure.items() if isinstance(structure, dict) else enumerate(structure)
-    for key, value in entries:
-        if keras.tree.is_nested(value):
-            yield from _paths(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
+def _named(path, in_list, index, layer):
+    last, layer = path[-1], layer if in_list else None
+    if layer is not None:
+        last = layer
+    elif in_list and len(path) == 1:
+        last = f"output_{last + 1}"
+    return Place(path, index, "/".join(map(str, (*path[:-1], last))), layer)
 
 
-def shared_names(structure, layer_names):
-    """The names that several outputs of a list have, with those by which they are told apart."""
-    if not isinstance(structure, (list, tuple)) or len(layer_names or ()) != len(structure):
-        return {}
-    unique = list(name_outputs(structure, layer_names))
+def _entries(structure):
+    return structure.items() if isinstance(structure, dict) else enumerate(structure)
+
+
+def _paths(structure, before=(), in_list=False):
+    """The path of every leaf, and whether a list holds it, in the order of the dicts."""
+    if not keras.tree.is_nested(structure):
+        yield before, in_list
+        return
+    for key, value in _entries(structure):
+        yield from _paths(value, (*before, key), not isinstance(structure, dict))
+
+
+def _numbered(structure, numbers):
+    """The same structure with a number in the place of each leaf, counted in the order of dicts."""
+    if not keras.tree.is_nested(structure):
+        return next(numbers)
+    if isinstance(structure, dict):
+        return {key: _numbered(value, numbers) for key, value in structure.items()}
+    return [_numbered(value, numbers) for value in structure]
+
+
+def name_outputs(structure, layer_names=None):
+    """Outputs by name, each leaf of whatever structure a model returns; see `places_of`."""
+    return {n: _follow(structure, p.path) for n, p in places_of(structure, layer_names).items()}
+
+
+def _follow(structure, path):
+    for key in path:
+        structure = structure[key]
+    return structure
+
+
+def shared_names(places):
+    """The names that several outputs have, with those by which they are told apart."""
     found: dict[str, list[str]] = {}
-    if len(unique) == len(layer_names):
-        for name, own in zip(layer_names, unique, strict=True):
-            found.setdefault(name, []).append(own)
-    return {name: own for name, own in found.items() if len(own) > 1}
+    for name, place in (places or {}).items():
+        found.setdefault(place.base, []).append(name)
+    return {base: names for base, names in found.items() if len(names) > 1}
 
 
-NOTHING = object()  # what `entry_of` gives where there is no entry
+def spread(values, places, below=False, strict=True):
+    """The entries of a structure by the names of the outputs, found as Keras finds them.
+
+    By names, by the paths of the outputs, or one after the other in a flat list. With `below` one
+    entry may be for all outputs below it. None where the structure is another one; unless `strict`,
+    a dict may hold entries for what is no output.
+    """
+    keys = _by_name(values, places) if isinstance(values, dict) else {}
+    named = {name: values[key] for name, key in keys.items()}
+    if named and {*keys.values()} == {*values}:
+        return named
+    found = _by_path(values, [(n, p.path) for n, p in places.items()], 0, below, strict)
+    if found is None and isinstance(values, (list, tuple)) and len(values) == len(places):
+        return {name: values[place.index] for name, place in places.items()}
+    return found if strict else {**(found or {}), **named}
 
 
-def entry_of(values, name, names):
-    """The entry of a structure for one of several outputs: by its name, its path or its place."""
-    if isinstance(values, dict) and name in values:
-        return values[name]
-    nested = any("/" in each for each in names)
-    if not nested:
-        by_place = isinstance(values, (list, tuple)) and len(values) == len(names)
-        return values[names.index(name)] if by_place and name in names else NOTHING
-    for key in name.split("/"):
-        if isinstance(values, dict) and key in values:
-            values = values[key]
-        elif isinstance(values, (list, tuple)) and key.isdecimal() and int(key) < len(values):
-            values = values[int(key)]
-        elif keras.tree.is_nested(values):
+def _by_name(values, places):
+    """The keys of a dict by the names of the outputs that they call."""
+    found = {}
+    for name, place in places.items():
+        key = next((k for k in (name, place.base, place.layer) if k in values), None)
+        if key is not None:
+            found[name] = key
+    return found
+
+
+def _by_path(values, outputs, depth, below, strict):
+    """The entries for outputs `(name, path)` that have the first `depth` keys in common."""
+    if len(outputs[0][1]) == depth:
+        return {outputs[0][0]: values}
+    if not keras.tree.is_nested(values):
+        return {name: values for name, _ in outputs} if below else None
+    groups: dict[str, list] = {}
+    for name, path in outputs:
+        groups.setdefault(str(path[depth]), []).append((name, path))
+    in_list = isinstance(values, (list, tuple))
+    held = {str(key): value for key, value in _entries(values)}
+    if in_list and (len(held) != len(groups) or not isinstance(outputs[0][1][depth], int)):
+        return None
+    if strict and not held.keys() <= groups.keys():
+        return None
+    found = {}
+    for key, group in groups.items():
+        if key in held:
+            entries = _by_path(held[key], group, depth + 1, below, strict)
+            if entries is None:
+                return None
+            found.update(entries)
+    return found
+
+
+def entry_of(values, key, places, below=False):
+    """What a structure holds under a key of its own, a path of keys, or the name of an output."""
+    if not keras.tree.is_nested(values):
+        return NOTHING
+    if isinstance(values, dict) and key in values:
+        return values[key]
+    if isinstance(values, (list, tuple)) and len(values) == len(places) == 1:
+        return values[0]
+    found = spread(values, places, below, strict=False) or {}
+    if key in found:
+        return found[key]
+    for part in key.split("/"):
+        held = dict(_entries(values)) if keras.tree.is_nested(values) else {}
+        part = int(part) if isinstance(values, (list, tuple)) and part.isdecimal() else part
+        if part not in held:
             return NOTHING
-        # else one entry for all that is below it
+        values = held[part]
     return values
 
 
@@ -82,7 +172,7 @@ def rename_single(outputs, y_pred, model):
     if "" not in outputs:
         return outputs
     if isinstance(y_pred, dict):
-        return {path: outputs[""] for path, _ in _paths(y_pred)}
+        return {"/".join(map(str, path)): outputs[""] for path, _ in _paths(y_pred)}
     names = single_names(model, y_pred)
     return {names[0] if names else "output": outputs[""]}
 

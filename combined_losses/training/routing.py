@@ -10,7 +10,7 @@ from combined_losses._internal.arguments import as_child
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses.composite import CompositeLoss
-from combined_losses.training.outputs import NOTHING, entry_of
+from combined_losses.training.outputs import spread
 
 
 @dataclasses.dataclass
@@ -111,11 +111,8 @@ def check_single(loss, loss_weights, names):
         )
 
 
-def make_routes(loss, loss_weights, outputs, shared=None):
-    """The routes of a compiled `loss` over the output names `outputs`.
-
-    `shared` is what `shared_names` gives: an entry of such a name is one for all that have it.
-    """
+def make_routes(loss, loss_weights, places):
+    """The routes of a compiled `loss` over outputs, see `outputs.places_of`."""
     if isinstance(loss, Compound) and loss.routes:
         if isinstance(loss_weights, (dict, list, tuple)):
             raise ValueError(
@@ -124,10 +121,10 @@ def make_routes(loss, loss_weights, outputs, shared=None):
                 f"Received: {loss_weights!r}"
             )
         return [Route(None, loss, 1.0 if loss_weights is None else float(loss_weights))]
-    losses = _by_output("loss", loss, outputs, shared)
-    weights = _by_output("loss_weights", loss_weights, outputs, shared)
+    losses = by_output("loss", loss, places)
+    weights = by_output("loss_weights", loss_weights, places)
     routes = []
-    for output in outputs:
+    for output in places:
         if losses.get(output) is None:
             continue
         child = losses[output]
@@ -176,64 +173,66 @@ def _check_keys(routes):
             seen[key] = route.output
 
 
-def _by_output(what, values, outputs, shared=None):
+def by_output(what, values, places):
     """`values`, given as one for all or in a structure, as a dict from output name."""
-    if outputs == [""]:
-        if isinstance(values, dict) and len(values) == 1:
-            return {"": next(iter(values.values()))}
-        if isinstance(values, (list, tuple)) and what != "loss" and len(values) == 1:
-            return {"": values[0]}
-        if isinstance(values, dict) or (what != "loss" and isinstance(values, (list, tuple))):
-            raise ValueError(
-                f"`{what}` must have one entry, for the one output of the model. "
-                f"Received: {list(values)}"
-            )
-        return {"": values}
+    if list(places) == [""]:
+        return {"": _of_single(what, values, places[""].path)}
     if not isinstance(values, (dict, list, tuple)):
-        return dict.fromkeys(outputs, values)
-    found = {name: entry_of(values, name, outputs) for name in outputs}
-    for base, names in (shared or {}).items():
-        if isinstance(values, dict) and base in values:
-            found.update((name, values[base]) for name in names if found[name] is NOTHING)
-    _check_entries(what, values, outputs, found)
-    return {name: value for name, value in found.items() if value is not NOTHING}
-
-
-def _check_entries(what, values, outputs, found):
-    """Raises where an entry belongs to no output."""
+        return dict.fromkeys(places, values)
+    found = spread(values, places, below=True)
+    if found or not values:
+        return found or {}
     if isinstance(values, dict):
-        known = {*outputs, *(name.partition("/")[0] for name in outputs)}
+        known = {*places, *(str(place.path[0]) for place in places.values())}
         unknown = [key for key in values if str(key) not in known]
-        if unknown:
-            raise ValueError(
-                f"`{what}` must name outputs of the model: {outputs}. Received: {unknown[0]!r}"
-            )
-    elif all(value is NOTHING for value in found.values()):
         raise ValueError(
-            f"`{what}` must have one entry for each of the {len(outputs)} outputs {outputs}. "
-            f"Received: {len(values)} entries"
+            f"`{what}` must name outputs of the model: {list(places)}. "
+            f"Received: {(unknown or list(values))[0]!r}"
         )
+    raise ValueError(
+        f"`{what}` must have one entry for each of the {len(places)} outputs {list(places)}. "
+        f"Received: {len(values)} entries"
+    )
 
 
-def pick(what, values, routes, outputs, route):
-    """The part of `values` (`y` or `sample_weight`) that belongs to `route`."""
-    if values is None and what == "y" and getattr(route.loss, "needs_target", True):
+def _of_single(what, values, path):
+    """The loss or its weight of the one output of a model, which is at a path, or has a name."""
+    given = values
+    for _ in path or ("its name",):
+        if isinstance(values, dict) and len(values) == 1:
+            values = next(iter(values.values()))
+    if what != "loss" and isinstance(values, (list, tuple)) and len(values) == 1:
+        return values[0]
+    several = (dict,) if what == "loss" else (dict, list, tuple)
+    if isinstance(values, several) and values is given:
+        raise ValueError(
+            f"`{what}` must have one entry, for the one output of the model. "
+            f"Received: {list(values)}"
+        )
+    return values
+
+
+def pick(what, values, routes, places, route):
+    """The target or sample weight of a route, from what is given for the outputs."""
+    if what == "y" and values is None and route.loss.needs_target:
         raise ValueError("`y` must hold the targets that the loss compares with. Received: y=None")
     if values is None:
         return None
     nested = isinstance(values, (list, tuple, dict))
     if route.output is None:  # chosen by the components; of a single output there is one to choose
-        alone = outputs == [""] and isinstance(values, (list, tuple)) and len(values) == 1
+        alone = list(places) == [""] and isinstance(values, (list, tuple)) and len(values) == 1
         return values[0] if alone else values
     if route.output == "":
-        return _alone(what, values) if nested else values
+        return _alone(what, values, "the one output") if nested else values
     if not nested and (what == "sample_weight" or len(routes) == 1):
         return values  # as Keras takes it: the only target, or one array of weights for all
-    found = entry_of(values, route.output, outputs)
-    if found is NOTHING and isinstance(values, (list, tuple)) and len(values) == len(routes):
-        found = values[routes.index(route)]  # only the outputs that have a loss
-    if found is not NOTHING:
-        return found
+    found = spread(values, places, what == "sample_weight", strict=False) if nested else None
+    if not found and isinstance(values, (list, tuple)) and len(values) == len(routes):
+        # Only of the outputs that have a loss, in Keras's order.
+        order = sorted(routes, key=lambda each: places[each.output].index)
+        found = {each.output: value for each, value in zip(order, values, strict=True)}
+    if found and route.output in found:
+        return _alone(what, found[route.output], f"output '{route.output}'")
     if what == "sample_weight" and isinstance(values, dict):
         return None
     if isinstance(values, dict):
@@ -243,19 +242,21 @@ def pick(what, values, routes, outputs, route):
         )
     received = len(values) if nested else f"shape {values.shape}"
     raise ValueError(
-        f"`{what}` must hold one entry for each of the outputs {outputs}, as a list or a dict. "
-        f"Received: {received}"
+        f"`{what}` must hold one entry for each of the outputs {list(places)}, as a list or a "
+        f"dict. Received: {received}"
     )
 
 
-def _alone(what, values):
-    """The one entry for the one output of a model; raises on several, as Keras does."""
+def _alone(what, values, output):
+    """The one entry for an output; raises on several, as Keras does."""
+    if not isinstance(values, (list, tuple, dict)):
+        return values
     leaves = keras.tree.flatten(values)
     if len(leaves) != 1:
         keys = list(values) if isinstance(values, dict) else f"{len(values)} arrays"
         raise ValueError(
-            f"`{what}` and the predictions have different structures: the model has one output, "
-            f"and `{what}` several entries. Give one array; a term of one's own may read more by "
+            f"`{what}` and the predictions have different structures: {output} of the model has "
+            f"several entries in `{what}`. Give one array; a term of one's own may read more by "
             f"cl.wrappers.OnInputs. Received: {what} with {keys}"
         )
     return leaves[0]

@@ -12,7 +12,7 @@ from combined_losses._internal.checks import check_trainable
 from combined_losses._internal.config import deeply
 from combined_losses.training import backend, routing
 from combined_losses.training.keeping import state_of
-from combined_losses.training.outputs import name_outputs, rename_single, shared_names
+from combined_losses.training.outputs import name_outputs, rename_single
 
 # "step" inside a training or test step, "function" inside a step function of a tracked model, which
 # is compiled anew where the composite asks for it; else None.
@@ -93,14 +93,13 @@ class Tracking:
 
     Args:
         loss, loss_weights: as compiled.
-        outputs: the names of the outputs.
+        places: where the outputs are, by their names, see `outputs.places_of`.
         layers: the names of what may have losses of its own: the layers, and the model.
-        shared: the names that several outputs have, see `outputs.shared_names`.
     """
 
-    def __init__(self, loss, loss_weights, outputs, layers, shared=None):
-        self.outputs = outputs
-        self.routes = routing.make_routes(loss, loss_weights, outputs, shared)
+    def __init__(self, loss, loss_weights, places, layers):
+        self.places = places
+        self.routes = routing.make_routes(loss, loss_weights, places)
         self._parts = [key for route in self.routes for key in route.keys]
         self._penalties = [f"regularization/{name}_loss" for name in layers]
         self.keys = ["loss", *self._parts, "regularization_loss", *self._penalties]
@@ -133,15 +132,15 @@ class Tracking:
     def evaluate(self, model, x, y, y_pred, sample_weight, training):
         """The total; adds this batch to the tracker."""
         outputs = name_outputs(y_pred, getattr(model, "output_names", None))
-        if set(outputs) != set(self.outputs):  # torch may sort a dict of outputs
+        if set(outputs) != set(self.places):  # torch may sort a dict of outputs
             raise ValueError(
-                f"The model was compiled for the outputs {self.outputs} and now gives "
+                f"The model was compiled for the outputs {list(self.places)} and now gives "
                 f"{list(outputs)}; compile it again."
             )
         recordable = _recording.get() or not backend.is_traced(y_pred)
         totals, values = [], []
         data = (x, y, y_pred, sample_weight)
-        for route, batch in routed(self.routes, self.outputs, outputs, model, *data):
+        for route, batch in routed(self.routes, self.places, outputs, model, *data):
             batch.weights_are_constants = _inside.get() == "function" or not recordable
             batch.is_unthreaded = not recordable
             batch.training = recordable and bool(training) and is_inside_step()
@@ -195,7 +194,7 @@ class Tracking:
         taken = {*self.keys, *(key for route in self.routes for key in route.weights(True))}
         for metric in keras.tree.flatten(metrics):
             name = _name_of(metric)
-            shared = taken & {name, *(f"{output}_{name}" for output in self.outputs)}
+            shared = taken & {name, *(f"{output}_{name}" for output in self.places)}
             if metric is not None and shared:
                 raise ValueError(
                     f"A metric and a component would write to the log key '{shared.pop()}'. "
@@ -213,17 +212,17 @@ class Tracking:
         return {**logs, **self.weights(), **results}
 
 
-def routed(routes, names, outputs, model, x, y, y_pred, sample_weight):
+def routed(routes, places, outputs, model, x, y, y_pred, sample_weight):
     """Each route with the `Batch` that its loss sees; `outputs` has the outputs by their names."""
     for route in routes:
         target, weight = (
-            routing.pick(what, given, routes, names, route)
+            routing.pick(what, given, routes, places, route)
             for what, given in (("y", y), ("sample_weight", sample_weight))
         )
         joint = route.output is None
         seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
         batch = Batch(target, seen, weight, route.loss.name, source=(model, x, y_pred))
-        batch.shared_names = shared_names(y_pred, getattr(model, "output_names", None))
+        batch.places = places
         yield route, batch
 
 

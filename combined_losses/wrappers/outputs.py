@@ -15,7 +15,14 @@ from combined_losses._internal.names import derive_name
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.traits import Traits
 from combined_losses.training import backend
-from combined_losses.training.outputs import NOTHING, entry_of, name_outputs, rename_single
+from combined_losses.training.outputs import (
+    NOTHING,
+    entry_of,
+    name_outputs,
+    places_of,
+    rename_single,
+    shared_names,
+)
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["OnInputs", "OnOutput", "PredictionOnly"]
@@ -94,11 +101,12 @@ class OnOutput(Wrapper):
                 f"call it with a dict of outputs. Received: y_pred of {received}"
             )
         several = isinstance(self.output, (tuple, list))
+        shared = shared_names(batch.places)
         for name in self.output if several else [self.output]:
-            if name in batch.shared_names:
+            if name in shared:
                 raise ValueError(
                     f"Component '{label}' reads the output {name!r}, and several have that name: "
-                    f"{' and '.join(map(repr, batch.shared_names[name]))}. Let the model return a "
+                    f"{' and '.join(map(repr, shared[name]))}. Let the model return a "
                     f"dict, so that each has a key of its own. Received: output={name!r}"
                 )
         unknown = [n for n in (self.output if several else [self.output]) if n not in outputs]
@@ -109,9 +117,9 @@ class OnOutput(Wrapper):
             )
         y_pred = tuple(outputs[n] for n in self.output) if several else outputs[self.output]
         return batch.replaced(
-            y_true=self._target(batch, list(outputs), label),
+            y_true=self._target(batch, label),
             y_pred=y_pred,
-            sample_weight=self._weight(batch, list(outputs), label),
+            sample_weight=self._weight(batch, label),
             mask=read_mask(y_pred),
             output_is_chosen=True,
         )
@@ -121,57 +129,41 @@ class OnOutput(Wrapper):
         """Where its target and sample weights are found; a tuple of outputs has no such key."""
         return self.output if self.target is None else self.target
 
-    def _target(self, batch, outputs, label):
-        y, key = batch.y_true, self._key
-        if isinstance(self.target, (tuple, list)):
-            return tuple(self._one_target(y, each, outputs, label) for each in self.target)
-        if isinstance(y, dict):
-            if self.target is not None and self.target not in y:
+    def _target(self, batch, label):
+        y, key, places = batch.y_true, self._key, _places(batch)
+        if isinstance(key, str) or self.target is not None:
+            keys = [key] if isinstance(key, str) else key
+            found = [entry_of(y, each, places) for each in keys]
+            missing = [each for each, entry in zip(keys, found, strict=True) if entry is NOTHING]
+            if not missing:
+                return found[0] if isinstance(key, str) else tuple(found)
+            if self.target is not None and y is not None and self.needs_target:
+                held = y if isinstance(y, dict) else places
                 raise ValueError(
-                    f"Component '{label}' has the target {self.target!r}, and `y` the keys "
-                    f"{', '.join(map(repr, y))}. Received: target={self.target!r}"
+                    f"Component '{label}' has the target {missing[0]!r}, and `y` the keys "
+                    f"{', '.join(map(repr, held))}. Received: target={self.target!r}"
                 )
-            if isinstance(key, str) and entry_of(y, key, outputs) is not NOTHING:
-                return entry_of(y, key, outputs)
-            return next(iter(y.values())) if len(y) == len(outputs) == 1 else y
-        if isinstance(y, (list, tuple)) and key in outputs:
-            found = entry_of(y, key, outputs)
-            if found is not NOTHING:
-                return found
-        if self.target is not None and y is not None and self.needs_target:
-            raise ValueError(
-                f"Component '{label}' has the target {self.target!r}, which is a key of `y`: give "
-                f"a dict. Received: target={self.target!r} and y without keys"
-            )
-        return y
+        # A target of another name, where there is one output and one target.
+        only = isinstance(y, dict) and len(y) == len(places) == 1
+        return next(iter(y.values())) if only else y
 
-    def _one_target(self, y, key, outputs, label):
-        """One of several targets that are stated by their keys."""
-        found = entry_of(y, key, outputs) if isinstance(y, dict) or key in outputs else NOTHING
-        if found is NOTHING:
-            keys = ", ".join(map(repr, y if isinstance(y, dict) else outputs))
-            raise ValueError(
-                f"Component '{label}' has the target {key!r}, and `y` the keys {keys}. "
-                f"Received: target={self.target!r}"
-            )
-        return found
-
-    def _weight(self, batch, outputs, label):
+    def _weight(self, batch, label):
         """The sample weights of its target; of several outputs or targets, their mean."""
-        weight, target = batch.sample_weight, self.target
+        weight, places = batch.sample_weight, _places(batch)
         if not keras.tree.is_nested(weight):
             return weight
-        if not isinstance(weight, dict) and len(weight) == len(outputs):
-            weight = dict(zip(outputs, weight, strict=True))
-        read = target or self.output
+        read = self.target or self.output
         read = [read] if isinstance(read, str) else read
+        found = [entry_of(weight, key, places, below=True) for key in read]
+        found = [entry for entry in found if entry is not NOTHING]
         # Keras gives one array of weights again for each entry of `y`, whatever its keys are.
-        if isinstance(weight, dict) and (
-            any(key in weight for key in read)
-            or (isinstance(batch.y_true, dict) and any(key in batch.y_true for key in read))
-        ):
-            weight = {key: weight[key] for key in read if key in weight}
-        return mean_weight(weight, label)
+        named = any(entry_of(batch.y_true, key, places) is not NOTHING for key in read)
+        return mean_weight(found if found or named else weight, label)
+
+
+def _places(batch):
+    """Where the outputs are; a loss that is called by itself is given a dict of them."""
+    return places_of(batch.y_pred) if batch.places is None else batch.places
 
 
 def mean_weight(weights, label):
@@ -345,15 +337,14 @@ class OnInputs(Compound):
         return None
 
     def _stated_weight(self, batch, label):
-        weights, outputs = batch.sample_weight, list(batch.y_pred)
+        outputs = list(batch.y_pred)
         if self.output not in outputs:
             raise ValueError(
                 f"Component '{label}' takes the sample weights of an output that the model has "
                 f"not; it has {', '.join(map(repr, outputs))}. Received: output={self.output!r}"
             )
-        if isinstance(weights, dict):
-            return weights.get(self.output)
-        return weights[outputs.index(self.output)]
+        found = entry_of(batch.sample_weight, self.output, _places(batch), below=True)
+        return None if found is NOTHING else mean_weight(found, label)
 
     @functools.cached_property
     def _component(self):

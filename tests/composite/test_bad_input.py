@@ -357,7 +357,7 @@ def test_a_reduction_changed_to_an_unknown_one(make, bad):
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
 def test_a_dtype_of_whole_numbers(dtype):
     """It would cut 0.81 to 0."""
-    said = ("`dtype` of '", "floating-point", f"Received: dtype='{dtype}'")
+    said = ("`dtype` of ", "floating-point", f"Received: dtype='{dtype}'")
     for make in (
         lambda: cl.CompositeLoss(["mse"], dtype=dtype),
         lambda: cl.CompositeLoss({"a": keras.losses.MeanSquaredError(dtype=dtype)}),

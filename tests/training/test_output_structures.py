@@ -147,8 +147,10 @@ def nested(structure):
 NESTED = {
     "a dict in a dict": (lambda a, b, c: {"h": {"a": a, "b": b}, "c": c}, ["h/a", "h/b", "c"]),
     "dicts in a list": (lambda a, b, c: [{"a": a}, {"b": b, "c": c}], ["0/a", "1/b", "1/c"]),
-    "a list in a dict": (lambda a, b, c: {"l": [a, b], "c": c}, ["l/0", "l/1", "c"]),
-    "a dict beside a tensor": (lambda a, b, c: [a, {"b": b, "c": c}], ["0", "1/b", "1/c"]),
+    "a list in a dict": (lambda a, b, c: {"l": [a, b], "c": c}, ["l/a", "l/b", "c"]),
+    "a dict beside a tensor": (lambda a, b, c: [a, {"b": b, "c": c}], ["a", "1/b", "1/c"]),
+    "a tuple beside a tensor": (lambda a, b, c: [a, (b, c)], ["a", "1/b", "1/c"]),
+    "a dict out of order": (lambda a, b, c: {"z": a, "y": b, "x": c}, ["z", "y", "x"]),
 }
 every_structure = pytest.mark.parametrize("structure, names", NESTED.values(), ids=NESTED)
 TARGETS = {"a": Y, "b": V, "c": U}
@@ -242,3 +244,110 @@ def test_two_targets_of_one_output(loss, y):
     for act in (model.evaluate, model.fit):
         with raises(ValueError, "`y` and the predictions have different structures", "Received: y"):
             act(X, y, verbose=0)
+
+
+def twins(structure):
+    """A tracked and a plain model with the same weights."""
+    tracked = nested(structure)
+    plain = keras.Model(tracked.input, keras.tree.map_structure(lambda t: t, tracked.output))
+    return tracked, plain
+
+
+@every_structure
+def test_flat_lists_go_as_in_keras(structure, names):
+    """One after the other in Keras's order, which is that of sorted keys."""
+    tracked, plain = twins(structure)
+    flat = keras.tree.flatten(structure(Y, V, U))
+    found = []
+    for model in (tracked, plain):
+        model.compile("sgd", loss=[cl.CompositeLoss({"t": "mse"}), "mae", keras.losses.Huber(0.3)])
+        found.append(model.evaluate(X, flat, batch_size=8, verbose=0)[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@every_structure
+def test_a_joint_composite_takes_weights_of_a_path(structure, names):
+    w = np.array([2, 0, 1, 1, 0.5, 3, 1, 1], "float32")
+    ones = np.ones(8, "float32")
+    model, first = nested(structure), names[0]
+
+    def term(model, x, y, y_pred):
+        return ops.mean(ops.square(keras.tree.flatten(y_pred)[at] - Y), axis=-1)
+
+    at = keras.tree.flatten(structure(0, 1, 2)).index(0)
+    own = cl.wrappers.OnOutput("mse", first)
+    stated = cl.wrappers.OnOutput("mse", first, target=first)
+    both = cl.wrappers.OnOutput(lambda y, p: y[0] - p[0], (first,), target=(first,))
+    losses = {"o": own, "s": stated, "b": both, "i": cl.wrappers.OnInputs(term, output=first)}
+    with pytest.warns(UserWarning, match="lambda"):
+        model.compile("sgd", loss=cl.CompositeLoss(losses))
+    logs = evaluate(model, X, structure(Y, V, U), sample_weight=structure(w, ones, ones))
+    error = Y - values_of(model, X)[at]
+    expected = np.mean(w * np.mean(error**2, axis=-1))
+    for key in ("o_loss", "s_loss", "i_loss"):
+        assert logs[key] == pytest.approx(expected, rel=1e-5), key
+    assert logs["b_loss"] == pytest.approx(np.mean(w[:, None] * error), rel=1e-4, abs=1e-6)
+
+
+def test_a_target_of_that_name_is_one_for_all():
+    """As in Keras."""
+    x, z, head = keras.Input((3,)), keras.Input((3,)), keras.layers.Dense(2, name="head")
+    other = keras.layers.Dense(2, name="o")
+    found = []
+    for cls in (cl.Model, keras.Model):
+        model = cls([x, z], [head(x), other(x), head(z)])
+        model.compile("sgd", loss=cl.CompositeLoss({"a": "mse"}))
+        logs = model.evaluate([X, Z], {"head": Y, "o": V}, batch_size=8, verbose=0)
+        found.append(np.ravel(logs)[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_losses_by_the_names_of_layers_in_nested_lists():
+    """As in Keras."""
+    found = []
+    for model in twins(lambda a, b, c: [a, (b, c)]):
+        loss = {"a": cl.CompositeLoss({"t": "mse"}), "b": "mse", "c": "mae"}
+        model.compile("sgd", loss=loss)
+        found.append(model.evaluate(X, [Y, (V, U)], batch_size=8, verbose=0)[0])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+class Returns(cl.Model):
+    """A model of the user's whose outputs are in a structure."""
+
+    def __init__(self, structure):
+        super().__init__()
+        self.structure = structure
+        self.heads = [keras.layers.Dense(2) for _ in range(2)]
+
+    def call(self, x):
+        return self.structure(*(head(x) for head in self.heads))
+
+
+def test_outputs_whose_keys_are_numbers():
+    model = Returns(lambda a, b: {0: a, 1: b})
+    model.compile("sgd", loss={0: cl.CompositeLoss({"t": "mse"}), 1: "mae"})
+    logs = evaluate(model, X, {0: Y, 1: V})
+    first, second = values_of(model, X)
+    assert logs["0_t_loss"] == pytest.approx(mse(Y, first), rel=1e-5)
+    assert logs["1_loss"] == pytest.approx(np.mean(np.abs(V - second)), rel=1e-5)
+    model.compile("sgd", loss=cl.CompositeLoss({"t": "mse"}))
+    logs = evaluate(model, X, {0: Y, 1: V})
+    assert logs["1_t_loss"] == pytest.approx(mse(V, second), rel=1e-5)
+
+
+def test_a_single_output_deep_in_dicts():
+    model = Returns(lambda a, b: {"q": {"r": a}})
+    model.compile("sgd", loss={"q": {"r": cl.CompositeLoss({"t": "mse"})}})
+    logs = evaluate(model, X, {"q": {"r": Y}})
+    assert logs["t_loss"] == pytest.approx(mse(Y, values_of(model, X)[0]), rel=1e-5)
+
+
+@every_structure
+def test_an_entry_for_no_output_is_an_error(structure, names):
+    model = nested(structure)
+    loss = cl.CompositeLoss({"t": "mse"})
+    for bad in ([loss] * 4, {"a": loss, "nope": loss}):
+        with raises(ValueError, "`loss` must", "Received: "):
+            model.compile("sgd", loss=bad)
+            evaluate(model, X, structure(Y, V, U))
