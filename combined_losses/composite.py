@@ -28,7 +28,7 @@ from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
 from combined_losses.losses.base import Operators
 from combined_losses.training import gradients
-from combined_losses.training.keeping import retrace, trains_elsewhere
+from combined_losses.training.keeping import retrace, standing_still
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -197,10 +197,11 @@ class CompositeLoss(Compound):
     @property
     def weights(self):
         """The current fixed or scheduled weight of each component, a dict from name to float."""
-        if any(map(trains_elsewhere, self._models)):
-            return {**self._weights.fixed, **dict(self._pending)}
-        self._sync_models()
-        return self._weights.current()
+        with standing_still(self._models) as still:
+            if not still:
+                return {**self._weights.fixed, **dict(self._pending)}
+            self._sync_models()
+            return self._weights.current()
 
     def weight_of(self, name):
         found = isinstance(name, str) and name in self.losses
@@ -235,11 +236,11 @@ class CompositeLoss(Compound):
             super().set_weight(name, value)
             return
         value = checks.check_weight(name, value)
-        if any(map(trains_elsewhere, self._models)):
-            # A step that runs holds the weights: it is given new ones before the next one.
-            self._pending.append((name, value))
-            return
-        self._set(name, value)
+        with standing_still(self._models) as still:
+            if still:
+                self._set(name, value)
+            else:  # a step that runs holds the weights: the next one is given the new ones
+                self._pending.append((name, value))
 
     def _set(self, name, value):
         if self._compiled_in and not self._models:

@@ -3,6 +3,7 @@
 import warnings
 
 from combined_losses._internal.config import serialize_losses
+from combined_losses.training.routing import as_compiled, by_output
 
 
 class CompileConfig:
@@ -29,8 +30,24 @@ class CompileConfig:
         """The arguments of `compile`; read when a file `.h5` is written."""
         for compound in self._state.compounds:
             _warn(compound)
-        losses = serialize_losses(self._state.loss)
-        return {**self._plain.config, "loss": losses, "loss_weights": self._state.loss_weights}
+        losses, weights = self._state.loss, self._state.loss_weights
+        tracking = self._state.tracking
+        if tracking is not None and all(r.output is not None for r in tracking.routes):
+            losses, weights = _for_each(tracking, losses)
+        return {**self._plain.config, "loss": serialize_losses(losses), "loss_weights": weights}
+
+
+def _for_each(tracking, losses):
+    """The losses and `loss_weights` of the outputs, one entry for each, in Keras's order.
+
+    A plain Keras model takes no partial dicts of weights, and its old format no names of losses.
+    """
+    given = by_output("loss", losses, tracking.places)
+    weights = {route.output: route.weight for route in tracking.routes}
+    names = sorted(tracking.places, key=lambda name: tracking.places[name].index)
+    found = [as_compiled(given[n], n) if n in weights else None for n in names]
+    numbers = [weights.get(name, 1.0) for name in names]
+    return (found[0], numbers[0]) if names == [""] else (found, numbers)
 
 
 def _warn(compound):

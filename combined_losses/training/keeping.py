@@ -22,24 +22,36 @@ def tracking_of(model, y_pred=None):
 
 
 @contextlib.contextmanager
-def training_here(model):
-    """The block is a `fit` of this thread; afterwards what other threads asked for is done."""
+def running_here(model):
+    """The block is a `fit`, an `evaluate` or the like, of this thread; afterwards what other
+    threads asked for is done."""
     state = state_of(model)
     if state is None or state.thread is not None:
         yield
         return
-    state.thread = threading.get_ident()
+    with state.lock:
+        state.thread = threading.get_ident()
     try:
         yield
     finally:
-        state.thread = None
-        apply_pending(state)
+        with state.lock:
+            state.thread = None
+            apply_pending(state)
 
 
-def trains_elsewhere(model):
-    """Whether a model is in a `fit` of another thread."""
-    state = state_of(model)
-    return state is not None and state.thread not in (None, threading.get_ident())
+@contextlib.contextmanager
+def standing_still(models):
+    """In the block no other thread lets one of the models begin to run.
+
+    Gives whether none of them runs in another thread already, so that its state may be changed.
+    """
+    # In one order, so that two threads cannot wait for each other.
+    states = [state_of(model) for model in sorted(models, key=id)]
+    with contextlib.ExitStack() as stack:
+        for state in filter(None, states):
+            stack.enter_context(state.lock)
+        here = (None, threading.get_ident())
+        yield all(state is None or state.thread in here for state in states)
 
 
 def apply_pending(state):

@@ -10,10 +10,10 @@ from combined_losses.training import gradients, routing
 from combined_losses.training.h5 import CompileConfig
 from combined_losses.training.keeping import (
     STATE,
+    running_here,
     state_of,
     stop_keeping,
     tracking_of,
-    training_here,
 )
 from combined_losses.training.model_state import (
     ModelState,
@@ -318,7 +318,7 @@ class ComponentMetricsMixin(_Base):
         if state_of(self) is not None:
             args, kwargs = with_callbacks(keras.Model.fit, self, args, kwargs)
         try:
-            with training_here(self):
+            with running_here(self):
                 history = super().fit(*args, **kwargs)
         finally:
             stop_keeping(self)  # also where a callback has not come to its end
@@ -341,24 +341,26 @@ class ComponentMetricsMixin(_Base):
     ):
         check_reductions(self)
         tracked = state_of(self) is not None
-        logs = super().evaluate(
-            x,
-            y,
-            batch_size=batch_size,
-            verbose=verbose,
-            sample_weight=sample_weight,
-            steps=steps,
-            callbacks=callbacks,
-            return_dict=return_dict or tracked,
-            **kwargs,
-        )
+        with running_here(self):
+            logs = super().evaluate(
+                x,
+                y,
+                batch_size=batch_size,
+                verbose=verbose,
+                sample_weight=sample_weight,
+                steps=steps,
+                callbacks=callbacks,
+                return_dict=return_dict or tracked,
+                **kwargs,
+            )
         return ordered(self, logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.train_on_batch)
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         check_reductions(self)
         tracked = state_of(self) is not None
-        logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
+        with running_here(self):
+            logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
         if tracked:
             gradients.warn_of_disjoint(state_of(self).readers)
         return ordered(self, logs, return_dict) if tracked else logs
@@ -367,8 +369,14 @@ class ComponentMetricsMixin(_Base):
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         check_reductions(self)
         tracked = state_of(self) is not None
-        logs = super().test_on_batch(x, y, sample_weight, return_dict or tracked)
+        with running_here(self):
+            logs = super().test_on_batch(x, y, sample_weight, return_dict or tracked)
         return ordered(self, logs, return_dict) if tracked else logs
+
+    @functools.wraps(keras.Model.predict)
+    def predict(self, *args, **kwargs):
+        with running_here(self):
+            return super().predict(*args, **kwargs)
 
 
 def _is_ours(model, step):

@@ -1,6 +1,7 @@
 """All that a model keeps that is compiled with a composite, under one name of its own."""
 
 import contextlib
+import threading
 
 import keras
 
@@ -35,7 +36,8 @@ class ModelState:
         self.batch = None
         self.keeping = self.resting = None  # the step functions with and without batches
         self.measurers = {}
-        self.thread: int | None = None  # that of a running `fit`
+        self.thread: int | None = None  # that in which the model runs, see `keeping.running_here`
+        self.lock = threading.RLock()  # held while that, or the state of the losses, is changed
         self.recorded = False  # whether the step that is traced, or runs, has recorded its parts
         self.loss_owners: list[int | None] = []  # on JAX, see `tracker.owners_of`
 

@@ -127,15 +127,13 @@ def make_routes(loss, loss_weights, places):
     for output in places:
         if losses.get(output) is None:
             continue
-        child = losses[output]
-        if isinstance(child, (list, tuple)):
-            child = CompositeLoss(list(child))
+        child = as_compiled(losses[output], output)
         if isinstance(child, Compound) and child.routes:
             raise ValueError(
                 f"The loss of output '{output}' chooses its outputs itself, so it has to be "
                 f"compiled alone, as loss=..., not for one output. Received: {child.name!r}"
             )
-        child = as_node(output or "loss", as_child(child, "loss", output))
+        child = as_node(output or "loss", child)
         weight = weights.get(output)
         what = f"`loss_weights` of output '{output}'" if output else "`loss_weights`"
         weight = 1.0 if weight is None else checks.as_number(what, weight)
@@ -143,6 +141,13 @@ def make_routes(loss, loss_weights, places):
     _check_moves(routes)
     _check_keys(routes)
     return routes
+
+
+def as_compiled(loss, output):
+    """The loss of an output as an object; a list is a composite of its losses."""
+    return as_child(
+        CompositeLoss(list(loss)) if isinstance(loss, (list, tuple)) else loss, "loss", output
+    )
 
 
 def _check_moves(routes):

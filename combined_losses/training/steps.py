@@ -27,7 +27,7 @@ def anew(model, step):
     try:
         yield
     finally:
-        del model.__dict__[step]
+        model.__dict__.pop(step, None)  # another thread may have been here
 
 
 def _with_parts(model, state, args, result):

@@ -93,6 +93,46 @@ def test_losses_beside_a_composite(tmp_path):
     )
 
 
+def make():
+    return cl.CompositeLoss({"mse": "mse", "h": keras.losses.Huber(0.3)}, {"h": 0.5})
+
+
+SEVERAL = {
+    "partial weights": lambda: (make(), {"a": 0.3}),
+    "a list of weights": lambda: (make(), [0.3, 2.0]),
+    "a dict of weights": lambda: (make(), {"a": 0.3, "b": 2.0}),
+    "losses and partial weights": lambda: ({"a": make(), "b": make()}, {"b": 0.3}),
+    "one loss": lambda: ({"a": make()}, None),
+    "none": lambda: ([make(), None], None),
+    "a string": lambda: ([make(), "mae"], None),
+    "a list of losses": lambda: ({"a": make(), "b": ["mse", "mae"]}, {"b": 3.0}),
+}
+
+
+@pytest.mark.parametrize("structure", [list, dict])
+@pytest.mark.parametrize("case", SEVERAL)
+def test_losses_of_several_outputs(case, structure, tmp_path):
+    """Whatever Keras's old format cannot name is written out: one loss and weight an output."""
+    x = keras.Input((3,))
+    outputs = {name: keras.layers.Dense(2, name=name)(x) for name in "ba"}
+    model = cl.Model(x, outputs if structure is dict else [outputs["a"], outputs["b"]])
+    loss, loss_weights = SEVERAL[case]()
+    if structure is dict and isinstance(loss, list):
+        loss = dict(zip("ab", loss, strict=True))
+    model.compile("sgd", loss=loss, loss_weights=loss_weights)
+    y = {"a": Y, "b": -Y} if structure is dict else [Y, -Y]
+    expected = model.evaluate(X, y, verbose=0, return_dict=True)["loss"]
+    found = reloaded(model, tmp_path).evaluate(X, y, verbose=0)
+    assert np.ravel(found)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_weight_of_the_single_output(tmp_path):
+    model = sequential(loss=[make()], loss_weights=[0.3])
+    expected = model.evaluate(X, Y, verbose=0, return_dict=True)["loss"]
+    found = reloaded(model, tmp_path).evaluate(X, Y, verbose=0)
+    assert np.ravel(found)[0] == pytest.approx(expected, rel=1e-5)
+
+
 def test_what_is_lost_is_said(tmp_path):
     for loss in (
         cl.CompositeLoss(["mse"], weighting=cl.weightings.UncertaintyWeighting(), name="total"),

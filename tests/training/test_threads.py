@@ -92,6 +92,47 @@ def test_many_threads_at_any_time():
     assert loss.weights["mae"] == 0.25
 
 
+RUNS = {
+    "evaluate": lambda model, x, y: model.evaluate(x, y, batch_size=2, verbose=0),
+    "predict": lambda model, x, y: model.predict(x, batch_size=2, verbose=0),
+    "train_on_batch": lambda model, x, y: [model.train_on_batch(x, y) for _ in range(20)],
+    "test_on_batch": lambda model, x, y: [model.test_on_batch(x, y) for _ in range(20)],
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_other_ways_to_run(run):
+    """Reading the weights is enough to bring JAX's state back in the middle of a step."""
+    loss = cl.CompositeLoss(["mse", "mae"])
+    model = line()
+    model.compile(sgd(0.001), loss=loss)
+    x, y = arrays(50)
+    model.fit(x, y, verbose=0)
+    stop, trouble, seen = threading.Event(), [], []
+
+    def change():
+        while not stop.is_set():
+            try:
+                loss.set_weight("mae", 0.1 + len(seen) % 7)
+                seen.append(loss.weights["mae"])
+            except Exception as error:
+                trouble.append(error)
+            stop.wait(0.002)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(3):
+            RUNS[run](model, x, y)
+    finally:
+        stop.set()
+        thread.join()
+    assert trouble == []
+    assert seen
+    loss.set_weight("mae", 0.25)
+    assert loss.weights["mae"] == 0.25
+
+
 def test_weights_can_be_read_elsewhere():
     loss = cl.CompositeLoss(["mse", "mae"])
 
