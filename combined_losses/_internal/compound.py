@@ -163,13 +163,12 @@ class Compound(Operators, Limited, keras.losses.Loss):
     def _named_compounds(self):
         return [(child, prefix) for child, prefix in self._compounds() if prefix is not None]
 
-    @property
-    def readers(self):
+    def find_readers(self):
         """The functions and losses of the user's that are called in it, each as it was given."""
         found = []
         for child, _ in self.children:
             inner = isinstance(child, Compound)
-            found.extend(child.readers if inner else [getattr(child, "function", child)])
+            found.extend(child.find_readers() if inner else [getattr(child, "function", child)])
         return found
 
     @property

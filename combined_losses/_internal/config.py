@@ -11,12 +11,13 @@ from combined_losses._internal.checks import check_entries
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 
 
-def signature_config(loss, without=None, base=_BASE_ARGUMENTS):
-    """The config of a loss: every argument of its `__init__`, read from the attribute of its name.
+def signature_config(loss, without=(), base=_BASE_ARGUMENTS):
+    """The config of a loss: every argument of its `__init__`, read from the attribute of its name,
+    `without` some that the loss stores itself.
 
     A hyper-parameter cannot be forgotten, because there is no list of them to keep.
     """
-    others = (*base, without)
+    others = (*base, *without)
     names = [name for name in _arguments(type(loss)) if name not in others]
     missing = [name for name in names if not hasattr(loss, name)]
     if missing:

@@ -1,8 +1,10 @@
 """What a function or a loss of the user's reads besides: networks, variables, seeds."""
 
+import collections.abc
 import contextlib
 import functools
 import inspect
+import types
 import warnings
 
 import keras
@@ -11,36 +13,66 @@ import keras
 def owned_by(read):
     """The layers, models, variables and seed generators that a function or a loss holds.
 
-    Of a function those in its closure, among the globals that it names, and bound to it; of a loss
-    its attributes.
+    Of a function those in its closure and default values, among the globals that it names, and
+    bound to it; of a loss its attributes; and so on of the functions and objects found there.
     """
     found: dict[int, object] = {}
-    for value in _held(read):
-        for leaf in keras.tree.flatten(value) if isinstance(value, _STRUCTURES) else [value]:
-            if isinstance(leaf, _KINDS):
-                found.setdefault(id(leaf), leaf)
+    seen: dict[int, object] = {}  # holds what it has seen, so that no `id` is taken twice
+    level = [read]
+    for _ in range(_DEPTH):
+        level = [value for value in level if seen.setdefault(id(value), value) is value]
+        for value in level:
+            if isinstance(value, _KINDS):
+                found.setdefault(id(value), value)
+        rest = [value for value in level if not isinstance(value, _KINDS)]
+        level = [held for value in rest for held in _held(value) if id(held) not in seen]
     return list(found.values())
 
 
-_STRUCTURES = (dict, list, tuple)
+_DEPTH = 6
 _KINDS = (keras.layers.Layer, keras.Variable, keras.random.SeedGenerator)
+_MOST_ENTRIES = 10_000  # of a dict or list; longer ones are data
 
 
-def _held(read):
-    """The values of which some may be owned."""
-    if isinstance(read, keras.layers.Layer):
-        return [read]
-    if isinstance(read, functools.partial):
-        return [*_held(read.func), *read.args, *read.keywords.values()]
-    if isinstance(read, keras.losses.Loss):
-        return [*vars(read).values(), *_held(type(read).call)]
-    owner = getattr(read, "__self__", None)
-    bound = [owner, *getattr(owner, "__dict__", {}).values()]
+def _held(value):
+    """What a value holds of which some may be owned; of objects, those of the user's alone."""
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, types.MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, types.FunctionType):
+        return _held_by_function(value)
+    if isinstance(value, (dict, list, tuple, set)):
+        entries = value.values() if isinstance(value, dict) else value
+        return list(entries) if len(entries) <= _MOST_ENTRIES else []
+    if isinstance(value, (type, types.ModuleType)) or type(value).__module__ == "builtins":
+        return []
+    methods = (getattr(type(value), name, None) for name in ("call", "__call__"))
+    own = [method for method in methods if isinstance(method, types.FunctionType)]
+    held = [] if _is_of(type(value), _FRAMEWORKS) else getattr(value, "__dict__", {}).values()
+    return [*held, *own]
+
+
+def _is_of(thing, packages):
+    """Whether a class or function belongs to one of some packages."""
+    return (thing.__module__ or "").split(".")[0] in packages
+
+
+_FRAMEWORKS = {"keras", "tensorflow", "jax", "jaxlib", "torch", "numpy"}
+
+
+def _held_by_function(function):
+    function = inspect.unwrap(function)
+    if not isinstance(function, types.FunctionType):
+        return [function]
+    if _is_of(function, {*_FRAMEWORKS, "combined_losses"}):
+        return []
     try:
-        closure = inspect.getclosurevars(inspect.unwrap(read))
-    except (TypeError, ValueError):  # no function of Python
-        return [*bound, *getattr(read, "__dict__", {}).values()]
-    return [*bound, *closure.nonlocals.values(), *closure.globals.values()]
+        closure = inspect.getclosurevars(function)
+    except ValueError:  # a cell of its closure is empty as yet
+        return []
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*defaults, *closure.nonlocals.values(), *closure.globals.values()]
 
 
 def variables_of(things):
@@ -55,6 +87,42 @@ def variables_of(things):
             variables = [thing] if isinstance(thing, keras.Variable) else of_layer(thing)
         found.update((id(v), v) for v in variables)
     return list(found.values())
+
+
+class OwnedModels(collections.abc.Sequence):
+    """Models that a loss is given to be saved with it; no list, so that Keras's saver passes by."""
+
+    def __init__(self, models):
+        self._models = tuple(models)
+
+    def __getitem__(self, index):
+        return self._models[index]
+
+    def __len__(self):
+        return len(self._models)
+
+    def __repr__(self):
+        return repr(list(self._models))
+
+    def serialized(self):
+        """As Keras stores them; the `id` by which Keras knows, when it loads, that two are one."""
+        stored = [keras.saving.serialize_keras_object(model) for model in self]
+        return [{**m, "shared_object_id": id(of)} for m, of in zip(stored, self, strict=True)]
+
+    def save(self, store):
+        for index, variable in enumerate(variables_of(self)):
+            store[f"{index}"] = variable
+
+    def load(self, store):
+        variables = variables_of(self)
+        if len(store.keys()) != len(variables):
+            raise ValueError(
+                f"The models {[model.name for model in self]} of OnInputs have {len(variables)} "
+                "variables: load the weights into a model whose loss has the same models, built. "
+                f"Received: {len(store.keys())} variables"
+            )
+        for index, variable in enumerate(variables):
+            variable.assign(store[f"{index}"])
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from combined_losses.training.keeping import (
 )
 from combined_losses.training.model_state import (
     ModelState,
+    check_built,
     check_reductions,
     exclude_learned,
     fill_in,
@@ -26,6 +27,7 @@ from combined_losses.training.model_state import (
     loss_variables,
     ordered,
     owned_variables,
+    warn_of_parts,
 )
 from combined_losses.training.moving import with_callbacks
 from combined_losses.training.outputs import places_of, with_batch
@@ -137,6 +139,7 @@ class ComponentMetricsMixin(_Base):
 
     @functools.wraps(keras.Model.save)
     def save(self, *args, **kwargs):
+        warn_of_parts(self)
         with deeply():
             return super().save(*args, **kwargs)
 
@@ -313,6 +316,7 @@ class ComponentMetricsMixin(_Base):
     def fit(self, *args, **kwargs):
         check_reductions(self)
         find_owned(self)  # again: a global may have been made since `compile`
+        check_built(self)
         tracking = tracking_of(self)
         before = {} if tracking is None else tracking.weights(all_of_them=True)
         if state_of(self) is not None:

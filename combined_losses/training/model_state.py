@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import warnings
 
 import keras
 
@@ -32,6 +33,8 @@ class ModelState:
         self.places = None  # of the outputs, see `outputs.places_of`; None before they are known
         self.tracking = None
         self.owned: list = []  # what the losses read beside their arguments, see `find_owned`
+        self.given: list = []  # of these, the models that were given to be saved
+        self.warned_of_parts = False
         self.keepers = 0  # callbacks that look at batches
         self.batch = None
         self.keeping = self.resting = None  # the step functions with and without batches
@@ -93,9 +96,41 @@ def find_owned(model):
     """
     state = state_of(model)
     if state is not None:
-        readers = [reader for compound in state.compounds for reader in compound.readers]
+        readers = [r for compound in state.compounds for r in compound.find_readers()]
         things = [thing for reader in readers if callable(reader) for thing in owned_by(reader)]
         state.owned = [thing for thing in things if thing is not model]
+        state.given = [reader for reader in readers if isinstance(reader, keras.Model)]
+
+
+def check_built(model):
+    """Raises where a network that a loss reads would make its variables inside a step of JAX."""
+    state = state_of(model)
+    if state is None or keras.backend.backend() != "jax":
+        return
+    for thing in state.owned:
+        if isinstance(thing, keras.layers.Layer) and not thing.built:
+            raise ValueError(
+                f"The loss reads '{thing.name}', which has no variables yet, and a compiled step "
+                "on JAX cannot make them: call it once on data, or give it a keras.Input, before "
+                f"`fit`. Received: {thing!r}, not built"
+            )
+
+
+def warn_of_parts(model):
+    """Called before a model is saved: says which of the saved networks it has a part of itself."""
+    state = state_of(model)
+    if state is None or state.warned_of_parts:
+        return
+    own = {id(v) for v in model.weights}
+    shared = [m.name for m in state.given if own & {id(v) for v in variables_of([m])}]
+    if shared:
+        state.warned_of_parts = True
+        warnings.warn(
+            f"The loss is given {', '.join(map(repr, shared))} by `models=`, which is, or has, a "
+            "part of the trained model. In the file it is a network of its own: after loading, the "
+            "two have the same weights and are no longer one.",
+            stacklevel=3,
+        )
 
 
 def owned_variables(model):

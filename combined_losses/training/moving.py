@@ -25,6 +25,16 @@ class _EpochEnd(keras.callbacks.Callback):
             compound.end_epoch()
 
 
+class _BringBack(keras.callbacks.Callback):
+    """Before callbacks of the user's: they may look at a network that a loss reads, whose state a
+    step on JAX has taken with that of the model."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        _ = self.model  # brings JAX's state back
+
+    on_test_batch_end = on_train_batch_end
+
+
 class _BeforeStep(keras.callbacks.Callback):
     """Makes the changes of weights that other threads have asked for, before a step begins."""
 
@@ -42,6 +52,8 @@ def with_callbacks(fit, model, args, kwargs):
     state = state_of(model)
     moves = any(compound.moves for compound in state.compounds)
     first: list[keras.callbacks.Callback] = [_EpochEnd()] if moves else []
+    if state.owned and keras.backend.backend() == "jax":
+        first.append(_BringBack())
     last = _BeforeStep(state)
     bound = inspect.signature(fit).bind(model, *args, **kwargs)
     callbacks = bound.arguments.get("callbacks")

@@ -12,6 +12,7 @@ from combined_losses._internal.compound import Compound
 from combined_losses._internal.config import construct, serialize_function, signature_config
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import derive_name
+from combined_losses._internal.owned import OwnedModels
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.traits import Traits
 from combined_losses.training import backend
@@ -272,7 +273,7 @@ class OnInputs(Compound):
             )
         self.function = function
         self.output = output
-        self.models = None if models is None else list(models)
+        self.models = None if models is None else OwnedModels(models)
 
     @property
     def children(self):
@@ -282,8 +283,7 @@ class OnInputs(Compound):
     def component_names(self):
         return ()
 
-    @property
-    def readers(self):
+    def find_readers(self):
         return [self.function, *(self.models or ())]
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
@@ -351,8 +351,22 @@ class OnInputs(Compound):
         return Component(self.name, self, Traits(), opaque=False)
 
     def get_config(self):
-        function = serialize_function(self.function, self.name, "model, x, y, y_pred")
-        return {**signature_config(self, without="function"), "function": function}
+        return {
+            **signature_config(self, without=["function", "models"]),
+            "function": serialize_function(self.function, self.name, "model, x, y, y_pred"),
+            "models": None if self.models is None else self.models.serialized(),
+        }
+
+    # Keras's saver writes a network once, wherever it meets it first: where the trained model has
+    # it too, or a layer of it, that place is another one when the file is loaded.
+
+    def save_own_variables(self, store):
+        if self.models is not None:
+            self.models.save(store)
+
+    def load_own_variables(self, store):
+        if self.models is not None:
+            self.models.load(store)
 
     @classmethod
     def from_config(cls, config):

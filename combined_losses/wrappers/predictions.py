@@ -79,7 +79,7 @@ class Activated(Wrapper):
         if isinstance(self.activation, str):
             return super().get_config()
         function = serialize_function(self.activation, self.name, "x")
-        return {**signature_config(self, without="activation"), "activation": function}
+        return {**signature_config(self, without=["activation"]), "activation": function}
 
     def see(self, batch, label):
         # An activation of a NaN has a gradient of NaN, also in a row that does not count.

@@ -81,7 +81,47 @@ def by_global(teacher):
     return cl.wrappers.OnInputs(of_global, name="consistency")
 
 
-WAYS = [by_closure, by_method, by_partial, by_global]
+def by_default(teacher):
+    def consistency(model, x, y, y_pred, teacher=teacher):
+        return ops.mean(ops.square(y_pred - teacher(x)), axis=-1)
+
+    return cl.wrappers.OnInputs(consistency)
+
+
+def by_inner_function(teacher):
+    def ask(x):
+        return teacher(x)
+
+    def consistency(model, x, y, y_pred):
+        return ops.mean(ops.square(y_pred - ask(x)), axis=-1)
+
+    return cl.wrappers.OnInputs(consistency)
+
+
+class Settings:
+    """An object of the user's."""
+
+
+def by_attribute_of_attribute(teacher):
+    settings = Settings()
+    settings.networks = Settings()
+    settings.networks.teacher = [teacher]
+
+    def consistency(model, x, y, y_pred):
+        return ops.mean(ops.square(y_pred - settings.networks.teacher[0](x)), axis=-1)
+
+    return cl.wrappers.OnInputs(consistency)
+
+
+WAYS = [
+    by_closure,
+    by_method,
+    by_partial,
+    by_global,
+    by_default,
+    by_inner_function,
+    by_attribute_of_attribute,
+]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -239,6 +279,90 @@ def test_distillation_with_a_teacher_that_is_saved_with_the_model(tmp_path):
     after = again.evaluate(X, Y, batch_size=8, verbose=0, return_dict=True)
     assert after == pytest.approx(before, rel=1e-5)
     again.fit(X, Y, batch_size=8, verbose=0)
+
+
+def test_a_callback_may_look_at_the_teacher_alone():
+    """It never asks for the model, which is what brings JAX's state back."""
+    teacher, student = network(seed=1), network(cl.Sequential, seed=2)
+    term = cl.wrappers.OnInputs(distilled, models=[teacher])
+    student.compile(sgd(FROZEN), loss=cl.CompositeLoss({"d": term}))
+    expected = []
+
+    class Halve(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            kernel = teacher.layers[0].kernel
+            expected.append(distance(before, teacher(ops.convert_to_tensor(X))))
+            kernel.assign(0.5 * ops.convert_to_tensor(kernel))
+            assert len(teacher.get_weights()) == 2
+
+    before = student.predict(X, verbose=0)
+    how = {"batch_size": 8, "epochs": 3, "verbose": 0, "callbacks": [Halve()]}
+    history = student.fit(X, Y, **how).history
+    assert history["d_loss"] == pytest.approx([float(e) for e in expected], rel=1e-4)
+    assert len(set(np.round(history["d_loss"], 6))) == 3
+
+
+def test_a_teacher_without_variables():
+    teacher = keras.Sequential([keras.layers.Dense(2)])
+    student = network(cl.Sequential, seed=2)
+    term = cl.wrappers.OnInputs(distilled, models=[teacher])
+    student.compile(sgd(0.1), loss=cl.CompositeLoss({"d": term}))
+    if keras.backend.backend() != "jax":
+        assert np.isfinite(student.fit(X, Y, verbose=0).history["d_loss"][0])
+        return
+    with pytest.raises(ValueError, match=r"no variables yet.*keras.Input.*Received: "):
+        student.fit(X, Y, verbose=0)
+
+
+def test_two_terms_share_a_teacher(tmp_path):
+    """After loading they still do."""
+    teacher, student = network(seed=1), network(cl.Sequential, seed=2)
+    terms = {name: cl.wrappers.OnInputs(distilled, models=[teacher]) for name in "de"}
+    student.compile(sgd(0.1), loss=cl.CompositeLoss(terms))
+    before = student.evaluate(X, Y, verbose=0, return_dict=True)
+    student.save(tmp_path / "student.keras")
+    again = keras.models.load_model(tmp_path / "student.keras")
+    assert again.evaluate(X, Y, verbose=0, return_dict=True) == pytest.approx(before, rel=1e-5)
+    first, second = (again.loss.losses[name].models[0] for name in "de")
+    assert first is second
+
+
+def as_layer():
+    x, teacher = keras.Input((3,)), network(seed=1)
+    return cl.Model(x, keras.layers.Dense(2)(teacher(x))), teacher
+
+
+def of_one_layer():
+    x = keras.Input((3,))
+    hidden = keras.layers.Dense(4, name="shared")(x)
+    return cl.Model(x, keras.layers.Dense(2)(hidden)), keras.Model(x, keras.layers.Dense(2)(hidden))
+
+
+@pytest.mark.parametrize("build", [as_layer, of_one_layer])
+def test_a_teacher_that_is_part_of_the_model(build, tmp_path):
+    """The numbers come back; that the two were one does not, which is said."""
+    student, teacher = build()
+    term = cl.wrappers.OnInputs(distilled, models=[teacher])
+    student.compile(sgd(0.1), loss=cl.CompositeLoss({"d": term}))
+    student.fit(X, Y, batch_size=8, verbose=0)
+    before = student.evaluate(X, Y, verbose=0, return_dict=True)
+    with pytest.warns(UserWarning, match="part of the trained model.*no longer one"):
+        student.save(tmp_path / "student.keras")
+    again = keras.models.load_model(tmp_path / "student.keras")
+    assert again.evaluate(X, Y, verbose=0, return_dict=True) == pytest.approx(before, rel=1e-5)
+    again.fit(X, Y, batch_size=8, verbose=0)
+
+
+def test_weights_of_other_models_are_refused(tmp_path):
+    student = network(cl.Sequential, seed=2)
+    term = cl.wrappers.OnInputs(distilled, models=[network(seed=1)])
+    student.compile(sgd(0.1), loss=cl.CompositeLoss({"d": term}))
+    student.save_weights(tmp_path / "some.weights.h5")
+    deeper = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+    term = cl.wrappers.OnInputs(distilled, models=[deeper])
+    student.compile(sgd(0.1), loss=cl.CompositeLoss({"d": term}))
+    with pytest.raises(ValueError, match=r"have 4 variables.*Received: "):
+        student.load_weights(tmp_path / "some.weights.h5")
 
 
 @pytest.mark.parametrize("bad", [[], [3], "teacher", network])
