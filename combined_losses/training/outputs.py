@@ -35,7 +35,10 @@ def places_of(structure, layer_names=None):
     order = keras.tree.flatten(_numbered(structure, itertools.count()))
     layers = layer_names if len(layer_names or ()) == len(paths) else [None] * len(paths)
     index = {number: index for index, number in enumerate(order)}
-    places = [_named(*path, index[n], layers[index[n]]) for n, path in enumerate(paths)]
+    places = [
+        _named(path, in_list, index[number], layers[index[number]])
+        for number, (path, in_list) in enumerate(paths)
+    ]
     given, named = {place.base for place in places}, {}
     for place in places:
         unique = (
