@@ -5,6 +5,8 @@ import threading
 import warnings
 
 import keras
+import numpy as np
+from keras import ops
 
 from combined_losses._internal.owned import owned_by, variables_of
 from combined_losses.training import gradients, routing
@@ -182,7 +184,10 @@ def ordered(model, logs, return_dict):
 
 def is_untouched(metrics):
     """Whether what comes first is Keras's tracker of the loss, and has counted nothing."""
-    return any(m.name == "loss" and float(getattr(m, "count", 1.0)) == 0.0 for m in metrics)
+    first = next((m for m in metrics if m.name == "loss" and hasattr(m, "count")), None)
+    return first is not None and not np.any(
+        ops.convert_to_numpy(ops.convert_to_tensor(first.count))
+    )
 
 
 def _python_number(value):
