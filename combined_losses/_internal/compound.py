@@ -16,10 +16,10 @@ from combined_losses._internal.checks import (
     check_single_weight,
 )
 from combined_losses._internal.component import Component, one_reduction
-from combined_losses._internal.config import LambdaError, deeply
+from combined_losses._internal.config import LambdaError, check_no_lambda, deeply
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._internal.traits import keras_traits
-from combined_losses.losses.base import Loss, Operators
+from combined_losses.losses.base import FunctionLoss, Loss, Operators
 from combined_losses.training import backend
 
 
@@ -243,7 +243,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
         if self._warned_of_lambda:
             return
         try:
-            self.get_config()
+            self.check_lambdas(self.name)
         except LambdaError as error:
             self._warned_of_lambda = True
             warnings.warn(
@@ -251,8 +251,18 @@ class Compound(Operators, Limited, keras.losses.Loss):
                 f"after the first epoch. {error}",
                 stacklevel=5,
             )
-        except Exception:
-            return  # that is said when it is saved
+
+    def check_lambdas(self, label):
+        """Raises where a function inside is a lambda; `label` names the component that this is.
+
+        Without making a config, for which Keras imports TensorFlow on every backend.
+        """
+        for child, prefix in self.children:
+            name = prefix[:-1] if prefix else label
+            if isinstance(child, Compound):
+                child.check_lambdas(name)
+            elif isinstance(child, FunctionLoss):
+                check_no_lambda(child.function, name)
 
     def __getstate__(self):
         return {**vars(self), "_first_model": None}  # a copy is compiled in no model yet

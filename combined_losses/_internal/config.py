@@ -180,8 +180,8 @@ class LambdaError(ValueError):
     """A lambda is to be saved, which has no name to be found by."""
 
 
-def serialize_function(function, name, signature="y_true, y_pred"):
-    """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
+def check_no_lambda(function, name, signature="y_true, y_pred"):
+    """Raises a `LambdaError` on a function that cannot be saved because it is a lambda."""
     if getattr(function, "__name__", None) == "<lambda>":
         raise LambdaError(
             f"Component '{name}' is a lambda: it trains, but it cannot be saved, because a lambda "
@@ -190,6 +190,11 @@ def serialize_function(function, name, signature="y_true, y_pred"):
             f"    def {name if name != 'lambda' else 'my_function'}({signature}): ...\n"
             f"Received: {function!r}"
         )
+
+
+def serialize_function(function, name, signature="y_true, y_pred"):
+    """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
+    check_no_lambda(function, name, signature)
     try:
         return keras.saving.serialize_keras_object(function)
     except Exception as error:

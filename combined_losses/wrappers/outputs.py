@@ -9,7 +9,12 @@ from keras import ops
 from combined_losses._internal.checks import is_float, is_integer
 from combined_losses._internal.component import Component, Evaluation, NamedErrors
 from combined_losses._internal.compound import Compound
-from combined_losses._internal.config import construct, serialize_function, signature_config
+from combined_losses._internal.config import (
+    check_no_lambda,
+    construct,
+    serialize_function,
+    signature_config,
+)
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import derive_name
 from combined_losses._internal.owned import OwnedModels
@@ -205,6 +210,9 @@ class PredictionOnly(Wrapper):
         return batch.replaced(y_true=None).with_target()
 
 
+_SIGNATURE = "model, x, y, y_pred"
+
+
 @keras.saving.register_keras_serializable("combined_losses")
 class OnInputs(Compound):
     """A term of the model itself, its inputs, targets and outputs: an equation, a symmetry.
@@ -283,6 +291,9 @@ class OnInputs(Compound):
     def component_names(self):
         return ()
 
+    def check_lambdas(self, label):
+        check_no_lambda(self.function, label, _SIGNATURE)
+
     def find_readers(self):
         return [self.function, *(self.models or ())]
 
@@ -353,7 +364,7 @@ class OnInputs(Compound):
     def get_config(self):
         return {
             **signature_config(self, without=["function", "models"]),
-            "function": serialize_function(self.function, self.name, "model, x, y, y_pred"),
+            "function": serialize_function(self.function, self.name, _SIGNATURE),
             "models": None if self.models is None else self.models.serialized(),
         }
 

@@ -4,7 +4,11 @@ import keras
 from keras import ops
 
 from combined_losses._internal.component import Evaluation
-from combined_losses._internal.config import serialize_function, signature_config
+from combined_losses._internal.config import (
+    check_no_lambda,
+    serialize_function,
+    signature_config,
+)
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
@@ -74,6 +78,10 @@ class Activated(Wrapper):
                 f"The argument `activation` of Activated ('{self.name}') must be one that "
                 f"`keras.activations.get` knows, for example 'softmax'. Received: {activation!r}"
             ) from error
+
+    def check_lambdas(self, label):
+        check_no_lambda(self.activation, label, "x")
+        super().check_lambdas(label)
 
     def get_config(self):
         if isinstance(self.activation, str):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import textwrap
 import warnings
 
 import keras
@@ -10,6 +11,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
+from tests.processes import run_python
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(8, 2)).astype("float32")
@@ -27,6 +29,9 @@ def named(y_true, y_pred):
 
 
 LAMBDAS = {
+    "an activation": lambda: cl.CompositeLoss(
+        {"bad": cl.wrappers.Activated("mse", lambda x: ops.exp(x), name="bad")}
+    ),
     "alone": lambda: cl.CompositeLoss({"bad": lambda t, p: named(t, p)}),
     "nested": lambda: cl.CompositeLoss({"in": cl.CompositeLoss({"bad": lambda t, p: named(t, p)})}),
     "in a wrapper": lambda: cl.CompositeLoss(
@@ -55,6 +60,20 @@ def test_what_can_be_saved_is_not_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         model_of(cl.CompositeLoss([named, "mse", keras.losses.Huber(), cl.losses.Expectile()]))
+
+
+def test_compile_on_other_backends_does_not_import_tensorflow(tmp_path):
+    """It takes 480 MB and 1.5 s; Keras imports it to make a config."""
+    source = """
+        import sys, keras
+        import combined_losses as cl
+        model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        loss = cl.CompositeLoss(["mse", keras.losses.Huber()])
+        before = "tensorflow" in sys.modules
+        model.compile("sgd", loss=loss)
+        assert ("tensorflow" in sys.modules) == before == (keras.backend.backend() == "tensorflow")
+    """
+    run_python(textwrap.dedent(source), cwd=tmp_path)
 
 
 def moving():
