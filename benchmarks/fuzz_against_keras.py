@@ -4,12 +4,14 @@ The oracles: the same composite in a plain `keras.Model`, and the sum by hand, o
 of the children on what the model predicts. Compared are `evaluate`, `fit` (numbers and weights),
 `train_on_batch`, and `evaluate` after saving and loading. Seeded: case `n` is always the same.
 
-    python benchmarks/fuzz_against_keras.py [--cases 2000] [--first 0]
+    python benchmarks/fuzz_against_keras.py [--cases 2000] [--first 0] [--workers 2]
 
 Measured: see the closing line of each run; none of them may differ.
 """
 
 import argparse
+import concurrent.futures
+import multiprocessing
 import pathlib
 import tempfile
 import time
@@ -309,22 +311,32 @@ def prefixes(case):
     return {"dict": ["x", "y"], "nested": ["h/x", "h/y", "z"]}.get(case.structure, ["a", "b", "c"])
 
 
+def checked(seed):
+    """`check`, in a process that is one of several."""
+    warnings.simplefilter("ignore")
+    try:
+        return check(seed)
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+    finally:
+        keras.utils.clear_session(free_memory=False)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
     start, differ = time.perf_counter(), 0
-    for seed in range(arguments.first, arguments.first + arguments.cases):
-        try:
-            wrong = check(seed)
-        except Exception as error:
-            wrong = [f"{type(error).__name__}: {error}"]
-        if wrong:
-            differ += 1
-            print(f"case {seed}: {Case(seed)}", *wrong, sep="\n    ", flush=True)
-        keras.utils.clear_session(free_memory=False)
+    seeds = range(arguments.first, arguments.first + arguments.cases)
+    # TensorFlow keeps 10 MB of each case, so that 2,000 of them in one process would take 20 GB.
+    how = {"max_tasks_per_child": 100, "mp_context": multiprocessing.get_context("spawn")}
+    with concurrent.futures.ProcessPoolExecutor(arguments.workers, **how) as pool:
+        for seed, wrong in zip(seeds, pool.map(checked, seeds), strict=True):
+            if wrong:
+                differ += 1
+                print(f"case {seed}: {Case(seed)}", *wrong, sep="\n    ", flush=True)
     spent = time.perf_counter() - start
     backend = keras.backend.backend()
     print(f"{arguments.cases} cases on {backend} in {spent:.0f} s: {differ} differ", flush=True)
