@@ -173,9 +173,7 @@ def check_reductions(model):
 
 
 def ordered(model, logs, return_dict):
-    """Logs in the order of `metrics_names`, as Python's numbers."""
-    if state_of(model) is None:
-        return logs
+    """Logs of a tracked model in the order of `metrics_names`, as Python's numbers."""
     names = [name for name in model.metrics_names if name in logs]
     names += [name for name in logs if name not in names]
     logs = {name: _python_number(logs[name]) for name in names}

@@ -20,40 +20,35 @@ _inside = contextvars.ContextVar("combined_losses_inside", default=None)
 
 
 @contextlib.contextmanager
-def inside(what):
-    """The block is a "step", or a step "function" that calls it."""
-    token = _inside.set(_inside.get() or what)
+def _holding(variable, value):
+    """In the block a context variable has a value."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _inside.reset(token)
+        variable.reset(token)
+
+
+def inside(what):
+    """The block is a "step", or a step "function" that calls it."""
+    return _holding(_inside, _inside.get() or what)
 
 
 _testing = contextvars.ContextVar("combined_losses_testing", default=False)
 
 
-@contextlib.contextmanager
 def testing():
     """The block is a test step: nothing moves, whatever a `compute_loss` of the user's hands on."""
-    token = _testing.set(True)
-    try:
-        yield
-    finally:
-        _testing.reset(token)
+    return _holding(_testing, True)
 
 
 # On JAX: what is computed in a trace can be kept only where Keras threads the variables through it.
 _recording = contextvars.ContextVar("combined_losses_recording", default=False)
 
 
-@contextlib.contextmanager
 def recording():
     """The block is the loss of a step of JAX, which gives back what variables have become."""
-    token = _recording.set(True)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
+    return _holding(_recording, True)
 
 
 def is_inside_step():
@@ -231,14 +226,9 @@ def routed(routes, places, outputs, model, x, y, y_pred, sample_weight):
 _calling = contextvars.ContextVar("combined_losses_calling", default=False)
 
 
-@contextlib.contextmanager
 def calling():
     """The block is the call of a model in a step of JAX, outside of which layers have no losses."""
-    token = _calling.set(True)
-    try:
-        yield
-    finally:
-        _calling.reset(token)
+    return _holding(_calling, True)
 
 
 def is_calling():

@@ -68,6 +68,15 @@ def test_users_may_use_any_name(name):
 # Steps as in Keras's guides, "Customizing what happens in fit()".
 
 
+def guide_logs(self, loss, y, y_pred):
+    for metric in self.metrics:
+        if metric.name == "loss":
+            metric.update_state(loss)
+        else:
+            metric.update_state(y, y_pred)
+    return {m.name: m.result() for m in self.metrics}
+
+
 def guide_tensorflow(self, data):
     import tensorflow as tf
 
@@ -78,12 +87,7 @@ def guide_tensorflow(self, data):
     trainable_vars = self.trainable_variables
     gradients = tape.gradient(loss, trainable_vars)
     self.optimizer.apply(gradients, trainable_vars)
-    for metric in self.metrics:
-        if metric.name == "loss":
-            metric.update_state(loss)
-        else:
-            metric.update_state(y, y_pred)
-    return {m.name: m.result() for m in self.metrics}
+    return guide_logs(self, loss, y, y_pred)
 
 
 def guide_torch(self, data):
@@ -98,12 +102,7 @@ def guide_torch(self, data):
     gradients = [v.value.grad for v in trainable_weights]
     with torch.no_grad():
         self.optimizer.apply(gradients, trainable_weights)
-    for metric in self.metrics:
-        if metric.name == "loss":
-            metric.update_state(loss)
-        else:
-            metric.update_state(y, y_pred)
-    return {m.name: m.result() for m in self.metrics}
+    return guide_logs(self, loss, y, y_pred)
 
 
 def guide_jax(self, state, data):
