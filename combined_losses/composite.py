@@ -191,6 +191,24 @@ class CompositeLoss(Compound):
         return tuple(flat)
 
     @property
+    def part_parents(self):
+        found = {}
+        for name, loss in self.losses.items():
+            found[name] = None
+            inner = loss.part_parents if isinstance(loss, Compound) else {}
+            found.update({f"{name}/{n}": f"{name}/{p}" if p else name for n, p in inner.items()})
+        return found
+
+    @property
+    def part_weights(self):
+        found = {}
+        for name, loss in self.losses.items():
+            found[name] = self._weights.fixed[name]
+            inner = loss.part_weights if isinstance(loss, Compound) else {}
+            found.update({f"{name}/{part}": weight for part, weight in inner.items()})
+        return found
+
+    @property
     def settable_names(self):
         return (*self.names, *super().settable_names)
 

@@ -81,6 +81,26 @@ class Compound(Operators, Limited, keras.losses.Loss):
         """The names of the parts that are reported, in order."""
         raise NotImplementedError
 
+    # Whoever reports parts in a way of its own answers the next two for each of them.
+
+    @property
+    def part_parents(self):
+        """Which reported part each one is a part of, by name; None: of this loss itself.
+
+        The value of a parent is the weighted sum of its parts.
+        """
+        names = self.component_names
+        outer = {name: name.rpartition("/")[0] for name in names}
+        return {name: outer[name] if outer[name] in names else None for name in names}
+
+    @property
+    def part_weights(self):
+        """What multiplies each reported part in the value of its parent, by name; None: unknown.
+
+        Of a weight that moves by itself it is the fixed factor.
+        """
+        return dict.fromkeys(self.component_names)
+
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         """The `Evaluation` of a `Batch`; `reduction` is imposed, or `PER_COMPONENT`: its own."""
         raise NotImplementedError

@@ -106,8 +106,9 @@ def _turned(prediction):
 
 def _other_predictions(y):
     """Functions that change predictions in all ways, to see whether a component reacts to any."""
-    leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None and leaf.size]
-    sizes = [np.nanmean(np.abs(leaf)) for leaf in leaves if leaf.dtype.kind in "fiu"]
+    leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
+    known = [leaf[np.isfinite(leaf)] for leaf in leaves if leaf.dtype.kind in "fiu"]
+    sizes = [np.abs(leaf.astype("float64")).mean() for leaf in known if leaf.size]
     step = 1.0 + max(map(float, sizes), default=0.0)
     rng = np.random.default_rng(0)
 

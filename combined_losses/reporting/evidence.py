@@ -8,6 +8,10 @@ from combined_losses._internal.traits import Traits
 # Two values closer than this are one: float32 has 7 digits, and sums lose one or two.
 _SAME = 1e-5
 
+# A loss that does not read the weights computes the same numbers a second time: they differ by a
+# few roundings, where a compiler has joined other steps.
+_ROUNDINGS = 4 * float(np.finfo("float32").eps)
+
 # A logarithm of 1 is one of 1 - 1e-7 in Keras, also as a sum over a few hundred of them.
 _CLIPPED = 1e-6
 
@@ -33,7 +37,8 @@ class Evidence:
         self._targets_are_whole &= _are_whole(y)
         for what, pair in (("sample weights", measured.reweighted), ("mask", measured.remasked)):
             if pair is not None and measured.size > 1:
-                same = _are_same(*pair) & (pair[0] != 0)  # 0 is 0 with any weights
+                before, after = pair
+                same = _are_same(before, after, _ROUNDINGS) & (before != 0)  # 0 stays 0
                 self._same[what] = _all_of(self._same.get(what), same)
 
     def add_faulty_values(self, per_sample):
@@ -128,11 +133,11 @@ class Evidence:
         return places if len(places) else None
 
 
-def _are_same(values, others):
+def _are_same(values, others, tolerance=_SAME):
     """Which values are the same; those that are not finite tell nothing."""
     with np.errstate(invalid="ignore"):
         size = np.maximum(np.abs(values), np.abs(others))
-        return np.abs(values - others) <= _SAME * size
+        return np.abs(values - others) <= tolerance * size
 
 
 def _all_of(before, now):

@@ -59,10 +59,10 @@ def find_faults(summary, evidence):
 
 
 def _not_finite(index, part, evidence, summary):
-    values, weights = evidence.values, summary.weights
+    values = evidence.values
     others = any(not np.isfinite(values[i]) for i in summary.siblings(index))
     # The gradients of parts of one array are taken together: 0 * NaN of another part is NaN.
-    spilt = np.isfinite(values[index]) and np.isnan(weights[index]) and others
+    spilt = np.isfinite(values[index]) and not part.is_own and others
     if not evidence.not_finite[index] or spilt:
         return
     what = "value" if not np.isfinite(evidence.values[index]) else "gradient"
@@ -143,7 +143,9 @@ def _ignores(index, part, evidence, summary):
     ]
     for what, other in (("sample weights", "other ones"), ("mask", "another one")):
         given = any(what in seen.weights for seen in inside)
-        if given and evidence.ignores(what)[index]:
+        # A part that reads them may be lost in the rounding of a large one beside it.
+        parts = [i for i in summary.descendants(index) if evidence.values[i] != 0]
+        if given and evidence.ignores(what)[[index, *parts]].all():
             yield f"ignores {what}", f"its value is the same with {other}."
 
 

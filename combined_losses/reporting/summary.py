@@ -43,9 +43,14 @@ class Summary:
         parent = self.parts[index].parent
         return [i for i, p in enumerate(self.parts) if p.parent == parent and i != index]
 
+    def descendants(self, index):
+        """The indices of its parts, and of theirs."""
+        own = [i for i, part in enumerate(self.parts) if part.parent == self.names[index]]
+        return [j for i in own for j in (i, *self.descendants(i))]
+
     def _shares(self, sizes):
         weights = np.where(np.isnan(self.weights), 1.0, self.weights)
-        sizes = np.abs(weights * sizes)
+        sizes = np.where(weights == 0, 0.0, np.abs(weights * sizes))  # also where none is seen
         totals = [np.nansum(sizes[[i, *self.siblings(i)]]) for i in range(len(sizes))]
         with np.errstate(invalid="ignore", divide="ignore"):
             return sizes / np.array(totals)

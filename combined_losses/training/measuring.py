@@ -33,6 +33,9 @@ class Part(NamedTuple):
         parent: the name of the component that it is a part of, or None.
         is_beyond_output: whether it acts on the model by more than its output.
         factor: what multiplies it beside its own weight: `loss_weights`.
+        weight: what multiplies it in the value of its parent, where that does not move by itself;
+            NaN: unknown.
+        is_own: whether it is evaluated on its own, not in one array with its siblings.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Part(NamedTuple):
     parent: str | None
     is_beyond_output: bool
     factor: float
+    weight: float
+    is_own: bool
 
 
 class Measured(NamedTuple):
@@ -339,13 +344,11 @@ class Measurer:
 
     def _weights(self, extras):
         """What multiplies each part; `extras` are the numbers that are logged, by key."""
-        known = {}
+        fixed = {}
         for route in self._routes:
-            known.update(route.weights(all_of_them=True))
-        known.update(extras)  # among them weights that move
+            fixed.update({part.name: part.weight for part in _parts(route)})
         weights = [
-            part.factor * known.get(weight_key(part.name), np.nan if part.parent else 1.0)
-            for part in self.parts
+            part.factor * extras.get(weight_key(part.name), fixed[part.name]) for part in self.parts
         ]
         return np.array(weights, "float64")
 
@@ -356,13 +359,18 @@ def _parts(route):
     if route.reports_total:
         whole = route.output
         beyond = gradients.is_beyond_output(loss)
-        parts.append(Part(whole, log_key(whole), None, beyond, route.weight))
-    for path in loss.component_names if isinstance(loss, Compound) else ():
-        outer, name = path.rpartition("/")[0], route.prefixed(path)
-        parent = route.prefixed(outer) if outer else whole
+        parts.append(Part(whole, log_key(whole), None, beyond, route.weight, 1.0, True))
+    if not isinstance(loss, Compound):
+        return parts
+    parents, weights = loss.part_parents, loss.part_weights
+    for path in loss.component_names:
+        outer, name, weight = parents[path], route.prefixed(path), weights[path]
+        parent = whole if outer is None else route.prefixed(outer)
         factor = 1.0 if parent else route.weight
+        weight = np.nan if weight is None else weight
         beyond = _acts_beyond_output(loss, path)
-        parts.append(Part(name, log_key(name), parent, beyond, factor))
+        own = path in loss.settable_names
+        parts.append(Part(name, log_key(name), parent, beyond, factor, weight, own))
     return parts
 
 

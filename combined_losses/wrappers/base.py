@@ -67,6 +67,18 @@ class Wrapper(Compound):
         return self.loss.component_names if isinstance(self.loss, Compound) else ()
 
     @property
+    def part_parents(self):
+        inner = self.loss
+        if isinstance(inner, Compound) and inner.component_names == self.component_names:
+            return inner.part_parents
+        return super().part_parents
+
+    @property
+    def part_weights(self):
+        same = self.is_view and isinstance(self.loss, Compound)
+        return self.loss.part_weights if same else super().part_weights
+
+    @property
     def routes(self):
         return isinstance(self.loss, Compound) and self.loss.routes
 

@@ -106,6 +106,22 @@ class _PerPart(Wrapper):
         return self._part_names
 
     @property
+    def part_weights(self):
+        count, weights = len(self._part_names), self._factors()
+        factors = np.ones(count) if weights is None else weights.reshape(-1)
+        if self.aggregation == "mean" or (weights is None and self.aggregation != "sum"):
+            factors = factors / max(count, 1)
+        elif self.aggregation == "weighted_mean":
+            factors = factors / weights.sum()
+        # A number of weights that does not fit is an error when it is called.
+        known = map(float, factors) if len(factors) == count else [None] * count
+        return dict(zip(self._part_names, known, strict=True))
+
+    def _factors(self):
+        """What multiplies the parts before they are added up: an array, or None."""
+        return self._weights
+
+    @property
     def children(self):
         return [(self.loss, None)]
 
@@ -262,8 +278,11 @@ class PerChannel(_PerPart):
         if len(parts) > 1:
             order = np.argsort([channel for _, _, at in self._groups for channel in at or ()])
             parts = [ops.take(ops.concatenate(parts, axis=0), order, axis=0)]
+        return parts[0], self._factors()
+
+    def _factors(self):
         # An importance map is in the parts already.
-        return parts[0], self._weights if self._importance() is None else None
+        return self._weights if self._importance() is None else None
 
     def _last(self, array):
         rank = len(array.shape)

@@ -81,6 +81,14 @@ class MultiScale(_Levels):
     def component_names(self):
         return tuple(f"scale_{scale}" for scale in self.scales)
 
+    @property
+    def part_weights(self):
+        return dict(zip(self.component_names, self._factors, strict=True))
+
+    @property
+    def _factors(self):
+        return [1.0] * len(self.scales) if self.weights is None else list(map(float, self.weights))
+
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label, reduction = label or self.name, self._of_levels(reduction)
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
@@ -89,8 +97,7 @@ class MultiScale(_Levels):
             self._node.evaluate(_pooled(batch, s, dtype, label), reduction, label).total
             for s in self.scales
         ]
-        weights = [1.0] * len(values) if self.weights is None else map(float, self.weights)
-        total = sum(w * v for w, v in zip(weights, values, strict=True))
+        total = sum(w * v for w, v in zip(self._factors, values, strict=True))
         return Evaluation(total, tuple(values))
 
 
@@ -200,6 +207,11 @@ class DeepSupervision(_Levels):
     @property
     def component_names(self):
         return tuple(self.outputs or ())
+
+    @property
+    def part_weights(self):
+        names = self.component_names
+        return dict(zip(names, self._resolve_weights(len(names), self.name), strict=True))
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label, reduction = label or self.name, self._of_levels(reduction)

@@ -165,7 +165,7 @@ def test_parts_of_nested_composites_are_compared_among_themselves():
     )
     assert found["inner"].weight == 0.5
     assert found["inner/mae"].weight == 3.0
-    assert np.isnan(found["channels/left"].weight)
+    assert found["channels/left"].weight == 1.0
     whole = found["inner/mse"].value + 3 * found["inner/mae"].value
     assert found["inner"].value == pytest.approx(whole, rel=1e-6)
     for parts in (("size", "inner", "channels"), ("inner/mse", "inner/mae")):
