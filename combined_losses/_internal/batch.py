@@ -36,6 +36,8 @@ class Batch:
         self.tells_elements = False  # weights of single elements count, as those of `labels` do
         self.places = None  # of the outputs of the model, see `outputs.places_of`
         self.output_is_chosen = False  # by a wrapper that reads one output of several
+        self.channels = "as given"  # or "moved" or "last", see `data_format`
+        self.channel_rank = 0  # of the arrays whose channels were moved
         self.replicas = backend.replica_count()
         self.training = False  # in a step of training of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
@@ -48,6 +50,12 @@ class Batch:
         batch = copy.copy(self)
         vars(batch).update(data, _inputs={})
         return batch
+
+    def kept(self, key, make):
+        """What `make()` gives, made once for all components of this batch."""
+        if key not in self._inputs:
+            self._inputs[key] = make()
+        return self._inputs[key]
 
     @property
     def weighted(self):

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 import inspect
 import warnings
 from typing import Any, NamedTuple
@@ -11,6 +12,11 @@ from keras import ops
 
 from combined_losses._internal import checks
 from combined_losses._internal.batch import align, fit_from_left
+from combined_losses._internal.data_format import (
+    as_given,
+    telling,
+    with_channels_last,
+)
 from combined_losses._internal.masks import read_mask, with_mask
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import (
@@ -103,6 +109,8 @@ class Component:
         # Our own losses compute in float32 or more, whatever they are given.
         self.dtype = accumulating(loss.dtype) if ours else loss.dtype
         self.weighs = ours and "sample_weight" in inspect.signature(type(loss).call).parameters
+        # The formula of a loss with a data format, for data that have the channels last.
+        self._of_last = getattr(_call_of(loss), "of_channels_last", None)
         self._warned = set()
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
@@ -140,9 +148,17 @@ class Component:
     def unreduced(self, batch, imposed, label):
         """The values in float32 or more, and the batch whose weights and mask are theirs."""
         checks.check_single_weight(label, batch.sample_weight)
-        of_labels = self._sees_elements(batch)
-        values, batch = (self._of_labels if of_labels else self.values)(batch, label)
-        return self.accounted(values, batch, imposed, label)
+        batch = self._arranged(batch)
+        with telling(batch):
+            of_labels = self._sees_elements(batch)
+            values, batch = (self._of_labels if of_labels else self.values)(batch, label)
+            return self.accounted(values, batch, imposed, label)
+
+    def _arranged(self, batch):
+        """The batch with the channels where the loss wants them."""
+        if self._of_last is not None:
+            return with_channels_last(batch, self.loss.formats)
+        return batch if self.traits.reads_last and not self.opaque else as_given(batch)
 
     def accounted(self, values, batch, imposed, label):
         """Values as they are reduced, and the batch with the mask that the loss has put on them."""
@@ -271,8 +287,12 @@ class Component:
         where it finds none: it fails, or its values have an axis of N that the data have not.
         """
 
+        formula = self.loss.call
+        if self._of_last is not None:
+            formula = functools.partial(self._of_last, self.loss)
+
         def call(pair):
-            return ops.convert_to_tensor(self.loss.call(*pair, **weight))
+            return ops.convert_to_tensor(formula(*pair, **weight))
 
         given = aligned
         if self.traits == Traits():
@@ -353,6 +373,11 @@ class Component:
         # A mean of no samples is NaN, and contributes 0.
         empty = ops.equal(batch.count, 0)
         return ops.where(empty, ops.zeros_like(value), value)
+
+
+def _call_of(loss):
+    """The `call` that a loss has: that of its class, or one of its own."""
+    return vars(loss).get("call", type(loss).call) if hasattr(type(loss), "call") else None
 
 
 def _shape(tensor):

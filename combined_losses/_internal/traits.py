@@ -20,14 +20,17 @@ class Traits(NamedTuple):
     axis: int = -1  # that of the classes: all other axes of y_pred are those of the values
     ignored: int | None = None  # the target whose value the loss masks by itself
     masks_values: bool = True  # whether it may put a mask on its values
+    reads_last: bool = False  # channels or classes on the last axis, or none: it may be moved there
 
 
 # Each function of Keras, by its name, whose rows do not see each other; no other is known, also
 # none that a later Keras brings. 1.0 as a target lies in the domain of logarithms, ratios and
 # probabilities; 0 is a label that always exists, and the blank of CTC.
-_ELEMENTWISE = Traits(same_shape=True, elementwise=True, neutral_target=1.0, masks_values=False)
+_ELEMENTWISE = Traits(
+    same_shape=True, elementwise=True, neutral_target=1.0, masks_values=False, reads_last=True
+)
 _CLASSWISE = _ELEMENTWISE._replace(elementwise=False)
-_LABELS = Traits(neutral_target=0.0)
+_LABELS = Traits(neutral_target=0.0, reads_last=True)
 _REGION = Traits(same_shape=True, masks_values=False)
 _BY_NAME = {
     "binary_crossentropy": _ELEMENTWISE,
@@ -80,7 +83,9 @@ def keras_traits(loss):
         return traits
     config = _MADE_FROM_A_FUNCTION.get_config(loss)
     axis, ignored = config.get("axis", -1), config.get("ignore_class")
-    return traits._replace(axis=axis, ignored=ignored) if isinstance(axis, int) else Traits()
+    if not isinstance(axis, int):
+        return Traits()
+    return traits._replace(axis=axis, ignored=ignored, reads_last=axis == -1)
 
 
 def _of_function(function):

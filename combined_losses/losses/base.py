@@ -126,6 +126,7 @@ class Loss(Operators, Limited, keras.losses.Loss):
             neutral_target=1.0 if elementwise and neutral is None else neutral,
             has_channels=self.has_channels,
             casts_target=self.casts_target,
+            reads_last=elementwise or self.has_channels,
         )
 
     @functools.cached_property

@@ -1,11 +1,19 @@
 """The base of every wrapper: one child, seen through a changed batch."""
 
+import functools
+
 from combined_losses._internal.arguments import as_child, component_name
 from combined_losses._internal.batch import Batch, align, of_rank
 from combined_losses._internal.checks import check_single, check_single_weight, check_target
 from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound, as_node, has_channels
 from combined_losses._internal.config import construct, signature_config
+from combined_losses._internal.data_format import (
+    as_given,
+    formats_in,
+    telling,
+    with_channels_last,
+)
 from combined_losses._internal.reduction import PER_COMPONENT
 
 
@@ -54,6 +62,10 @@ class Wrapper(Compound):
             f"The `loss` of {type(self).__name__} ('{self.name}') is fixed when it is made; make "
             f"another {type(self).__name__} for another loss. Received: loss={loss!r}"
         )
+
+    # Whether `see` is given the channels last, where its own `data_format` or that of the losses
+    # inside says that they are first. Else it is given them where the data have them.
+    sees_channels_last = False
 
     def _wrapped(self):
         return self._node.loss if isinstance(self._node, Component) else self._node
@@ -110,7 +122,9 @@ class Wrapper(Compound):
         return self._node.unreduced(self._seen(batch, label), imposed, label)
 
     def _seen(self, batch, label):
-        seen = self.see(batch.of_floats(self.dtype), label)
+        batch = self.arranged(batch)
+        with telling(batch):
+            seen = self.see(batch.of_floats(self.dtype), label)
         if not isinstance(seen, Batch):
             raise TypeError(
                 f"`see` of {type(self).__name__} (component '{label}') must return a batch, for "
@@ -118,6 +132,17 @@ class Wrapper(Compound):
                 f"Received: an object of type {type(seen).__name__}"
             )
         return seen
+
+    def arranged(self, batch):
+        """The batch with the channels where this wrapper wants them."""
+        return self._with_channels_last(batch) if self.sees_channels_last else as_given(batch)
+
+    def _with_channels_last(self, batch):
+        return with_channels_last(batch, self._formats)
+
+    @functools.cached_property
+    def _formats(self):
+        return formats_in(self)
 
     def one_array(self, batch, label):
         """The batch with targets and predictions of one rank, for a view of a single array."""
@@ -127,12 +152,13 @@ class Wrapper(Compound):
             batch = batch.replaced(y_true=None)
         check_single(label, batch.y_true, batch.y_pred)
         check_single_weight(label, batch.sample_weight)
-        batch = batch.of_floats(self.dtype)
+        batch = self._with_channels_last(batch.of_floats(self.dtype))
         y_true, y_pred = align(batch.y_true, batch.y_pred, has_channels(self))
         batch = batch.replaced(y_true=y_true, y_pred=y_pred)
-        return batch.replaced(
+        batch = batch.replaced(
             sample_weight=of_rank(batch.sample_weight, y_pred), mask=of_rank(batch.mask, y_pred)
         )
+        return self.arranged(batch)
 
     def choose_output(self, batch, label):
         """The batch with the output that a loss inside reads, which comes before any view of it."""
