@@ -216,13 +216,16 @@ class Batch:
 
         Without `aligned` each has the rank that it was given in.
         """
-        own = (traits.has_channels, traits.casts_target, traits.axis, traits.ignored)
+        own = (traits.has_channels, traits.casts_target, traits.casts_prediction)
+        own += (traits.axis, traits.ignored)
         key = (dtype, neutral_target, *own, aligned)
         if key not in self._inputs:
             y_true = self.y_true
             if traits.casts_target:
                 y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), y_true)
-            y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), self.y_pred)
+            y_pred = self.y_pred
+            if traits.casts_prediction:
+                y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), y_pred)
             if self.weighted:
                 y_true = keras.tree.map_structure(
                     lambda t: self._neutral_target(t, neutral_target, traits), y_true

@@ -47,12 +47,34 @@ def decibels(ratio):
     return 10 / math.log(10) * ops.log(ratio)
 
 
-def slog(q):
-    """`log(q)`, continued along its tangent below 1e-7: finite and still sloped at `q = 0`."""
+def slog(q, steepest=None):
+    """`log(q)`, continued along its tangent below 1e-7: finite and still sloped at `q = 0`.
+
+    With `steepest` its values are the same, and no slope is larger than that.
+    """
     # Below the floor c the tangent is log(c) + (q - c) / c; from c on relu(c - q) is 0, and so is
     # its derivative, also at c itself, where the tangent and the logarithm have the slope 1 / c.
     floor = 1e-7
-    return ops.log(ops.where(q < floor, floor, q)) - ops.relu(floor - q) / floor
+    log = ops.log(ops.where(q < floor, floor, q)) - ops.relu(floor - q) / floor
+    if steepest is None:
+        return log
+    line = ops.stop_gradient(log) + steepest * (q - ops.stop_gradient(q))
+    return ops.where(q < 1 / steepest, line, log)
+
+
+def as_probability(p, y):
+    """The probability nearest to `p`, for a loss that compares it with `y` in [0, 1].
+
+    Outside [0, 1] its value is 0 or 1, and it is sloped where the way to `y` leads back inside: a
+    prediction of -0.5 for a truth of 1. One of 1.5 is right as far as a probability can be, and has
+    the slope 0.
+    """
+    low, high = p < 0, p > 1
+    back = ops.logical_or(ops.logical_and(low, y > 0), ops.logical_and(high, y < 1))
+    # The difference is 0 and has the slope 1.
+    return ops.where(low, 0.0, ops.where(high, 1.0, p)) + ops.where(
+        back, p - ops.stop_gradient(p), 0.0
+    )
 
 
 def linexp(u):

@@ -16,6 +16,11 @@ class Traits(NamedTuple):
     # that finite targets and predictions stay as they are.
     neutral_target: float | None = None
     has_channels: bool = False  # the last axis holds channels, also where there is but one
+    casts_prediction: bool = True  # or y_pred keeps its dtype, and the loss casts it
+    # The values are sums over the last axis, and not means, of elements that do not see each other.
+    # The loss gives these by its method `elements`.
+    summed: bool = False
+    apart: bool = False  # the channels do not see each other, so that weights are of single ones
     casts_target: bool = True  # or y_true keeps its dtype: ids that a float would make one
     axis: int = -1  # that of the classes: all other axes of y_pred are those of the values
     ignored: int | None = None  # the target whose value the loss masks by itself

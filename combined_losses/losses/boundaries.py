@@ -172,10 +172,16 @@ class _Contour(Loss):
     has_channels = True
     neutral_target = 0.0  # what does not count is background, in the prediction too
 
-    def __init__(self, from_logits=False, **kwargs):
+    def __init__(self, from_logits=False, *, multilabel=False, **kwargs):
         super().__init__(**kwargs)
         check_flag(type(self).__name__, "from_logits", from_logits)
+        check_flag(type(self).__name__, "multilabel", multilabel)
         self.from_logits = from_logits
+        self.multilabel = multilabel
+
+    @property
+    def traits(self):
+        return super().traits._replace(apart=self.multilabel)
 
     def call(self, y_true, y_pred, sample_weight=None):
         rank = len(y_pred.shape)
@@ -185,7 +191,7 @@ class _Contour(Loss):
                 f"more. Received: y_pred of shape {tuple(y_pred.shape)}"
             )
         if self.from_logits:
-            y_pred = probabilities(y_pred)
+            y_pred = probabilities(y_pred, self.multilabel)
         if sample_weight is not None:
             y_pred = ops.where(sample_weight > 0, y_pred, 0.0)
         axes = spatial_axes(y_pred)
@@ -209,6 +215,9 @@ class SignedDistanceBoundary(_Contour):
     Args:
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
+        multilabel: whether the channels are independent of each other, as masks that may overlap:
+            logits go through a sigmoid in each, and weights and missing labels are those of single
+            entries. Default False: classes that exclude each other.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
@@ -255,6 +264,9 @@ class HausdorffDistance(_Contour):
             pixels only.
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
+        multilabel: whether the channels are independent of each other, as masks that may overlap:
+            logits go through a sigmoid in each, and weights and missing labels are those of single
+            entries. Default False: classes that exclude each other.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values

@@ -10,15 +10,40 @@ from combined_losses._internal.checks import (
     check_target_shape,
     is_integer,
 )
-from combined_losses._internal.numerics import check_number, div, log_softmax, slog
+from combined_losses._internal.numerics import (
+    accumulating,
+    as_probability,
+    check_number,
+    div,
+    log_softmax,
+    slog,
+)
 from combined_losses.losses.base import Loss
 from combined_losses.training import backend
 
 __all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal", "WeightedKappa"]
 
 
+class _Focal(Loss):
+    """A focal loss, which casts its predictions by itself (abstract)."""
+
+    # The logarithm of a probability near 0 has a slope of up to 1e7. What reaches a prediction in
+    # float16, whose largest number is 65504, would be infinite.
+    _STEEPEST = 2.0**14
+
+    @property
+    def traits(self):
+        return super().traits._replace(casts_prediction=False)
+
+    def _cast(self, y_pred, weight=None):
+        """Predictions in the dtype of the computation, and the steepest slope by them, or None."""
+        half = keras.backend.standardize_dtype(y_pred.dtype) == "float16"
+        steepest = self._STEEPEST / max(1.0, *(weight or [1.0])) if half else None
+        return ops.cast(y_pred, accumulating(self.dtype)), steepest
+
+
 @keras.saving.register_keras_serializable("combined_losses")
-class BinaryFocal(Loss):
+class BinaryFocal(_Focal):
     """Binary cross-entropy that fades out what is right already.
 
     `mean(a * miss^gamma * ce)`: `ce` is the cross-entropy of one element,
@@ -31,7 +56,8 @@ class BinaryFocal(Loss):
         alpha: the weight of positives, in [0, 1], negatives having `1 - alpha`; or None (default):
             1 for both.
         from_logits: whether `y_pred` holds logits. Default False: probabilities. Prefer logits:
-            their slope is right however wrong they are.
+            their slope is right however wrong they are. Outside [0, 1] a probability counts as the
+            nearest one in it, and keeps a slope where the way back is right.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (in [0, 1], soft or hard) and `y_pred` `(batch, ...)`, equal; values
@@ -70,9 +96,8 @@ class BinaryFocal(Loss):
         self.from_logits = from_logits
 
     def call(self, y_true, y_pred):
-        terms = _of_logits if self.from_logits else _of_probabilities
-        miss, entropy = terms(y_true, y_pred)
-        values = _fade(miss, entropy, self.gamma)
+        y_pred, steepest = self._cast(y_pred)
+        values = _binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
         if self.alpha is not None:
             values = values * (self.alpha * y_true + (1 - self.alpha) * (1 - y_true))
         if values.shape[-1] == 1:  # its own mean, which would cost a pass
@@ -81,11 +106,12 @@ class BinaryFocal(Loss):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class CategoricalFocal(Loss):
+class CategoricalFocal(_Focal):
     """Cross-entropy of one-hot classes that fades out what is right already.
 
     `-sum_c w_c y_c (1 - p_c)^gamma log(p_c)`. Use it where a few classes are rare; for integer
-    labels `SparseCategoricalFocal` gives the same numbers, faster.
+    labels `SparseCategoricalFocal` gives the same numbers, faster. With `multilabel` several
+    classes may be there at once: `sum_c w_c BinaryFocal(y_c, p_c)`.
 
     Args:
         gamma: how fast right predictions fade out, at least 0. Default 2.0; 0 is cross-entropy.
@@ -93,6 +119,10 @@ class CategoricalFocal(Loss):
             normalised; or None (default): 1 for all.
         from_logits: whether `y_pred` holds logits. Default False: probabilities, which are taken
             as they are, not divided by their sum.
+        multilabel: whether the classes are independent of each other, as overlapping masks and
+            tags are: each has its `BinaryFocal`, from logits through a sigmoid of its own, and
+            weights and missing labels are those of single labels. Default False: one-hot classes,
+            from logits through a softmax.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (one-hot, or soft: the loss is linear in it) and `y_pred`
@@ -121,27 +151,45 @@ class CategoricalFocal(Loss):
 
     neutral_target = 1.0
 
-    def __init__(self, gamma=2.0, class_weight=None, *, from_logits=False, **kwargs):
+    def __init__(
+        self, gamma=2.0, class_weight=None, *, from_logits=False, multilabel=False, **kwargs
+    ):
         super().__init__(**kwargs)
         check_number("CategoricalFocal", "gamma", gamma, minimum=0)
         check_class_weight("CategoricalFocal", class_weight)
         check_flag("CategoricalFocal", "from_logits", from_logits)
+        check_flag("CategoricalFocal", "multilabel", multilabel)
+        self.multilabel = multilabel
         self.gamma = gamma
         self.class_weight = class_weight
         self.from_logits = from_logits
 
+    @property
+    def traits(self):
+        apart = self.multilabel
+        return super().traits._replace(elementwise=apart, summed=apart, apart=apart)
+
     def call(self, y_true, y_pred):
+        if self.multilabel:
+            return ops.sum(self.elements(y_true, y_pred), axis=-1)
+        y_pred, steepest = self._cast(y_pred, self.class_weight)
         if self.class_weight is not None:
             y_true = y_true * _class_weight(self, y_pred)
         if self.from_logits:
             values = _of_log_probability(log_softmax(y_pred), self.gamma)
         else:
-            values = _of_probability(y_pred, self.gamma)
+            values = _of_probability(y_pred, self.gamma, steepest)
         return -ops.sum(y_true * values, axis=-1)
+
+    def elements(self, y_true, y_pred):
+        """With `multilabel`: what every channel adds to the value, of the shape of `y_pred`."""
+        y_pred, steepest = self._cast(y_pred, self.class_weight)
+        values = _binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
+        return values if self.class_weight is None else values * _class_weight(self, y_pred)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class SparseCategoricalFocal(Loss):
+class SparseCategoricalFocal(_Focal):
     """Cross-entropy of integer labels that fades out what is right already.
 
     `-w_y (1 - p_y)^gamma log(p_y)`, `p_y` the probability of the true class: `CategoricalFocal`
@@ -190,6 +238,7 @@ class SparseCategoricalFocal(Loss):
 
     def call(self, y_true, y_pred):
         _check_labels(y_true, y_pred)
+        y_pred, steepest = self._cast(y_pred, self.class_weight)
         if len(y_true.shape) < len(y_pred.shape):
             y_true = ops.expand_dims(y_true, -1)
         labels, known = _labels(y_true, ops.shape(y_pred)[-1])
@@ -197,7 +246,8 @@ class SparseCategoricalFocal(Loss):
             log_p = ops.take_along_axis(log_softmax(y_pred), labels, axis=-1)
             values = _of_log_probability(log_p, self.gamma)
         else:
-            values = _of_probability(ops.take_along_axis(y_pred, labels, axis=-1), self.gamma)
+            p = ops.take_along_axis(y_pred, labels, axis=-1)
+            values = _of_probability(p, self.gamma, steepest)
         if self.class_weight is not None:
             values = values * ops.take(_class_weight(self, y_pred), labels)
         return -ops.squeeze(ops.where(known, values, float("nan")), axis=-1)
@@ -262,6 +312,7 @@ class WeightedKappa(Loss):
     def call(self, y_true, y_pred, sample_weight=None):
         cost = self._cost(y_true, y_pred)
         weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
+        y_pred = as_probability(y_pred, ops.cast(cost == 0, y_pred.dtype))
         # The frequencies are those of the whole batch, also where replicas have a part of it each.
         number = backend.global_sum(ops.sum(weight))
         share = ops.expand_dims(div(weight, number), -1)
@@ -311,10 +362,17 @@ def _fade(miss, entropy, gamma):
     return miss**gamma * entropy
 
 
-def _of_probabilities(y, p):
+def _binary(y, p, gamma, from_logits, steepest):
+    """The binary focal loss of every element; `steepest` is as in `slog`."""
+    miss, entropy = _of_logits(y, p) if from_logits else _of_probabilities(y, p, steepest)
+    return _fade(miss, entropy, gamma)
+
+
+def _of_probabilities(y, p, steepest):
     """`miss` and cross-entropy of binary probabilities."""
+    p = as_probability(p, y)
     miss = y * (1 - p) + (1 - y) * p
-    return miss, -(y * slog(p) + (1 - y) * slog(1 - p))
+    return miss, -(y * slog(p, steepest) + (1 - y) * slog(1 - p, steepest))
 
 
 def _of_logits(y, z):
@@ -340,9 +398,10 @@ def _of_log_probability(log_p, gamma):
     return _fade(-ops.expm1(log_p), log_p, gamma)
 
 
-def _of_probability(p, gamma):
-    """`max(1 - p, 1e-30)^gamma log(p)`, from `p`."""
-    return _fade(1 - p, slog(p), gamma)
+def _of_probability(p, gamma, steepest):
+    """`max(1 - p, 1e-30)^gamma log(p)`, from `p`; `steepest` is as in `slog`."""
+    p = as_probability(p, 1.0)  # the class is there, or the value does not count
+    return _fade(1 - p, slog(p, steepest), gamma)
 
 
 def _labels(y_true, classes):

@@ -68,8 +68,8 @@ def _mean(terms, slope):
     return terms.mean(axis=tuple(range(1, terms.ndim))), slope / terms[0].size
 
 
-def signed_distance_boundary(y_true, y_pred, from_logits=False):
-    p, back = activated(y_pred, from_logits)
+def signed_distance_boundary(y_true, y_pred, from_logits=False, multilabel=False):
+    p, back = activated(y_pred, from_logits, multilabel)
     inside = np.float64(y_true) > 0.5
     distance = _distances(inside)
     mixed = distance > 0  # a pixel of an empty or full mask has no distance
@@ -79,8 +79,8 @@ def signed_distance_boundary(y_true, y_pred, from_logits=False):
     return values, back(slope)
 
 
-def hausdorff_distance(y_true, y_pred, alpha=2.0, from_logits=False):
-    p, back = activated(y_pred, from_logits)
+def hausdorff_distance(y_true, y_pred, alpha=2.0, from_logits=False, multilabel=False):
+    p, back = activated(y_pred, from_logits, multilabel)
     y, diagonal = np.float64(y_true), np.linalg.norm(y_pred.shape[1:-1])
     weight = sum((_distances(mask > 0.5) / diagonal) ** alpha for mask in (p, y))
     values, slope = _mean((p - y) ** 2 * weight, 2 * (p - y) * weight)

@@ -52,7 +52,11 @@ def binary_focal(y_true, y_pred, gamma=2.0, alpha=None, from_logits=False):
     return values, gradient
 
 
-def categorical_focal(y_true, y_pred, gamma=2.0, class_weight=None, from_logits=False):
+def categorical_focal(
+    y_true, y_pred, gamma=2.0, class_weight=None, from_logits=False, multilabel=False
+):
+    if multilabel:
+        return _of_independent_classes(y_true, y_pred, gamma, class_weight, from_logits)
     values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
     classes = y_pred.shape[-1]
     for index in np.ndindex(*y_pred.shape[:-1]):
@@ -72,6 +76,17 @@ def categorical_focal(y_true, y_pred, gamma=2.0, class_weight=None, from_logits=
                 gradient[index] += slope * shares[c] * (np.eye(classes)[c] - shares)
             else:
                 gradient[index][c] += slope
+    return values, gradient
+
+
+def _of_independent_classes(y_true, y_pred, gamma, class_weight, from_logits):
+    """The sum of the binary losses of the classes, each as an array with one channel."""
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    for c in range(y_pred.shape[-1]):
+        own, price = np.s_[..., c : c + 1], 1.0 if class_weight is None else class_weight[c]
+        found = binary_focal(y_true[own], y_pred[own], gamma, from_logits=from_logits)
+        values += price * found[0]
+        gradient[own] = price * found[1]
     return values, gradient
 
 

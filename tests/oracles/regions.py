@@ -4,12 +4,12 @@ import numpy as np
 from scipy import ndimage
 
 
-def activated(y_pred, from_logits):
+def activated(y_pred, from_logits, multilabel=False):
     """The probabilities, and what takes a gradient by them back to one by `y_pred`."""
     z = np.float64(y_pred)
     if not from_logits:
         return z, lambda slope: slope
-    if z.shape[-1] == 1:
+    if multilabel or z.shape[-1] == 1:
         p = 1 / (1 + np.exp(-z))
         return p, lambda slope: slope * p * (1 - p)
     p = np.exp(z - z.max(-1, keepdims=True))
@@ -23,7 +23,9 @@ def _ratio(n, d):
 
 
 def _counted(y_true, ignore_value):
-    return np.ones(y_true.shape, bool) if ignore_value is None else y_true != ignore_value
+    if ignore_value is None:
+        return np.ones(y_true.shape, bool)
+    return ~np.isnan(y_true) if np.isnan(ignore_value) else y_true != ignore_value
 
 
 def _first(channels, include_background):
@@ -54,10 +56,11 @@ def _overlap(
     include_background=True,
     from_logits=False,
     ignore_value=None,
+    multilabel=False,
 ):
     """`of_counts(tp, fp, fn)` gives a value and its three slopes."""
     y_true = np.float64(y_true)
-    p, back = activated(y_pred, from_logits)
+    p, back = activated(y_pred, from_logits, multilabel)
     values, slope = np.zeros(len(p)), np.zeros(p.shape)
     channels = range(_first(p.shape[-1], include_background), p.shape[-1])
     price = {c: 1.0 if class_weight is None else class_weight[c] for c in channels}
@@ -123,9 +126,10 @@ def generalized_dice(
     include_background=True,
     from_logits=False,
     ignore_value=None,
+    multilabel=False,
 ):
     y_true = np.float64(y_true)
-    p, back = activated(y_pred, from_logits)
+    p, back = activated(y_pred, from_logits, multilabel)
     values, slope = np.zeros(len(p)), np.zeros(p.shape)
     channels = range(_first(p.shape[-1], include_background), p.shape[-1])
     for n in range(len(p)):
@@ -173,9 +177,9 @@ def lovasz_hinge(y_true, y_pred, ignore_value=None):
     return values, slope
 
 
-def lovasz_softmax(y_true, y_pred, from_logits=False, ignore_value=None):
+def lovasz_softmax(y_true, y_pred, from_logits=False, ignore_value=None, multilabel=False):
     y_true = np.float64(y_true)
-    p, back = activated(y_pred, from_logits)
+    p, back = activated(y_pred, from_logits, multilabel)
     values, slope = np.zeros(len(p)), np.zeros(p.shape)
     for n in range(len(p)):
         counted = _counted(y_true[n], ignore_value)
@@ -211,7 +215,14 @@ def skeleton(x, iterations):
 
 
 def centerline_dice(
-    y_true, y_pred, iterations=3, smooth=1.0, from_logits=False, ignore_value=None, step=1e-6
+    y_true,
+    y_pred,
+    iterations=3,
+    smooth=1.0,
+    from_logits=False,
+    ignore_value=None,
+    multilabel=False,
+    step=1e-6,
 ):
     """The gradient by central differences in float64: the data must have no ties."""
     y = np.float64(y_true)
@@ -220,7 +231,7 @@ def centerline_dice(
     axes = tuple(range(1, y.ndim - 1))
 
     def measure(z):
-        p = np.where(counted, activated(z, from_logits)[0], 0)
+        p = np.where(counted, activated(z, from_logits, multilabel)[0], 0)
         line_p, line_y = skeleton(p, iterations), skeleton(y, iterations)
         precision = ((line_p * y).sum(axes) + smooth) / (line_p.sum(axes) + smooth)
         recall = ((line_y * p).sum(axes) + smooth) / (line_y.sum(axes) + smooth)

@@ -1,9 +1,11 @@
 """The base of the region losses: activation, void pixels and weights of pixels."""
 
+import numbers
+
 from keras import ops
 
 from combined_losses._internal.checks import check_flag
-from combined_losses._internal.numerics import check_number, softmax
+from combined_losses._internal.numerics import as_probability, check_number, softmax
 from combined_losses.losses.base import Loss
 
 
@@ -15,7 +17,8 @@ class Region(Loss):
     a weight is 0 the truth is 0 too.
 
     Args:
-        ignore_value: None (default), or a number: entries of `y_true` that equal it do not count.
+        ignore_value: None (default), or a number: entries of `y_true` that equal it do not count;
+            `nan`: those that are NaN.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
     """
 
@@ -24,11 +27,11 @@ class Region(Loss):
 
     def __init__(self, ignore_value=None, **kwargs):
         super().__init__(**kwargs)
-        if ignore_value is not None:
+        if ignore_value is not None and not is_nan(ignore_value):
             check_number(type(self).__name__, "ignore_value", ignore_value)
         self.ignore_value = ignore_value
 
-    def activation(self, y_pred):
+    def activation(self, y_true, y_pred):
         """The predictions as `measure` wants them."""
         return y_pred
 
@@ -43,13 +46,15 @@ class Region(Loss):
             )
         weight = sample_weight
         if self.ignore_value is not None:
-            counts = ops.cast(y_true != self.ignore_value, y_pred.dtype)
+            missing = is_nan(self.ignore_value)
+            void = ops.isnan(y_true) if missing else ops.equal(y_true, self.ignore_value)
+            counts = ops.cast(ops.logical_not(void), y_pred.dtype)
             weight = counts if weight is None else weight * counts
         if weight is not None:
             y_true = ops.where(weight > 0, y_true, 0.0)
             # Not all of them: a softmax over the channels may need one that does not count.
             y_pred = ops.where(ops.logical_or(weight > 0, ops.isfinite(y_pred)), y_pred, 0.0)
-        return self.measure(y_true, self.activation(y_pred), weight)
+        return self.measure(y_true, self.activation(y_true, y_pred), weight)
 
     def measure(self, y_true, y_pred, weight):
         raise NotImplementedError(f"{type(self).__name__} must implement `measure`.")
@@ -59,23 +64,39 @@ class LogitsRegion(Region):
     """A region loss of probabilities, which logits can be made into (abstract).
 
     Args:
-        from_logits: whether `y_pred` holds logits. Default False: probabilities. Logits go through
-            a sigmoid where there is one channel, through a softmax over the channels otherwise.
+        from_logits: whether `y_pred` holds logits. Default False: probabilities, and what is
+            outside [0, 1] counts as 0 or 1. Logits go through a sigmoid where there is one channel
+            or with `multilabel`, through a softmax over the channels otherwise.
+        multilabel: whether the channels are independent of each other, as overlapping masks are.
+            Weights and missing labels are then those of single entries. Default False.
         ignore_value, reduction, name, dtype: as in `Region`.
     """
 
-    def __init__(self, from_logits=False, ignore_value=None, **kwargs):
+    def __init__(self, from_logits=False, ignore_value=None, *, multilabel=False, **kwargs):
         super().__init__(ignore_value=ignore_value, **kwargs)
         check_flag(type(self).__name__, "from_logits", from_logits)
+        check_flag(type(self).__name__, "multilabel", multilabel)
         self.from_logits = from_logits
+        self.multilabel = multilabel
 
-    def activation(self, y_pred):
-        return probabilities(y_pred) if self.from_logits else y_pred
+    @property
+    def traits(self):
+        return super().traits._replace(apart=self.multilabel)
+
+    def activation(self, y_true, y_pred):
+        if self.from_logits:
+            return probabilities(y_pred, self.multilabel)
+        return as_probability(y_pred, y_true)
 
 
-def probabilities(logits):
-    """A sigmoid of one channel, a softmax over several."""
-    return ops.sigmoid(logits) if logits.shape[-1] == 1 else softmax(logits)
+def probabilities(logits, multilabel=False):
+    """A sigmoid of one channel, or of each with `multilabel`; a softmax over several."""
+    return ops.sigmoid(logits) if multilabel or logits.shape[-1] == 1 else softmax(logits)
+
+
+def is_nan(number):
+    """Whether an argument is the number that equals nothing, not even itself."""
+    return isinstance(number, numbers.Real) and number != number
 
 
 def spatial_axes(array):

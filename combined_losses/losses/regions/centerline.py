@@ -27,8 +27,11 @@ class CenterlineDice(LogitsRegion):
         smooth: added to numerator and denominator, in pixels, above 0. Default 1.0.
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels: background
-            in both masks.
+        multilabel: whether the channels are independent of each other, as masks that may overlap:
+            logits go through a sigmoid in each, and weights and missing labels are those of single
+            entries. Default False: classes that exclude each other.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`:
+            background in both masks.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, in 2-D or 3-D; values

@@ -20,7 +20,7 @@ class LovaszHinge(Region):
     from few pixels at first.
 
     Args:
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (0 or 1) and `y_pred` (logits) `(batch, spatial..., channels)`, equal; values
@@ -60,7 +60,10 @@ class LovaszSoftmax(LogitsRegion):
     Args:
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        multilabel: whether the channels are independent of each other, as masks that may overlap:
+            logits go through a sigmoid in each, and weights and missing labels are those of single
+            entries. Default False: classes that exclude each other.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (one-hot) and `y_pred` `(batch, spatial..., channels)`, equal; values

@@ -21,7 +21,7 @@ class Overlap(LogitsRegion):
         smooth: added to the denominator, in pixels, at least 0.
         class_weight: None, or one number of at least 0 for each channel, the background included.
         include_background: whether channel 0 counts where there are several.
-        from_logits, ignore_value, reduction, name, dtype: as in `LogitsRegion`.
+        from_logits, multilabel, ignore_value, reduction, name, dtype: as in `LogitsRegion`.
     """
 
     def __init__(
@@ -109,7 +109,10 @@ class Dice(Overlap):
         include_background: whether channel 0 counts where there are several. Default True.
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        multilabel: whether the channels are independent of each other, as masks that may overlap:
+            logits go through a sigmoid in each, and weights and missing labels are those of single
+            entries. Default False: classes that exclude each other.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (one-hot or soft) and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or
@@ -145,7 +148,7 @@ class Jaccard(Overlap):
 
     Args:
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
-        class_weight, include_background, from_logits, ignore_value: as in `Dice`.
+        class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].
@@ -199,7 +202,7 @@ class Tversky(_Weighted):
         fn_weight: the price of a false negative, at least 0. Default 0.5. (Papers and other
             libraries call the two alpha and beta, some the other way round.)
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
-        class_weight, include_background, from_logits, ignore_value: as in `Dice`.
+        class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].
@@ -245,7 +248,7 @@ class FocalTversky(_Weighted):
         fp_weight: the price of a false positive, at least 0. Default 0.3.
         fn_weight: the price of a false negative, at least 0. Default 0.7.
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
-        class_weight, include_background, from_logits, ignore_value: as in `Dice`.
+        class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1]. A perfect prediction is exactly 0, with a
@@ -306,7 +309,7 @@ class GeneralizedDice(LogitsRegion):
         weighting: `"square"` (default): `1 / n_c^2`; `"simple"`: `1 / n_c`; `"uniform"`: 1.
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         include_background: whether channel 0 counts where there are several. Default True.
-        from_logits, ignore_value: as in `Dice`.
+        from_logits, multilabel, ignore_value: as in `Dice`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].

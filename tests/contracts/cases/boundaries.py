@@ -49,15 +49,19 @@ CASES = [
         oracle=boundaries.signed_distance_boundary,
         y_true=mask(4, 4, 5, 2, seed=9),
         y_pred=normal(4, 4, 5, 2, seed=10),
-        arguments={"from_logits": True},
-        refused={"from_logits": NOT_A_FLAG},
+        arguments={"from_logits": True, "multilabel": True},
+        refused={"from_logits": NOT_A_FLAG, "multilabel": NOT_A_FLAG},
     ),
     Case(
         loss=cl.losses.HausdorffDistance,
         oracle=boundaries.hausdorff_distance,
         y_true=mask(4, 4, 5, 2, seed=11),
         y_pred=normal(4, 4, 5, 2, seed=12),
-        arguments={"alpha": 1.3, "from_logits": True},
-        refused={"alpha": [0, -1.0, *NOT_A_NUMBER], "from_logits": NOT_A_FLAG},
+        arguments={"alpha": 1.3, "from_logits": True, "multilabel": True},
+        refused={
+            "alpha": [0, -1.0, *NOT_A_NUMBER],
+            "from_logits": NOT_A_FLAG,
+            "multilabel": NOT_A_FLAG,
+        },
     ),
 ]

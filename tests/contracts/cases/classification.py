@@ -43,11 +43,17 @@ CASES = [
         oracle=classification.categorical_focal,
         y_true=probabilities(4, 3, CLASSES, seed=3),
         y_pred=probabilities(4, 3, CLASSES, seed=4),
-        arguments={"gamma": 1.5, "class_weight": [0.5, 2.0, 0.0, 3.0], "from_logits": True},
+        arguments={
+            "gamma": 1.5,
+            "class_weight": [0.5, 2.0, 0.0, 3.0],
+            "from_logits": True,
+            "multilabel": True,
+        },
         refused={
             "gamma": [-0.1, *NOT_A_NUMBER],
             "class_weight": NOT_WEIGHTS,
             "from_logits": NOT_A_FLAG,
+            "multilabel": NOT_A_FLAG,
         },
     ),
     Case(

@@ -12,7 +12,7 @@ from tests.oracles import regions
 NOT_A_FLAG = [0, 1, None, "yes"]
 NOT_SMOOTH = [-0.1, *NOT_A_NUMBER]
 NOT_WEIGHTS = [2.0, "1", [], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [[1.0]], [True]]
-NOT_IGNORED = ["void", True, float("nan"), float("inf"), [255]]
+NOT_IGNORED = ["void", True, float("inf"), [255]]
 VOID = 0.5
 
 CLASS_WEIGHT = [0.5, 2.0, 3.0]
@@ -21,6 +21,7 @@ OVERLAP = {
     "class_weight": CLASS_WEIGHT,
     "include_background": False,
     "from_logits": True,
+    "multilabel": True,
     "ignore_value": VOID,
 }
 REFUSED = {
@@ -28,6 +29,7 @@ REFUSED = {
     "class_weight": NOT_WEIGHTS,
     "include_background": NOT_A_FLAG,
     "from_logits": NOT_A_FLAG,
+    "multilabel": NOT_A_FLAG,
     "ignore_value": NOT_IGNORED,
 }
 PRICES = {"fp_weight": [-0.1, *NOT_A_NUMBER], "fn_weight": [-0.1, *NOT_A_NUMBER]}
@@ -93,6 +95,7 @@ CASES = [
             "smooth": 2.5,
             "include_background": False,
             "from_logits": True,
+            "multilabel": True,
             "ignore_value": VOID,
         },
         refused={
@@ -100,6 +103,7 @@ CASES = [
             "smooth": NOT_SMOOTH,
             "include_background": NOT_A_FLAG,
             "from_logits": NOT_A_FLAG,
+            "multilabel": NOT_A_FLAG,
             "ignore_value": NOT_IGNORED,
         },
     ),
@@ -117,19 +121,30 @@ CASES = [
         oracle=regions.lovasz_softmax,
         y_true=truth(4, 3, 4, 3, seed=13),
         y_pred=probabilities(4, 3, 4, 3, seed=14),
-        arguments={"from_logits": True, "ignore_value": VOID},
-        refused={"from_logits": NOT_A_FLAG, "ignore_value": NOT_IGNORED},
+        arguments={"from_logits": True, "multilabel": True, "ignore_value": VOID},
+        refused={
+            "from_logits": NOT_A_FLAG,
+            "multilabel": NOT_A_FLAG,
+            "ignore_value": NOT_IGNORED,
+        },
     ),
     Case(
         loss=cl.losses.CenterlineDice,
         oracle=regions.centerline_dice,
         y_true=truth(4, 5, 6, 2, seed=15),
         y_pred=probabilities(4, 5, 6, 2, seed=16),
-        arguments={"iterations": 1, "smooth": 0.3, "from_logits": True, "ignore_value": VOID},
+        arguments={
+            "iterations": 1,
+            "smooth": 0.3,
+            "from_logits": True,
+            "multilabel": True,
+            "ignore_value": VOID,
+        },
         refused={
             "iterations": [0, -1, 2.0, *NOT_A_NUMBER],
             "smooth": [0, *NOT_SMOOTH],
             "from_logits": NOT_A_FLAG,
+            "multilabel": NOT_A_FLAG,
             "ignore_value": NOT_IGNORED,
         },
     ),
