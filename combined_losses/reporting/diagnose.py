@@ -11,6 +11,7 @@ from combined_losses.reporting.diagnosis import Diagnosis
 from combined_losses.reporting.evidence import Evidence
 from combined_losses.reporting.faults import find_faults
 from combined_losses.reporting.summary import Summary
+from combined_losses.reporting.unseen import unseen
 from combined_losses.training.measuring import measurer_of
 
 __all__ = ["diagnose"]
@@ -69,16 +70,19 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
     if not evidence.measured:
         raise ValueError("The data set must have at least one batch. Received: none")
     summary = Summary(measurer, evidence)
-    return Diagnosis(model.name, summary, find_faults(summary, evidence))
+    return Diagnosis(model.name, summary, find_faults(summary, evidence), unseen(summary, evidence))
 
 
 def _examine(measurer, evidence, x, y, sample_weight):
     """Adds one batch to the evidence, and where something looks wrong looks again."""
     measured = measurer.measure(x, y, sample_weight, _other_weights(sample_weight))
     data = (x, y, sample_weight)
-    if not evidence.measured:
+    first = not evidence.measured
+    if first:
         evidence.seen = measurer.seen(*data)
     evidence.add(measured, y)
+    if measurer.at == "output":
+        _look_beside(measurer, evidence, first, *data)
     if not np.isfinite(measured.values).all():
         evidence.add_faulty_values(measurer.per_sample(x, y))
     if (measured.gramian.diagonal() == 0).any():
@@ -90,6 +94,16 @@ def _examine(measurer, evidence, x, y, sample_weight):
             turned = measurer.values_at(_turned, x, repeated, sample_weight)
             moved = measurer.values_at(lambda p: p, x, other, sample_weight)
             evidence.add_broadcasts(turned, moved)
+
+
+def _look_beside(measurer, evidence, first, *data):
+    """Adds what tells which parts cannot be seen at the output, or cannot be seen together."""
+    if first:
+        evidence.add_acts(np.array([part.is_beyond_output for part in measurer.parts]))
+        if measurer.may_act_beside:
+            evidence.add_acts(measurer.acts_beside(*data))
+    if evidence.may_be_apart():
+        evidence.add_meeting(measurer.meeting(*data))
 
 
 def _other_targets(y, shape):

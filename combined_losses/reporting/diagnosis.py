@@ -5,6 +5,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from combined_losses.reporting.faults import ADVICE
+from combined_losses.reporting.unseen import HEADLINE
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Diagnosis:
         loss: the total, as in `evaluate`.
         samples, batches: how many were looked at.
         at: where gradients were taken, `"output"` or `"parameters"`.
+        invisible: the names of components of which something cannot be seen at the output: their
+            gradients pass it by, or meet those of others in the layers before it only. `print`
+            says which; `at="parameters"` shows them.
         model_name: that of the model.
 
     Example:
@@ -65,8 +69,9 @@ class Diagnosis:
     {'mse': 1.0, 'mae': 4.0}
     """
 
-    def __init__(self, model_name, summary, faults):
+    def __init__(self, model_name, summary, faults, unseen=()):
         self.model_name = model_name
+        self._unseen = list(unseen)
         self.names = tuple(summary.names)
         self.faults = list(faults)
         self.cosines = summary.cosines
@@ -91,6 +96,12 @@ class Diagnosis:
             proposed_weight=self.proposed_weights.get(name, math.nan),
             flags=tuple(dict.fromkeys(flags)),
         )
+
+    @property
+    def invisible(self):
+        """The names of components of which something cannot be seen here, in order."""
+        hidden = {name for found in self._unseen for name in found.names}
+        return [name for name in self.names if name in hidden]
 
     @property
     def flags(self):
@@ -139,7 +150,9 @@ class Diagnosis:
 
     def __repr__(self):
         found = ", ".join(f"{name}: {'; '.join(flags)}" for name, flags in self.flags.items())
-        return f"<Diagnosis of '{self.model_name}': {found or 'nothing is wrong'}>"
+        hidden = f"cannot see all of {', '.join(self.invisible)}" if self.invisible else ""
+        said = "; ".join(filter(None, [found, hidden])) or "nothing is wrong"
+        return f"<Diagnosis of '{self.model_name}': {said}>"
 
     def __str__(self):
         return text(self)
@@ -221,6 +234,18 @@ def by_flag(diagnosis):
     return found
 
 
+def unseen_lines(diagnosis):
+    """`(names, message)` of what cannot be seen."""
+    return [(", ".join(found.names), found.message) for found in diagnosis._unseen]
+
+
+def all_is_well(diagnosis):
+    """The sentence that says so; None where it would not be true."""
+    if diagnosis.faults:
+        return None
+    return "No fault is seen." if diagnosis.invisible else "Nothing is wrong."
+
+
 # For terminals that cannot show them.
 _PLAIN = str.maketrans({"–": "-", "…": "."})
 
@@ -254,8 +279,12 @@ def text(diagnosis, width=100, plain=False):
             console.print(
                 Padding(f"{escape(fault.component)}: {escape(fault.message)}", (0, 0, 0, 2))
             )
-    if not diagnosis.faults:
-        console.print("\nNothing is wrong.")
+    if diagnosis.invisible:
+        console.print(f"\n{escape(HEADLINE)}:")
+        for names, message in unseen_lines(diagnosis):
+            console.print(Padding(escape(f"{names}: {message}"), (0, 0, 0, 2)))
+    if all_is_well(diagnosis) is not None:
+        console.print(f"\n{all_is_well(diagnosis)}")
     weights = proposal(diagnosis)
     if weights is not None:
         console.print(f"\nGradients equally long: weights={escape(weights)}")

@@ -28,6 +28,8 @@ class Evidence:
         self._faulty = []  # for each batch, by part: samples, or None
         self._same = {}  # what was changed -> which parts have kept their values
         self._sloped = None
+        self._beside = False  # which parts act on the model by more than its output
+        self._meeting = False  # which parts have gradients at some same place
 
     def add(self, measured, y):
         """What was `Measured` on one more batch, and its targets."""
@@ -60,6 +62,30 @@ class Evidence:
     def add_slopes(self, slopes):
         """Which parts have a gradient beside the place where it was taken in the last batch."""
         self._sloped = slopes if self._sloped is None else self._sloped | slopes
+
+    def add_acts(self, beside):
+        """Which parts act on the model by more than its output, as far as known."""
+        self._beside = self._beside | beside
+
+    def may_be_apart(self):
+        """Whether two parts of the last batch may have no place in common."""
+        gramian = self.measured[-1].gramian
+        return bool(np.any(gramian == 0))
+
+    def add_meeting(self, meeting):
+        """Which parts of the last batch have gradients at some same place."""
+        self._meeting = self._meeting | meeting
+
+    @property
+    def acts_beside(self):
+        """Which parts act on the model by more than its output."""
+        return np.zeros(len(self.values), bool) | self._beside
+
+    @property
+    def meeting(self):
+        """Which parts have gradients at some same place, `(k, k)`, in any batch."""
+        touching = [np.nan_to_num(m.gramian, nan=1.0) != 0 for m in self.measured]
+        return np.any(touching, axis=0) | self._meeting
 
     def may_broadcast(self, parts):
         """Whether the targets of a part may be repeated, which a closer look has to tell."""

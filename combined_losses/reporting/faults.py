@@ -88,8 +88,9 @@ def _classes(evidence, places):
 
 
 def _dead(index, part, evidence, summary):
-    beyond = part.is_beyond_output and summary.at == "output"
-    if not evidence.without_gradient[index] or evidence.not_finite[index] or beyond:
+    if not evidence.without_gradient[index] or evidence.not_finite[index]:
+        return
+    if summary.beyond[index]:
         return
     zero, reacts = evidence.always_zero[index], evidence.reacts[index]
     if not reacts:

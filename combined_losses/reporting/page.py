@@ -85,8 +85,6 @@ def _row(cells):
 
 
 def _faults(diagnosis):
-    if not diagnosis.faults:
-        return "<p>Nothing is wrong.</p>"
     parts = []
     for flag, faults in tables.by_flag(diagnosis).items():
         items = "\n".join(
@@ -95,7 +93,14 @@ def _faults(diagnosis):
         )
         advice = escape(tables.ADVICE[flag])
         parts.append(f'<p><span class="cl-flag">{flag}</span>: {advice}</p>\n<ul>\n{items}\n</ul>')
-    return "\n".join(parts)
+    if diagnosis.invisible:
+        items = "\n".join(
+            f"<li><b>{escape(names)}</b>: {escape(message)}</li>"
+            for names, message in tables.unseen_lines(diagnosis)
+        )
+        parts.append(f"<p>{escape(_sentence(tables.HEADLINE))}</p>\n<ul>\n{items}\n</ul>")
+    well = tables.all_is_well(diagnosis)
+    return "\n".join(parts if well is None else [*parts, f"<p>{well}</p>"])
 
 
 def _sentence(line):

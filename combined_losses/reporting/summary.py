@@ -17,6 +17,7 @@ class Summary:
         total: the loss.
         samples, batches: how many were looked at.
         at: where the gradients were taken.
+        beyond: `(k,)`, which parts have a gradient that does not show at the output.
     """
 
     def __init__(self, measurer, evidence):
@@ -29,8 +30,8 @@ class Summary:
         gramian = evidence.mean("gramian")
         self.gradient_norms = np.sqrt(gramian.diagonal())
         # What acts on the model in other ways, and what is switched off, shows no gradient here.
-        beyond = np.array([part.is_beyond_output for part in self.parts])
-        unseen = (beyond & (self.at == "output")) | (self.weights == 0)
+        self.beyond = evidence.acts_beside & (self.at == "output")
+        unseen = self.beyond | (self.weights == 0)
         self.gradient_norms[unseen | evidence.not_finite] = np.nan
         self.cosines = cosines(gramian, self.weights)
         hidden = np.isnan(self.gradient_norms)

@@ -279,6 +279,41 @@ class Measurer:
             rows = backend.rows_of(function, [beside(point) for point in points])[-1]
             return ops.convert_to_numpy(_largest(columns(rows))) != 0
 
+    @property
+    def may_act_beside(self):
+        """Whether a function or class of the user's is among the losses."""
+        return bool(self.model.trainable_variables) and any(
+            not _is_known(route.loss) for route in self._routes
+        )
+
+    def acts_beside(self, x, y, sample_weight):
+        """Which parts change with the parameters while the predictions stay as they are, `(k,)`.
+
+        Such a part reads a layer, a variable or the model itself from its closure.
+        """
+        x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))
+        variables = gradients.parameters(self.model, routing.compounds(self.model.loss))
+        points = {id(v): _elsewhere(v) for v in variables}
+        with self._still():
+            y_pred = changed(self.predict(x))
+            before = ops.convert_to_numpy(self._values(x, y, y_pred, sample_weight))
+        with self._still(points):
+            self.predict(x)  # what it leaves behind for a loss to read
+            after = ops.convert_to_numpy(self._values(x, y, y_pred, sample_weight))
+        return ~np.isclose(before, after, rtol=1e-6, atol=0, equal_nan=True)
+
+    def meeting(self, x, y, sample_weight):
+        """Which parts have gradients at some same place, `(k, k)`."""
+        x, y, sample_weight = keras.tree.map_structure(_tensor, (x, y, sample_weight))
+        with self._still():
+            function, points = self._function(x, y, self.predict(x), sample_weight)
+            rows = backend.rows_of(function, points)[-1]
+        found = np.zeros((len(rows), len(rows)), bool)
+        for column in columns(rows):
+            used = np.stack([ops.convert_to_numpy(row) != 0 for row in column])
+            found |= used.astype("float32") @ used.astype("float32").T > 0
+        return found
+
     def _values(self, x, y, y_pred, sample_weight):
         entries, _ = self._evaluate(x, y, y_pred, sample_weight)
         return ops.stack([ops.cast(entries[part.key], "float32") for part in self.parts])
@@ -374,11 +409,34 @@ def _parts(route):
     return parts
 
 
+def _is_known(loss):
+    """Whether a loss, and all inside, is of Keras or of this library, and reads nothing else."""
+    if isinstance(loss, Compound):
+        own = type(loss).__module__.startswith("combined_losses")
+        return own and all(_is_known(child) for child, _ in loss.children)
+    loss = getattr(loss, "loss", loss)  # of a `Component`
+    loss = getattr(loss, "function", loss)
+    where = (
+        "keras.losses"
+        if isinstance(loss, str)
+        else getattr(loss, "__module__", type(loss).__module__)
+    )
+    return (where or "").split(".")[0] in ("keras", "combined_losses")
+
+
 def _acts_beyond_output(loss, path):
     """Whether the outermost component of a path does."""
     first = path.partition("/")[0]
     child = loss.losses.get(first) if isinstance(loss, CompositeLoss) else loss
     return gradients.is_beyond_output(child)
+
+
+def _elsewhere(variable):
+    """Another value of a variable, of the same order."""
+    value = ops.convert_to_tensor(variable.value)
+    noise = keras.random.normal(ops.shape(value), dtype="float32", seed=3)
+    noise = ops.cast(noise, value.dtype)
+    return value * (1 + 0.1 * noise) + 0.01 * noise
 
 
 def _tensor(array):
