@@ -357,11 +357,30 @@ class CompositeLoss(Compound):
 
         Returns:
             A dict from name to a tensor `()`, or `(batch,)` where the reduction is "none". A
-            nested composite is followed by its parts, `outer/inner`.
+            nested composite is followed by its parts, `outer/inner`. Where a component is a
+            `cl.wrappers.DeepSupervision` and `y_pred` one array, that is its finest output, and
+            the dict has only what reads no other.
         """
-        values = self.evaluate(Batch(y_true, y_pred, sample_weight, self.name)).values
+        batch = Batch(y_true, y_pred, sample_weight, self.name)
+        if self.takes_one_output and not keras.tree.is_nested(batch.y_pred):
+            return self._components_of_one(batch.replaced(is_one_output=True))
         reduced = self.reduction not in ("none", None)
-        return dict(zip(self.component_names, split(values, reduced), strict=True))
+        values = split(self.evaluate(batch).values, reduced)
+        return dict(zip(self.component_names, values, strict=True))
+
+    def _components_of_one(self, batch):
+        """The values of the components that one output of several is enough for."""
+        reduction, found = self._imposed(PER_COMPONENT), {}
+        for name, node in self._nodes.items():
+            inner = node.component_names if isinstance(node, Compound) else ()
+            if isinstance(node, Compound) and node.routes and not node.takes_one_output:
+                continue
+            evaluation = self._evaluate_part(name, None, reduction, None, batch)
+            values = [ops.cast(evaluation.total, self.dtype), *evaluation.values]
+            parts = split(values, self.reduction not in ("none", None))
+            keys = (name, *(f"{name}/{part}" for part in inner))
+            found.update(zip(keys, parts, strict=True))
+        return {name: value for name, value in found.items() if value is not None}
 
     def component(self, name, y_true, y_pred, sample_weight=None):
         """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
@@ -370,6 +389,8 @@ class CompositeLoss(Compound):
                 f"'{self.name}' has no component of this name; it has "
                 f"{', '.join(map(repr, self.component_names))}. Received: {name!r}"
             )
+        if self.takes_one_output and not keras.tree.is_nested(y_pred):
+            return self.components(y_true, y_pred, sample_weight)[name]
         outer, _, inner = name.partition("/")
         node = self._nodes[outer]
         reduction = self._imposed(PER_COMPONENT)

@@ -38,6 +38,7 @@ class Batch:
         self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.channels = "as given"  # or "moved" or "last", see `data_format`
         self.channel_rank = 0  # of the arrays whose channels were moved
+        self.is_one_output = False  # of a model of several: the finest of `DeepSupervision`
         self.replicas = backend.replica_count()
         self.training = False  # in a step of training of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`

@@ -80,9 +80,12 @@ def one_reduction(call):
 
 
 def split(values, reduced=True):
-    """The values of an `Evaluation`, one tensor for each part."""
+    """The values of an `Evaluation`, one tensor for each part; None for what was not there."""
     parts = []
     for value in values:
+        if value is None:
+            parts.append(None)
+            continue
         vector = len(value.shape) == (1 if reduced else 2)
         parts.extend([value[i] for i in range(value.shape[0])] if vector else [value])
     return parts

@@ -50,6 +50,11 @@ class Compound(Operators, Limited, keras.losses.Loss):
         """Whether it chooses its outputs, and so sees all of them; Keras calls a loss for each."""
         return False
 
+    @property
+    def takes_one_output(self):
+        """Whether one array may stand for the outputs that it reads, see `DeepSupervision`."""
+        return any(child.takes_one_output for child, _ in self._compounds())
+
     # Kept, because each level of nested wrappers asks all below it.
 
     @functools.cached_property

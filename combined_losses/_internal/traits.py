@@ -26,6 +26,7 @@ class Traits(NamedTuple):
     ignored: int | None = None  # the target whose value the loss masks by itself
     masks_values: bool = True  # whether it may put a mask on its values
     reads_last: bool = False  # channels or classes on the last axis, or none: it may be moved there
+    takes_ids: bool = False  # y_true holds class ids, which are told apart and have no mean
 
 
 # Each function of Keras, by its name, whose rows do not see each other; no other is known, also
@@ -35,7 +36,7 @@ _ELEMENTWISE = Traits(
     same_shape=True, elementwise=True, neutral_target=1.0, masks_values=False, reads_last=True
 )
 _CLASSWISE = _ELEMENTWISE._replace(elementwise=False)
-_LABELS = Traits(neutral_target=0.0, reads_last=True)
+_LABELS = Traits(neutral_target=0.0, reads_last=True, takes_ids=True)
 _REGION = Traits(same_shape=True, masks_values=False)
 _BY_NAME = {
     "binary_crossentropy": _ELEMENTWISE,

@@ -74,6 +74,8 @@ class Loss(Operators, Limited, keras.losses.Loss):
       becomes `(batch, height, width, 1)`.
     - `casts_target = False` where `y_true` holds labels to be told apart: they keep their dtype,
       since as floats 16777217 would be 16777216.
+    - `takes_ids = True` where `y_true` holds class ids: `cl.wrappers.DeepSupervision` picks them
+      for its coarser outputs, where it would take means of other numbers.
 
     A class that overrides the `call` of another one says `elementwise` and `neutral_target` anew:
     they describe a `call`, and are not inherited by another.
@@ -105,6 +107,7 @@ class Loss(Operators, Limited, keras.losses.Loss):
     couples_batch = False
     has_channels = False
     casts_target = True
+    takes_ids = False
     neutral_target: float | None = None
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
@@ -127,6 +130,7 @@ class Loss(Operators, Limited, keras.losses.Loss):
             has_channels=self.has_channels,
             casts_target=self.casts_target,
             reads_last=elementwise or self.has_channels,
+            takes_ids=self.takes_ids,
         )
 
     @functools.cached_property

@@ -225,6 +225,7 @@ class SparseCategoricalFocal(_Focal):
     """
 
     same_shape = False
+    takes_ids = True
     neutral_target = 0.0
 
     def __init__(self, gamma=2.0, class_weight=None, *, from_logits=False, **kwargs):
@@ -295,6 +296,7 @@ class WeightedKappa(Loss):
     """
 
     same_shape = False
+    takes_ids = True
     couples_batch = True
     neutral_target = 0.0
 

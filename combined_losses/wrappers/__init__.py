@@ -1,7 +1,8 @@
 """Wrappers: which part of the data a component sees. Each wraps any loss and nests in any other."""
 
-from combined_losses.wrappers import masks, outputs, predictions, scales, slices
+from combined_losses.wrappers import deep_supervision, masks, outputs, predictions, scales, slices
 from combined_losses.wrappers.base import Wrapper
+from combined_losses.wrappers.deep_supervision import *  # noqa: F403
 from combined_losses.wrappers.masks import *  # noqa: F403
 from combined_losses.wrappers.outputs import *  # noqa: F403
 from combined_losses.wrappers.predictions import *  # noqa: F403
@@ -14,5 +15,6 @@ __all__ = [
     *masks.__all__,
     *outputs.__all__,
     *scales.__all__,
+    *deep_supervision.__all__,
     *predictions.__all__,
 ]

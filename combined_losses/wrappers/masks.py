@@ -142,7 +142,8 @@ class ClassWeighted(Wrapper):
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Targets are one-hot (or soft) rows `(batch, ..., classes)`, or labels `(batch, ...)` or
-    `(batch, ..., 1)`. The weights act as sample weights and multiply those that are given.
+    `(batch, ..., 1)`; a soft binary label lies between the two weights. The weights act as
+    sample weights and multiply those that are given.
 
     Raises:
         ValueError: if a weight is negative or not finite, or the number of classes differs.
@@ -204,6 +205,9 @@ class ClassWeighted(Wrapper):
                 f"Component '{label}' has weights for {count} classes. Received: y_true of shape "
                 f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
             )
+        if binary and is_float(labels):  # a share of the second class is soft, as rows may be
+            share = ops.cast(ops.clip(labels, 0, 1), self.dtype)
+            return weights[0] + (weights[1] - weights[0]) * share
         return ops.take(weights, ops.clip(ops.cast(labels, "int32"), 0, count - 1))
 
 
@@ -249,7 +253,7 @@ class OneHot(Wrapper):
         self.num_classes = num_classes
         self.ignore_value = ignore_value
 
-    needs_target = reads_target = True
+    needs_target = reads_target = takes_ids = True
 
     def see(self, batch, label):
         batch = self.one_array(batch, label)

@@ -136,7 +136,7 @@ class OnOutput(Wrapper):
         return self.output if self.target is None else self.target
 
     def _target(self, batch, label):
-        y, key, places = batch.y_true, self._key, _places(batch)
+        y, key, places = batch.y_true, self._key, places_in(batch)
         if isinstance(key, str) or self.target is not None:
             keys = [key] if isinstance(key, str) else key
             found = [entry_of(y, each, places) for each in keys]
@@ -155,7 +155,7 @@ class OnOutput(Wrapper):
 
     def _weight(self, batch, label):
         """The sample weights of its target; of several outputs or targets, their mean."""
-        weight, places = batch.sample_weight, _places(batch)
+        weight, places = batch.sample_weight, places_in(batch)
         if not keras.tree.is_nested(weight):
             return weight
         read = self.target or self.output
@@ -167,7 +167,7 @@ class OnOutput(Wrapper):
         return mean_weight(found if found or named else weight, label)
 
 
-def _places(batch):
+def places_in(batch):
     """Where the outputs are; a loss that is called by itself is given a dict of them."""
     return places_of(batch.y_pred) if batch.places is None else batch.places
 
@@ -354,7 +354,7 @@ class OnInputs(Compound):
                 f"Component '{label}' takes the sample weights of an output that the model has "
                 f"not; it has {', '.join(map(repr, outputs))}. Received: output={self.output!r}"
             )
-        found = entry_of(batch.sample_weight, self.output, _places(batch), below=True)
+        found = entry_of(batch.sample_weight, self.output, places_in(batch), below=True)
         return None if found is NOTHING else mean_weight(found, label)
 
     @functools.cached_property

@@ -6,15 +6,14 @@ from keras import ops
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.checks import are_numbers, is_integer
 from combined_losses._internal.component import Evaluation
-from combined_losses._internal.masks import read_mask
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
-__all__ = ["DeepSupervision", "MultiScale"]
+__all__ = ["MultiScale"]
 
 
-class _Levels(Wrapper):
+class Levels(Wrapper):
     """What `MultiScale` and `DeepSupervision` share: one loss at several resolutions."""
 
     def __init__(self, loss, **kwargs):
@@ -33,7 +32,7 @@ class _Levels(Wrapper):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class MultiScale(_Levels):
+class MultiScale(Levels):
     """A loss on fields and on their averages over blocks: what matters at several sizes.
 
     Args:
@@ -160,127 +159,3 @@ def _average(pool, array, share):
 def _rows(weight):
     """A weight of all channels without their axis."""
     return ops.squeeze(weight, -1) if weight.shape[-1] == 1 else weight
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class DeepSupervision(_Levels):
-    """A loss on a list of outputs at decreasing resolution.
-
-    Args:
-        loss: as in `cl.wrappers.Wrapper`.
-        weights: `"exp"` (default): 1, 1/2, 1/4, … divided by their sum; or one number for each
-            output.
-        outputs: the names of the outputs, finest first; the parts are reported under them. Default
-            all outputs in their order, not reported.
-        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
-
-    The target is one array of the finest resolution, of which the others see every n-th element
-    along the spatial axes, or a list with one array for each output.
-
-    It trains in `cl.Model`, `cl.Sequential` and `cl.track`, and sees all outputs.
-
-    Raises:
-        ValueError: if an output is unknown, the number of weights differs, or a resolution does not
-            divide the finest one.
-
-    Example:
-
-    >>> import combined_losses as cl
-    >>> loss = cl.wrappers.DeepSupervision("binary_crossentropy", outputs=["full", "half"])
-    >>> loss.component_names
-    ('full', 'half')
-    """
-
-    routes = True
-
-    def __init__(self, loss, weights="exp", outputs=None, **kwargs):
-        super().__init__(loss, **kwargs)
-        exponential = isinstance(weights, str) and weights == "exp"
-        if not exponential and not are_numbers(weights):
-            raise ValueError(
-                f"The argument `weights` of DeepSupervision ('{self.name}') must be 'exp' or one "
-                f"finite number for each output. Received: {weights!r}"
-            )
-        self.weights = weights
-        self.outputs = outputs
-
-    @property
-    def component_names(self):
-        return tuple(self.outputs or ())
-
-    @property
-    def part_weights(self):
-        names = self.component_names
-        return dict(zip(names, self._resolve_weights(len(names), self.name), strict=True))
-
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
-        label, reduction = label or self.name, self._of_levels(reduction)
-        if not isinstance(batch.y_pred, dict):
-            raise ValueError(
-                f"Component '{label}' sees all outputs of a model. Compile it in cl.Model or "
-                "cl.track(model), or call it with a dict of outputs. Received: one output"
-            )
-        names = list(self.outputs or batch.y_pred)
-        unknown = [name for name in names if name not in batch.y_pred]
-        if unknown:
-            raise ValueError(
-                f"Component '{label}' reads an output that the model has not; it has "
-                f"{', '.join(map(repr, batch.y_pred))}. Received: {unknown[0]!r}"
-            )
-        weights = self._resolve_weights(len(names), label)
-        values = [
-            self._node.evaluate(_level(batch, names, name, label), reduction, label).total
-            for name in names
-        ]
-        total = sum(w * v for w, v in zip(weights, values, strict=True))
-        return Evaluation(total, tuple(values) if self.outputs else ())
-
-    def _resolve_weights(self, count, label):
-        if isinstance(self.weights, str):
-            weights = [0.5**level for level in range(count)]
-            return [weight / sum(weights) for weight in weights]
-        if len(self.weights) != count:
-            raise ValueError(
-                f"Component '{label}' has {len(self.weights)} weights for {count} outputs. "
-                f"Received: {self.weights!r}"
-            )
-        return [float(weight) for weight in self.weights]
-
-
-def _level(batch, names, name, label):
-    """The batch at the resolution of output `name`."""
-
-    def of_level(given):
-        """An entry of a dict, or of a list with one for each output of the model, or of `names`."""
-        if isinstance(given, dict):
-            return given.get(name)
-        if isinstance(given, (list, tuple)):
-            for order in (list(batch.y_pred), names):
-                if len(given) == len(order):
-                    return given[order.index(name)]
-            return None
-        return given
-
-    y_pred, y, weight = batch.y_pred[name], of_level(batch.y_true), of_level(batch.sample_weight)
-    level = batch.replaced(y_pred=y_pred, y_true=y, sample_weight=weight, mask=read_mask(y_pred))
-    if batch.y_true is None or (y is not None and keras.tree.is_nested(batch.y_true)):
-        return level
-    if y is None:
-        raise ValueError(
-            f"Component '{label}' needs one target, or one for each output. "
-            f"Received: y of {len(batch.y_true)} entries"
-        )
-    steps = [slice(None)] * len(y.shape)
-    for axis in range(1, len(y_pred.shape) - 1):
-        fine, coarse = y.shape[axis], y_pred.shape[axis]
-        if fine is None or coarse is None or fine % coarse:
-            raise ValueError(
-                f"Component '{label}' needs resolutions that divide that of the target. Received: "
-                f"y of shape {tuple(y.shape)} and '{name}' of shape {tuple(y_pred.shape)}"
-            )
-        steps[axis] = slice(None, None, fine // coarse)
-    if weight is not None and len(weight.shape) > 1:
-        # An axis of length 1 holds for all resolutions.
-        pairs = zip(weight.shape, steps, strict=False)
-        weight = weight[tuple(slice(None) if size == 1 else step for size, step in pairs)]
-    return level.replaced(y_true=y[tuple(steps)], sample_weight=weight)

@@ -1,4 +1,4 @@
-"""`MultiScale` and `DeepSupervision`: one loss at several resolutions."""
+"""`MultiScale`: one loss at several resolutions."""
 
 import json
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses.wrappers import DeepSupervision, MultiScale, OnSlice, PerChannel
+from combined_losses.wrappers import MultiScale, OnSlice, PerChannel
 from tests.composite.children import WEIGHTS, value
 from tests.gradients import gradient
 from tests.masks import masked
@@ -181,9 +181,6 @@ def test_a_loss_without_a_reduction_has_one_total_for_each_sample():
     child = keras.losses.MeanSquaredError(reduction="none")
     errors = [mse(block_means(y_true, s), block_means(y_pred, s)).mean(axis=1) for s in (1, 2)]
     close(value(MultiScale(child, (1, 2)), y_true, y_pred), sum(errors))
-    heads = {"full": y_pred, "half": y_pred[:, ::2]}
-    errors = [mse(y_true, y_pred).mean(axis=1), mse(y_true[:, ::2], y_pred[:, ::2]).mean(axis=1)]
-    close(value(DeepSupervision(child, [1.0, 0.5]), y_true, heads), errors[0] + 0.5 * errors[1])
 
 
 def test_every_scale_is_reported_and_weighted():
@@ -268,139 +265,3 @@ def test_an_array_that_has_no_blocks_is_an_error_that_names_the_component(shape)
     loss = cl.CompositeLoss({"part": MultiScale("mse")})
     with raises(ValueError, "'part'", "blocks of", f"Received: y_pred of shape {shape}"):
         loss(*batch(shape))
-
-
-# Deep supervision.
-
-
-def pyramid():
-    """Outputs of 8, 4 and 2 places, and targets of the finest."""
-    heads = {f"out{n}": normal(4, n, 2, seed=n) for n in (8, 4, 2)}
-    return normal(4, 8, 2, seed=1), heads
-
-
-def of_levels(weights, y, heads, weight=None):
-    parts = [
-        reduce(
-            mse(y[:, :: 8 // p.shape[1]], p.astype("float64")), weight, None, "sum_over_batch_size"
-        )
-        for p in heads.values()
-    ]
-    return sum(w * part for w, part in zip(weights, parts, strict=True)), parts
-
-
-EXP = [4 / 7, 2 / 7, 1 / 7]
-
-
-@pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["plain", "weights"])
-@pytest.mark.parametrize("weights, numbers", [("exp", EXP), ([1.0, 0.0, 2.0], [1.0, 0.0, 2.0])])
-def test_each_output_sees_the_target_at_its_resolution(weights, numbers, weight):
-    y, heads = pyramid()
-    total, parts = of_levels(numbers, y, heads, weight)
-    data = () if weight is None else (weight,)
-    close(value(DeepSupervision("mse", weights), y, heads, *data), total)
-    named = cl.CompositeLoss({"a": DeepSupervision("mse", weights, [*heads])})
-    found = {n: float(v) for n, v in named.components(y, heads, *data).items()}
-    expected = dict(zip([f"a/{name}" for name in heads], parts, strict=True))
-    assert found == pytest.approx({"a": total, **expected}, rel=1e-5)
-
-
-def test_the_finest_output_is_named_first_whatever_the_order_of_the_model():
-    y, heads = pyramid()
-    total, _ = of_levels(EXP, y, heads)
-    backwards = dict(reversed(heads.items()))
-    close(value(DeepSupervision("mse", outputs=[*heads]), y, backwards), total)
-
-
-def test_a_target_for_each_output():
-    _, heads = pyramid()
-    targets = {name: head + 1 for name, head in heads.items()}
-    for y in (targets, [*targets.values()]):
-        close(value(DeepSupervision("mse", [1.0, 2.0, 3.0]), y, heads), 6.0)
-
-
-def test_lists_are_in_the_order_of_the_outputs_of_the_model():
-    _y, heads = pyramid()
-    backwards = dict(reversed(heads.items()))  # the coarsest first
-    loss = DeepSupervision("mse", [1.0, 2.0, 4.0], outputs=[*heads])
-    targets = [head + n for n, head in enumerate(backwards.values())]
-    weights = [np.full(4, w, "float32") for w in (1.0, 3.0, 5.0)]
-    # Of out8, out4, out2: the squares of 2, 1, 0, with the sample weights 5, 3, 1.
-    close(value(loss, targets, backwards), 1 * 4 + 2 * 1)
-    close(value(loss, targets, backwards, weights), 1 * 4 * 5 + 2 * 1 * 3)
-
-
-def test_images_and_weights_of_single_pixels():
-    """Weights of the finest resolution are taken where the targets are."""
-    heads = {"full": normal(4, 4, 6, 1, seed=1), "half": normal(4, 2, 3, 1, seed=2)}
-    y, weight = normal(4, 4, 6, 1, seed=3), uniform(4, 4, 6, seed=4)
-    full = np.mean(weight * mse(y, heads["full"]))
-    half = np.mean(weight[:, ::2, ::2] * mse(y[:, ::2, ::2], heads["half"]))
-    close(value(DeepSupervision("mse", [1.0, 0.5]), y, heads, weight), full + 0.5 * half)
-
-
-def model_of_levels(structure):
-    inputs = keras.Input((8, 2))
-    outputs = {}
-    for n in (8, 4, 2):
-        pooled = keras.layers.AveragePooling1D(8 // n)(inputs)
-        outputs[f"out{n}"] = keras.layers.Dense(2, name=f"out{n}")(pooled)
-    return cl.Model(inputs, outputs if structure is dict else [*outputs.values()])
-
-
-@pytest.mark.parametrize("structure", [list, dict])
-@pytest.mark.parametrize("targets", ["one", "each"])
-def test_a_model_trains_on_all_levels(structure, targets):
-    model = model_of_levels(structure)
-    x, y = normal(5, 8, 2, seed=1), normal(5, 8, 2, seed=2)
-    names = ["out8", "out4", "out2"]
-    loss = cl.CompositeLoss({"deep": DeepSupervision("mse", outputs=names)})
-    model.compile("sgd", loss=loss)
-    target = y
-    if targets == "each":
-        each = [y, y[:, ::2], y[:, ::4]]
-        target = each if structure is list else dict(zip(names, each, strict=True))
-    logs = model.evaluate(x, target, batch_size=2, verbose=0, return_dict=True)
-    p = model.predict(x, verbose=0)
-    p = p if structure is dict else dict(zip(names, p, strict=True))
-    total, parts = of_levels(EXP, y, {name: p[name] for name in names})
-    expected = {f"deep/{name}_loss": part for name, part in zip(names, parts, strict=True)}
-    assert logs == pytest.approx({"loss": total, "deep_loss": total, **expected}, rel=1e-5)
-    before = [w.copy() for w in model.get_weights()]
-    model.fit(x, target, verbose=0)
-    assert all(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
-
-
-def test_a_saved_model_keeps_its_levels(tmp_path):
-    model = model_of_levels(dict)
-    x, y = normal(5, 8, 2, seed=1), normal(5, 8, 2, seed=2)
-    names = ("out8", "out4", "out2")
-    loss = DeepSupervision(keras.losses.Huber(0.3), [1, 0.5, 0.25], names)
-    model.compile("sgd", loss=cl.CompositeLoss({"deep": loss}))
-    logs = model.evaluate(x, y, verbose=0, return_dict=True)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(logs, rel=1e-6)
-
-
-def test_levels_that_do_not_fit_are_errors_that_name_the_component():
-    y, heads = pyramid()
-
-    def fails(loss, y, heads, *parts):
-        with raises(ValueError, "'part'", *parts, "Received: "):
-            cl.CompositeLoss({"part": loss})(y, heads)
-
-    fails(DeepSupervision("mse"), normal(4, 7, 2, seed=1), heads, "divide", "(4, 7, 2)")
-    fails(DeepSupervision("mse", [1.0, 2.0]), y, heads, "2 weights for 3 outputs")
-    fails(
-        DeepSupervision("mse", outputs=["out8", "far"]), y, heads, "'out8', 'out4', 'out2'", "'far'"
-    )
-    fails(DeepSupervision("mse"), [y, y], heads, "one target, or one for each output")
-    fails(DeepSupervision("mse"), y, y, "cl.Model", "cl.track")
-
-
-@pytest.mark.backend_free
-@pytest.mark.parametrize("bad", ["linear", [], 3, [1.0, np.nan], None], ids=repr)
-def test_weights_are_exp_or_numbers(bad):
-    with raises(ValueError, "`weights` of DeepSupervision ('mse')", "'exp'", f"Received: {bad!r}"):
-        DeepSupervision("mse", bad)

@@ -16,6 +16,7 @@ class LabelledLoss(Loss):
     same_shape = False
     couples_batch = True
     casts_target = False
+    takes_ids = True
     neutral_target = 0.0
 
 

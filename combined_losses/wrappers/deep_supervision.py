@@ -1,0 +1,281 @@
+"""One loss on several outputs of a model, each at a resolution of its own."""
+
+import keras
+from keras import ops
+
+from combined_losses._internal.checks import are_numbers, is_float
+from combined_losses._internal.component import Evaluation
+from combined_losses._internal.compound import Compound
+from combined_losses._internal.data_format import Formatted, with_channels_last
+from combined_losses._internal.masks import read_mask
+from combined_losses._internal.names import check_log_keys
+from combined_losses._internal.numerics import accumulating
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._internal.resizing import (
+    averaged_of_what_counts,
+    is_static,
+    picked,
+    takes_ids,
+    void_numbers,
+)
+from combined_losses.training.outputs import NOTHING, entry_of
+from combined_losses.wrappers.outputs import places_in
+from combined_losses.wrappers.scales import Levels
+
+__all__ = ["DeepSupervision"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class DeepSupervision(Formatted, Levels):
+    """A loss on several outputs at decreasing resolution, against one target.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`.
+        weights: `"exp"` (default): 1, 1/2, 1/4, … divided by their sum; or one number for each
+            output.
+        outputs: the names of the outputs, finest first; the parts are reported under them, and the
+            parts of a composite as `full_dice`. Default all outputs in their order, not reported.
+        target: the key of the target in `y`, where `y` is a dict because the model has other heads
+            too; sample weights in a dict are found there as well. Default None.
+        data_format: `"channels_last"` or `"channels_first"`: where the outputs, and targets of as
+            many axes, have their channels. Default None: as the losses inside, else Keras's
+            `keras.config.image_data_format()`.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    The target is one array of the finest resolution, or a list or dict with one array for each
+    output. One array is resized to each output, of any size, also where TensorFlow learns the sizes
+    only when it runs. Class ids (a target of whole numbers, or a loss inside that takes ids), void
+    entries, sample weights and masks are picked: output place i sees place `floor(i * in / out)`,
+    which is every n-th where the sizes divide. Other targets are averaged: a place of the output
+    sees the mean over its cell, where a pixel on a border counts as far as it lies inside. So a
+    mask of floats becomes the share of each cell; a mask of whole numbers stays one. The
+    mean is over what counts: not over missing labels (`Masked`), void ones (`ignore_value`) or
+    those with a sample weight of 0. A cell is void, or has the weight 0, where its picked pixel is.
+
+    It trains in `cl.Model`, `cl.Sequential` and `cl.track`, and sees all outputs. For evaluation by
+    sliding windows `components(y, one_array)` of a `CompositeLoss` around it takes the finest
+    output alone: it reports that output, and no component that reads others.
+
+    Raises:
+        ValueError: if an output or the target is unknown, the number of weights differs, or an
+            output is finer than the target.
+
+    Example: a mean over two of three pixels counts the middle one as half.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.DeepSupervision("mse", [1.0, 1.0], outputs=["full", "half"])
+    >>> loss.component_names
+    ('full', 'half')
+    >>> y = np.array([1.0, 2.0, 6.0]).reshape(1, 3, 1)
+    >>> half = np.array([4 / 3, 14 / 3]).reshape(1, 2, 1)  # (1 + 2 / 2) / 1.5, (2 / 2 + 6) / 1.5
+    >>> round(float(loss(y, {"full": y, "half": half})), 6)
+    0.0
+    """
+
+    routes = takes_one_output = True
+
+    def __init__(self, loss, weights="exp", outputs=None, target=None, data_format=None, **kwargs):
+        super().__init__(loss, **kwargs)
+        self._set_format(data_format)
+        exponential = isinstance(weights, str) and weights == "exp"
+        if not exponential and not are_numbers(weights):
+            raise ValueError(
+                f"The argument `weights` of DeepSupervision ('{self.name}') must be 'exp' or one "
+                f"finite number for each output. Received: {weights!r}"
+            )
+        if target is not None and not isinstance(target, str):
+            raise ValueError(
+                f"The argument `target` of DeepSupervision ('{self.name}') must be a key of `y`, "
+                f"or None. Received: {target!r}"
+            )
+        self.weights = weights
+        self.outputs = self._as_outputs(outputs)
+        self.target = target
+        check_log_keys(self.component_names, self.name)
+        self._takes_ids, self._voids = takes_ids(self.loss), void_numbers(self.loss)
+
+    def _as_outputs(self, outputs):
+        listed = list(outputs) if isinstance(outputs, (list, tuple)) else []
+        named = bool(listed) and all(isinstance(name, str) for name in listed)
+        if outputs is not None and not (named and len(set(listed)) == len(listed)):
+            raise ValueError(
+                f"The argument `outputs` of DeepSupervision ('{self.name}') must be a list of "
+                f"different names of outputs, finest first, or None. Received: {outputs!r}"
+            )
+        return outputs
+
+    @property
+    def _inner_names(self):
+        return self.loss.component_names if isinstance(self.loss, Compound) else ()
+
+    @property
+    def component_names(self):
+        names = [(output, self._inner_names) for output in self.outputs or ()]
+        return tuple(
+            part for name, inner in names for part in (name, *(f"{name}_{each}" for each in inner))
+        )
+
+    @property
+    def part_parents(self):
+        found = {}
+        for output in self.outputs or ():
+            inner = self.loss.part_parents if self._inner_names else {}
+            found[output] = None
+            found.update(
+                {f"{output}_{n}": f"{output}_{p}" if p else output for n, p in inner.items()}
+            )
+        return found
+
+    @property
+    def part_weights(self):
+        found, names = {}, self.outputs or ()
+        for output, weight in zip(names, self._resolve_weights(len(names), self.name), strict=True):
+            inner = self.loss.part_weights if self._inner_names else {}
+            found[output] = weight
+            found.update({f"{output}_{name}": own for name, own in inner.items()})
+        return found
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label, reduction = label or self.name, self._of_levels(reduction)
+        batch, names = self._read(batch, label)
+        weights = [1.0] if batch.is_one_output else self._resolve_weights(len(names), label)
+        found = [
+            self._node.evaluate(self._level(batch, names, name, label), reduction, label)
+            for name in names
+        ]
+        total = sum(w * each.total for w, each in zip(weights, found, strict=True))
+        if not self.outputs:
+            return Evaluation(total)
+        values = [value for each in found for value in (each.total, *each.values)]
+        absent = (len(self.outputs) - len(names)) * (1 + len(self._inner_names))
+        return Evaluation(total, (*values, *[None] * absent))
+
+    def _read(self, batch, label):
+        """The batch with a dict of outputs, its target and its weights; and the names it reads."""
+        if batch.is_one_output:  # the finest
+            name = (self.outputs or ["output"])[0]
+            batch = batch.replaced(y_pred={name: batch.y_pred})
+            return self._of_target(batch, label), [name]
+        if not isinstance(batch.y_pred, dict):
+            raise ValueError(
+                f"Component '{label}' sees all outputs of a model. Compile it in cl.Model or "
+                "cl.track(model), or call it with a dict of outputs. Received: one output"
+            )
+        names = list(self.outputs or batch.y_pred)
+        unknown = [name for name in names if name not in batch.y_pred]
+        if unknown:
+            raise ValueError(
+                f"Component '{label}' reads an output that the model has not; it has "
+                f"{', '.join(map(repr, batch.y_pred))}. Received: {unknown[0]!r}"
+            )
+        return self._of_target(batch, label), names
+
+    def _of_target(self, batch, label):
+        """The batch with the target that was named, and its sample weights."""
+        y, weight = batch.y_true, batch.sample_weight
+        if self.target is None or not keras.tree.is_nested(y):
+            return batch
+        places = places_in(batch)
+        found = entry_of(y, self.target, places)
+        if found is NOTHING:
+            held = list(y) if isinstance(y, dict) else list(places)
+            raise ValueError(
+                f"Component '{label}' has the target {self.target!r}, and `y` the keys "
+                f"{', '.join(map(repr, held))}. Received: target={self.target!r}"
+            )
+        own = entry_of(weight, self.target, places, below=True)
+        return batch.replaced(y_true=found, sample_weight=weight if own is NOTHING else own)
+
+    def _resolve_weights(self, count, label):
+        if isinstance(self.weights, str):
+            weights = [0.5**level for level in range(count)]
+            return [weight / sum(weights) for weight in weights]
+        if len(self.weights) != count:
+            raise ValueError(
+                f"Component '{label}' has {len(self.weights)} weights for {count} outputs. "
+                f"Received: {self.weights!r}"
+            )
+        return [float(weight) for weight in self.weights]
+
+    def _level(self, batch, names, name, label):
+        """The batch at the resolution of output `name`."""
+        y_pred = batch.y_pred[name]
+        y, weight = (
+            _of_level(given, batch, names, name) for given in (batch.y_true, batch.sample_weight)
+        )
+        if y is None and batch.y_true is not None and self.needs_target:
+            raise ValueError(_no_target(label, name, batch.y_true))
+        channels = self.formats[0].rank(y, y_pred)
+        coarse = None if weight is None else _resized(weight, y_pred, channels, picked)
+        if y is not None and not keras.tree.is_nested(batch.y_true):
+            _check_finer(y, y_pred, channels, name, label)
+            y = self._target_at(y, y_pred, channels, weight)
+        mask = read_mask(y_pred)
+        level = batch.replaced(y_true=y, y_pred=y_pred, sample_weight=coarse, mask=mask)
+        return with_channels_last(level, self.formats)
+
+    def _target_at(self, y, y_pred, channels, weight):
+        """The target as output `y_pred` sees it."""
+        if self._takes_ids or not is_float(y):
+            return _resized(y, y_pred, channels, picked)
+
+        def average(y, axes, sizes):
+            return averaged_of_what_counts(y, axes, sizes, self._voids, counts)
+
+        counts = None if weight is None else ops.not_equal(weight, 0)
+        if counts is not None and channels == len(y.shape) > len(counts.shape) > 1:
+            counts = ops.expand_dims(counts, 1)  # weights have no axis of channels
+        return _resized(ops.cast(y, accumulating(y.dtype)), y_pred, channels, average)
+
+
+def _of_level(given, batch, names, name):
+    """An entry of a dict, or of a list with one for each output of the model, or of `names`."""
+    if isinstance(given, dict):
+        return given.get(name)
+    if isinstance(given, (list, tuple)):
+        for order in (list(batch.y_pred), names):
+            if len(given) == len(order):
+                return given[order.index(name)]
+        return None
+    return given
+
+
+def _no_target(label, name, y):
+    if isinstance(y, dict):
+        return (
+            f"Component '{label}' needs one target, or one for each output, and `y` has none for "
+            f"output '{name}'. Say which key holds it: DeepSupervision(..., target=key). "
+            f"Received: y with the keys {', '.join(map(repr, y))}"
+        )
+    return (
+        f"Component '{label}' needs one target, or one for each output. "
+        f"Received: y of {len(y)} entries"
+    )
+
+
+def _resized(array, y_pred, channels, resize):
+    """`array` at the size of an output; `channels` is the rank of arrays that have them first."""
+    axes = _spatial(array, y_pred, channels)
+    pairs = [*zip(axes, _spatial(y_pred, y_pred, channels), strict=False)]
+    sizes = ops.shape(y_pred)
+    sizes = [sizes[theirs] for _, theirs in pairs]
+    same = [array.shape[axis] == size for axis, size in zip(axes, sizes, strict=True)]
+    return array if all(same) else resize(array, axes, sizes)
+
+
+def _spatial(array, y_pred, channels):
+    """The axes of a target, weight or output that are those of places."""
+    first = 2 if len(array.shape) == channels else 1
+    return range(first, min(len(array.shape), first + len(y_pred.shape) - 2))
+
+
+def _check_finer(y, y_pred, channels, name, label):
+    pairs = zip(_spatial(y, y_pred, channels), _spatial(y_pred, y_pred, channels), strict=False)
+    for own, theirs in pairs:
+        fine, coarse = y.shape[own], y_pred.shape[theirs]
+        if is_static(fine, coarse) and fine < coarse:
+            raise ValueError(
+                f"Component '{label}' needs a target at least as fine as its outputs. Received: "
+                f"y of shape {tuple(y.shape)} and '{name}' of shape {tuple(y_pred.shape)}"
+            )
