@@ -34,6 +34,7 @@ class Batch:
         self.mask_kind = "propagated"
         self.elements = 1  # how many elements a value was averaged over before they were told apart
         self.tells_elements = False  # weights of single elements count, as those of `labels` do
+        self.own_axes = 0  # how many last axes predictions have beyond those of the targets: `View`
         self.places = None  # of the outputs of the model, see `outputs.places_of`
         self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.channels = "as given"  # or "moved" or "last", see `data_format`
@@ -131,9 +132,10 @@ class Batch:
     def map_elements(self, function):
         """The same batch with `function` applied to targets, predictions, and weights of elements.
 
-        Sample weights and masks of fewer axes, of samples or rows, stay as they are.
+        Sample weights and masks of fewer axes, of samples or rows, stay as they are. A function
+        counts axes from the left, because predictions may have some of their own at the end.
         """
-        shape = self.y_pred.shape
+        shape = self.shape
 
         def of_elements(weight):
             if weight is None or len(weight.shape) < len(shape):
@@ -141,7 +143,7 @@ class Batch:
             if all(n == 1 for n in weight.shape[1:]):
                 return ops.reshape(weight, (-1,))  # of samples
             if any(n == 1 != size for n, size in zip(weight.shape, shape, strict=True)):
-                weight = ops.broadcast_to(weight, ops.shape(self.y_pred))
+                weight = ops.broadcast_to(weight, self.sizes)
             return function(weight)
 
         return self.replaced(
@@ -150,6 +152,16 @@ class Batch:
             sample_weight=of_elements(self.sample_weight),
             mask=of_elements(self.mask),
         )
+
+    @property
+    def shape(self):
+        """The static shape of the targets, read from the predictions, which know more of it."""
+        return tuple(self.y_pred.shape)[: len(self.y_pred.shape) - self.own_axes]
+
+    @property
+    def sizes(self):
+        """`shape` with tensors for what is not static."""
+        return tuple(ops.shape(self.y_pred))[: len(self.shape)]
 
     @property
     def size(self):

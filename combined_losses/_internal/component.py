@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from combined_losses._internal import checks
+from combined_losses._internal import checks, layouts
 from combined_losses._internal.batch import align, fit_from_left
 from combined_losses._internal.data_format import (
     as_given,
@@ -26,7 +26,7 @@ from combined_losses._internal.reduction import (
     per_sample,
     reduce_values,
 )
-from combined_losses._internal.traits import Traits, says
+from combined_losses._internal.traits import Traits, is_default, says
 from combined_losses.training import backend
 
 _ONE_REDUCTION = set()
@@ -176,10 +176,12 @@ class Component:
         """Whether weights or mask are of single labels, in a batch where these are told apart."""
         if keras.tree.is_nested(batch.y_pred):
             return False
+        y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
+        if self.traits.layout is not None:
+            return layouts.tells_apart(batch, y_true, y_pred, self.traits.layout)
         weights = [batch.mask] if batch.mask_kind == "labels" else []
         if batch.tells_elements and self.traits.elementwise:
             weights = [weight for _, weight in batch.weights()]
-        _, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
 
     def _of_labels(self, batch, label):
@@ -187,6 +189,9 @@ class Component:
         y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         if self.traits.same_shape:
             checks.check_equal_shapes(label, y_true, y_pred)
+        if self.traits.layout is not None:
+            seen = batch.replaced(y_true=y_true, y_pred=y_pred)
+            return self.values(layouts.of_single_targets(seen, self.traits.layout, label), label)
         if self.traits.elementwise:
             # Its mean over the last axis is then one over a single element.
             size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
@@ -198,16 +203,24 @@ class Component:
         values, rest = self.values(rows, label)
         if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
             return self.values(batch, label)
-        unknown = self.traits == Traits() and len(values.shape)
-        if unknown and says(getattr(self.loss, "function", self.loss), "elementwise") is None:
+        if len(values.shape) and batch.mask.shape[-1] != 1 and not self._means_rows():
             self._warn(
                 label,
                 "labels",
                 f"Component '{label}' counts only rows whose labels are all there, because nothing "
                 "is known of its loss. Set `elementwise = True` on the function or class if its "
-                "values are means of single elements (`False` keeps the rows).",
+                "values are means of single elements (`False` keeps the rows), or, where "
+                "each target has several predictions, `prediction_layout`.",
             )
         return values, rest
+
+    def _means_rows(self):
+        """Whether it is known that a row of targets is one thing, such as a class or a box."""
+        judge = getattr(self.loss, "function", self.loss)
+        if says(judge, "elementwise") is not None and not is_default(judge, "elementwise"):
+            return True
+        ours = type(self.loss).call.__module__.startswith("combined_losses.")
+        return self.traits != Traits() and (ours or not hasattr(self.loss, "prediction_layout"))
 
     def values(self, batch, label):
         """The values, and the batch without the weights and mask that they contain already."""
@@ -272,6 +285,8 @@ class Component:
         if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
             if self.traits.same_shape:
                 checks.check_equal_shapes(label, y_true, y_pred)
+            if self.traits.layout is not None and reads_target:
+                y_true = layouts.beside(y_true, y_pred, self.traits.layout, label)
             if self.traits.elementwise and len(y_pred.shape) == 1:
                 # (N,) is a batch of N numbers, not one sample of N elements.
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import keras
 
+from combined_losses._internal.layouts import check_layout
+
 
 class Traits(NamedTuple):
     """What may be relied on; the defaults are those of a loss of which nothing is known."""
@@ -27,6 +29,7 @@ class Traits(NamedTuple):
     masks_values: bool = True  # whether it may put a mask on its values
     reads_last: bool = False  # channels or classes on the last axis, or none: it may be moved there
     takes_ids: bool = False  # y_true holds class ids, which are told apart and have no mean
+    layout: str | None = None  # how predictions belong to targets, see `layouts`
 
 
 # Each function of Keras, by its name, whose rows do not see each other; no other is known, also
@@ -76,10 +79,14 @@ def keras_traits(loss):
 
     Known is only a loss whose own `call` is Keras's, and a function that is one of Keras's: not one
     that is derived from such, or that has its name. An attribute `elementwise` of the user's says
-    so of any other.
+    so of any other, and so does `prediction_layout`.
     """
     if says(loss, "elementwise") is True:
         return _ELEMENTWISE._replace(masks_values=True)
+    layout = says(loss, "prediction_layout")
+    if layout is not None:
+        check_layout(f"the loss {loss!r}", layout)
+        return Traits(neutral_target=1.0, has_channels=True, layout=layout)
     if not isinstance(loss, keras.losses.Loss):
         return _of_function(loss)
     if "call" in vars(loss) or type(loss).call is not _MADE_FROM_A_FUNCTION.call:
@@ -120,6 +127,14 @@ def says(loss, name):
     giver = _first(bases, method)
     others = [base for base in bases[giver + 1 : place + 1] if method in vars(base)]
     return None if others else getattr(loss, name)
+
+
+def is_default(loss, name):
+    """Whether what `says` found is only what a class of this library says for all below it."""
+    bases = type(loss).__mro__
+    place = _first(bases, name)
+    own = name in getattr(loss, "__dict__", {})
+    return not own and place is not None and bases[place].__module__.startswith("combined_losses.")
 
 
 def _first(bases, name):

@@ -9,6 +9,7 @@ from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import Limited, as_number, check_dtype
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import construct, serialize_function, signature_config
+from combined_losses._internal.layouts import check_layout
 from combined_losses._internal.names import derive_name, snake_case
 from combined_losses._internal.traits import Traits, keras_traits, says
 
@@ -64,6 +65,14 @@ class Loss(Operators, Limited, keras.losses.Loss):
     - `same_shape = False` where `y_true` has another shape than `y_pred` by design (labels, say).
     - `elementwise = True` where the values are means over the last axis of elements that do not see
       each other.
+    - `prediction_layout = "blocks"` where each target has k predictions and the last axis of
+      `y_pred` holds k blocks of the D targets, `(..., k * D)` for targets `(..., D)`: the means and
+      then the log-variances, say; the values are means over D. `"columns"` where `y_pred` is `(...,
+      D, k)`, or `(..., k)` where D is 1; `call` is given targets `(..., 1)` beside predictions
+      `(..., k)`, and the values have the shape of the targets. Either says that targets do not see
+      each other, so that weights and missing labels are those of single targets. `rescaled(y_pred,
+      scale)` says what becomes of such predictions in another unit of the target; by default all
+      are divided by the scale.
     - `neutral_target = 1.0`, or another target that the loss can take, where the rows of a batch do
       not see each other: targets of weight 0 are then replaced by it and predictions by 0.5, so
       that they may be invalid, a label -1 for example. None (default) where a row may read others
@@ -77,8 +86,8 @@ class Loss(Operators, Limited, keras.losses.Loss):
     - `takes_ids = True` where `y_true` holds class ids: `cl.wrappers.DeepSupervision` picks them
       for its coarser outputs, where it would take means of other numbers.
 
-    A class that overrides the `call` of another one says `elementwise` and `neutral_target` anew:
-    they describe a `call`, and are not inherited by another.
+    A class that overrides the `call` of another one says `elementwise`, `prediction_layout` and
+    `neutral_target` anew: they describe a `call`, and are not inherited by another.
 
     Weights that the values cannot carry act inside: a `call(y_true, y_pred, sample_weight=None)`
     is given those finer than one for each sample, in the shape of `y_pred`, where it returns
@@ -104,6 +113,7 @@ class Loss(Operators, Limited, keras.losses.Loss):
 
     same_shape = True
     elementwise = False
+    prediction_layout: str | None = None
     couples_batch = False
     has_channels = False
     casts_target = True
@@ -122,16 +132,28 @@ class Loss(Operators, Limited, keras.losses.Loss):
     @property
     def traits(self):
         elementwise, neutral = bool(says(self, "elementwise")), says(self, "neutral_target")
+        layout = says(self, "prediction_layout")
+        check_layout(type(self).__name__, layout)
+        single = elementwise or layout is not None
         return Traits(
-            same_shape=self.same_shape,
-            elementwise=elementwise,
+            same_shape=self.same_shape and self.prediction_layout is None,
+            elementwise=elementwise and layout is None,
             couples_batch=self.couples_batch,
-            neutral_target=1.0 if elementwise and neutral is None else neutral,
-            has_channels=self.has_channels,
+            neutral_target=1.0 if single and neutral is None else neutral,
+            has_channels=self.has_channels or layout is not None,
             casts_target=self.casts_target,
-            reads_last=elementwise or self.has_channels,
+            reads_last=elementwise or self.has_channels or layout is not None,
             takes_ids=self.takes_ids,
+            layout=layout,
         )
+
+    def rescaled(self, y_pred, scale):
+        """Predictions for targets that are divided by `scale`, which broadcasts against them.
+
+        For `cl.wrappers.Scaled`. With a `prediction_layout` the last axis of `y_pred` holds the
+        predictions of one target each.
+        """
+        return y_pred / scale
 
     @functools.cached_property
     def _component(self):

@@ -51,8 +51,7 @@ class GaussianNLL(Loss):
     """
 
     same_shape = False
-    has_channels = True
-    neutral_target = 1.0
+    prediction_layout = "blocks"
 
     def call(self, y_true, y_pred):
         return ops.mean(_nll(*_error("GaussianNLL", y_true, y_pred)), axis=-1)
@@ -95,8 +94,7 @@ class BetaNLL(Loss):
     """
 
     same_shape = False
-    has_channels = True
-    neutral_target = 1.0
+    prediction_layout = "blocks"
 
     def __init__(self, beta=0.5, **kwargs):
         super().__init__(**kwargs)
@@ -146,8 +144,7 @@ class GaussianCRPS(Loss):
     """
 
     same_shape = False
-    has_channels = True
-    neutral_target = 1.0
+    prediction_layout = "blocks"
 
     def call(self, y_true, y_pred):
         error, log_variance = _error("GaussianCRPS", y_true, y_pred)

@@ -168,7 +168,8 @@ class Pinball(Loss):
             )
         self.quantile = quantile
         if several:  # one target for the whole last axis, which stays also where Q is 1
-            self.same_shape, self.elementwise, self.has_channels = False, False, True
+            self.same_shape, self.elementwise = False, False
+            self.prediction_layout = "columns"
 
     def call(self, y_true, y_pred):
         if not self.same_shape:
