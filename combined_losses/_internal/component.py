@@ -159,7 +159,7 @@ class Component:
 
     def _arranged(self, batch):
         """The batch with the channels where the loss wants them."""
-        if self._of_last is not None:
+        if self._of_last is not None and self.loss.formats:
             return with_channels_last(batch, self.loss.formats)
         return batch if self.traits.reads_last and not self.opaque else as_given(batch)
 

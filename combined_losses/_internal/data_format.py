@@ -76,7 +76,7 @@ class Formatted:
 
     @property
     def formats(self):
-        """What decides for a wrapper around it: a list of one `Format`."""
+        """What decides, also for a wrapper around it: one `Format`, or none."""
         reads = getattr(self, "reads_target", getattr(self, "needs_target", True))
         given = self._format_is_given
         owner = type(self).__name__
@@ -131,7 +131,7 @@ def channels_last(call):
     @functools.wraps(call)
     def of_any(self, y_true, y_pred, sample_weight=None):
         arrays = [None if a is None else ops.convert_to_tensor(a) for a in (y_true, y_pred)]
-        rank = self.formats[0].rank(*arrays)
+        rank = next((format.rank(*arrays) for format in self.formats), None)
         arrays += [] if sample_weight is None else [ops.convert_to_tensor(sample_weight)]
         return call(self, *(array if rank is None else moved(array, rank) for array in arrays))
 

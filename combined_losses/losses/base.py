@@ -9,6 +9,7 @@ from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import Limited, as_number, check_dtype
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import construct, serialize_function, signature_config
+from combined_losses._internal.data_format import Formatted
 from combined_losses._internal.layouts import check_layout
 from combined_losses._internal.names import derive_name, snake_case
 from combined_losses._internal.traits import Traits, keras_traits, says
@@ -165,6 +166,23 @@ class Loss(Operators, Limited, keras.losses.Loss):
     @classmethod
     def from_config(cls, config):
         return construct(cls, config)
+
+
+class ChannelLoss(Formatted, Loss):
+    """A loss of arrays that have channels, first or last (abstract).
+
+    Its `call` is decorated with `channels_last`, so that no formula has to know of the format.
+
+    Args:
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+    """
+
+    def __init__(self, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self._set_format(data_format)
 
 
 @keras.saving.register_keras_serializable("combined_losses")

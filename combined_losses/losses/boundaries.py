@@ -5,10 +5,11 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import are_finite, check_flag
+from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.distances import nearest_other, to_other_kind
 from combined_losses._internal.edges import edges, mean_edge
 from combined_losses._internal.numerics import check_number, magnitude, weighted_mean
-from combined_losses.losses.base import Loss
+from combined_losses.losses.base import ChannelLoss
 from combined_losses.losses.regions.base import probabilities, spatial_axes
 
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class BoundaryDisagreement(Loss):
+class BoundaryDisagreement(ChannelLoss):
     """How far the edge strengths of two fields differ, along given axes.
 
     For each axis the mean of `| |d y_true| - |d y_pred| |`, `d` the difference of neighbours along
@@ -30,8 +31,12 @@ class BoundaryDisagreement(Loss):
     pixel or region loss, do not train on it alone.
 
     Args:
-        axes: the spatial axes, a sequence of integers, never the batch axis 0. Default `(1, 2)`:
-            height and width of `(batch, height, width, channels)`.
+        axes: the spatial axes of the arrays as they are given, a sequence of integers, never the
+            batch axis 0. Default None: height and width by `data_format`, `(1, 2)` of `(batch,
+            height, width, channels)`.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `(batch,)`, in units of the field.
@@ -56,19 +61,28 @@ class BoundaryDisagreement(Loss):
     (Rudin, Osher & Fatemi 1992).
     """
 
-    def __init__(self, axes=(1, 2), **kwargs):
+    _least_rank = 4  # (batch, height, width) are images without channels
+
+    def __init__(self, axes=None, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(axes, (tuple, list)) or not axes or any(_not_spatial(a) for a in axes):
+        sequence = isinstance(axes, (tuple, list)) and len(axes)
+        if axes is not None and (not sequence or any(_not_spatial(axis) for axis in axes)):
             raise ValueError(
-                "The argument `axes` of BoundaryDisagreement must be a non-empty sequence of "
-                "integers other than the batch axis 0, for example (1, 2) for images. "
+                "The argument `axes` of BoundaryDisagreement must be None or a non-empty sequence "
+                "of integers other than the batch axis 0, for example (1, 2) for images. "
                 f"Received: {axes!r}"
             )
         self.axes = axes
 
+    @property
+    def formats(self):
+        return super().formats if self.axes is None else []  # the axes say where the channels are
+
+    @channels_last
     def call(self, y_true, y_pred):
         rank = len(y_pred.shape)
-        axes = [axis + rank if axis < 0 else axis for axis in self.axes]
+        axes = (1, 2) if self.axes is None else self.axes
+        axes = [axis + rank if axis < 0 else axis for axis in axes]
         if any(not 0 < axis < rank for axis in axes):
             raise ValueError(
                 f"The argument `axes` of BoundaryDisagreement must name axes of arrays of rank "
@@ -88,7 +102,7 @@ _SOBEL = ((-1 / 8, 0.0, 1 / 8), (-2 / 8, 0.0, 2 / 8), (-1 / 8, 0.0, 1 / 8))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class SobelEdge(Loss):
+class SobelEdge(ChannelLoss):
     """The mean absolute difference of two images' edges, as a small kernel sees them.
 
     The mean of `|K * (y_pred - y_true)|` over positions and channels, for the kernel `K` and its
@@ -99,6 +113,9 @@ class SobelEdge(Loss):
         kernel: None (default): Sobel's, divided by 8 so that it measures the slope per pixel; or
             an own kernel, a matrix of finite numbers that sees edges along the width. Its transpose
             sees those along the height.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, equal, at least as large as
@@ -119,12 +136,14 @@ class SobelEdge(Loss):
     """
 
     has_channels = True
+    _least_rank = 4
 
     def __init__(self, kernel=None, **kwargs):
         super().__init__(**kwargs)
         self.kernel = kernel
         self._kernel = np.asarray(_SOBEL if kernel is None else _matrix(kernel))
 
+    @channels_last
     def call(self, y_true, y_pred):
         smallest = max(self._kernel.shape)
         shape = tuple(y_pred.shape)
@@ -163,7 +182,7 @@ def _correlated(image, kernel):
     )
 
 
-class _Contour(Loss):
+class _Contour(ChannelLoss):
     """A loss that measures masks by the distances of their pixels (abstract).
 
     A subclass implements `measure(y_true, y_pred, axes, diagonal)`, one number for each pixel.
@@ -183,6 +202,7 @@ class _Contour(Loss):
     def traits(self):
         return super().traits._replace(apart=self.multilabel)
 
+    @channels_last
     def call(self, y_true, y_pred, sample_weight=None):
         rank = len(y_pred.shape)
         if rank < 3:
@@ -218,6 +238,9 @@ class SignedDistanceBoundary(_Contour):
         multilabel: whether the channels are independent of each other, as masks that may overlap:
             logits go through a sigmoid in each, and weights and missing labels are those of single
             entries. Default False: classes that exclude each other.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
@@ -267,6 +290,9 @@ class HausdorffDistance(_Contour):
         multilabel: whether the channels are independent of each other, as masks that may overlap:
             logits go through a sigmoid in each, and weights and missing labels are those of single
             entries. Default False: classes that exclude each other.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values

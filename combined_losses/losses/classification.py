@@ -10,6 +10,7 @@ from combined_losses._internal.checks import (
     check_target_shape,
     is_integer,
 )
+from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.numerics import (
     accumulating,
     as_probability,
@@ -18,13 +19,13 @@ from combined_losses._internal.numerics import (
     log_softmax,
     slog,
 )
-from combined_losses.losses.base import Loss
+from combined_losses.losses.base import ChannelLoss, Loss
 from combined_losses.training import backend
 
 __all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal", "WeightedKappa"]
 
 
-class _Focal(Loss):
+class _Focal(ChannelLoss):
     """A focal loss, which casts its predictions by itself (abstract)."""
 
     # The logarithm of a probability near 0 has a slope of up to 1e7. What reaches a prediction in
@@ -58,6 +59,9 @@ class BinaryFocal(_Focal):
         from_logits: whether `y_pred` holds logits. Default False: probabilities. Prefer logits:
             their slope is right however wrong they are. Outside [0, 1] a probability counts as the
             nearest one in it, and keeps a slope where the way back is right.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (in [0, 1], soft or hard) and `y_pred` `(batch, ...)`, equal; values
@@ -95,6 +99,7 @@ class BinaryFocal(_Focal):
         self.alpha = alpha
         self.from_logits = from_logits
 
+    @channels_last
     def call(self, y_true, y_pred):
         y_pred, steepest = self._cast(y_pred)
         values = _binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
@@ -123,6 +128,9 @@ class CategoricalFocal(_Focal):
             tags are: each has its `BinaryFocal`, from logits through a sigmoid of its own, and
             weights and missing labels are those of single labels. Default False: one-hot classes,
             from logits through a softmax.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (one-hot, or soft: the loss is linear in it) and `y_pred`
@@ -169,6 +177,7 @@ class CategoricalFocal(_Focal):
         apart = self.multilabel
         return super().traits._replace(elementwise=apart, summed=apart, apart=apart)
 
+    @channels_last
     def call(self, y_true, y_pred):
         if self.multilabel:
             return ops.sum(self.elements(y_true, y_pred), axis=-1)
@@ -201,6 +210,9 @@ class SparseCategoricalFocal(_Focal):
             normalised; or None (default): 1 for all.
         from_logits: whether `y_pred` holds logits. Default False: probabilities, which are taken
             as they are, not divided by their sum.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` `(batch, ..., classes)`; `y_true` integer labels from 0, of shape
@@ -237,6 +249,7 @@ class SparseCategoricalFocal(_Focal):
         self.class_weight = class_weight
         self.from_logits = from_logits
 
+    @channels_last
     def call(self, y_true, y_pred):
         _check_labels(y_true, y_pred)
         y_pred, steepest = self._cast(y_pred, self.class_weight)

@@ -7,16 +7,17 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import are_numbers, is_integer
+from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.edges import edges, mean_edge
 from combined_losses._internal.numerics import check_number, decibels, weighted_mean
-from combined_losses.losses.base import Loss
+from combined_losses.losses.base import ChannelLoss
 from combined_losses.training import backend
 
 __all__ = ["SSIM", "MultiScaleSSIM", "PeakSignalToNoise", "TotalVariation"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class SSIM(Loss):
+class SSIM(ChannelLoss):
     """One minus the structural similarity of two images, as seen through a small window.
 
     `1 - (2 my mp + c1) (2 cov + c2) / ((my^2 + mp^2 + c1) (vy + vp + c2))`, averaged over all
@@ -34,6 +35,9 @@ class SSIM(Loss):
         filter_sigma: the deviation of the Gaussian in pixels, above 0. Default 1.5.
         k1, k2: what keeps dark and flat regions stable, in units of `max_value`, above 0. Defaults
             0.01 and 0.03: the loss does not count what is fainter.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, or `(batch, height, width)` of
@@ -64,6 +68,7 @@ class SSIM(Loss):
     """
 
     has_channels = True
+    _least_rank = 4  # (batch, height, width) are images without channels
 
     def __init__(self, max_value=1.0, filter_size=11, filter_sigma=1.5, k1=0.01, k2=0.03, **kwargs):
         super().__init__(**kwargs)
@@ -74,6 +79,7 @@ class SSIM(Loss):
         self.k1 = k1
         self.k2 = k2
 
+    @channels_last
     def call(self, y_true, y_pred):
         side = self.filter_size
         cure = f"give larger ones, or filter_size below {side}"
@@ -83,7 +89,7 @@ class SSIM(Loss):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class MultiScaleSSIM(Loss):
+class MultiScaleSSIM(ChannelLoss):
     """One minus the structural similarity of two images, from fine detail to broad shapes.
 
     `1 - prod_j max(cs_j, 1e-6)^w_j * max(ssim, 1e-6)^w_M` for each channel, then the mean over the
@@ -105,6 +111,9 @@ class MultiScaleSSIM(Loss):
         filter_sigma: the deviation of the Gaussian in pixels, above 0. Default 1.5.
         k1, k2: what keeps dark and flat regions stable, in units of `max_value`, above 0. Defaults
             0.01 and 0.03.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, or `(batch, height, width)` of
@@ -136,6 +145,7 @@ class MultiScaleSSIM(Loss):
     """
 
     has_channels = True
+    _least_rank = 4
 
     def __init__(
         self,
@@ -162,6 +172,7 @@ class MultiScaleSSIM(Loss):
         self.k1 = k1
         self.k2 = k2
 
+    @channels_last
     def call(self, y_true, y_pred):
         *finer, coarsest = (float(power) for power in self.power_factors)
         side = self.filter_size * 2 ** len(finer)
@@ -180,7 +191,7 @@ class MultiScaleSSIM(Loss):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class TotalVariation(Loss):
+class TotalVariation(ChannelLoss):
     """How rough a field is: the mean absolute difference of neighbours, summed over the axes.
 
     The sum over the spatial axes of `mean |p[i + 1] - p[i]|` along that axis. It reads no target:
@@ -188,6 +199,9 @@ class TotalVariation(Loss):
     smooth but may have edges: a ramp costs no more than a step of its height.
 
     Args:
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` `(batch, spatial..., channels)` of one to three spatial axes: signals, images
@@ -215,6 +229,7 @@ class TotalVariation(Loss):
     has_channels = True
     needs_target = False
 
+    @channels_last
     def call(self, y_true, y_pred):
         rank = len(y_pred.shape)
         if not 3 <= rank <= 5:
@@ -227,7 +242,7 @@ class TotalVariation(Loss):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class PeakSignalToNoise(Loss):
+class PeakSignalToNoise(ChannelLoss):
     """Minus the peak signal-to-noise ratio in decibels: the mean squared error, on their scale.
 
     `10 log10(mean((y_true - y_pred)^2) / max_value^2 + 1e-10)`, the mean over all elements of a
@@ -237,6 +252,9 @@ class PeakSignalToNoise(Loss):
     Args:
         max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
             bytes.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `(batch,)` in dB, the smaller the
@@ -267,6 +285,7 @@ class PeakSignalToNoise(Loss):
         check_number("PeakSignalToNoise", "max_value", max_value, minimum=0, exclusive=True)
         self.max_value = max_value
 
+    @channels_last
     def call(self, y_true, y_pred, sample_weight=None):
         axes = tuple(range(1, len(y_pred.shape)))
         squared = ops.square((y_true - y_pred) / self.max_value)

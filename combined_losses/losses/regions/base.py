@@ -5,11 +5,12 @@ import numbers
 from keras import ops
 
 from combined_losses._internal.checks import check_flag
+from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.numerics import as_probability, check_number, softmax
-from combined_losses.losses.base import Loss
+from combined_losses.losses.base import ChannelLoss
 
 
-class Region(Loss):
+class Region(ChannelLoss):
     """A loss that compares masks or class maps, one value for each sample (abstract).
 
     A subclass implements `measure(y_true, y_pred, weight)`: truth and probabilities of shape
@@ -19,7 +20,7 @@ class Region(Loss):
     Args:
         ignore_value: None (default), or a number: entries of `y_true` that equal it do not count;
             `nan`: those that are NaN.
-        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+        data_format, reduction, name, dtype: as in `ChannelLoss`.
     """
 
     has_channels = True
@@ -35,6 +36,7 @@ class Region(Loss):
         """The predictions as `measure` wants them."""
         return y_pred
 
+    @channels_last
     def call(self, y_true, y_pred, sample_weight=None):
         if len(y_pred.shape) < 3:
             raise ValueError(
@@ -69,7 +71,7 @@ class LogitsRegion(Region):
             or with `multilabel`, through a softmax over the channels otherwise.
         multilabel: whether the channels are independent of each other, as overlapping masks are.
             Weights and missing labels are then those of single entries. Default False.
-        ignore_value, reduction, name, dtype: as in `Region`.
+        ignore_value, data_format, reduction, name, dtype: as in `Region`.
     """
 
     def __init__(self, from_logits=False, ignore_value=None, *, multilabel=False, **kwargs):

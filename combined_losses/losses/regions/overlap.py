@@ -21,7 +21,8 @@ class Overlap(LogitsRegion):
         smooth: added to the denominator, in pixels, at least 0.
         class_weight: None, or one number of at least 0 for each channel, the background included.
         include_background: whether channel 0 counts where there are several.
-        from_logits, multilabel, ignore_value, reduction, name, dtype: as in `LogitsRegion`.
+        from_logits, multilabel, ignore_value, data_format, reduction, name, dtype: as in
+            `LogitsRegion`.
     """
 
     def __init__(
@@ -113,6 +114,9 @@ class Dice(Overlap):
             logits go through a sigmoid in each, and weights and missing labels are those of single
             entries. Default False: classes that exclude each other.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (one-hot or soft) and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or
@@ -149,6 +153,9 @@ class Jaccard(Overlap):
     Args:
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].
@@ -203,6 +210,9 @@ class Tversky(_Weighted):
             libraries call the two alpha and beta, some the other way round.)
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].
@@ -249,6 +259,9 @@ class FocalTversky(_Weighted):
         fn_weight: the price of a false negative, at least 0. Default 0.7.
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1]. A perfect prediction is exactly 0, with a
@@ -310,6 +323,9 @@ class GeneralizedDice(LogitsRegion):
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         include_background: whether channel 0 counts where there are several. Default True.
         from_logits, multilabel, ignore_value: as in `Dice`.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].

@@ -22,7 +22,7 @@ CASES = [
         y_true=normal(4, 3, 5, 2, seed=5),
         y_pred=normal(4, 3, 5, 2, seed=6),
         arguments={"axes": (2, 3)},
-        refused={"axes": [(), (0, 1), (0,), 1, "12", (1.0, 2.0), (True,), None]},
+        refused={"axes": [(), (0, 1), (0,), 1, "12", (1.0, 2.0), (True,)]},
         wrapped=True,
     ),
     Case(
