@@ -13,13 +13,14 @@ from combined_losses.losses.regions import Dice, FocalTversky, GeneralizedDice
 __all__ = ["combo", "dice_bce", "dice_ce", "dice_focal", "generalized_dice_focal", "unified_focal"]
 
 
-def dice_bce(smooth=1.0, from_logits=False, *, ignore_value=None, **kwargs):
+def dice_bce(smooth=1.0, from_logits=False, *, ignore_value=None, data_format=None, **kwargs):
     """`Dice` plus binary cross-entropy, for masks: of one object, or of several that may overlap.
 
     Args:
         smooth: as in `Dice`. Default 1.0.
         from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
 
     Returns:
@@ -35,12 +36,22 @@ def dice_bce(smooth=1.0, from_logits=False, *, ignore_value=None, **kwargs):
     Taghanaki et al. 2019 (arXiv 1805.02798) and many others.
     """
     check_flag("dice_bce", "from_logits", from_logits)
-    dice = _of_logits(Dice(smooth, ignore_value=ignore_value), from_logits, "sigmoid")
-    bce = _masked(BinaryFocal(0.0, from_logits=from_logits), ignore_value)
+    dice = _of_logits(
+        Dice(smooth, ignore_value=ignore_value, data_format=data_format), from_logits, "sigmoid"
+    )
+    bce = _masked(BinaryFocal(0.0, from_logits=from_logits, data_format=data_format), ignore_value)
     return _composite({"dice": dice, "bce": bce}, "dice_bce", kwargs)
 
 
-def dice_ce(smooth=1.0, from_logits=False, *, include_background=True, ignore_value=None, **kwargs):
+def dice_ce(
+    smooth=1.0,
+    from_logits=False,
+    *,
+    include_background=True,
+    ignore_value=None,
+    data_format=None,
+    **kwargs,
+):
     """`Dice` plus categorical cross-entropy, for one-hot maps of classes that exclude each other.
 
     Args:
@@ -48,6 +59,7 @@ def dice_ce(smooth=1.0, from_logits=False, *, include_background=True, ignore_va
         from_logits: whether `y_pred` holds logits, of a softmax over the channels. Default False.
         include_background: whether `Dice` counts channel 0. Default True.
         ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
 
     Returns:
@@ -66,8 +78,11 @@ def dice_ce(smooth=1.0, from_logits=False, *, include_background=True, ignore_va
         include_background=include_background,
         from_logits=from_logits,
         ignore_value=ignore_value,
+        data_format=data_format,
     )
-    ce = _masked(CategoricalFocal(0.0, from_logits=from_logits), ignore_value)
+    ce = _masked(
+        CategoricalFocal(0.0, from_logits=from_logits, data_format=data_format), ignore_value
+    )
     return _composite({"dice": dice, "ce": ce}, "dice_ce", kwargs)
 
 
@@ -78,6 +93,7 @@ def dice_focal(
     multiclass=False,
     from_logits=False,
     ignore_value=None,
+    data_format=None,
     **kwargs,
 ):
     """`Dice` plus a focal loss, for objects so small that easy background outweighs them.
@@ -90,6 +106,7 @@ def dice_focal(
         from_logits: whether `y_pred` holds logits, of a sigmoid in every channel or, with
             `multiclass`, of a softmax over them. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
 
     Returns:
@@ -103,9 +120,17 @@ def dice_focal(
 
     Zhu et al. 2019 (AnatomyNet), arXiv 1808.05238.
     """
-    dice = Dice(smooth, ignore_value=ignore_value)
+    dice = Dice(smooth, ignore_value=ignore_value, data_format=data_format)
     return _with_focal(
-        "dice_focal", "dice", dice, gamma, multiclass, from_logits, ignore_value, kwargs
+        "dice_focal",
+        "dice",
+        dice,
+        gamma,
+        multiclass,
+        from_logits,
+        ignore_value,
+        data_format,
+        kwargs,
     )
 
 
@@ -117,6 +142,7 @@ def generalized_dice_focal(
     multiclass=True,
     from_logits=False,
     ignore_value=None,
+    data_format=None,
     **kwargs,
 ):
     """`GeneralizedDice` plus a focal loss, for classes of very different sizes.
@@ -131,6 +157,7 @@ def generalized_dice_focal(
         from_logits: whether `y_pred` holds logits, of a softmax over the channels or, without
             `multiclass`, of a sigmoid in each. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `reduction`, `name`, `dtype`.
 
     Returns:
@@ -144,13 +171,23 @@ def generalized_dice_focal(
 
     Sudre et al. 2017, arXiv 1707.03237; Lin et al. 2017, arXiv 1708.02002.
     """
-    region = GeneralizedDice(weighting, smooth, ignore_value=ignore_value)
+    region = GeneralizedDice(weighting, smooth, ignore_value=ignore_value, data_format=data_format)
     name, part = "generalized_dice_focal", "generalized_dice"
-    return _with_focal(name, part, region, gamma, multiclass, from_logits, ignore_value, kwargs)
+    return _with_focal(
+        name, part, region, gamma, multiclass, from_logits, ignore_value, data_format, kwargs
+    )
 
 
 def unified_focal(
-    weight=0.5, delta=0.6, *, gamma=0.5, smooth=1.0, from_logits=False, ignore_value=None, **kwargs
+    weight=0.5,
+    delta=0.6,
+    *,
+    gamma=0.5,
+    smooth=1.0,
+    from_logits=False,
+    ignore_value=None,
+    data_format=None,
+    **kwargs,
 ):
     """The symmetric Unified Focal loss: a focal loss plus a focal Tversky loss, three numbers.
 
@@ -165,6 +202,7 @@ def unified_focal(
         smooth: as in `FocalTversky`. Default 1.0.
         from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
 
     Returns:
@@ -185,9 +223,14 @@ def unified_focal(
     check_number("unified_focal", "delta", delta, minimum=0, maximum=1)
     check_number("unified_focal", "gamma", gamma, minimum=0, exclusive=True, maximum=1)
     check_flag("unified_focal", "from_logits", from_logits)
-    focal = BinaryFocal(1 - gamma, delta, from_logits=from_logits)
+    focal = BinaryFocal(1 - gamma, delta, from_logits=from_logits, data_format=data_format)
     tversky = FocalTversky(
-        gamma, 1 - delta, fn_weight=delta, smooth=smooth, ignore_value=ignore_value
+        gamma,
+        1 - delta,
+        fn_weight=delta,
+        smooth=smooth,
+        ignore_value=ignore_value,
+        data_format=data_format,
     )
     parts = {
         "focal": _masked(focal, ignore_value),
@@ -197,7 +240,16 @@ def unified_focal(
     return _composite(parts, "unified_focal", {"weights": weights, **kwargs})
 
 
-def combo(alpha=0.5, beta=0.5, *, smooth=1.0, from_logits=False, ignore_value=None, **kwargs):
+def combo(
+    alpha=0.5,
+    beta=0.5,
+    *,
+    smooth=1.0,
+    from_logits=False,
+    ignore_value=None,
+    data_format=None,
+    **kwargs,
+):
     """The Combo loss: cross-entropy with a price for each side, plus `Dice`.
 
     `alpha * CE + (1 - alpha) * Dice`, `CE = -(beta y log p + (1 - beta) (1 - y) log(1 - p))`. The
@@ -209,6 +261,7 @@ def combo(alpha=0.5, beta=0.5, *, smooth=1.0, from_logits=False, ignore_value=No
         smooth: as in `Dice`. Default 1.0.
         from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
 
     Returns:
@@ -228,8 +281,8 @@ def combo(alpha=0.5, beta=0.5, *, smooth=1.0, from_logits=False, ignore_value=No
     check_number("combo", "alpha", alpha, minimum=0, maximum=1)
     check_number("combo", "beta", beta, minimum=0, maximum=1)
     check_flag("combo", "from_logits", from_logits)
-    cross_entropy = BinaryFocal(0.0, beta, from_logits=from_logits)
-    dice = Dice(smooth, ignore_value=ignore_value)
+    cross_entropy = BinaryFocal(0.0, beta, from_logits=from_logits, data_format=data_format)
+    dice = Dice(smooth, ignore_value=ignore_value, data_format=data_format)
     parts = {
         "cross_entropy": _masked(cross_entropy, ignore_value),
         "dice": _of_logits(dice, from_logits, "sigmoid"),
@@ -238,11 +291,15 @@ def combo(alpha=0.5, beta=0.5, *, smooth=1.0, from_logits=False, ignore_value=No
     return _composite(parts, "combo", {"weights": weights, **kwargs})
 
 
-def _with_focal(name, part, region, gamma, multiclass, from_logits, ignore_value, kwargs):
+def _with_focal(
+    name, part, region, gamma, multiclass, from_logits, ignore_value, data_format, kwargs
+):
     """A region loss and the focal loss of the same kind of channels."""
     check_flag(name, "multiclass", multiclass)
     check_flag(name, "from_logits", from_logits)
-    focal = (CategoricalFocal if multiclass else BinaryFocal)(gamma, from_logits=from_logits)
+    focal = (CategoricalFocal if multiclass else BinaryFocal)(
+        gamma, from_logits=from_logits, data_format=data_format
+    )
     region = _of_logits(region, from_logits, "softmax" if multiclass else "sigmoid")
     return _composite({part: region, "focal": _masked(focal, ignore_value)}, name, kwargs)
 
