@@ -61,6 +61,9 @@ def _times(importance, found, child, label):
 
 def all_at_once(child, node, batch, imposed, label):
     """A loss of single elements sees them all."""
+    if node.traits.summed:
+        values = node.of_elements().values(batch, label)[0]
+        return ops.cast(values, accumulating(values.dtype)), batch
     formula = _FORMULAS.get(_function(child))
     if formula is None:
         # It averages over the last axis: here one of length 1, so over none.

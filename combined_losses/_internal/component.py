@@ -2,8 +2,10 @@
 
 import contextlib
 import contextvars
+import copy
 import functools
 import inspect
+import types
 import warnings
 from typing import Any, NamedTuple
 
@@ -180,8 +182,10 @@ class Component:
         if self.traits.layout is not None:
             return layouts.tells_apart(batch, y_true, y_pred, self.traits.layout)
         weights = [batch.mask] if batch.mask_kind == "labels" else []
-        if batch.tells_elements and self.traits.elementwise:
+        if self.traits.elementwise and batch.tells_elements:
             weights = [weight for _, weight in batch.weights()]
+        elif self.traits.elementwise and self.traits.apart:
+            weights += [w for _, w in batch.weights() if w.shape[-1:] != (1,)]
         return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
 
     def _of_labels(self, batch, label):
@@ -192,11 +196,17 @@ class Component:
         if self.traits.layout is not None:
             seen = batch.replaced(y_true=y_true, y_pred=y_pred)
             return self.values(layouts.of_single_targets(seen, self.traits.layout, label), label)
+        size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
+        if self.traits.summed:
+            values, batch = self.of_elements().values(batch, label)
+            # Their mean is that of the sums where all labels are there.
+            return values * ops.cast(size, values.dtype), batch.replaced(elements=size)
         if self.traits.elementwise:
             # Its mean over the last axis is then one over a single element.
-            size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
             y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
             batch = batch.replaced(y_true=y_true, y_pred=y_pred, elements=size)
+            return self.values(batch, label)
+        if self.traits.apart and self.weighs:
             return self.values(batch, label)
         # The least: "all of them", also of what averages over blocks have left of a mask.
         rows = batch.replaced(mask=ops.min(ops.cast(batch.mask, "float32"), axis=-1))
@@ -221,6 +231,13 @@ class Component:
             return True
         ours = type(self.loss).call.__module__.startswith("combined_losses.")
         return self.traits != Traits() and (ours or not hasattr(self.loss, "prediction_layout"))
+
+    def of_elements(self):
+        """A component like this one whose values are those of single elements."""
+        node = copy.copy(self)
+        node.traits = self.traits._replace(elementwise=False, summed=False)
+        node.loss, node._of_last = types.SimpleNamespace(call=self.loss.elements), None
+        return node
 
     def values(self, batch, label):
         """The values, and the batch without the weights and mask that they contain already."""

@@ -22,6 +22,8 @@ class Traits(NamedTuple):
     # The values are sums over the last axis, and not means, of elements that do not see each other.
     # The loss gives these by its method `elements`.
     summed: bool = False
+    # It divides by a sum over the classes (softmax): one channel alone is always 1.
+    softmax: bool = False
     apart: bool = False  # the channels do not see each other, so that weights are of single ones
     casts_target: bool = True  # or y_true keeps its dtype: ids that a float would make one
     axis: int = -1  # that of the classes: all other axes of y_pred are those of the values
@@ -53,14 +55,14 @@ _BY_NAME = {
     "mean_squared_logarithmic_error": _ELEMENTWISE,
     "poisson": _ELEMENTWISE,
     "squared_hinge": _ELEMENTWISE,
-    "categorical_crossentropy": _CLASSWISE,
-    "categorical_focal_crossentropy": _CLASSWISE,
+    "categorical_crossentropy": _CLASSWISE._replace(softmax=True),  # of probabilities too
+    "categorical_focal_crossentropy": _CLASSWISE._replace(softmax=True),
     "categorical_hinge": _CLASSWISE,
     "cosine_similarity": _CLASSWISE,
     "kl_divergence": _CLASSWISE,
     "categorical_generalized_cross_entropy": _LABELS,
     "ctc": _LABELS,
-    "sparse_categorical_crossentropy": _LABELS,
+    "sparse_categorical_crossentropy": _LABELS._replace(softmax=True),
     "circle": Traits(couples_batch=True),
     "dice": _REGION,
     "tversky": _REGION,

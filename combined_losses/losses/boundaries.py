@@ -200,7 +200,8 @@ class _Contour(ChannelLoss):
 
     @property
     def traits(self):
-        return super().traits._replace(apart=self.multilabel)
+        softmax = self.from_logits and not self.multilabel
+        return super().traits._replace(apart=self.multilabel, softmax=softmax)
 
     @channels_last
     def call(self, y_true, y_pred, sample_weight=None):

@@ -99,6 +99,10 @@ class BinaryFocal(_Focal):
         self.alpha = alpha
         self.from_logits = from_logits
 
+    @property
+    def traits(self):
+        return super().traits._replace(apart=True)
+
     @channels_last
     def call(self, y_true, y_pred):
         y_pred, steepest = self._cast(y_pred)
@@ -174,8 +178,10 @@ class CategoricalFocal(_Focal):
 
     @property
     def traits(self):
-        apart = self.multilabel
-        return super().traits._replace(elementwise=apart, summed=apart, apart=apart)
+        apart, softmax = self.multilabel, self.from_logits and not self.multilabel
+        return super().traits._replace(
+            elementwise=apart, summed=apart, apart=apart, softmax=softmax
+        )
 
     @channels_last
     def call(self, y_true, y_pred):
@@ -248,6 +254,10 @@ class SparseCategoricalFocal(_Focal):
         self.gamma = gamma
         self.class_weight = class_weight
         self.from_logits = from_logits
+
+    @property
+    def traits(self):
+        return super().traits._replace(softmax=self.from_logits)
 
     @channels_last
     def call(self, y_true, y_pred):

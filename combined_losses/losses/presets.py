@@ -13,13 +13,23 @@ from combined_losses.losses.regions import Dice, FocalTversky, GeneralizedDice
 __all__ = ["combo", "dice_bce", "dice_ce", "dice_focal", "generalized_dice_focal", "unified_focal"]
 
 
-def dice_bce(smooth=1.0, from_logits=False, *, ignore_value=None, data_format=None, **kwargs):
+def dice_bce(
+    smooth=1.0,
+    from_logits=False,
+    *,
+    multilabel=False,
+    ignore_value=None,
+    data_format=None,
+    **kwargs,
+):
     """`Dice` plus binary cross-entropy, for masks: of one object, or of several that may overlap.
 
     Args:
         smooth: as in `Dice`. Default 1.0.
         from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
+            those of single entries. Each has its sigmoid anyway. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
 
@@ -36,10 +46,12 @@ def dice_bce(smooth=1.0, from_logits=False, *, ignore_value=None, data_format=No
     Taghanaki et al. 2019 (arXiv 1805.02798) and many others.
     """
     check_flag("dice_bce", "from_logits", from_logits)
-    dice = _of_logits(
-        Dice(smooth, ignore_value=ignore_value, data_format=data_format), from_logits, "sigmoid"
-    )
-    bce = _masked(BinaryFocal(0.0, from_logits=from_logits, data_format=data_format), ignore_value)
+    check_flag("dice_bce", "multilabel", multilabel)
+    options = {"ignore_value": ignore_value, "data_format": data_format}
+    dice = Dice(smooth, multilabel=multilabel, **options)
+    dice = _of_logits(dice, from_logits, "sigmoid")
+    bce = BinaryFocal(0.0, from_logits=from_logits, data_format=data_format)
+    bce = _masked(bce, ignore_value)
     return _composite({"dice": dice, "bce": bce}, "dice_bce", kwargs)
 
 
@@ -48,6 +60,7 @@ def dice_ce(
     from_logits=False,
     *,
     include_background=True,
+    multilabel=False,
     ignore_value=None,
     data_format=None,
     **kwargs,
@@ -58,7 +71,9 @@ def dice_ce(
         smooth: as in `Dice`. Default 1.0.
         from_logits: whether `y_pred` holds logits, of a softmax over the channels. Default False.
         include_background: whether `Dice` counts channel 0. Default True.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        multilabel: whether the channels are independent, as masks that may overlap: each has a
+            sigmoid, and `ce` is binary cross-entropy, the mean over the channels. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
 
@@ -77,12 +92,13 @@ def dice_ce(
         smooth,
         include_background=include_background,
         from_logits=from_logits,
+        multilabel=multilabel,
         ignore_value=ignore_value,
         data_format=data_format,
     )
-    ce = _masked(
-        CategoricalFocal(0.0, from_logits=from_logits, data_format=data_format), ignore_value
-    )
+    focal = BinaryFocal if multilabel else CategoricalFocal
+    ce = focal(0.0, from_logits=from_logits, data_format=data_format)
+    ce = _masked(ce, ignore_value)
     return _composite({"dice": dice, "ce": ce}, "dice_ce", kwargs)
 
 
@@ -92,6 +108,7 @@ def dice_focal(
     *,
     multiclass=False,
     from_logits=False,
+    multilabel=False,
     ignore_value=None,
     data_format=None,
     **kwargs,
@@ -105,7 +122,9 @@ def dice_focal(
             classes that exclude each other, `CategoricalFocal`.
         from_logits: whether `y_pred` holds logits, of a sigmoid in every channel or, with
             `multiclass`, of a softmax over them. Default False.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        multilabel: whether the channels are independent, as in `Dice`; then `multiclass` does not
+            count. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
 
@@ -120,18 +139,10 @@ def dice_focal(
 
     Zhu et al. 2019 (AnatomyNet), arXiv 1808.05238.
     """
-    dice = Dice(smooth, ignore_value=ignore_value, data_format=data_format)
-    return _with_focal(
-        "dice_focal",
-        "dice",
-        dice,
-        gamma,
-        multiclass,
-        from_logits,
-        ignore_value,
-        data_format,
-        kwargs,
-    )
+    options = {"ignore_value": ignore_value, "data_format": data_format}
+    dice = Dice(smooth, multilabel=multilabel, **options)
+    kinds = multiclass, from_logits
+    return _with_focal("dice_focal", {"dice": dice}, gamma, kinds, data_format, kwargs)
 
 
 def generalized_dice_focal(
@@ -141,6 +152,7 @@ def generalized_dice_focal(
     smooth=1.0,
     multiclass=True,
     from_logits=False,
+    multilabel=False,
     ignore_value=None,
     data_format=None,
     **kwargs,
@@ -156,7 +168,9 @@ def generalized_dice_focal(
             `CategoricalFocal`; False: masks, `BinaryFocal` in every channel.
         from_logits: whether `y_pred` holds logits, of a softmax over the channels or, without
             `multiclass`, of a sigmoid in each. Default False.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        multilabel: whether the channels are independent, as in `Dice`; then `multiclass` does not
+            count. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `reduction`, `name`, `dtype`.
 
@@ -171,11 +185,11 @@ def generalized_dice_focal(
 
     Sudre et al. 2017, arXiv 1707.03237; Lin et al. 2017, arXiv 1708.02002.
     """
-    region = GeneralizedDice(weighting, smooth, ignore_value=ignore_value, data_format=data_format)
+    options = {"ignore_value": ignore_value, "data_format": data_format}
+    region = GeneralizedDice(weighting, smooth, multilabel=multilabel, **options)
     name, part = "generalized_dice_focal", "generalized_dice"
-    return _with_focal(
-        name, part, region, gamma, multiclass, from_logits, ignore_value, data_format, kwargs
-    )
+    kinds = multiclass, from_logits
+    return _with_focal(name, {part: region}, gamma, kinds, data_format, kwargs)
 
 
 def unified_focal(
@@ -185,6 +199,7 @@ def unified_focal(
     gamma=0.5,
     smooth=1.0,
     from_logits=False,
+    multilabel=False,
     ignore_value=None,
     data_format=None,
     **kwargs,
@@ -201,7 +216,9 @@ def unified_focal(
             the Tversky part keeps a slope there. Default 0.5.
         smooth: as in `FocalTversky`. Default 1.0.
         from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
+            those of single entries. Each has its sigmoid anyway. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
 
@@ -223,12 +240,14 @@ def unified_focal(
     check_number("unified_focal", "delta", delta, minimum=0, maximum=1)
     check_number("unified_focal", "gamma", gamma, minimum=0, exclusive=True, maximum=1)
     check_flag("unified_focal", "from_logits", from_logits)
+    check_flag("unified_focal", "multilabel", multilabel)
     focal = BinaryFocal(1 - gamma, delta, from_logits=from_logits, data_format=data_format)
     tversky = FocalTversky(
         gamma,
         1 - delta,
         fn_weight=delta,
         smooth=smooth,
+        multilabel=multilabel,
         ignore_value=ignore_value,
         data_format=data_format,
     )
@@ -246,6 +265,7 @@ def combo(
     *,
     smooth=1.0,
     from_logits=False,
+    multilabel=False,
     ignore_value=None,
     data_format=None,
     **kwargs,
@@ -260,7 +280,9 @@ def combo(
         beta: the price of missing the object, in [0, 1]; a false alarm has the rest. Default 0.5.
         smooth: as in `Dice`. Default 1.0.
         from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels.
+        multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
+            those of single entries. Each has its sigmoid anyway. Default False.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
 
@@ -281,8 +303,10 @@ def combo(
     check_number("combo", "alpha", alpha, minimum=0, maximum=1)
     check_number("combo", "beta", beta, minimum=0, maximum=1)
     check_flag("combo", "from_logits", from_logits)
+    check_flag("combo", "multilabel", multilabel)
     cross_entropy = BinaryFocal(0.0, beta, from_logits=from_logits, data_format=data_format)
-    dice = Dice(smooth, ignore_value=ignore_value, data_format=data_format)
+    options = {"ignore_value": ignore_value, "data_format": data_format}
+    dice = Dice(smooth, multilabel=multilabel, **options)
     parts = {
         "cross_entropy": _masked(cross_entropy, ignore_value),
         "dice": _of_logits(dice, from_logits, "sigmoid"),
@@ -291,15 +315,14 @@ def combo(
     return _composite(parts, "combo", {"weights": weights, **kwargs})
 
 
-def _with_focal(
-    name, part, region, gamma, multiclass, from_logits, ignore_value, data_format, kwargs
-):
-    """A region loss and the focal loss of the same kind of channels."""
+def _with_focal(name, named, gamma, kinds, data_format, kwargs):
+    """A region loss, `{part: region}`, and the focal loss of the same channels and void pixels."""
+    [(part, region)], (multiclass, from_logits) = named.items(), kinds
     check_flag(name, "multiclass", multiclass)
     check_flag(name, "from_logits", from_logits)
-    focal = (CategoricalFocal if multiclass else BinaryFocal)(
-        gamma, from_logits=from_logits, data_format=data_format
-    )
+    ignore_value, multiclass = region.ignore_value, multiclass and not region.multilabel
+    focal = CategoricalFocal if multiclass else BinaryFocal
+    focal = focal(gamma, from_logits=from_logits, data_format=data_format)
     region = _of_logits(region, from_logits, "softmax" if multiclass else "sigmoid")
     return _composite({part: region, "focal": _masked(focal, ignore_value)}, name, kwargs)
 

@@ -27,6 +27,7 @@ from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.names import check_log_keys, check_name
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.wrappers.base import Wrapper
+from combined_losses.wrappers.softmax import loading, refuse_softmax
 
 AGGREGATIONS = ("sum", "mean", "weighted_mean")
 
@@ -186,8 +187,12 @@ class PerChannel(_PerPart):
 
     Weights and masks are those of the other axes, as each channel sees them.
 
+    A softmax needs all channels: put it around, `Activated(PerChannel(Dice()), "softmax")`. For
+    channels that are independent, each with a sigmoid, a loss has `multilabel=True`.
+
     Raises:
-        ValueError: if the number of channels differs from `names`, or the weights do not fit.
+        ValueError: if the number of channels differs from `names`, the weights do not fit, or the
+            loss has a softmax (or divides by the sum) over the channels.
 
     Example:
 
@@ -219,6 +224,7 @@ class PerChannel(_PerPart):
         if several and size is None and names is None:
             size = len(children)
         super().__init__(children[0], names, size, weights, aggregation, **kwargs)
+        refuse_softmax(f"PerChannel ('{self.name}')", children)
         self.axis = axis
         if several:
             self._check_count(len(children), self.name, None)
@@ -245,6 +251,11 @@ class PerChannel(_PerPart):
                     f"All losses of PerChannel ('{self.name}') must have the reduction 'none', or "
                     f"none of them. Received: reductions {sorted(map(str, reductions))}"
                 )
+
+    @classmethod
+    def from_config(cls, config):
+        with loading():
+            return super().from_config(config)
 
     _several: Any = None  # a dict or list of losses, where each channel has its own
 

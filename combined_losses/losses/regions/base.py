@@ -83,7 +83,8 @@ class LogitsRegion(Region):
 
     @property
     def traits(self):
-        return super().traits._replace(apart=self.multilabel)
+        softmax = self.from_logits and not self.multilabel
+        return super().traits._replace(apart=self.multilabel, softmax=softmax)
 
     def activation(self, y_true, y_pred):
         if self.from_logits:

@@ -1,0 +1,62 @@
+"""A softmax over channels, of which a wrapper shows one alone."""
+
+import contextlib
+import contextvars
+import warnings
+
+import keras
+
+from combined_losses._internal.compound import Compound, traits_of
+from combined_losses.wrappers.predictions import Activated
+
+_loading = contextvars.ContextVar("combined_losses_loading", default=False)
+_ACTIVATIONS = [
+    getattr(keras.activations, name)
+    for name in ("softmax", "log_softmax", "sparsemax")
+    if hasattr(keras.activations, name)  # an older Keras has fewer
+]
+
+
+@contextlib.contextmanager
+def loading():
+    """In the block `refuse_softmax` warns: what was saved before it was refused still loads."""
+    token = _loading.set(True)
+    try:
+        yield
+    finally:
+        _loading.reset(token)
+
+
+def refuse_softmax(owner, losses):
+    """Raises where one of the losses that see single channels has a softmax over all of them."""
+    for loss in losses:
+        found = softmax_inside(loss)
+        if found is None:
+            continue
+        message = (
+            f"{owner} shows its loss one channel alone, over which a softmax is always 1 (a region "
+            "loss takes a sigmoid there). For classes that exclude each other put the softmax "
+            "around it, and inside a loss of probabilities, without from_logits: "
+            '`Activated(PerChannel(Dice()), "softmax")`, where `CategoricalFocal(0.0)` is the '
+            "cross-entropy. For channels that are independent (masks that overlap) make the "
+            f"loss with `multilabel=True`, or take a binary one. Received: {found!r}"
+        )
+        if not _loading.get():
+            raise ValueError(message)
+        warnings.warn(f"Loaded as it was saved, but: {message}", stacklevel=2)
+
+
+def softmax_inside(loss):
+    """The first loss in `loss`, or itself, that has a softmax over the last axis; or None.
+
+    Of a wrapper of a user's it is not known what its child sees.
+    """
+    if not isinstance(loss, Compound):
+        traits = traits_of(loss)
+        return loss if traits.softmax and traits.axis == -1 else None
+    if type(loss).__module__.partition(".")[0] != __name__.partition(".")[0]:
+        return None
+    if isinstance(loss, Activated) and loss._function in _ACTIVATIONS:
+        return loss
+    found = (softmax_inside(child) for child, _ in loss.children)
+    return next((child for child in found if child is not None), None)
