@@ -68,7 +68,7 @@ def all_at_once(child, node, batch, imposed, label):
     if formula is None:
         # It averages over the last axis: here one of length 1, so over none.
         y_true, y_pred = ops.expand_dims(batch.y_true, -1), ops.expand_dims(batch.y_pred, -1)
-        seen = batch.replaced(y_true=y_true, y_pred=y_pred)
+        seen = batch.replaced(y_true=y_true, y_pred=y_pred, channels="last")
         if node.opaque:
             return None
         values, judged = node.unreduced(seen, imposed, label)

@@ -83,10 +83,11 @@ class Formatted:
         return [Format(owner, self.data_format, given, self._least_rank, bool(reads))]
 
     def get_config(self):
-        config = super().get_config()
-        if self.data_format == "channels_first" and not self._format_is_given:
-            config[_GIVEN] = False
-        return config
+        return self._with_format(super().get_config())
+
+    def _with_format(self, config):
+        by_setting = self.data_format == "channels_first" and not self._format_is_given
+        return {**config, _GIVEN: False} if by_setting else config
 
     @classmethod
     def from_config(cls, config):
@@ -154,13 +155,28 @@ def with_channels_last(batch, formats):
     return batch if rank is None else _rearranged(batch, "moved", rank, 1, -1)
 
 
-def as_given(batch):
-    """The batch with the channels where the data have them."""
+def as_given(batch, for_view=False):
+    """The batch with the channels where the data have them.
+
+    For a view, which matches weights with the data from the left, those of pixels get an axis of
+    length 1 beside the channels.
+    """
     if batch.channels != "moved":
         return batch
+    if for_view:
+        weights = {"sample_weight": batch.sample_weight, "mask": batch.mask}
+        batch = batch.replaced(**{n: _of_elements(w, batch) for n, w in weights.items()})
     if keras.tree.is_nested(batch.y_pred) or len(batch.y_pred.shape) < batch.channel_rank:
         return batch.replaced(channels="last")  # there is no such axis any more
     return _rearranged(batch, "as given", batch.channel_rank, -1, 1)
+
+
+def _of_elements(weight, batch):
+    """A weight of pixels with as many axes as the data."""
+    if weight is None or len(weight.shape) < 2:
+        return weight
+    missing = batch.channel_rank - len(weight.shape)
+    return ops.reshape(weight, (*ops.shape(weight), *[1] * missing)) if missing > 0 else weight
 
 
 def _rearranged(batch, channels, rank, source, destination):

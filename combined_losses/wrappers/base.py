@@ -135,7 +135,9 @@ class Wrapper(Compound):
 
     def arranged(self, batch):
         """The batch with the channels where this wrapper wants them."""
-        return self._with_channels_last(batch) if self.sees_channels_last else as_given(batch)
+        if self.sees_channels_last:
+            return self._with_channels_last(batch)
+        return as_given(batch, for_view=True)
 
     def _with_channels_last(self, batch):
         return with_channels_last(batch, self._formats)

@@ -24,6 +24,7 @@ from combined_losses._internal.checks import (
 from combined_losses._internal.component import Evaluation
 from combined_losses._internal.compound import Compound, as_node, traits_of
 from combined_losses._internal.config import serialize_loss
+from combined_losses._internal.data_format import Formatted
 from combined_losses._internal.names import check_log_keys, check_name
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.wrappers.base import Wrapper
@@ -166,18 +167,23 @@ class _PerPart(Wrapper):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class PerChannel(_PerPart):
+class PerChannel(Formatted, _PerPart):
     """One component for each channel, in one vectorised pass, each under its own name.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`, for all channels; or a list or dict with one loss for
             each channel, of which equal ones share one pass.
-        axis: the channel axis, never the batch axis 0. Default -1.
+        axis: the channel axis, never the batch axis 0. Default None: by `data_format`. Where it is
+            given, `data_format` says nothing, and the losses inside see single channels.
         names: one name for each channel. Without names (and `size`) the channels are not reported.
         weights: None; one number for each channel, as a list or a dict from name; or an array of
             the shape of one sample (an importance map), for losses of single elements.
         size: the number of channels, instead of names: `channel_0`, `channel_1`, …
         aggregation: `"sum"` (default), `"mean"` or `"weighted_mean"` of the channels.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
+            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
+            than that of a loss inside is an error.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     A loss of single elements (MSE, MAE, Huber, …) sees all channels at once; any other sees each
@@ -207,12 +213,21 @@ class PerChannel(_PerPart):
     _part = "channel"
 
     def __init__(
-        self, loss, axis=-1, names=None, weights=None, size=None, aggregation="sum", **kwargs
+        self,
+        loss,
+        axis=None,
+        names=None,
+        weights=None,
+        size=None,
+        aggregation="sum",
+        *,
+        data_format=None,
+        **kwargs,
     ):
-        if not is_integer(axis) or axis == 0:
+        if axis is not None and (not is_integer(axis) or axis == 0):
             raise ValueError(
-                "The argument `axis` of PerChannel must be an integer other than the batch axis "
-                f"0. Received: {axis!r}"
+                "The argument `axis` of PerChannel must be None or an integer other than the batch "
+                f"axis 0. Received: {axis!r}"
             )
         by_name, several = isinstance(loss, dict), isinstance(loss, (list, tuple, dict))
         if by_name and names is None:
@@ -235,6 +250,15 @@ class PerChannel(_PerPart):
             for child, at in (_grouped(children) if several else [(children[0], None)])
         ]
         self._refuse_moving()
+        self._set_format(data_format)
+
+    @property
+    def sees_channels_last(self):
+        return self.axis is None
+
+    @property
+    def formats(self):
+        return super().formats if self.axis is None else []
 
     def _keep_reductions(self, children, given):
         """Losses of their own have their own reductions, unless one is given."""
@@ -267,21 +291,24 @@ class PerChannel(_PerPart):
         return [(child, None) for child, _, _ in self._groups]
 
     def _evaluate_parts(self, batch, reduction, label):
-        shape = tuple(batch.y_pred.shape)
-        if not -len(shape) < self.axis < len(shape):
+        shape, axis = tuple(batch.y_pred.shape), -1 if self.axis is None else self.axis
+        if not -len(shape) < axis < len(shape):
             raise ValueError(
-                f"Component '{label}' has no axis {self.axis}. Received: y_pred of shape {shape}"
+                f"Component '{label}' has no axis {axis}. Received: y_pred of shape {shape}"
             )
-        count = shape[self.axis]
+        count = shape[axis]
         if count is None:
             raise ValueError(
                 f"Component '{label}' needs a static number of channels. "
                 f"Received: y_pred of shape {shape}"
             )
         self._check_count(count, label, shape)
-        self._check_weights(shape, label, (count,), shape[1:])
+        sample = (count, *shape[1:-1]) if batch.channels == "moved" else shape[1:]
+        self._check_weights((None, *sample), label, (count,), sample)
         # Channels last, so that values, weights and masks all match from the left.
         batch = batch.map_elements(self._last)
+        if self.axis is not None:
+            batch = batch.replaced(channels="last")
         parts = [
             self._group(child, node, at, batch, reduction, label)
             for child, node, at in self._groups
@@ -293,25 +320,28 @@ class PerChannel(_PerPart):
 
     def _factors(self):
         # An importance map is in the parts already.
-        return self._weights if self._importance() is None else None
+        return None if self._weights is None or self._weights.ndim > 1 else self._weights
 
     def _last(self, array):
         rank = len(array.shape)
-        return array if self.axis in (-1, rank - 1) else ops.moveaxis(array, self.axis, -1)
+        return array if self.axis in (None, -1, rank - 1) else ops.moveaxis(array, self.axis, -1)
 
-    def _importance(self):
+    def _importance(self, batch):
         """The importance map with the channels last, or None."""
         if self._weights is None or self._weights.ndim == 1:
             return None
-        axis = self.axis if self.axis < 0 else self.axis - 1  # without the batch axis
-        weights = np.moveaxis(self._weights, axis, -1)
+        axis = self.axis
+        if axis is None:
+            axis = 1 if batch.channels == "moved" else -1
+        # Without the batch axis.
+        weights = np.moveaxis(self._weights, axis if axis < 0 else axis - 1, -1)
         if self.aggregation == "weighted_mean":
             return weights / weights.mean()
         return weights
 
     def _group(self, child, node, at, batch, reduction, label):
         """The channels `at` (None: all) of one loss: `(channels,)` or `(channels, batch)`."""
-        importance = self._importance()
+        importance = self._importance(batch)
         if at is not None:
             batch = batch.map_elements(lambda array: ops.take(array, at, axis=-1))
             importance = None if importance is None else importance[..., at]
@@ -423,6 +453,7 @@ def _flattened(batch, count):
         return flatten(ops.broadcast_to(fitted, shape))
 
     return batch.replaced(
+        channels="last",
         y_true=flatten(batch.y_true),
         y_pred=flatten(batch.y_pred),
         sample_weight=flatten_weight(batch.sample_weight),

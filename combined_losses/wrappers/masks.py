@@ -17,6 +17,7 @@ from combined_losses._internal.checks import (
     shown,
 )
 from combined_losses._internal.compound import Compound
+from combined_losses._internal.data_format import Formatted
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
 
@@ -80,30 +81,33 @@ class Masked(Wrapper):
                 f"Masked ('{self.name}') needs `mask_value` or `mask`. Received: None for both"
             )
 
-    reads_target = True
+    reads_target = sees_channels_last = True
 
     def see(self, batch, label):
         batch = self.one_array(batch, label).with_target()
-        valid = self._valid(batch.y_true, label)
+        valid = self._valid(batch, label)
         # A number that every loss can take; each puts its own neutral one there.
         y_true = ops.where(valid, batch.y_true, ops.zeros_like(batch.y_true))
         return batch.replaced(
             y_true=y_true, mask=_both(batch.mask, valid, label), mask_kind="labels"
         )
 
-    def _valid(self, y_true, label):
-        valid = None
+    def _valid(self, batch, label):
+        y_true, valid = batch.y_true, None
         if self.mask_value is not None and not math.isnan(self.mask_value):
             valid = _differs(y_true, self.mask_value)
         elif self.mask_value is not None:
             valid = ops.logical_not(ops.isnan(ops.cast(y_true, self.dtype)))
-        if self._mask is not None:
-            if self._mask.shape != tuple(y_true.shape)[1:]:
+        mask = self._mask
+        if mask is not None:
+            if batch.channels == "moved" and mask.ndim + 1 == batch.channel_rank:
+                mask = np.moveaxis(mask, 0, -1)
+            if mask.shape != tuple(y_true.shape)[1:]:
                 raise ValueError(
                     f"The mask of component '{label}' must have the shape of one sample, "
-                    f"{tuple(y_true.shape)[1:]}. Received: mask of shape {self._mask.shape}"
+                    f"{tuple(y_true.shape)[1:]}. Received: mask of shape {mask.shape}"
                 )
-            fixed = ops.broadcast_to(ops.convert_to_tensor(self._mask), ops.shape(y_true))
+            fixed = ops.broadcast_to(ops.convert_to_tensor(mask), ops.shape(y_true))
             valid = fixed if valid is None else ops.logical_and(valid, fixed)
         return valid
 
@@ -132,13 +136,17 @@ def _both(mask, valid, label):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class ClassWeighted(Wrapper):
+class ClassWeighted(Formatted, Wrapper):
     """Weighs every row by the weight of its class, also for dense targets such as images.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
         weights: one number for each class, at least 0: a list, or a dict from class id as Keras's
             `class_weight`, where what it leaves out counts 1.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
+            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
+            than that of a loss inside is an error.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Targets are one-hot (or soft) rows `(batch, ..., classes)`, or labels `(batch, ...)` or
@@ -158,8 +166,11 @@ class ClassWeighted(Wrapper):
     1.3863
     """
 
-    def __init__(self, loss, weights, **kwargs):
+    sees_channels_last = True
+
+    def __init__(self, loss, weights, data_format=None, **kwargs):
         super().__init__(loss, **kwargs)
+        self._set_format(data_format)
         if isinstance(weights, dict) and weights and all(map(is_integer, weights)):
             # As Keras's `class_weight`: what it leaves out counts 1.
             weights = [weights.get(label, 1.0) for label in range(max(weights) + 1)]
@@ -212,13 +223,17 @@ class ClassWeighted(Wrapper):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class OneHot(Wrapper):
+class OneHot(Formatted, Wrapper):
     """Maps of class ids for a loss that wants one-hot targets; void pixels do not count.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
         num_classes: the number of classes, at least 2.
         ignore_value: None, or the id of void pixels, such as 255.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
+            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
+            than that of a loss inside is an error.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Targets are ids `(batch, ...)` or `(batch, ..., 1)`, predictions `(batch, ..., num_classes)`.
@@ -238,8 +253,11 @@ class OneHot(Wrapper):
     0.6931
     """
 
-    def __init__(self, loss, num_classes, ignore_value=None, **kwargs):
+    sees_channels_last = True
+
+    def __init__(self, loss, num_classes, ignore_value=None, data_format=None, **kwargs):
         super().__init__(loss, **kwargs)
+        self._set_format(data_format)
         if not is_integer(num_classes) or num_classes < 2:
             raise ValueError(
                 f"The argument `num_classes` of OneHot ('{self.name}') must be an integer of at "

@@ -91,6 +91,9 @@ class OnOutput(Wrapper):
         self.output = output
         self.target = target
 
+    def arranged(self, batch):
+        return batch
+
     def see(self, batch, label):
         return batch  # that of the chosen output
 
@@ -205,6 +208,9 @@ class PredictionOnly(Wrapper):
     """
 
     needs_target = reads_target = False
+
+    def arranged(self, batch):
+        return batch
 
     def see(self, batch, label):
         return batch.replaced(y_true=None).with_target()

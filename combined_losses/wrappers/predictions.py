@@ -9,6 +9,7 @@ from combined_losses._internal.config import (
     serialize_function,
     signature_config,
 )
+from combined_losses._internal.data_format import Formatted, moved
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
@@ -45,15 +46,20 @@ class StopGradient(Wrapper):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class Activated(Wrapper):
+class Activated(Formatted, Wrapper):
     """Applies an activation to the predictions before the loss, for outputs that are logits.
 
     Where the loss has `from_logits`, prefer that: it is numerically safer.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
-        activation: a name that `keras.activations.get` knows, such as `"softmax"` (over the last
-            axis) or `"sigmoid"`, or a registered function of a tensor.
+        activation: a name that `keras.activations.get` knows, such as `"softmax"` (over the
+            channels) or `"sigmoid"`, or a registered function of a tensor, which has the channels
+            where the data have them.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
+            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
+            than that of a loss inside is an error.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Raises:
@@ -68,8 +74,11 @@ class Activated(Wrapper):
     0.5
     """
 
-    def __init__(self, loss, activation, **kwargs):
+    sees_channels_last = True
+
+    def __init__(self, loss, activation, data_format=None, **kwargs):
         super().__init__(loss, **kwargs)
+        self._set_format(data_format)
         self.activation = activation
         try:
             self._function = keras.activations.get(activation)
@@ -87,10 +96,22 @@ class Activated(Wrapper):
         if isinstance(self.activation, str):
             return super().get_config()
         function = serialize_function(self.activation, self.name, "x")
-        return {**signature_config(self, without=["activation"]), "activation": function}
+        config = signature_config(self, without=["activation"])
+        return self._with_format({**config, "activation": function})
 
     def see(self, batch, label):
         # An activation of a NaN has a gradient of NaN, also in a row that does not count.
         return batch.map_predictions(
-            lambda p: self._function(batch.neutralised(ops.cast(p, self.dtype)))
+            lambda p: self._activated(batch.neutralised(ops.cast(p, self.dtype)), batch)
         )
+
+    def _activated(self, y_pred, batch):
+        if batch.channels != "moved" or self._is_of_keras:
+            return self._function(y_pred)
+        rank = batch.channel_rank  # a function of the user's own sees the data as they are
+        return moved(self._function(moved(y_pred, rank, -1, 1)), rank)
+
+    @property
+    def _is_of_keras(self):
+        name = getattr(self._function, "__name__", "")
+        return getattr(keras.activations, name, None) is self._function

@@ -6,6 +6,7 @@ from keras import ops
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.checks import are_numbers, is_integer
 from combined_losses._internal.component import Evaluation
+from combined_losses._internal.data_format import Formatted
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
@@ -32,7 +33,7 @@ class Levels(Wrapper):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class MultiScale(Levels):
+class MultiScale(Formatted, Levels):
     """A loss on fields and on their averages over blocks: what matters at several sizes.
 
     Args:
@@ -40,6 +41,10 @@ class MultiScale(Levels):
         scales: the sides of the blocks, integers of at least 1. Default (1, 2, 4). The parts are
             reported as `scale_1`, `scale_2`, …
         weights: None: 1.0 for each scale; or one number for each.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
+            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
+            than that of a loss inside is an error.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Shapes: `(batch, spatial..., channels)` with one to three spatial axes; a last incomplete block
@@ -59,8 +64,11 @@ class MultiScale(Levels):
     1.0
     """
 
-    def __init__(self, loss, scales=(1, 2, 4), weights=None, **kwargs):
+    sees_channels_last = True
+
+    def __init__(self, loss, scales=(1, 2, 4), weights=None, data_format=None, **kwargs):
         super().__init__(loss, **kwargs)
+        self._set_format(data_format)
         listed = list(scales) if isinstance(scales, (tuple, list)) else []
         allowed = all(is_integer(scale) and scale >= 1 for scale in listed)
         if not listed or not allowed or len(set(listed)) < len(listed):
