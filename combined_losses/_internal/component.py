@@ -209,7 +209,9 @@ class Component:
         if self.traits.apart and self.weighs:
             return self.values(batch, label)
         # The least: "all of them", also of what averages over blocks have left of a mask.
-        rows = batch.replaced(mask=ops.min(ops.cast(batch.mask, "float32"), axis=-1))
+        mask = ops.cast(batch.mask, "float32")
+        no_rows = 0 in mask.shape[:-1]  # which have no least
+        rows = batch.replaced(mask=mask[..., 0] if no_rows else ops.min(mask, axis=-1))
         values, rest = self.values(rows, label)
         if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
             return self.values(batch, label)

@@ -318,6 +318,13 @@ def has_channels(loss):
     return traits_of(loss).has_channels
 
 
+def has_whole_rows(loss):
+    """Whether rows of targets are objects for a loss, or for one of those inside."""
+    if isinstance(loss, Compound):
+        return any(has_whole_rows(child) for child, _ in loss.children)
+    return traits_of(loss).whole_rows
+
+
 def moving_composites(loss):
     """The composites in `loss`, or itself, whose own weights move; each as often as it is there."""
     if not isinstance(loss, Compound):

@@ -24,6 +24,12 @@ def magnitude(x):
 # numbers that it is finite for, also where it is not taken: its slope would be 0 * inf = NaN there.
 
 
+def bounded(x, limit):
+    """`x` from `-limit` to `limit`, with the slope 0 beyond; what is not a number stays so."""
+    beyond = ops.abs(x) > limit
+    return ops.where(beyond, ops.stop_gradient(ops.sign(x)) * limit, x)
+
+
 def div(numerator, denominator):
     """`numerator / denominator`, and 0 with gradient 0 where the denominator is not above 0.
 

@@ -30,6 +30,7 @@ class Traits(NamedTuple):
     ignored: int | None = None  # the target whose value the loss masks by itself
     masks_values: bool = True  # whether it may put a mask on its values
     reads_last: bool = False  # channels or classes on the last axis, or none: it may be moved there
+    whole_rows: bool = False  # a row of y_true is one object, and may hold numbers that mean "none"
     takes_ids: bool = False  # y_true holds class ids, which are told apart and have no mean
     layout: str | None = None  # how predictions belong to targets, see `layouts`
 

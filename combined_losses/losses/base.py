@@ -84,6 +84,8 @@ class Loss(Operators, Limited, keras.losses.Loss):
       becomes `(batch, height, width, 1)`.
     - `casts_target = False` where `y_true` holds labels to be told apart: they keep their dtype,
       since as floats 16777217 would be 16777216.
+    - `whole_rows = True` where a row of `y_true` is one object, such as a box: for
+      `cl.wrappers.Masked` with a number it is missing where all of it is that number.
     - `takes_ids = True` where `y_true` holds class ids: `cl.wrappers.DeepSupervision` picks them
       for its coarser outputs, where it would take means of other numbers.
 
@@ -119,6 +121,7 @@ class Loss(Operators, Limited, keras.losses.Loss):
     has_channels = False
     casts_target = True
     takes_ids = False
+    whole_rows = False
     neutral_target: float | None = None
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
@@ -145,6 +148,7 @@ class Loss(Operators, Limited, keras.losses.Loss):
             casts_target=self.casts_target,
             reads_last=elementwise or self.has_channels or layout is not None,
             takes_ids=self.takes_ids,
+            whole_rows=self.whole_rows,
             layout=layout,
         )
 

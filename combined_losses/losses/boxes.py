@@ -1,11 +1,13 @@
 """Boxes: how far predicted bounding boxes are from the true ones. One value for each box."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
+from combined_losses._internal.numerics import bounded
 from combined_losses.losses.base import Loss
 from combined_losses.training import backend
 
@@ -21,6 +23,7 @@ class _Box(Loss):
     """
 
     neutral_target = 1.0
+    whole_rows = True
 
     def __init__(self, format="xyxy", **kwargs):
         super().__init__(**kwargs)
@@ -41,7 +44,7 @@ class _Box(Loss):
                 "keras.layers.Reshape((-1, 4)), or take the first four of more numbers by "
                 f"cl.wrappers.OnSlice(loss, np.s_[..., :4]). Received: y_pred of shape {shape}"
             )
-        true, pred = (backend.entries(boxes, 4) for boxes in (y_true, y_pred))
+        true, pred = _moderate(*(backend.entries(boxes, 4) for boxes in (y_true, y_pred)))
         along = _AXES[self.format]
         return self.measure(*(along(true[i::2], pred[i::2]) for i in (0, 1)))
 
@@ -65,7 +68,8 @@ class IoU(_Box):
 
     Shapes: `y_true` and `y_pred` `(batch, ..., 4)`, equal, in any unit of length; values
     `y_pred.shape[:-1]`, in [0, 1]. Sample weights and masks of that shape act on single boxes, and
-    padded boxes may hold anything, NaN too.
+    padded boxes may hold anything, NaN too. A batch without boxes, `(batch, 0, 4)`, has the value
+    0. A number beyond 1e30, inf too, counts as 1e30, without a gradient.
 
     Raises:
         ValueError: if `format` is none of these, if the last axis has not four entries, or if the
@@ -105,7 +109,8 @@ class GIoU(_Box):
 
     Shapes: `y_true` and `y_pred` `(batch, ..., 4)`, equal, in any unit of length; values
     `y_pred.shape[:-1]`, in [0, 2]. Sample weights and masks of that shape act on single boxes, and
-    padded boxes may hold anything, NaN too.
+    padded boxes may hold anything, NaN too. A batch without boxes, `(batch, 0, 4)`, has the value
+    0. A number beyond 1e30, inf too, counts as 1e30, without a gradient.
 
     Raises:
         ValueError: if `format` is none of these, if the last axis has not four entries, or if the
@@ -147,7 +152,9 @@ class DIoU(_Box):
     Shapes: `y_true` and `y_pred` `(batch, ..., 4)`, equal, in one unit of length for both axes
     (pixels, not fractions of width and height, unless images are square); values
     `y_pred.shape[:-1]`, in [0, 2] unless the predicted box is inverted. Sample weights and masks
-    of that shape act on single boxes, and padded boxes may hold anything, NaN too.
+    of that shape act on single boxes, and padded boxes may hold anything, NaN too. A batch without
+    boxes, `(batch, 0, 4)`, has the value 0. A number beyond 1e30, inf too, counts as 1e30, without
+    a gradient.
 
     Raises:
         ValueError: if `format` is none of these, if the last axis has not four entries, or if the
@@ -185,7 +192,9 @@ class CIoU(_Box):
     Shapes: `y_true` and `y_pred` `(batch, ..., 4)`, equal, in one unit of length for both axes
     (pixels, not fractions of width and height, unless images are square); values
     `y_pred.shape[:-1]`, in [0, 2.5] unless the predicted box is inverted. Sample weights and masks
-    of that shape act on single boxes, and padded boxes may hold anything, NaN too.
+    of that shape act on single boxes, and padded boxes may hold anything, NaN too. A batch without
+    boxes, `(batch, 0, 4)`, has the value 0. A number beyond 1e30, inf too, counts as 1e30, without
+    a gradient.
 
     Raises:
         ValueError: if `format` is none of these, if the last axis has not four entries, or if the
@@ -216,6 +225,17 @@ class CIoU(_Box):
         fixed = ops.stop_gradient(v)
         alpha = fixed / _floored(1 - ops.stop_gradient(iou) + fixed, 1e-12)
         return value + alpha * v
+
+
+def _moderate(true, pred):
+    """The numbers of two boxes in a unit in which none is so large that its square overflows.
+
+    All losses of boxes are the same in any unit.
+    """
+    true, pred = ([bounded(number, 1e30) for number in box] for box in (true, pred))
+    largest = functools.reduce(ops.maximum, map(ops.abs, [*true, *pred]))
+    unit = ops.stop_gradient(ops.where(largest > 1e9, largest / 1e9, 1.0))
+    return [number / unit for number in true], [number / unit for number in pred]
 
 
 class _Axis(NamedTuple):

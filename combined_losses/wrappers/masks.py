@@ -16,7 +16,7 @@ from combined_losses._internal.checks import (
     is_integer,
     shown,
 )
-from combined_losses._internal.compound import Compound
+from combined_losses._internal.compound import Compound, has_whole_rows
 from combined_losses._internal.data_format import Formatted
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -68,6 +68,7 @@ class Masked(Wrapper):
         self.mask_value = mask_value
         self.mask = mask
         self._mask = None if mask is None else np.asarray(mask, bool)
+        self._whole_rows = has_whole_rows(self.loss)
 
     def _check_value(self, mask_value, mask):
         number = isinstance(mask_value, numbers.Real) and not isinstance(mask_value, bool)
@@ -96,6 +97,9 @@ class Masked(Wrapper):
         y_true, valid = batch.y_true, None
         if self.mask_value is not None and not math.isnan(self.mask_value):
             valid = _differs(y_true, self.mask_value)
+            if self._whole_rows and len(y_true.shape) > 1:
+                there = ops.any(valid, axis=-1, keepdims=True)
+                valid = ops.broadcast_to(there, ops.shape(y_true))
         elif self.mask_value is not None:
             valid = ops.logical_not(ops.isnan(ops.cast(y_true, self.dtype)))
         mask = self._mask

@@ -281,3 +281,104 @@ def test_a_step_that_gives_its_memory_back_has_the_same_gradient(loss, format, s
         for donated in ((), 0)
     )
     close(given, kept)
+
+
+# Numbers that overflow.
+
+OVERFLOWING = [1e20, -1e20, 3e38, -3e38, np.inf, -np.inf]
+
+
+@every_format
+@every_loss
+def test_numbers_whose_squares_overflow_are_finite(loss, format):
+    """Each of the four numbers of the truth, of the prediction, and of both."""
+    pairs = []
+    for bad in OVERFLOWING:
+        for column in range(4):
+            for sides in ([0], [1], [0, 1]):
+                pair = np.array([[0, 0, 1, 1], [0.5, 0.25, 1.5, 2]], "float32")
+                pair[sides, column] = bad
+                pairs.append(pair)
+    pairs = np.array(pairs)
+    own = loss(format, reduction="none")
+    assert np.all(np.isfinite(value(own, pairs[:, 0], pairs[:, 1])))
+    assert np.all(np.isfinite(slope(own, pairs[:, 0], pairs[:, 1])))
+
+
+@pytest.mark.parametrize("unit", [1e10, 1e20, 1e29])
+@every_loss
+def test_boxes_in_a_huge_unit_cost_the_same(loss, unit):
+    begin, size = np.random.default_rng(0).uniform(0.1, 1, (2, 20, 2)), np.array([0.5, 0.7])
+    y_true = np.concatenate([begin[0], begin[0] + size], axis=-1).astype("float32")
+    y_pred = np.concatenate([begin[1], begin[1] + size], axis=-1).astype("float32")
+    own = loss(reduction="none")
+    huge = value(own, np.float32(unit) * y_true, np.float32(unit) * y_pred)
+    close(huge, value(own, y_true, y_pred), rtol=1e-5)
+    found = slope(own, np.float32(unit) * y_true, np.float32(unit) * y_pred)
+    np.testing.assert_allclose(unit * found, slope(own, y_true, y_pred), rtol=1e-3, atol=1e-4)
+
+
+@every_loss
+def test_a_box_that_is_not_a_number_is_not_passed_over(loss):
+    y_pred = np.array([[np.nan, 0, 1, 1]], "float32")
+    assert np.isnan(value(loss(), np.array([[0, 0, 1e20, 1]]), y_pred))
+
+
+# No boxes, and boxes that are missing.
+
+WAYS = {
+    "alone": lambda loss: loss,
+    "composite": lambda loss: cl.CompositeLoss({"a": loss, "b": "mae"}),
+    "masked": lambda loss: cl.wrappers.Masked(loss, mask_value=-1),
+    "missing": cl.wrappers.Masked,
+    "masked composite": lambda loss: cl.wrappers.Masked(
+        cl.CompositeLoss({"a": loss, "b": "mae"}), mask_value=-1
+    ),
+}
+every_way = pytest.mark.parametrize("wrap", WAYS.values(), ids=WAYS)
+
+
+@pytest.mark.parametrize("weight", [None, (3,), (3, 0)], ids=str)
+@every_way
+@every_loss
+def test_a_batch_without_boxes_is_0(loss, wrap, weight):
+    nothing = np.zeros((3, 0, 4), "float32")
+    data = [] if weight is None else [np.ones(weight, "float32")]
+    assert value(wrap(loss()), nothing, nothing, *data) == 0
+    assert slope(wrap(loss()), nothing, nothing, *data).shape == (3, 0, 4)
+
+
+@pytest.mark.parametrize("kind", ["alone", "masked"])
+def test_a_model_that_is_given_a_batch_without_boxes_stays_as_it_is(kind):
+    inputs = keras.Input((0, 3))
+    model = cl.Model(inputs, layers.Dense(4)(inputs))
+    model.compile("sgd", loss=cl.CompositeLoss({"box": WAYS[kind](GIoU())}))
+    before = [w.copy() for w in model.get_weights()]
+    x, y = np.zeros((4, 0, 3), "float32"), np.zeros((4, 0, 4), "float32")
+    logs = model.fit(x, y, verbose=0).history
+    assert logs["loss"] == logs["box_loss"] == [0.0]
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+@every_loss
+def test_a_box_with_a_coordinate_that_means_missing_is_there(loss, dtype):
+    """A box is missing where all of it is: -1 is a coordinate like any other."""
+    y_true = np.array([[-1, -1, 3, 4], [-1, -1, -1, -1], [0, -1, 2, 2], [1, 1, 2, 2]], dtype)
+    y_pred = y_true + np.float32(0.25) * np.arange(1, 5)
+    there = [0, 2, 3]
+    for way in ("masked", "masked composite"):
+        plain = WAYS["composite" if way == "masked composite" else "alone"](loss())
+        expected = value(plain, y_true[there], y_pred[there])
+        close(value(WAYS[way](loss()), y_true, y_pred), expected)
+        found = slope(WAYS[way](loss()), y_true, y_pred)
+        assert np.all(found[1] == 0) and np.all(np.any(found[there] != 0, axis=-1))
+
+
+@every_loss
+def test_a_box_with_a_coordinate_that_is_nan_is_missing(loss):
+    y_true = np.array([[np.nan, 0, 1, 1], [0, 0, 2, 2]], "float32")
+    y_pred = np.array([[0, 0, 1, 1], [0, 0, 1, 2]], "float32")
+    expected = value(loss(), y_true[1:], y_pred[1:])
+    close(value(cl.wrappers.Masked(loss()), y_true, y_pred), expected)

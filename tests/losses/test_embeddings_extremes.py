@@ -78,9 +78,26 @@ def test_an_embedding_that_is_not_a_number_is_not_passed_over(loss):
     assert np.isnan(value(loss(), LABELS, x))
 
 
-@of_distances
-def test_squares_that_overflow_are_not_passed_over(loss):
-    assert not np.isfinite(value(loss(), LABELS, X * np.float32(1e20)))
+@every_batch_loss
+@pytest.mark.parametrize("large", [1e15, 1e20, 3e38, np.inf])
+@pytest.mark.parametrize("where", ["all", "one", "a number"])
+def test_numbers_whose_squares_overflow_are_finite(loss, large, where):
+    """A value that shows it, and no slope that would spoil the network."""
+    x = X.copy()
+    place = {"all": np.s_[:], "one": np.s_[0], "a number": np.s_[0, 0]}[where]
+    x[place] = np.float32(large) * np.sign(x[place])
+    found = value(loss(), LABELS, x)
+    assert np.isfinite(found) and np.all(np.isfinite(slope(loss, LABELS, x)))
+    if loss is Pairs or (loss is Triplet and where == "all"):
+        assert found > 1e9
+
+
+@pytest.mark.parametrize("large", [1e20, 3e38, np.inf])
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_distances_whose_squares_overflow_are_finite(label, large):
+    y_true, y_pred = np.full((2, 3), label), np.full((2, 3), large, "float32")
+    assert value(Contrastive(), y_true, y_pred) == (0 if label == 0 else np.float32(1e14) ** 2)
+    assert np.all(np.isfinite(gradient(lambda p: Contrastive()(y_true, p), y_pred)))
 
 
 # Cosines.

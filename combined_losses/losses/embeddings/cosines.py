@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from combined_losses._internal.numerics import check_number, div
-from combined_losses.losses.embeddings.pairs import LabelledLoss, pairs_of
+from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, pairs_of
 from combined_losses.training import backend
 
 __all__ = ["NTXent", "SupervisedContrastive"]
@@ -57,7 +57,7 @@ class NTXent(LabelledLoss):
         self.temperature = temperature
 
     def call(self, y_true, y_pred, sample_weight=None):
-        pairs = pairs_of("NTXent", y_true, y_pred, sample_weight)
+        pairs = pairs_of("NTXent", y_true, y_pred, sample_weight, LARGEST_NUMBER)
         logits = _cosines(pairs) / self.temperature
         # log(exp(s) + exp(L)) - s = softplus(L - s), with L over the negatives.
         of_negatives = _logsumexp(logits, pairs.negative)[:, None]
@@ -116,7 +116,7 @@ class SupervisedContrastive(LabelledLoss):
         self.temperature = temperature
 
     def call(self, y_true, y_pred, sample_weight=None):
-        pairs = pairs_of("SupervisedContrastive", y_true, y_pred, sample_weight)
+        pairs = pairs_of("SupervisedContrastive", y_true, y_pred, sample_weight, LARGEST_NUMBER)
         logits = _cosines(pairs) / self.temperature
         positive = ops.cast(pairs.positive, logits.dtype)
         number = ops.sum(positive, axis=-1)

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.numerics import check_number
+from combined_losses._internal.numerics import bounded, check_number
 from combined_losses.losses.base import Loss
-from combined_losses.losses.embeddings.pairs import LabelledLoss, pairs_of
+from combined_losses.losses.embeddings.pairs import LARGEST_DISTANCE, LabelledLoss, pairs_of
 from combined_losses.training import backend
 
 __all__ = ["Contrastive", "ContrastivePairs", "TripletSemiHard"]
@@ -25,6 +25,7 @@ class Contrastive(Loss):
 
     Shapes: `y_true` (in [0, 1]; 1 is similar) and `y_pred` (distances, of at least 0)
     `(batch, ...)`, equal; values `y_pred.shape[:-1]`, of at least 0, in squared units of distance.
+    A distance beyond 1e14 counts as 1e14, without a gradient.
 
     Raises:
         ValueError: if `margin` is not above 0, or if the shapes differ.
@@ -49,6 +50,7 @@ class Contrastive(Loss):
         self.margin = margin
 
     def call(self, y_true, y_pred):
+        y_pred = bounded(y_pred, LARGEST_DISTANCE)
         near, far = ops.square(y_pred), ops.square(ops.relu(self.margin - y_pred))
         return ops.mean(y_true * near + (1 - y_true) * far, axis=-1)
 
@@ -72,7 +74,8 @@ class ContrastivePairs(LabelledLoss):
     A sample of weight 0 is not there for the others either; other weights act on anchors. Labels
     are told apart exactly, also large ids, if they are integers (JAX keeps 32 bits of them). NaN
     labels, and floats too large for whole numbers (2^24 in float32), make all values NaN: give
-    what is unknown a weight of 0. -1 is a label like any other.
+    what is unknown a weight of 0. -1 is a label like any other. A number of an embedding beyond
+    1e14 counts as 1e14, without a gradient.
 
     Raises:
         ValueError: if `margin` is not above 0, or if an array has another shape.
@@ -98,7 +101,7 @@ class ContrastivePairs(LabelledLoss):
         self.margin = margin
 
     def call(self, y_true, y_pred, sample_weight=None):
-        pairs = pairs_of("ContrastivePairs", y_true, y_pred, sample_weight)
+        pairs = pairs_of("ContrastivePairs", y_true, y_pred, sample_weight, LARGEST_DISTANCE)
         squares = _squares(pairs)
         far = ops.square(ops.relu(self.margin - _root(squares)))
         # A pair that is none has the square 0.
@@ -127,7 +130,8 @@ class TripletSemiHard(LabelledLoss):
     A sample of weight 0 is not there for the others either; other weights act on anchors. Labels
     are told apart exactly, also large ids, if they are integers (JAX keeps 32 bits of them). NaN
     labels, and floats too large for whole numbers (2^24 in float32), make all values NaN: give
-    what is unknown a weight of 0. -1 is a label like any other.
+    what is unknown a weight of 0. -1 is a label like any other. A number of an embedding beyond
+    1e14 counts as 1e14, without a gradient.
 
     Raises:
         ValueError: if `margin` is not above 0, or if an array has another shape.
@@ -154,7 +158,7 @@ class TripletSemiHard(LabelledLoss):
         self.margin = margin
 
     def call(self, y_true, y_pred, sample_weight=None):
-        pairs = pairs_of("TripletSemiHard", y_true, y_pred, sample_weight)
+        pairs = pairs_of("TripletSemiHard", y_true, y_pred, sample_weight, LARGEST_DISTANCE)
         distances = _root(_squares(pairs))
         chosen, found = _negatives(ops.stop_gradient(distances), pairs.negative)
         farther = ops.take_along_axis(distances, chosen, axis=1)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from combined_losses._internal.numerics import div
+from combined_losses._internal.numerics import bounded, div
 from combined_losses.losses.base import Loss
 from combined_losses.training import backend
 
@@ -55,9 +55,18 @@ class Pairs(NamedTuple):
         return values if self.known is None else ops.where(self.known, values, float("nan"))
 
 
-def pairs_of(owner, y_true, y_pred, sample_weight):
-    """The `Pairs` of labels and embeddings; raises where their shapes are others."""
+# Squares of larger numbers, and sums of these over features and pairs, may overflow.
+LARGEST_DISTANCE = 1e14
+LARGEST_NUMBER = 3e38
+
+
+def pairs_of(owner, y_true, y_pred, sample_weight, limit):
+    """The `Pairs` of labels and embeddings, which are bounded by `limit`.
+
+    Raises where their shapes are others.
+    """
     _check_shapes(owner, y_true, y_pred)
+    y_pred = bounded(y_pred, limit)
     own = ops.squeeze(y_true, axis=-1) if len(y_true.shape) == 2 else y_true
     labels, samples = backend.global_concat(own), backend.global_concat(y_pred)
     size, number = ops.shape(y_pred)[0], ops.shape(samples)[0]
