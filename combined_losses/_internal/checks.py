@@ -1,6 +1,7 @@
 """Checks of what a component is given and what it returns; each message names the component."""
 
 import math
+import numbers
 
 import keras
 import numpy as np
@@ -255,6 +256,11 @@ def check_flag(owner, name, value):
         raise ValueError(
             f"The argument `{name}` of {owner} must be True or False. Received: {value!r}"
         )
+
+
+def is_nan(number):
+    """Whether an argument is the number that equals nothing, not even itself."""
+    return isinstance(number, numbers.Real) and number != number
 
 
 def is_integer(value):

@@ -14,6 +14,7 @@ from combined_losses._internal.checks import (
     as_array,
     is_float,
     is_integer,
+    is_nan,
     shown,
 )
 from combined_losses._internal.compound import Compound, has_whole_rows
@@ -233,7 +234,7 @@ class OneHot(Formatted, Wrapper):
     Args:
         loss: as in `cl.wrappers.Wrapper`.
         num_classes: the number of classes, at least 2.
-        ignore_value: None, or the id of void pixels, such as 255.
+        ignore_value: None, or the id of void pixels, such as 255; `nan`: those that are NaN.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
             Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
@@ -267,10 +268,10 @@ class OneHot(Formatted, Wrapper):
                 f"The argument `num_classes` of OneHot ('{self.name}') must be an integer of at "
                 f"least 2. Received: {num_classes!r}"
             )
-        if ignore_value is not None and not is_integer(ignore_value):
+        if ignore_value is not None and not is_integer(ignore_value) and not is_nan(ignore_value):
             raise ValueError(
-                f"The argument `ignore_value` of OneHot ('{self.name}') must be None or an "
-                f"integer. Received: {ignore_value!r}"
+                f"The argument `ignore_value` of OneHot ('{self.name}') must be None, an integer "
+                f"or nan. Received: {ignore_value!r}"
             )
         self.num_classes = num_classes
         self.ignore_value = ignore_value
@@ -293,13 +294,19 @@ class OneHot(Formatted, Wrapper):
                     f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
                 )
             y_true = ops.squeeze(y_true, -1)
+        void = None
+        if is_nan(self.ignore_value):
+            void = ops.isnan(ops.cast(y_true, self.dtype))
+            y_true = ops.where(void, ops.zeros_like(y_true), y_true)  # NaN is no id
         ids = ops.cast(y_true, "int32")
         inside = ops.logical_and(ids >= 0, ids < self.num_classes)
         known = ops.where(inside, ids, -1)  # any other is a row of zeros
         one_hot = ops.one_hot(known, self.num_classes, dtype=self.dtype)
         if self.ignore_value is None:
             return batch.replaced(y_true=one_hot)
-        valid = ops.not_equal(ids, ops.cast(self.ignore_value, "int32"))
+        if void is None:
+            void = ops.equal(ids, ops.cast(self.ignore_value, "int32"))
+        valid = ops.logical_not(void)
         one_hot = ops.where(ops.expand_dims(valid, -1), one_hot, ops.zeros_like(one_hot))
         return batch.replaced(
             y_true=one_hot,

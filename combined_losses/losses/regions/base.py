@@ -1,10 +1,8 @@
 """The base of the region losses: activation, void pixels and weights of pixels."""
 
-import numbers
-
 from keras import ops
 
-from combined_losses._internal.checks import check_flag
+from combined_losses._internal.checks import check_flag, is_nan
 from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.numerics import as_probability, check_number, softmax
 from combined_losses.losses.base import ChannelLoss
@@ -95,11 +93,6 @@ class LogitsRegion(Region):
 def probabilities(logits, multilabel=False):
     """A sigmoid of one channel, or of each with `multilabel`; a softmax over several."""
     return ops.sigmoid(logits) if multilabel or logits.shape[-1] == 1 else softmax(logits)
-
-
-def is_nan(number):
-    """Whether an argument is the number that equals nothing, not even itself."""
-    return isinstance(number, numbers.Real) and number != number
 
 
 def spatial_axes(array):
