@@ -9,6 +9,7 @@ from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.checks import check_reduction
 from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._internal.layouts import as_rows
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.losses.base import FunctionLoss
@@ -26,7 +27,9 @@ def evaluate_channels(child, node, batch, imposed, label, importance=None):
         `(channels,)`, or `(channels, batch)` where nothing is reduced.
     """
     reduction = child.reduction if imposed == PER_COMPONENT else imposed
-    directly = traits_of(child).elementwise and not isinstance(child, Compound)
+    traits = traits_of(child)
+    single = traits.elementwise or traits.layout is not None
+    directly = single and not isinstance(child, Compound)
     one_pass = all_at_once if directly else _folded
     found = one_pass(child, node, batch, imposed != PER_COMPONENT, label)
     if importance is not None:
@@ -67,8 +70,7 @@ def all_at_once(child, node, batch, imposed, label):
     formula = _FORMULAS.get(_function(child))
     if formula is None:
         # It averages over the last axis: here one of length 1, so over none.
-        y_true, y_pred = ops.expand_dims(batch.y_true, -1), ops.expand_dims(batch.y_pred, -1)
-        seen = batch.replaced(y_true=y_true, y_pred=y_pred, channels="last")
+        seen = as_rows(batch).replaced(channels="last")
         if node.opaque:
             return None
         values, judged = node.unreduced(seen, imposed, label)
@@ -101,20 +103,22 @@ def _folded(child, node, batch, imposed, label):
     """Any loss that judges samples sees each channel as a sample with one channel."""
     if traits_of(child).couples_batch or getattr(node, "opaque", False):
         return None
-    count, rank = batch.y_pred.shape[-1], len(batch.y_pred.shape)
+    rows = as_rows(batch)
+    count, rank = batch.shape[-1], len(batch.shape)
 
     def fold(array):
-        channels = ops.moveaxis(array, -1, 1)
-        return ops.reshape(channels, (-1, *ops.shape(channels)[2:], 1))
+        channels = ops.moveaxis(array, rank - 1, 1)
+        return ops.reshape(channels, (-1, *ops.shape(channels)[2:]))
 
     def fold_weight(weight):
         if weight is None or not len(weight.shape):
             return weight
-        return fold(weight) if len(weight.shape) == rank else ops.repeat(weight, count, 0)
+        finer = len(weight.shape) == rank
+        return fold(ops.expand_dims(weight, -1)) if finer else ops.repeat(weight, count, 0)
 
-    folded = batch.replaced(
-        y_true=fold(batch.y_true),
-        y_pred=fold(batch.y_pred),
+    folded = rows.replaced(
+        y_true=fold(rows.y_true),
+        y_pred=fold(rows.y_pred),
         sample_weight=fold_weight(batch.sample_weight),
         mask=fold_weight(batch.mask),
     )
@@ -143,9 +147,12 @@ def _folded(child, node, batch, imposed, label):
 def _one_by_one(node, batch, imposed, label):
     """A loss that takes the batch as a whole, or several losses: called for each channel."""
     parts = []
-    for channel in range(batch.y_pred.shape[-1]):
-        at = slice(channel, channel + 1)
-        seen = batch.map_elements(lambda array, at=at: array[..., at])
+    last = len(batch.shape) - 1
+    for channel in range(batch.shape[-1]):
+        at = (*[slice(None)] * last, slice(channel, channel + 1))
+        seen = batch.map_elements(lambda array, at=at: array[at])
+        if batch.own_axes:
+            seen = seen.replaced(y_pred=ops.squeeze(seen.y_pred, last), own_axes=0)
         parts.append(node.evaluate(seen, imposed, label).total)
     return ops.stack(parts)
 

@@ -323,6 +323,19 @@ def has_whole_rows(loss):
     if isinstance(loss, Compound):
         return any(has_whole_rows(child) for child, _ in loss.children)
     return traits_of(loss).whole_rows
+def layout_of(loss):
+    """How predictions belong to targets for a loss, or for the first inside that says so."""
+    if isinstance(loss, Compound):
+        return next(filter(None, (layout_of(child) for child, _ in loss.children)), None)
+    return traits_of(loss).layout
+
+
+def rescaling_of(loss):
+    """The loss, or the first inside, that says how its predictions change with the unit."""
+    if isinstance(loss, Compound):
+        return next(filter(None, (rescaling_of(child) for child, _ in loss.children)), None)
+    own = isinstance(loss, Loss) and type(loss).rescaled is not Loss.rescaled
+    return loss if own else None
 
 
 def moving_composites(loss):

@@ -75,8 +75,14 @@ class View:
 
 
 def as_rows(batch):
-    """A batch of a `View` for the loss: each target is a row, `(..., 1)`, of k predictions."""
-    return batch.replaced(y_true=ops.expand_dims(batch.y_true, -1), own_axes=0)
+    """The batch with each target as a row of its own, `(..., 1)`.
+
+    Of a `View` the row has k predictions, else one.
+    """
+    y_true, y_pred = ops.expand_dims(batch.y_true, -1), batch.y_pred
+    if not batch.own_axes:
+        y_pred = ops.expand_dims(y_pred, -1)
+    return batch.replaced(y_true=y_true, y_pred=y_pred, own_axes=0)
 
 
 def of_single_targets(batch, layout, label):

@@ -56,6 +56,9 @@ class GaussianNLL(Loss):
     def call(self, y_true, y_pred):
         return ops.mean(_nll(*_error("GaussianNLL", y_true, y_pred)), axis=-1)
 
+    def rescaled(self, y_pred, scale):
+        return _in_units("GaussianNLL", y_pred, scale)
+
 
 @keras.saving.register_keras_serializable("combined_losses")
 class BetaNLL(Loss):
@@ -106,6 +109,9 @@ class BetaNLL(Loss):
         weight = ops.stop_gradient(linexp(self.beta * log_variance))
         return ops.mean(weight * _nll(error, log_variance), axis=-1)
 
+    def rescaled(self, y_pred, scale):
+        return _in_units("BetaNLL", y_pred, scale)
+
 
 @keras.saving.register_keras_serializable("combined_losses")
 class GaussianCRPS(Loss):
@@ -155,6 +161,9 @@ class GaussianCRPS(Loss):
         spread = sigma * (2 * density - 1 / math.sqrt(math.pi))
         return ops.mean(error * ops.erf(w / math.sqrt(2)) + spread, axis=-1)
 
+    def rescaled(self, y_pred, scale):
+        return _in_units("GaussianCRPS", y_pred, scale)
+
 
 @keras.saving.register_keras_serializable("combined_losses")
 class GaussianKL(Loss):
@@ -195,6 +204,15 @@ class GaussianKL(Loss):
     def call(self, y_true, y_pred):
         mean, log_variance = _halves("GaussianKL", y_pred)
         return ops.sum(0.5 * (ops.square(mean) + em1x(log_variance)), axis=-1)
+
+    def rescaled(self, y_pred, scale):
+        return _in_units("GaussianKL", y_pred, scale)
+
+
+def _in_units(owner, y_pred, scale):
+    """Predictions for targets divided by `scale`: `m / scale` and `s - 2 log |scale|`."""
+    mean, log_variance = _halves(owner, y_pred)
+    return ops.concatenate([mean / scale, log_variance - 2 * ops.log(ops.abs(scale))], axis=-1)
 
 
 def _nll(error, log_variance):

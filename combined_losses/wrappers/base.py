@@ -6,7 +6,7 @@ from combined_losses._internal.arguments import as_child, component_name
 from combined_losses._internal.batch import Batch, align, of_rank
 from combined_losses._internal.checks import check_single, check_single_weight, check_target
 from combined_losses._internal.component import Component
-from combined_losses._internal.compound import Compound, as_node, has_channels
+from combined_losses._internal.compound import Compound, as_node, has_channels, layout_of
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.data_format import (
     as_given,
@@ -14,6 +14,7 @@ from combined_losses._internal.data_format import (
     telling,
     with_channels_last,
 )
+from combined_losses._internal.layouts import View
 from combined_losses._internal.reduction import PER_COMPONENT
 
 
@@ -145,6 +146,16 @@ class Wrapper(Compound):
     @functools.cached_property
     def _formats(self):
         return formats_in(self)
+
+    @functools.cached_property
+    def _layout(self):
+        return layout_of(self)
+
+    def view(self, batch, label):
+        """A `View` of a batch of one array, where targets have several predictions; else None."""
+        if self._layout is None or batch.y_true is None:
+            return None
+        return View(batch, self._layout, label)
 
     def one_array(self, batch, label):
         """The batch with targets and predictions of one rank, for a view of a single array."""

@@ -130,7 +130,11 @@ class _PerPart(Wrapper):
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label = label or self.name
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
-        check_equal_shapes(label, batch.y_true, batch.y_pred)
+        view = self.view(batch, label)
+        if view is None:
+            check_equal_shapes(label, batch.y_true, batch.y_pred)
+        else:
+            batch = view.batch
         parts, weights = self._evaluate_parts(batch, reduction, label)
         total = self._total(parts, weights)
         return Evaluation(total, (parts,) if self._part_names else ())
@@ -191,7 +195,9 @@ class PerChannel(Formatted, _PerPart):
     batch as a whole (one that returns a scalar, has a `__call__` of its own or compares samples)
     and a composite are called once for each channel.
 
-    Weights and masks are those of the other axes, as each channel sees them.
+    Weights and masks are those of the other axes, as each channel sees them. Where each target has
+    several predictions (`GaussianNLL`, `Pinball` of several quantiles), the channels are those of
+    the targets, and each keeps its predictions.
 
     A softmax needs all channels: put it around, `Activated(PerChannel(Dice()), "softmax")`. For
     channels that are independent, each with a sigmoid, a loss has `multilabel=True`.
@@ -291,7 +297,7 @@ class PerChannel(Formatted, _PerPart):
         return [(child, None) for child, _, _ in self._groups]
 
     def _evaluate_parts(self, batch, reduction, label):
-        shape, axis = tuple(batch.y_pred.shape), -1 if self.axis is None else self.axis
+        shape, axis = batch.shape, -1 if self.axis is None else self.axis
         if not -len(shape) < axis < len(shape):
             raise ValueError(
                 f"Component '{label}' has no axis {axis}. Received: y_pred of shape {shape}"
@@ -306,7 +312,12 @@ class PerChannel(Formatted, _PerPart):
         sample = (count, *shape[1:-1]) if batch.channels == "moved" else shape[1:]
         self._check_weights((None, *sample), label, (count,), sample)
         # Channels last, so that values, weights and masks all match from the left.
-        batch = batch.map_elements(self._last)
+        source, last = axis % len(shape), len(shape) - 1
+
+        def move(array):
+            return array if source == last else ops.moveaxis(array, source, last)
+
+        batch = batch.map_elements(move)
         if self.axis is not None:
             batch = batch.replaced(channels="last")
         parts = [
@@ -321,10 +332,6 @@ class PerChannel(Formatted, _PerPart):
     def _factors(self):
         # An importance map is in the parts already.
         return None if self._weights is None or self._weights.ndim > 1 else self._weights
-
-    def _last(self, array):
-        rank = len(array.shape)
-        return array if self.axis in (None, -1, rank - 1) else ops.moveaxis(array, self.axis, -1)
 
     def _importance(self, batch):
         """The importance map with the channels last, or None."""
@@ -343,7 +350,8 @@ class PerChannel(Formatted, _PerPart):
         """The channels `at` (None: all) of one loss: `(channels,)` or `(channels, batch)`."""
         importance = self._importance(batch)
         if at is not None:
-            batch = batch.map_elements(lambda array: ops.take(array, at, axis=-1))
+            last = len(batch.shape) - 1
+            batch = batch.map_elements(lambda array: ops.take(array, at, axis=last))
             importance = None if importance is None else importance[..., at]
         if reduction == PER_COMPONENT and self.reduction not in (PER_COMPONENT, child.reduction):
             reduction = self.reduction or "none"
@@ -367,7 +375,8 @@ class PerElement(_PerPart):
     """One component for each element of a sample, in one vectorised pass.
 
     Args:
-        loss: a loss of single elements: MSE, MAE, Huber, binary cross-entropy, …
+        loss: a loss of single elements: MSE, MAE, Huber, binary cross-entropy, …; or one with
+            several predictions for each target, such as `GaussianNLL`, whose targets are elements.
         names: one name for each element, in row-major order. Without names (and `size`) the
             elements are not reported.
         weights: None, or an array of the shape of one sample; with names also a dict from name.
@@ -396,7 +405,8 @@ class PerElement(_PerPart):
     def __init__(self, loss, names=None, weights=None, size=None, aggregation="sum", **kwargs):
         super().__init__(loss, names, size, weights, aggregation, **kwargs)
         self._refuse_moving()
-        if not traits_of(self.loss).elementwise:
+        traits = traits_of(self.loss)
+        if not traits.elementwise and traits.layout is None:
             raise ValueError(
                 f"PerElement ('{self.name}') needs a loss of single elements, such as 'mse'; a "
                 "loss of your own says so with `elementwise = True`. "
@@ -404,7 +414,7 @@ class PerElement(_PerPart):
             )
 
     def _evaluate_parts(self, batch, reduction, label):
-        shape = tuple(batch.y_pred.shape)
+        shape = batch.shape
         self._check_shape(shape, label)
         count = math.prod(shape[1:])
         weights = None if self._weights is None else self._weights.reshape(-1)
@@ -441,16 +451,16 @@ class PerElement(_PerPart):
 
 def _flattened(batch, count):
     """Samples as vectors of `count` elements, and weights and masks of as many."""
-    shape = ops.shape(batch.y_pred)
 
     def flatten(array):
-        return ops.reshape(array, (-1, count))
+        own = ops.shape(array)[len(batch.shape) :]
+        return ops.reshape(array, (-1, count, *own))
 
     def flatten_weight(weight):
-        fitted = None if weight is None else fit_from_left(weight, batch.y_pred)
+        fitted = None if weight is None else fit_from_left(weight, batch.y_true)
         if fitted is None or len(weight.shape) < 2:
             return weight  # of samples
-        return flatten(ops.broadcast_to(fitted, shape))
+        return flatten(ops.broadcast_to(fitted, batch.sizes))
 
     return batch.replaced(
         channels="last",

@@ -215,6 +215,8 @@ class ClassWeighted(Formatted, Wrapper):
         if same_rank and y_true.shape[-1] == count and not (binary and count == 1):
             return ops.sum(ops.cast(y_true, self.dtype) * weights, axis=-1)
         labels = ops.squeeze(y_true, -1) if same_rank and y_true.shape[-1] == 1 else y_true
+        if self._layout is not None:  # predictions of the targets: none has an axis of classes
+            return ops.take(weights, ops.clip(ops.cast(labels, "int32"), 0, count - 1))
         classes = 2 if binary else y_pred.shape[-1]
         if len(labels.shape) == len(y_pred.shape) > 1 or classes != count:
             raise ValueError(

@@ -101,6 +101,7 @@ class Activated(Formatted, Wrapper):
 
     def see(self, batch, label):
         # An activation of a NaN has a gradient of NaN, also in a row that does not count.
+        batch = self._of_single_targets(batch, label)
         return batch.map_predictions(
             lambda p: self._activated(batch.neutralised(ops.cast(p, self.dtype)), batch)
         )
@@ -115,3 +116,14 @@ class Activated(Formatted, Wrapper):
     def _is_of_keras(self):
         name = getattr(self._function, "__name__", "")
         return getattr(keras.activations, name, None) is self._function
+
+    def _of_single_targets(self, batch, label):
+        """The batch without the predictions of single targets of weight 0."""
+        if self._layout is None or not batch.weighted or keras.tree.is_nested(batch.y_true):
+            return batch
+        batch = self.one_array(batch, label)
+        view = self.view(batch, label)
+        if view is None:
+            return batch
+        neutral = view.batch.map_predictions(view.batch.neutralised)
+        return view.together(neutral)

@@ -100,12 +100,23 @@ class MultiScale(Formatted, Levels):
         label, reduction = label or self.name, self._of_levels(reduction)
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
         dtype = accumulating(self.dtype)
-        values = [
-            self._node.evaluate(_pooled(batch, s, dtype, label), reduction, label).total
-            for s in self.scales
-        ]
+        values = []
+        for scale in self.scales:
+            seen = self._pooled(batch, scale, dtype, label)
+            values.append(self._node.evaluate(seen, reduction, label).total)
         total = sum(w * v for w, v in zip(self._factors, values, strict=True))
         return Evaluation(total, tuple(values))
+
+    def _pooled(self, batch, scale, dtype, label):
+        """The batch of the averages over blocks; each target has its own predictions averaged."""
+        view = self.view(batch, label) if scale > 1 else None
+        if view is None:
+            return _pooled(batch, scale, dtype, label)
+        apart, count = view.batch.y_pred, view.batch.y_pred.shape[-1]
+        flat = ops.reshape(apart, (*ops.shape(apart)[:-2], apart.shape[-2] * count))
+        pooled = _pooled(batch.replaced(y_pred=flat), scale, dtype, label)
+        back = ops.reshape(pooled.y_pred, (*ops.shape(pooled.y_pred)[:-1], -1, count))
+        return view.together(pooled.replaced(y_pred=back, own_axes=1))
 
 
 def _pooled(batch, scale, dtype, label):
@@ -129,7 +140,7 @@ def _pooled(batch, scale, dtype, label):
         """A weight of more than samples at every place: `(batch, spatial..., channels or 1)`."""
         if weight is None or all(size == 1 for size in weight.shape[1:]):
             return None
-        fitted = fit_from_left(weight, batch.y_pred)
+        fitted = fit_from_left(weight, batch.y_true)
         if fitted is None:
             return None
         places = (*ops.shape(batch.y_pred)[:-1], fitted.shape[-1])
@@ -158,6 +169,8 @@ def _average(pool, array, share):
     """The averages over blocks of what counts, 0 where nothing does."""
     if share is None:
         return pool(array)
+    if share.shape[-1] not in (1, array.shape[-1]):  # predictions, several of each target
+        share = ops.repeat(share, array.shape[-1] // share.shape[-1], axis=-1)
     # What does not count may be NaN, so it goes before the average.
     sums = pool(ops.where(ops.equal(share, 0.0), 0.0, ops.cast(array, share.dtype) * share))
     shares = pool(share)

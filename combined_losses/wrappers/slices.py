@@ -7,7 +7,9 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.checks import are_finite, as_array, shown
+from combined_losses._internal.compound import rescaling_of
 from combined_losses._internal.config import check_config, construct, read_entry
+from combined_losses._internal.layouts import as_rows
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
@@ -27,7 +29,10 @@ class OnSlice(Wrapper):
             `np.s_[..., 0:2]`. The batch axis is taken whole.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
-    Sample weights and masks that reach as far as the indexed axes are indexed alike.
+    Sample weights and masks that reach as far as the indexed axes are indexed alike. Where each
+    target has several predictions (`GaussianNLL`, `Pinball` of several quantiles, a loss with a
+    `prediction_layout`), the index is that of the targets, and each keeps its predictions; only
+    columns of predictions beside one target, `(..., k)` and `(..., 1)`, are indexed as they are.
 
     Raises:
         ValueError: if the index is no basic index, cuts the batch axis, has more entries than the
@@ -54,18 +59,57 @@ class OnSlice(Wrapper):
 
     def see(self, batch, label):
         batch = self.one_array(batch, label)
+        view = self._targets_view(batch, label)
+        if view is None:
+            return self._sliced(batch, label)
+        sliced = self._sliced(view.batch, label)
+        if isinstance(self._last_entry(batch), int) or len(sliced.shape) < 2:
+            # Without the axis of the targets each one is a row of its own.
+            return as_rows(sliced)
+        return view.together(sliced)
+
+    def _targets_view(self, batch, label):
+        """The `View` whose targets are indexed, or None where both arrays are, as they are."""
         y_true, y_pred = batch.y_true, batch.y_pred
-        if y_true is not None and len(y_true.shape) != len(y_pred.shape):
+        same = y_true is not None and len(y_true.shape) == len(y_pred.shape)
+        if self._layout is None or (same and y_true.shape[-1] == 1 and not self._is_of_one(batch)):
+            return None
+        return self.view(batch, label)
+
+    def _last_entry(self, batch):
+        """The entry for the last axis of the targets."""
+        given = sum(item is not Ellipsis and item is not None for item in self._index)
+        at_end = Ellipsis in self._index and self._index[-1] is not Ellipsis
+        complete = at_end or (Ellipsis not in self._index and given == len(batch.y_true.shape))
+        return self._index[-1] if complete else slice(None)
+
+    def _is_of_one(self, batch):
+        """Whether the index means the one target of each row, not columns of the predictions.
+
+        Arrays of one rank, targets `(..., 1)` beside predictions `(..., k)`, are indexed alike, so
+        that a part of the columns can be chosen. One column alone is no prediction of blocks.
+        """
+        last = self._last_entry(batch)
+        size = batch.y_pred.shape[-1]
+        if self._layout != "blocks" or last is None or size is None:
+            return False
+        taken = range(size)[last] if _reaches(last, size) else 0
+        return isinstance(taken, int) or len(taken) == 1
+
+    def _sliced(self, batch, label):
+        y_true, y_pred, shape = batch.y_true, batch.y_pred, batch.shape
+        if y_true is not None and len(y_true.shape) != len(shape):
             raise ValueError(
                 f"Component '{label}' is a slice of arrays of one rank. Received: y_true of shape "
                 f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
             )
-        index = _full_index(self._index, tuple(y_pred.shape), label)
+        index = _full_index(self._index, shape, label)
+        like = y_pred if y_true is None or not batch.own_axes else y_true
         return batch.replaced(
             y_true=None if y_true is None else _cut(y_true, index),
             y_pred=_cut(y_pred, index),
-            sample_weight=_index_weight(batch.sample_weight, "sample_weight", index, y_pred, label),
-            mask=_index_weight(batch.mask, "mask", index, y_pred, label),
+            sample_weight=_index_weight(batch.sample_weight, "sample_weight", index, like, label),
+            mask=_index_weight(batch.mask, "mask", index, like, label),
             # Without its last axis an array has the rank of the weights of its rows.
             tells_elements=batch.tells_elements or isinstance(index[-1], int),
         )
@@ -208,6 +252,10 @@ def _all_of(item):
 class Scaled(Wrapper):
     """A loss in other units: both arguments divided by a scale.
 
+    A loss whose predictions are more than numbers in the unit of the target says what becomes of
+    them: the log-variances of `GaussianNLL` are lowered by `2 log |scale|`. One of your own does
+    so by `rescaled`, see `cl.losses.Loss`.
+
     Args:
         loss: as in `cl.wrappers.Wrapper`.
         scale: a number, or an array that broadcasts against one sample, such as one number for
@@ -253,17 +301,29 @@ class Scaled(Wrapper):
 
     def see(self, batch, label):
         batch = self.one_array(batch, label)
-        self._check_fit(tuple(batch.y_pred.shape)[1:], label)
+        view = self.view(batch, label)
+        seen = batch if view is None else view.batch
+        # A loss without a target that has several predictions knows no axis of the targets.
+        of_one = view is None and rescaling_of(self.loss) is not None
+        self._check_fit(() if of_one else seen.shape[1:], label)
         dtype = accumulating(self.dtype)
-        scale = ops.convert_to_tensor(self.scale, dtype=dtype)
-        return batch.replaced(
+        alone = np.size(self.scale) == 1
+        scale = ops.convert_to_tensor(np.ravel(self.scale)[0] if alone else self.scale, dtype=dtype)
+        of_targets = scale if view is None or alone else ops.expand_dims(scale, -1)
+        seen = seen.replaced(
             y_true=None if batch.y_true is None else ops.cast(batch.y_true, dtype) / scale,
-            y_pred=ops.cast(batch.y_pred, dtype) / scale,
+            y_pred=self._rescaled(ops.cast(seen.y_pred, dtype), of_targets),
         )
+        return seen if view is None else view.together(seen)
+
+    def _rescaled(self, y_pred, scale):
+        """The predictions in the other unit, as the loss inside says."""
+        judge = rescaling_of(self.loss)
+        return y_pred / scale if judge is None else judge.rescaled(y_pred, scale)
 
     def _check_fit(self, sample, label):
         """Raises where the scale would broadcast the data up, or meet the batch axis."""
-        shape = np.shape(self.scale)
+        shape = np.shape(self.scale) if np.size(self.scale) > 1 else ()
         pairs = zip(shape[::-1], sample[::-1], strict=False)
         if len(shape) > len(sample) or any(n not in (1, size) and size for n, size in pairs):
             raise ValueError(
