@@ -323,6 +323,8 @@ def has_whole_rows(loss):
     if isinstance(loss, Compound):
         return any(has_whole_rows(child) for child, _ in loss.children)
     return traits_of(loss).whole_rows
+
+
 def layout_of(loss):
     """How predictions belong to targets for a loss, or for the first inside that says so."""
     if isinstance(loss, Compound):
