@@ -26,7 +26,7 @@ NOT_ARGUMENTS = ("self", "kwargs", "reduction", "name", "dtype", "data_format")
 every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
 
 
-def parameters(cls):
+def parameters(cls, without=NOT_ARGUMENTS):
     """The arguments of a class, also those that it hands on to its bases through `**kwargs`."""
     found = {}
     for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
@@ -34,7 +34,7 @@ def parameters(cls):
         found = {**own, **found}
         if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
             break
-    return {name: p for name, p in found.items() if name not in NOT_ARGUMENTS}
+    return {name: p for name, p in found.items() if name not in without}
 
 
 def close(actual, expected, rtol=1e-5, atol=1e-6):

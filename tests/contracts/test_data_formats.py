@@ -1,0 +1,238 @@
+"""`data_format`: what the channels come first in is what they come last in, moved."""
+
+import contextlib
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import combined_losses as cl
+from tests.composite.children import value
+from tests.contracts.registry import CASES
+from tests.contracts.test_contracts import parameters
+from tests.gradients import gradient
+from tests.masks import masked
+from tests.messages import raises
+
+FORMATTED = [case for case in CASES if "data_format" in parameters(case.loss, without=())]
+every_loss = pytest.mark.parametrize("case", FORMATTED, ids=lambda case: case.loss.__name__)
+
+
+@contextlib.contextmanager
+def keras_setting(data_format):
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format(data_format)
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
+
+
+def images(case):
+    """The data of a case with at least two spatial axes, of unlike sizes."""
+    y_true, y_pred = case.y_true, case.y_pred
+    for size in (2, 3):
+        if y_pred.ndim < 4:
+            y_true, y_pred = (
+                np.stack([np.roll(array, shift, axis=0) for shift in range(size)], axis=1)
+                for array in (y_true, y_pred)
+            )
+    return y_true, y_pred
+
+
+def first(array, rank):
+    """The channels of an array of `rank` on axis 1; others have none."""
+    return array if array is None or array.ndim != rank else np.moveaxis(array, -1, 1)
+
+
+def weight_of(kind, y_pred, seed=5):
+    """Sample weights, some of them 0, of samples, rows, pixels, or entries."""
+    shape = {
+        "no weights": None,
+        "samples": y_pred.shape[:1],
+        "rows": y_pred.shape[:2],
+        "pixels": y_pred.shape[:-1],
+        "pixels with an axis": (*y_pred.shape[:-1], 1),
+        "entries": y_pred.shape,
+    }[kind]
+    if shape is None:
+        return None
+    random = np.random.default_rng(seed)
+    return (random.uniform(0.5, 2.0, shape) * (random.random(shape) > 0.3)).astype("float32")
+
+
+def outcome(loss, y_true, y_pred, weight=None, mask=None):
+    """Value and gradient; of an error its kind, and what it says before the shapes."""
+
+    def total(p):
+        return loss(y_true, p if mask is None else masked(p, mask), weight)
+
+    try:
+        return value(total, y_pred), gradient(total, y_pred)
+    except (ValueError, TypeError, UserWarning) as error:
+        return type(error), str(error).partition("Received:")[0].partition("shape")[0]
+
+
+def check_alike(last, first_, rank):
+    if isinstance(last[0], type):
+        assert first_ == last
+        return
+    np.testing.assert_allclose(first_[0], last[0], rtol=2e-5, atol=1e-6)
+    slope = np.moveaxis(first_[1], 1, -1) if first_[1].ndim == rank else first_[1]
+    np.testing.assert_allclose(slope, last[1], rtol=2e-4, atol=1e-6)
+
+
+def arguments(case, off_default):
+    return case.arguments if off_default else {}
+
+
+# A loss of Keras's default images needs 11 pixels a side: its arguments here make do with fewer.
+OFF_DEFAULT = [True, False]
+KINDS = ["no weights", "samples", "rows", "pixels", "pixels with an axis", "entries"]
+
+
+@pytest.mark.parametrize("how", ["given", "by Keras's setting"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("off_default", OFF_DEFAULT, ids=["off default", "default"])
+@every_loss
+def test_the_channels_may_be_first(case, off_default, kind, how):
+    kwargs = arguments(case, off_default)
+    kwargs = {key: item for key, item in kwargs.items() if key != "axes"}
+    y_true, y_pred = images(case)
+    weight = weight_of(kind, y_pred)
+    rank = y_pred.ndim
+    last = outcome(case.make(**kwargs, data_format="channels_last"), y_true, y_pred, weight)
+    if how == "given":
+        loss = case.make(**kwargs, data_format="channels_first")
+    else:
+        with keras_setting("channels_first"):
+            loss = case.make(**kwargs)
+    data = [first(array, rank) for array in (y_true, y_pred, weight)]
+    check_alike(last, outcome(loss, *data), rank)
+
+
+@pytest.mark.parametrize("kind", ["no weights", "pixels"])
+@every_loss
+def test_a_mask_of_pixels(case, kind):
+    y_true, y_pred = images(case)
+    mask = np.random.default_rng(3).random(y_pred.shape[:-1]) > 0.4
+    weight, rank = weight_of(kind, y_pred), y_pred.ndim
+    kwargs = {key: item for key, item in case.arguments.items() if key != "axes"}
+    last, first_ = (case.make(**kwargs, data_format=f) for f in ("channels_last", "channels_first"))
+    expected = outcome(last, y_true, y_pred, weight, mask)
+    found = outcome(first_, first(y_true, rank), first(y_pred, rank), weight, mask)
+    check_alike(expected, found, rank)
+
+
+@pytest.mark.parametrize("kind", ["no weights", "samples", "pixels"])
+@every_loss
+def test_missing_labels(case, kind):
+    """Also where they are of single entries."""
+    y_true, y_pred = images(case)
+    weight, rank = weight_of(kind, y_pred), y_pred.ndim
+    y_true = y_true.astype("float32")
+    y_true[np.random.default_rng(3).random(y_true.shape) < 0.2] = np.nan
+    kwargs = {key: item for key, item in case.arguments.items() if key != "axes"}
+    last, first_ = (
+        cl.wrappers.Masked(case.make(**kwargs, data_format=f))
+        for f in ("channels_last", "channels_first")
+    )
+    expected = outcome(last, y_true, y_pred, weight)
+    check_alike(expected, outcome(first_, first(y_true, rank), first(y_pred, rank), weight), rank)
+
+
+@every_loss
+def test_in_float16(case):
+    y_true, y_pred = images(case)
+    kwargs = {key: item for key, item in case.arguments.items() if key != "axes"}
+    last, first_ = (
+        case.make(**kwargs, data_format=f, dtype="float16")
+        for f in ("channels_last", "channels_first")
+    )
+    y_pred, rank = y_pred.astype("float16"), y_pred.ndim
+    expected = outcome(last, y_true, y_pred)
+    found = outcome(first_, first(y_true, rank), first(y_pred, rank))
+    check_alike(expected, found, rank)
+    assert found[1].dtype == "float16" and np.all(np.isfinite(found[1]))
+
+
+@every_loss
+def test_call_alone_knows_the_format(case):
+    kwargs = {key: item for key, item in case.arguments.items() if key != "axes"}
+    y_true, y_pred = images(case)
+    last, first_ = (case.make(**kwargs, data_format=f) for f in ("channels_last", "channels_first"))
+    data = first(y_true, y_pred.ndim), first(y_pred, y_pred.ndim)
+    np.testing.assert_allclose(
+        value(first_.call, *data), value(last.call, y_true, y_pred), rtol=2e-5, atol=1e-6
+    )
+
+
+@every_loss
+def test_sequences_are_channels_last_unless_the_argument_is_given(case):
+    """Keras's setting acts on predictions of rank 4 and more alone."""
+    kwargs = {key: item for key, item in case.arguments.items() if key != "axes"}
+    y_true, y_pred = images(case)
+    y_true, y_pred = y_true[:, 0], y_pred[:, 0]
+    last = case.make(**kwargs, data_format="channels_last")
+    with keras_setting("channels_first"):
+        by_setting = case.make(**kwargs)
+    given = case.make(**kwargs, data_format="channels_first")
+    expected = outcome(last, y_true, y_pred)
+    check_alike(expected, outcome(by_setting, y_true, y_pred), rank=4)
+    if case.loss._least_rank == 3:
+        found = outcome(given, first(y_true, 3), first(y_pred, 3))
+        check_alike(expected, found, rank=3)
+    else:  # these are images without channels
+        check_alike(expected, outcome(given, y_true, y_pred), rank=4)
+
+
+# Configs.
+
+
+def reloaded(loss, data_format):
+    """A loss as a program with this setting loads it."""
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
+    with keras_setting(data_format):
+        return keras.saving.deserialize_keras_object(config)
+
+
+@pytest.mark.parametrize("made", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("loaded", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("given", [None, "channels_first", "channels_last"])
+@every_loss
+def test_a_config_keeps_the_format(case, given, loaded, made):
+    kwargs = {key: item for key, item in case.arguments.items() if key != "axes"}
+    with keras_setting(made):
+        loss = case.make(**kwargs, data_format=given)
+    assert loss.data_format == (given or made)
+    assert loss.get_config()["data_format"] == (given or made)
+    again = reloaded(loss, loaded)
+    assert json.dumps(again.get_config()) == json.dumps(loss.get_config())
+    y_true, y_pred = images(case)
+    for data in ((y_true, y_pred), (y_true[:, 0], y_pred[:, 0])):
+        check_alike(outcome(loss, *data), outcome(again, *data), rank=0)
+
+
+@pytest.mark.backend_free
+@every_loss
+def test_files_without_the_argument_hold_losses_of_channels_last(case):
+    config = case.make().get_config()
+    del config["data_format"]
+    with keras_setting("channels_first"):
+        assert case.loss.from_config(config).data_format == "channels_last"
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("bad", ["channels_middle", 1, True, ["channels_last"]])
+@every_loss
+def test_the_format_is_one_of_two(case, bad):
+    with raises(ValueError, "`data_format` of", "'channels_first'", f"Received: {bad!r}"):
+        case.make(data_format=bad)
+
+
+@pytest.mark.backend_free
+@every_loss
+def test_the_argument_is_documented(case):
+    assert re.search(r"^ *data_format: ", case.loss.__doc__, re.MULTILINE)
