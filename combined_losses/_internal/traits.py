@@ -104,6 +104,16 @@ def keras_traits(loss):
     return traits._replace(axis=axis, ignored=ignored, reads_last=axis == -1)
 
 
+def keras_function(loss):
+    """The function of Keras that a loss, or a `FunctionLoss`, calls; None for any other."""
+    function = getattr(loss, "_function", loss)
+    if isinstance(function, keras.losses.Loss):
+        own = "call" in vars(loss) or type(loss).call is not _MADE_FROM_A_FUNCTION.call
+        function = None if own else loss.fn
+    known = isinstance(function, types.FunctionType) and function in _FUNCTIONS
+    return function if known else None
+
+
 def _of_function(function):
     known = isinstance(function, types.FunctionType)
     return _FUNCTIONS.get(function, Traits()) if known else Traits()

@@ -123,6 +123,8 @@ class Loss(Operators, Limited, keras.losses.Loss):
     takes_ids = False
     whole_rows = False
     neutral_target: float | None = None
+    target_kind: str | None = None  # what the numbers mean, see `_internal/domains.py`
+    prediction_kind: str | None = None
 
     def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
         name = name or snake_case(type(self).__name__)

@@ -189,6 +189,8 @@ class _Contour(ChannelLoss):
     """
 
     has_channels = True
+    target_kind = "shares"
+    prediction_kind = "probabilities"
     neutral_target = 0.0  # what does not count is background, in the prediction too
 
     def __init__(self, from_logits=False, *, multilabel=False, **kwargs):

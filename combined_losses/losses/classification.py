@@ -88,6 +88,8 @@ class BinaryFocal(_Focal):
     """
 
     elementwise = True
+    target_kind = "shares"
+    prediction_kind = "probabilities"
 
     def __init__(self, gamma=2.0, alpha=None, *, from_logits=False, **kwargs):
         super().__init__(**kwargs)
@@ -162,6 +164,8 @@ class CategoricalFocal(_Focal):
     """
 
     neutral_target = 1.0
+    target_kind = "classes"
+    prediction_kind = "probabilities"
 
     def __init__(
         self, gamma=2.0, class_weight=None, *, from_logits=False, multilabel=False, **kwargs
@@ -243,6 +247,8 @@ class SparseCategoricalFocal(_Focal):
     """
 
     same_shape = False
+    target_kind = "ids"
+    prediction_kind = "probabilities"
     takes_ids = True
     neutral_target = 0.0
 
@@ -319,6 +325,8 @@ class WeightedKappa(Loss):
     """
 
     same_shape = False
+    target_kind = "ids"
+    prediction_kind = "probabilities"
     takes_ids = True
     couples_batch = True
     neutral_target = 0.0

@@ -68,6 +68,7 @@ class SSIM(ChannelLoss):
     """
 
     has_channels = True
+    target_kind = "images"
     _least_rank = 4  # (batch, height, width) are images without channels
 
     def __init__(self, max_value=1.0, filter_size=11, filter_sigma=1.5, k1=0.01, k2=0.03, **kwargs):
@@ -145,6 +146,7 @@ class MultiScaleSSIM(ChannelLoss):
     """
 
     has_channels = True
+    target_kind = "images"
     _least_rank = 4
 
     def __init__(
@@ -278,6 +280,7 @@ class PeakSignalToNoise(ChannelLoss):
     """
 
     has_channels = True
+    target_kind = "images"
     neutral_target = 1.0
 
     def __init__(self, max_value=1.0, **kwargs):

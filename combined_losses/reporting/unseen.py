@@ -1,4 +1,4 @@
-"""What a diagnosis cannot show where it looked: gradients that pass the output by, or never meet."""
+"""What a diagnosis cannot show: gradients that pass the output by, or do not meet there."""
 
 from typing import NamedTuple
 

@@ -43,6 +43,7 @@ class Contrastive(Loss):
     """
 
     elementwise = True
+    target_kind = "shares"
 
     def __init__(self, margin=1.0, **kwargs):
         super().__init__(**kwargs)

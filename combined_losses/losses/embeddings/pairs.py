@@ -14,6 +14,7 @@ class LabelledLoss(Loss):
     """A loss of embeddings `(batch, features)` and the labels of a batch (abstract)."""
 
     same_shape = False
+    target_kind = "labels"
     couples_batch = True
     casts_target = False
     takes_ids = True

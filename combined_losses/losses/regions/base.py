@@ -22,6 +22,7 @@ class Region(ChannelLoss):
     """
 
     has_channels = True
+    target_kind = "shares"
     neutral_target = 1.0  # `call` leaves out what has weight 0
 
     def __init__(self, ignore_value=None, **kwargs):
@@ -71,6 +72,8 @@ class LogitsRegion(Region):
             Weights and missing labels are then those of single entries. Default False.
         ignore_value, data_format, reduction, name, dtype: as in `Region`.
     """
+
+    prediction_kind = "probabilities"
 
     def __init__(self, from_logits=False, ignore_value=None, *, multilabel=False, **kwargs):
         super().__init__(ignore_value=ignore_value, **kwargs)

@@ -1,0 +1,340 @@
+"""One normaliser: a sum over all that is judged, divided once."""
+
+import inspect
+import numbers
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.batch import align, fit_from_left, of_rank
+from combined_losses._internal.checks import LARGEST, check_target, is_float
+from combined_losses._internal.component import Evaluation
+from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._internal.config import (
+    check_no_lambda,
+    serialize_function,
+    signature_config,
+)
+from combined_losses._internal.domains import domain_of
+from combined_losses._internal.names import check_log_keys
+from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
+from combined_losses._internal.resizing import is_void, void_numbers
+from combined_losses.training import backend
+from combined_losses.wrappers.base import Wrapper
+from combined_losses.wrappers.outputs import OnOutput
+
+__all__ = ["Normalized"]
+
+_KINDS = ("positives", "weights")
+_SIGNATURE = "y_true"
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Normalized(Wrapper):
+    """The sum of a loss over all its values, divided by one number: positives, weights, tokens.
+
+    `total = sum(values) / count`. Over several outputs, such as the levels of a detector, both are
+    sums over all of them: a level with one object does not weigh as much as one with fifty, as it
+    does in a mean of means. With several replicas the count is that of all of them.
+
+    Args:
+        loss: as in `cl.wrappers.Wrapper`; its own reduction does not act.
+        by: what the sum is divided by.
+            `"positives"` (default): the number of rows that hold an object, at least 1, as
+            detectors do. A row is what the loss gives one value of: an anchor, a pixel, a box. It
+            holds an object where its target is above 0, or one of its targets is. Class 0 is the
+            background: id 0, and in one-hot rows of classes that exclude each other the first one.
+            Rows that are missing (`Masked`), void, masked or of weight 0 do not count; other
+            weights count 1.
+            `"weights"`: the sum of the sample weights, 1 for each value without them: the weighted
+            mean over all outputs. Class weights inside (`ClassWeighted`) are part of it. 0 if there
+            are none.
+            A number above 0: the same for every batch, such as a budget of tokens.
+            A function `f(y_true)` that gives a count for each target, matched from the left, which
+            is added up like positives; or one number. `f(y_true, sample_weight)` is given the
+            weights and the mask of the targets as one array, or None, and answers for them. A
+            count of 0 gives 0. Register it to save the model.
+        over: None, or the names of several outputs, which one number normalises. Each has the
+            target and the sample weights of its name, as in `cl.wrappers.OnOutput`, and is reported
+            under it: its share of the total, so that the parts add up.
+        name: a string, default the name of the child.
+        dtype: default the dtype of the child.
+
+    Values are what the loss gives without a reduction: where it is a mean over the last axis (MSE,
+    `BinaryFocal`), that mean. For the sum over K classes, as detectors take it, put `PerChannel`
+    inside: `Normalized(PerChannel(BinaryFocal()))`. Composites may be inside too, but not with
+    `by="weights"`, where each component has weights of its own.
+
+    The number is that of a batch: epoch logs are means over batches, whatever each one counted, as
+    for `Masked`. Each sample has no value of its own, so a composite around it keeps the reduction
+    "per_component".
+
+    Raises:
+        ValueError: on another `by` or `over`, a loss that gives one number for the batch, weights
+            that move inside; when called, on a reduction that is imposed from outside, or an
+            output that the model has not.
+
+    Example: one object on the fine level and three on the coarse one.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.Normalized("mse", over=["fine", "coarse"])
+    >>> y = {"fine": np.array([[[1.0], [0.0]]]), "coarse": np.array([[[1.0], [1.0], [1.0]]])}
+    >>> p = {"fine": np.array([[[0.0], [0.0]]]), "coarse": np.array([[[0.5], [0.5], [0.5]]])}
+    >>> float(loss(y, p))  # (1 + 3 * 0.25) / 4, not (1 / 1 + 0.75 / 3) / 2
+    0.4375
+    """
+
+    def __init__(self, loss, by="positives", over=None, name=None, dtype=None):
+        super().__init__(loss, name=name, dtype=dtype)
+        self.reduction = PER_COMPONENT  # it is one
+        self.by = by
+        self.over = over
+        self._check_by()
+        self._levels = self._as_levels()
+        self._refuse_moving()
+        check_log_keys(self.component_names, self.name)
+        judge = self.loss.judge() if isinstance(self.loss, Compound) else self.loss
+        self._voids, self._exclusive = (
+            void_numbers(self.loss),
+            domain_of(judge).targets == "classes",
+        )
+
+    def _check_by(self):
+        by, owner = self.by, f"Normalized ('{self.name}')"
+        number = isinstance(by, numbers.Real) and not isinstance(by, bool)
+        known = isinstance(by, str) and by in _KINDS
+        if number:
+            number = float(np.float32(min(by, LARGEST))) > 0 and by < LARGEST
+        if not (known or callable(by) or number):
+            raise ValueError(
+                f"The argument `by` of {owner} must be 'positives', 'weights', a finite number "
+                f"above 0 or a function of y_true. Received: {by!r}"
+            )
+        if callable(by) and _arguments(by) not in (1, 2):
+            raise ValueError(
+                f"The function `by` of {owner} must be f(y_true) or f(y_true, sample_weight). "
+                f"Received: {by!r}"
+            )
+        judge = self.loss.judge() if isinstance(self.loss, Compound) else self.loss
+        if by == "weights" and isinstance(judge, Compound):
+            raise ValueError(
+                f"{owner} holds several losses, of which each has weights of its own to divide "
+                "by: put it around each of them, for example CompositeLoss({'a': Normalized('mse', "
+                f"'weights'), ...}}). Received: {self.loss!r}"
+            )
+
+    def _as_levels(self):
+        """A wrapper that chooses the output, by the name of each level; None: the one there is."""
+        if self.over is None:
+            return {None: self._node}
+        names = list(self.over) if isinstance(self.over, (list, tuple)) else []
+        if not names or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+            raise ValueError(
+                f"The argument `over` of Normalized ('{self.name}') must be a list of different "
+                f"names of outputs, or None. Received: {self.over!r}"
+            )
+        if super().routes:
+            raise ValueError(
+                f"The loss of Normalized ('{self.name}') chooses its output by itself, and `over` "
+                f"names several: choose in one place. Received: {self.loss!r}"
+            )
+        return {name: OnOutput(self.loss, name) for name in names}
+
+    # What it reads and reports.
+
+    @property
+    def routes(self):
+        return self.over is not None or super().routes
+
+    needs_target = property(lambda self: self._counts_targets or super().needs_target)
+    reads_target = property(lambda self: self._counts_targets or super().reads_target)
+
+    @property
+    def _counts_targets(self):
+        return self.by == "positives" or callable(self.by)
+
+    @property
+    def children(self):
+        return [(self.loss, "" if self.over is None else None)]
+
+    @property
+    def component_names(self):
+        inner = super().component_names
+        if self.over is None:
+            return inner
+        return tuple(
+            part for level in self.over for part in (level, *(f"{level}_{n}" for n in inner))
+        )
+
+    @property
+    def part_parents(self):
+        inner = self.loss.part_parents if isinstance(self.loss, Compound) else {}
+        if self.over is None:
+            return inner
+        found = {}
+        for level in self.over:
+            found[level] = None
+            found.update({f"{level}_{n}": f"{level}_{p}" if p else level for n, p in inner.items()})
+        return found
+
+    @property
+    def part_weights(self):
+        inner = self.loss.part_weights if isinstance(self.loss, Compound) else {}
+        if self.over is None:
+            return inner
+        found = {}
+        for level in self.over:
+            found[level] = 1.0
+            found.update({f"{level}_{name}": weight for name, weight in inner.items()})
+        return found
+
+    # The sum and the count.
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label = label or self.name
+        if reduction != PER_COMPONENT:
+            raise ValueError(
+                f"Component '{label}' divides by one number for the whole batch, and has no other "
+                "reduction: leave that of what is around it at 'per_component'. "
+                f"Received: reduction={reduction!r}"
+            )
+        sums, counts = [], []
+        for level in self._levels.values():
+            chooses = self if self.over is None else level
+            found, count = self._level(chooses.choose_output(batch, label), label)
+            sums.append(found)
+            counts.append(count)
+        divisor = self._divisor(counts, batch)
+        levels = [[_over(value, divisor) for value in (s.total, *s.values)] for s in sums]
+        total = sum(values[0] for values in levels)
+        if self.over is None:
+            return Evaluation(total, tuple(levels[0][1:]))
+        return Evaluation(total, tuple(value for values in levels for value in values))
+
+    def _level(self, batch, label):
+        """The sum of all values of one output, as an `Evaluation`, and its count."""
+        batch = batch.of_floats(self.dtype)
+        found = self._node.unreduced(batch, True, label)
+        if found is None:
+            if self._counts_targets:
+                check_target(label, batch.y_true)
+            count = self._count(None, batch, label)
+            return self._node.evaluate(batch, "sum", label), count
+        values, judged = found
+        if not len(values.shape):
+            raise ValueError(
+                f"Component '{label}' gives one number for the whole batch, so that there is no "
+                "sum to divide: return one value for each sample, or take Normalized out. "
+                f"Received: {self.loss!r}"
+            )
+        total = reduce_values(values, judged, "sum")
+        return Evaluation(total), self._count(values, judged, label)
+
+    def _count(self, values, batch, label):
+        """What this output of this replica counts, `()`; None for a fixed number."""
+        if self.by == "weights":
+            ones = reduce_values(ops.ones_like(values), batch, "sum")
+            return ops.cast(ones, "float32")
+        if self.by == "positives":
+            return _added_up(self._positives(values, batch), batch, self._rows(values, batch))
+        if not callable(self.by):
+            return None
+        if _arguments(self.by) == 2:
+            return ops.sum(ops.cast(self.by(batch.y_true, _combined(batch)), "float32"))
+        counts = ops.cast(ops.convert_to_tensor(self.by(batch.y_true)), "float32")
+        return _added_up(counts, batch, len(counts.shape))
+
+    def _positives(self, values, batch):
+        """1 for each target that is above 0, in the shape of the targets."""
+        traits = traits_of(self.loss)
+        y_true, y_pred = align(batch.y_true, batch.y_pred, traits.has_channels)
+        if not is_float(y_true):
+            y_true = ops.cast(y_true, "int32")  # also of booleans
+        found = ops.cast(y_true > 0, "float32")
+        void = is_void(ops.cast(y_true, "float32"), self._voids)
+        if void is not None:
+            found = ops.where(void, ops.zeros_like(found), found)
+        of_rows = values is not None and len(values.shape) == len(y_pred.shape) - 1
+        same = len(y_true.shape) == len(y_pred.shape) and y_pred.shape[traits.axis] != 1
+        if self._exclusive and of_rows and same:
+            found = ops.moveaxis(found, traits.axis, -1)[..., 1:]
+        return found
+
+    def _rows(self, values, batch):
+        """How many first axes of the targets tell the rows apart."""
+        rank = len(batch.y_pred.shape) - batch.own_axes
+        # Where single elements are told apart, each has got an axis of its own.
+        apart = not isinstance(batch.elements, int) or batch.elements != 1
+        rows = max(rank - 1 - apart, 1)
+        return rows if values is None else min(rows, len(values.shape))
+
+    def _divisor(self, counts, batch):
+        """What all sums are divided by, of all levels and replicas."""
+        if None in counts:
+            return ops.cast(float(self.by), "float32")
+        count = sum(counts[1:], counts[0])
+        if batch.replicas > 1:
+            count = backend.global_sum(count)
+        return ops.maximum(count, 1.0) if self.by == "positives" else count
+
+    # Saving.
+
+    def check_lambdas(self, label):
+        if callable(self.by):
+            check_no_lambda(self.by, label, _SIGNATURE)
+        super().check_lambdas(label)
+
+    def get_config(self):
+        if not callable(self.by):
+            return signature_config(self, base=("name", "dtype"))
+        function = serialize_function(self.by, self.name, _SIGNATURE)
+        return {**signature_config(self, ["by"], base=("name", "dtype")), "by": function}
+
+
+def _over(value, divisor):
+    """A sum over its count; 0 with a gradient of 0 where nothing counts."""
+    divisor = ops.cast(divisor, value.dtype)
+    empty = ops.equal(divisor, 0.0)
+    return ops.where(empty, ops.zeros_like(value), value / ops.where(empty, 1.0, divisor))
+
+
+def _added_up(counts, batch, rows):
+    """The sum of counts of targets, of which each row counts once, and only where it weighs."""
+    if not len(counts.shape):
+        return counts
+    for _, weight in batch.weights():
+        weight = of_rank(weight, counts)
+        used = ops.not_equal(weight, ops.cast(0, weight.dtype))
+        while len(used.shape) > len(counts.shape):
+            used = ops.any(used, axis=-1)
+        fitted = fit_from_left(used, counts)
+        if fitted is not None:
+            counts = ops.where(fitted, counts, ops.zeros_like(counts))
+    if len(counts.shape) > rows:
+        axes = tuple(range(rows, len(counts.shape)))
+        counts = ops.max(counts, axis=axes, initial=0.0)  # torch has no maximum of an empty batch
+    return ops.sum(counts)
+
+
+def _combined(batch):
+    """Sample weights and mask as one array; None without them."""
+    product = None
+    for _, weight in batch.weights():
+        weight = ops.cast(weight, "float32")
+        if product is not None:
+            longer, shorter = sorted((product, weight), key=lambda w: -len(w.shape))
+            weight = longer * fit_from_left(shorter, longer)
+        product = weight
+    return product
+
+
+def _arguments(function):
+    """How many positional arguments a function takes; 1 where that cannot be seen."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return len([p for p in parameters if p.kind in kinds and p.default is p.empty])
