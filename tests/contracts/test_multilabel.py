@@ -56,7 +56,6 @@ def of_known(case, truth, logits, void):
     return np.mean(values * void[0].size / (~void).sum(axis=(1, 2, 3)))
 
 
-@pytest.mark.backend_free
 def test_every_loss_of_logits_and_several_channels_has_it():
     without = {"BinaryFocal", "SparseCategoricalFocal"}
     of_logits = {case.loss.__name__ for case in CASES if hasattr(case.make(), "from_logits")}
