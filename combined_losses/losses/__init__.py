@@ -8,6 +8,7 @@ from combined_losses.losses import (
     embeddings,
     images,
     presets,
+    quantiles,
     regions,
     regression,
     spectra,
@@ -20,6 +21,7 @@ from combined_losses.losses.distributions import *  # noqa: F403
 from combined_losses.losses.embeddings import *  # noqa: F403
 from combined_losses.losses.images import *  # noqa: F403
 from combined_losses.losses.presets import *  # noqa: F403
+from combined_losses.losses.quantiles import *  # noqa: F403
 from combined_losses.losses.regions import *  # noqa: F403
 from combined_losses.losses.regression import *  # noqa: F403
 from combined_losses.losses.spectra import *  # noqa: F403
@@ -27,6 +29,7 @@ from combined_losses.losses.spectra import *  # noqa: F403
 __all__ = [
     "Loss",
     *regression.__all__,
+    *quantiles.__all__,
     *distributions.__all__,
     *classification.__all__,
     *regions.__all__,

@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import check_target_shape
 from combined_losses._internal.numerics import check_number, em1x, magnitude
 from combined_losses.losses.base import Loss
 
@@ -12,7 +11,6 @@ __all__ = [
     "Charbonnier",
     "Expectile",
     "Linex",
-    "Pinball",
     "UnderestimationPenalty",
 ]
 
@@ -113,86 +111,6 @@ class AsymmetricError(Loss):
         # size^p = size * size^(p-1) has the derivative p * size^(p-1); at 0 the backends form it
         # as 0 * inf for p < 2. The floor inside the power passes no gradient below it.
         return size * ops.power(ops.maximum(size, 1e-30), self.power - 1)
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class Pinball(Loss):
-    """Quantile regression: `mean(q * max(e, 0) + (1 - q) * max(-e, 0))`, `e = y_true - y_pred`.
-
-    Its minimum is the quantile `q` of the target. Use it to predict a bound that the target stays
-    below in `q` of all cases, or, with a list of quantiles, an interval. Nothing keeps the columns
-    of a list in order: predict increments, through a softplus, where they must not cross.
-
-    Args:
-        quantile: a number above 0 and below 1, or a list of Q of them: quantile k prices column k
-            of the predictions. Default 0.5, the median.
-        reduction, name, dtype: as in `combined_losses.losses.Loss`.
-
-    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; with a list `y_pred` `(batch, ..., Q)` and
-    `y_true` `(batch, ..., 1)` or `(batch, ...)`. Values `y_pred.shape[:-1]`, in units of the
-    target: the mean over the last axis.
-
-    Raises:
-        ValueError: if a quantile is not above 0 and below 1, if the list is empty, or if the
-            shapes are others than these.
-
-    Example:
-
-    >>> import numpy as np
-    >>> import combined_losses as cl
-    >>> loss = cl.losses.Pinball(quantile=0.75)
-    >>> float(loss(np.array([[3.0], [3.0]]), np.array([[1.0], [5.0]])))
-    1.0
-    >>> interval = cl.losses.Pinball(quantile=[0.25, 0.75])
-    >>> float(interval(np.array([3.0]), np.array([[1.0, 5.0]])))
-    0.5
-
-    Limits: q = 0.5 is half the mean absolute error; q -> 1 prices under-prediction alone. The
-    gradient at `e = 0` is 0.
-
-    Reference: Koenker & Bassett, Regression Quantiles, Econometrica 1978.
-    """
-
-    elementwise = True
-    neutral_target = 1.0
-
-    def __init__(self, quantile=0.5, **kwargs):
-        super().__init__(**kwargs)
-        several = isinstance(quantile, (list, tuple))
-        if (several and not quantile) or not all(
-            map(_is_share, quantile if several else [quantile])
-        ):
-            raise ValueError(
-                "The argument `quantile` of Pinball must be a number above 0 and below 1, or a "
-                f"list of at least one such number. Received: {quantile!r}"
-            )
-        self.quantile = quantile
-        if several:  # one target for the whole last axis, which stays also where Q is 1
-            self.same_shape, self.elementwise = False, False
-            self.prediction_layout = "columns"
-
-    def call(self, y_true, y_pred):
-        if not self.same_shape:
-            y_true = self._column(y_true, y_pred)
-        error = y_true - y_pred
-        quantiles = [self.quantile] if self.same_shape else self.quantile
-        under = ops.convert_to_tensor(quantiles, error.dtype)
-        over = ops.convert_to_tensor([1 - q for q in quantiles], error.dtype)
-        # Not max(q e, (q - 1) e): its derivative at e = 0 is not the same on every backend.
-        return ops.mean(under * ops.relu(error) + over * ops.relu(-error), axis=-1)
-
-    def _column(self, y_true, y_pred):
-        """The target as one column, beside predictions of several quantiles."""
-        size = len(self.quantile)
-        if len(y_pred.shape) < 2 or y_pred.shape[-1] != size:
-            raise ValueError(
-                f"The {size} quantiles of Pinball need predictions of shape (batch, ..., {size}), "
-                f"one column each: end the model with keras.layers.Dense({size}). "
-                f"Received: y_pred of shape {tuple(y_pred.shape)}"
-            )
-        rows = tuple(y_pred.shape[:-1])
-        check_target_shape("Pinball", y_true, y_pred, (*rows, 1), rows)
-        return ops.reshape(y_true, (*ops.shape(y_pred)[:-1], 1))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -345,7 +263,3 @@ def _price(error, under, over):
     """The price of the side that each error is on, in the dtype of the error."""
     under, over = (ops.convert_to_tensor(price, error.dtype) for price in (under, over))
     return ops.where(error > 0, under, over)
-
-
-def _is_share(number):
-    return isinstance(number, (int, float)) and 0 < number < 1

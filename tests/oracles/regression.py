@@ -26,7 +26,7 @@ def underestimation_penalty(y_true, y_pred, weight=2.0):
     return values, gradient
 
 
-def pinball(y_true, y_pred, quantile=0.5):
+def pinball(y_true, y_pred, quantile=0.5, parts=False):
     """Element by element; of several quantiles, number k prices column k against one target."""
     values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
     columns = y_pred.shape[-1]

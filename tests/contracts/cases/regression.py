@@ -1,7 +1,5 @@
 """Cases of `combined_losses.losses.regression`."""
 
-import numpy as np
-
 import combined_losses as cl
 from tests.contracts.case import NOT_A_NUMBER, Case, normal
 from tests.oracles import regression
@@ -28,25 +26,6 @@ CASES = [
             "power": [0.99, -2.0, *NOT_A_NUMBER],
         },
         wrapped=True,
-    ),
-    Case(
-        loss=cl.losses.Pinball,
-        oracle=regression.pinball,
-        y_true=normal(4, 3, 2, seed=5),
-        y_pred=normal(4, 3, 2, seed=6),
-        arguments={"quantile": 0.9},
-        refused={
-            "quantile": [0, 1, -0.1, 1.5, [], [0.5, 1.0], (0.0,), [[0.5]], ["a"], *NOT_A_NUMBER]
-        },
-        wrapped=True,
-    ),
-    Case(  # of several quantiles
-        loss=cl.losses.Pinball,
-        oracle=regression.pinball,
-        y_true=normal(4, 3, 1, seed=7),
-        y_pred=normal(4, 3, 3, seed=8),
-        required={"quantile": [0.1, 0.7, 0.95]},
-        perfect=lambda y_true: np.repeat(y_true, 3, axis=-1),
     ),
     Case(
         loss=cl.losses.Expectile,

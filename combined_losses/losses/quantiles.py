@@ -1,0 +1,240 @@
+"""Quantiles: numbers against a bound, or several, that they stay below in a share of cases."""
+
+import decimal
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._internal import checks
+from combined_losses._internal.batch import align
+from combined_losses._internal.component import Component, Evaluation
+from combined_losses._internal.compound import Compound
+from combined_losses._internal.config import construct, signature_config
+from combined_losses._internal.layouts import beside
+from combined_losses._internal.names import make_unique
+from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
+from combined_losses.losses.base import Loss
+
+__all__ = ["Pinball"]
+
+
+class _Prices(Loss):
+    """The price of every quantile, `(..., Q)`, for `Pinball` with parts."""
+
+    prediction_layout = "columns"
+
+    def __init__(self, quantile, **kwargs):
+        super().__init__(**kwargs)
+        self.quantile = quantile
+
+    def call(self, y_true, y_pred):
+        return _prices(self.quantile, y_true, y_pred)
+
+
+# It is saved as `Pinball`, whose registration of that name is the later one.
+@keras.saving.register_keras_serializable("combined_losses", "Pinball")
+class _QuantileParts(Compound):
+    """What `Pinball(quantile, parts=True)` makes: its quantiles as parts, and what to watch."""
+
+    def __init__(
+        self, quantile, parts=True, reduction="sum_over_batch_size", name=None, dtype=None
+    ):
+        if not _check_quantile(quantile):
+            raise ValueError(
+                "`parts=True` of Pinball reports each quantile of a list as a part; give a list. "
+                f"Received: quantile={quantile!r}"
+            )
+        self._whole = Pinball(quantile, reduction=reduction, name=name, dtype=dtype)
+        super().__init__(self._whole.name, reduction, dtype)
+        self.quantile, self.parts = quantile, parts
+        self._names = _names_of(quantile)
+        self._order = [int(k) for k in np.argsort(quantile, kind="stable")]
+        traits = self._whole.traits
+        self._node = Component(self.name, self._whole, traits, opaque=False)
+        single = _Prices(quantile, reduction=reduction, name=self.name, dtype=dtype)
+        self._single = Component(self.name, single, traits, opaque=False)
+        self.name_is_given = name is not None
+
+    @property
+    def children(self):
+        return [(self._whole, None)]
+
+    def judge(self):
+        return self._whole
+
+    @property
+    def component_names(self):
+        return self._names
+
+    @property
+    def part_weights(self):
+        return dict.fromkeys(self._names, 1 / len(self._names))
+
+    @property
+    def extra_keys(self):
+        crossing = ("crossing",) if len(self._names) > 1 else ()
+        return (*crossing, *(f"{name}_coverage" for name in self._names))
+
+    def unreduced(self, batch, imposed, label):
+        return self._node.unreduced(batch, imposed, label)
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label, imposed = label or self.name, reduction != PER_COMPONENT
+        checks.check_single_weight(label, batch.sample_weight)
+        prices, seen = self._single.values(batch, label)
+        mean = ops.mean(prices, axis=-1)
+        values, seen = self._single.accounted(mean, seen, imposed, label)
+        total = self._node.reduce(values, seen, reduction, label)
+        own = reduction if imposed else self.reduction
+        parts = _reduced(ops.cast(prices, values.dtype), seen, own)
+        watched = _reduced(self._watched(batch, values, label), seen, "mean_with_sample_weight")
+        return Evaluation(total, (parts,), (watched,))
+
+    def _watched(self, batch, values, label):
+        """Of each target: the share of crossings, and which predictions it lies below."""
+        y_true, y_pred = align(batch.y_true, batch.y_pred, has_channels=True)
+        y_true = ops.cast(beside(y_true, y_pred, "columns", label), values.dtype)
+        y_pred = ops.cast(y_pred, values.dtype)
+        below = [ops.cast(y_true <= y_pred, values.dtype)]
+        if len(self._order) > 1:
+            ordered = ops.take(y_pred, self._order, axis=-1)
+            crossed = ops.cast(ordered[..., 1:] < ordered[..., :-1], values.dtype)
+            below.insert(0, ops.mean(crossed, axis=-1, keepdims=True))
+        return ops.stop_gradient(ops.concatenate(below, axis=-1))
+
+    def call(self, y_true, y_pred):
+        return self._whole.call(y_true, y_pred)
+
+    def get_config(self):
+        return signature_config(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return construct(cls, config)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class Pinball(Loss):
+    """Quantile regression: `mean(q * max(e, 0) + (1 - q) * max(-e, 0))`, `e = y_true - y_pred`.
+
+    Its minimum is the quantile `q` of the target. Use it to predict a bound that the target stays
+    below in `q` of all cases, or, with a list of quantiles, an interval. Nothing keeps the columns
+    of a list in order: predict increments, through a softplus, where they must not cross.
+
+    Args:
+        quantile: a number above 0 and below 1, or a list of Q of them: quantile k prices column k
+            of the predictions. Default 0.5, the median.
+        parts: whether each quantile of a list is a part of its own, `q10`, `q50`, `q975` for 0.1,
+            0.5 and 0.975, of which the loss is the mean. Beside them the logs then hold
+            `crossing`, the share of neighbouring quantiles in the wrong order, and
+            `q10_coverage`, the share of targets that lie below the prediction, which is to become
+            0.1. Default False.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; with a list `y_pred` `(batch, ..., Q)` and
+    `y_true` `(batch, ..., 1)` or `(batch, ...)`. Values `y_pred.shape[:-1]`, in units of the
+    target: the mean over the last axis.
+
+    Raises:
+        ValueError: if a quantile is not above 0 and below 1, if the list is empty, if there are
+            `parts` without a list, or if the shapes are others than these.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.losses.Pinball(quantile=0.75)
+    >>> float(loss(np.array([[3.0], [3.0]]), np.array([[1.0], [5.0]])))
+    1.0
+    >>> interval = cl.losses.Pinball(quantile=[0.25, 0.75])
+    >>> float(interval(np.array([3.0]), np.array([[1.0, 5.0]])))
+    0.5
+    >>> loss = cl.CompositeLoss({"price": cl.losses.Pinball([0.1, 0.5, 0.9], parts=True)})
+    >>> loss.component_names
+    ('price', 'price/q10', 'price/q50', 'price/q90')
+
+    Limits: q = 0.5 is half the mean absolute error; q -> 1 prices under-prediction alone. The
+    gradient at `e = 0` is 0.
+
+    Reference: Koenker & Bassett, Regression Quantiles, Econometrica 1978.
+    """
+
+    elementwise = True
+    neutral_target = 1.0
+
+    def __new__(cls, quantile=0.5, parts=False, **kwargs):
+        if parts is True:
+            return _QuantileParts(quantile, **kwargs)
+        return super().__new__(cls, quantile, parts, **kwargs)
+
+    def __init__(self, quantile=0.5, parts=False, **kwargs):
+        super().__init__(**kwargs)
+        checks.check_flag("Pinball", "parts", parts)
+        self.quantile = quantile
+        self.parts = parts
+        if _check_quantile(quantile):  # one target for the whole last axis, also where Q is 1
+            self.same_shape, self.elementwise = False, False
+            self.prediction_layout = "columns"
+
+    def call(self, y_true, y_pred):
+        if not self.same_shape:
+            return ops.mean(_prices(self.quantile, y_true, y_pred), axis=-1)
+        return ops.mean(_price([self.quantile], y_true - y_pred), axis=-1)
+
+
+def _reduced(columns, batch, reduction):
+    """`(..., k)` reduced over all axes but the last: `(k,)`, or `(k, batch)` of each sample."""
+    axes = range(len(columns.shape) - 1)
+    found = reduce_values(columns, batch, reduction, axes=axes)
+    if reduction not in ("none", None):
+        return found
+    inner = tuple(axes)[1:]
+    return ops.transpose(ops.mean(found, axis=inner) if inner else found)
+
+
+def _prices(quantiles, y_true, y_pred):
+    """The price of each of several quantiles of one target, in the shape of the predictions."""
+    size = len(quantiles)
+    if len(y_pred.shape) < 2 or y_pred.shape[-1] != size:
+        raise ValueError(
+            f"The {size} quantiles of Pinball need predictions of shape (batch, ..., {size}), "
+            f"one column each: end the model with keras.layers.Dense({size}). "
+            f"Received: y_pred of shape {tuple(y_pred.shape)}"
+        )
+    rows = tuple(y_pred.shape[:-1])
+    checks.check_target_shape("Pinball", y_true, y_pred, (*rows, 1), rows)
+    return _price(quantiles, ops.reshape(y_true, (*ops.shape(y_pred)[:-1], 1)) - y_pred)
+
+
+def _price(quantiles, error):
+    under = ops.convert_to_tensor(quantiles, error.dtype)
+    over = ops.convert_to_tensor([1 - q for q in quantiles], error.dtype)
+    # Not max(q e, (q - 1) e): its derivative at e = 0 is not the same on every backend.
+    return under * ops.relu(error) + over * ops.relu(-error)
+
+
+def _check_quantile(quantile):
+    """Whether it is a list; raises unless it is a share, or a list of at least one."""
+    several = isinstance(quantile, (list, tuple))
+    if (several and not quantile) or not all(map(_is_share, quantile if several else [quantile])):
+        raise ValueError(
+            "The argument `quantile` of Pinball must be a number above 0 and below 1, or a "
+            f"list of at least one such number. Received: {quantile!r}"
+        )
+    return several
+
+
+def _is_share(number):
+    return isinstance(number, (int, float)) and 0 < number < 1
+
+
+def _names_of(quantiles):
+    """`q10`, `q025`, `q50`: the digits after the point, at least two; no two are the same."""
+    digits = [
+        f"{decimal.Decimal(repr(float(q))):f}".partition(".")[2].ljust(2, "0") for q in quantiles
+    ]
+    return tuple(
+        functools.reduce(lambda found, d: [*found, make_unique(f"q{d}", found)], digits, [])
+    )
