@@ -58,8 +58,8 @@ class Normalized(Wrapper):
         over: None, or the names of several outputs, which one number normalises. Each has the
             target and the sample weights of its name, as in `cl.wrappers.OnOutput`, and is reported
             under it: its share of the total, so that the parts add up.
-        name: a string, default the name of the child.
-        dtype: default the dtype of the child.
+        reduction: `"per_component"` (default) or `"sum"`, which say the same: it is a sum, divided.
+        name, dtype: as in `cl.wrappers.Wrapper`.
 
     Values are what the loss gives without a reduction: where it is a mean over the last axis (MSE,
     `BinaryFocal`), that mean. For the sum over K classes, as detectors take it, put `PerChannel`
@@ -86,9 +86,17 @@ class Normalized(Wrapper):
     0.4375
     """
 
-    def __init__(self, loss, by="positives", over=None, name=None, dtype=None):
+    def __init__(
+        self, loss, by="positives", over=None, reduction=PER_COMPONENT, name=None, dtype=None
+    ):
         super().__init__(loss, name=name, dtype=dtype)
-        self.reduction = PER_COMPONENT  # it is one
+        if reduction not in (PER_COMPONENT, "sum"):
+            raise ValueError(
+                f"The argument `reduction` of Normalized ('{self.name}') must be one of "
+                "'per_component', 'sum': it divides the sum by a number of its own. "
+                f"Received: {reduction!r}"
+            )
+        self.reduction = reduction
         self.by = by
         self.over = over
         self._check_by()
@@ -148,8 +156,13 @@ class Normalized(Wrapper):
     def routes(self):
         return self.over is not None or super().routes
 
-    needs_target = property(lambda self: self._counts_targets or super().needs_target)
-    reads_target = property(lambda self: self._counts_targets or super().reads_target)
+    @property
+    def needs_target(self):
+        return self._counts_targets or super().needs_target
+
+    @property
+    def reads_target(self):
+        return self._counts_targets or super().reads_target
 
     @property
     def _counts_targets(self):
@@ -288,9 +301,9 @@ class Normalized(Wrapper):
 
     def get_config(self):
         if not callable(self.by):
-            return signature_config(self, base=("name", "dtype"))
+            return super().get_config()
         function = serialize_function(self.by, self.name, _SIGNATURE)
-        return {**signature_config(self, ["by"], base=("name", "dtype")), "by": function}
+        return {**signature_config(self, without=["by"]), "by": function}
 
 
 def _over(value, divisor):

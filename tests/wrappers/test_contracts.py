@@ -15,6 +15,7 @@ from combined_losses.wrappers import (
     DeepSupervision,
     Masked,
     MultiScale,
+    Normalized,
     OneHot,
     OnInputs,
     OnOutput,
@@ -322,6 +323,7 @@ def one_of_each():
         PredictionOnly: PredictionOnly(SquaredError(), **names),
         MultiScale: MultiScale("mse", (1, 3), (1.0, 0.5), **names),
         DeepSupervision: DeepSupervision("mse", [1.0, 0.5], ["a", "b"], **names),
+        Normalized: Normalized("mse", "weights", ["a", "b"], **names),
         StopGradient: StopGradient(cl.losses.AsymmetricError(3.0), **names),
         Activated: Activated("mse", "sigmoid", **names),
     }
@@ -383,6 +385,7 @@ def call_of(wrapper):
         ClassWeighted: (one_hot, Y_PRED),
         Masked: (np.where(Y_TRUE > 0.7, np.nan, Y_TRUE), Y_PRED),
         DeepSupervision: ({"a": Y_TRUE, "b": Y_TRUE}, heads),
+        Normalized: ({"a": Y_TRUE, "b": Y_TRUE}, heads),
     }
     return special.get(wrapper, (Y_TRUE, Y_PRED))
 
