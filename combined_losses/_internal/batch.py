@@ -229,8 +229,8 @@ class Batch:
 
         Without `aligned` each has the rank that it was given in.
         """
-        own = (traits.has_channels, traits.casts_target, traits.casts_prediction)
-        own += (traits.axis, traits.ignored)
+        casts = (traits.casts_target, traits.casts_prediction)
+        own = (traits.has_channels, *casts, traits.axis, traits.ignored)
         key = (dtype, neutral_target, *own, aligned)
         if key not in self._inputs:
             y_true = self.y_true

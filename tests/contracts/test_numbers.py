@@ -92,6 +92,8 @@ def test_there_are_such_arguments():
 @pytest.mark.parametrize("cls, name", NUMBERS, ids=[f"{c.__name__}-{n}" for c, n in NUMBERS])
 def test_numbers_that_cannot_be(cls, name):
     for bad in TOO_LARGE.values():
+        if name == "ignore_value" and bad != bad:
+            continue  # the void pixels that are NaN
         with pytest.raises(ValueError, match="Received: "):
             cls(**{**required_of(cls), name: bad})
 
