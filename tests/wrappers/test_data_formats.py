@@ -243,7 +243,6 @@ def test_an_axis_that_is_given_says_where_the_channels_are(name):
         check_alike(expected, outcome(loss, first(MASKS, RANK), first(P, RANK)), RANK)
 
 
-@pytest.mark.backend_free
 @pytest.mark.parametrize(
     "wrap",
     [
