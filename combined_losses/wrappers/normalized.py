@@ -16,6 +16,7 @@ from combined_losses._internal.config import (
     serialize_function,
     signature_config,
 )
+from combined_losses._internal.data_format import as_given, moved
 from combined_losses._internal.domains import domain_of
 from combined_losses._internal.names import check_log_keys
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
@@ -228,7 +229,7 @@ class Normalized(Wrapper):
 
     def _level(self, batch, label):
         """The sum of all values of one output, as an `Evaluation`, and its count."""
-        batch = batch.of_floats(self.dtype)
+        batch = self._with_channels_last(batch.of_floats(self.dtype))
         found = self._node.unreduced(batch, True, label)
         if found is None:
             if self._counts_targets:
@@ -254,9 +255,12 @@ class Normalized(Wrapper):
             return _added_up(self._positives(values, batch), batch, self._rows(values, batch))
         if not callable(self.by):
             return None
+        given = as_given(batch)  # a function of the user's sees the data as they are
         if _arguments(self.by) == 2:
-            return ops.sum(ops.cast(self.by(batch.y_true, _combined(batch)), "float32"))
-        counts = ops.cast(ops.convert_to_tensor(self.by(batch.y_true)), "float32")
+            return ops.sum(ops.cast(self.by(given.y_true, _combined(given)), "float32"))
+        counts = ops.cast(ops.convert_to_tensor(self.by(given.y_true)), "float32")
+        if batch.channels == "moved":
+            counts = moved(counts, batch.channel_rank)
         return _added_up(counts, batch, len(counts.shape))
 
     def _positives(self, values, batch):

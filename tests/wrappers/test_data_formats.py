@@ -14,6 +14,7 @@ from combined_losses.wrappers import (
     ClassWeighted,
     Masked,
     MultiScale,
+    Normalized,
     OneHot,
     OnSlice,
     PerChannel,
@@ -56,6 +57,11 @@ def of_green(y_true, y_pred):
     """A user's loss, which knows where the channels of the data are."""
     axis = 1 if y_pred.shape[1] == 3 else -1
     return ops.abs(ops.take(y_true, 1, axis=axis) - ops.take(y_pred, 1, axis=axis))
+
+
+@keras.saving.register_keras_serializable("tests_data_formats")
+def at_least_half(y_true):
+    return y_true >= 0.5
 
 
 # What the data format is given to: `make(f)` for losses, or `make(None)` where Keras's setting says
@@ -110,6 +116,23 @@ WRAPPED = {
     "scaled": (lambda f: Scaled(BinaryFocal(data_format=f), moved_sample(IMPORTANCE, f)), MASKS),
     "slice": (lambda f: OnSlice(Dice(data_format=f), columns(f)), MASKS),
     "slice of focal": (lambda f: OnSlice(BinaryFocal(data_format=f), columns(f)), MASKS),
+    "normalized": (lambda f: Normalized(CategoricalFocal(data_format=f)), ONE_HOT),
+    "normalized ids": (lambda f: Normalized(SparseCategoricalFocal(data_format=f)), IDS),
+    "normalized channels": (lambda f: Normalized(PerChannel(BinaryFocal(data_format=f))), MASKS),
+    "normalized composite": (
+        lambda f: Normalized(
+            cl.CompositeLoss([CategoricalFocal(data_format=f), BinaryFocal(data_format=f)])
+        ),
+        ONE_HOT,
+    ),
+    "normalized by a function": (
+        lambda f: Normalized(BinaryFocal(data_format=f), at_least_half),
+        MASKS,
+    ),
+    "normalized by weights": (
+        lambda f: Normalized(CategoricalFocal(data_format=f), "weights"),
+        ONE_HOT,
+    ),
     "stopped": (lambda f: StopGradient(Dice(data_format=f)), MASKS),
     "nested": (
         lambda f: OneHot(
