@@ -71,16 +71,14 @@ def slog(q, steepest=None):
 def as_probability(p, y):
     """The probability nearest to `p`, for a loss that compares it with `y` in [0, 1].
 
-    Outside [0, 1] its value is 0 or 1, and it is sloped where the way to `y` leads back inside: a
-    prediction of -0.5 for a truth of 1. One of 1.5 is right as far as a probability can be, and has
-    the slope 0.
+    Outside [0, 1] it is 0 or 1, with the slope 1, so that a loss leads back: from -0.5 for a truth
+    of 1. One of 1.5 is right as far as a probability can be, and has the slope 0.
     """
-    low, high = p < 0, p > 1
-    back = ops.logical_or(ops.logical_and(low, y > 0), ops.logical_and(high, y < 1))
-    # The difference is 0 and has the slope 1.
-    return ops.where(low, 0.0, ops.where(high, 1.0, p)) + ops.where(
-        back, p - ops.stop_gradient(p), 0.0
-    )
+    # Without ties: the clip is of a constant. The slope comes from a difference, which is 0.
+    given = ops.stop_gradient(p)
+    nearest = ops.clip(given, 0.0, 1.0)
+    beyond = ops.logical_and(given != nearest, nearest == y)
+    return nearest + ops.where(beyond, 0.0, p - given)
 
 
 def linexp(u):

@@ -245,7 +245,7 @@ class PerChannel(Formatted, _PerPart):
         if several and size is None and names is None:
             size = len(children)
         super().__init__(children[0], names, size, weights, aggregation, **kwargs)
-        refuse_softmax(f"PerChannel ('{self.name}')", children)
+        refuse_softmax(f"PerChannel ('{self.name}')", children, axis)
         self.axis = axis
         if several:
             self._check_count(len(children), self.name, None)

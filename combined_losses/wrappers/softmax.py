@@ -27,10 +27,13 @@ def loading():
         _loading.reset(token)
 
 
-def refuse_softmax(owner, losses):
-    """Raises where one of the losses that see single channels has a softmax over all of them."""
+def refuse_softmax(owner, losses, axis=-1):
+    """Raises where one of the losses that see single channels has a softmax over all of them.
+
+    `axis` is that of the channels.
+    """
     for loss in losses:
-        found = softmax_inside(loss)
+        found = softmax_inside(loss, axis)
         if found is None:
             continue
         message = (
@@ -46,17 +49,19 @@ def refuse_softmax(owner, losses):
         warnings.warn(f"Loaded as it was saved, but: {message}", stacklevel=2)
 
 
-def softmax_inside(loss):
-    """The first loss in `loss`, or itself, that has a softmax over the last axis; or None.
+def softmax_inside(loss, axis=-1):
+    """The first loss in `loss`, or itself, that has a softmax over the channels; or None.
+
+    These are on the last axis, where `axis` does not say another one.
 
     Of a wrapper of a user's it is not known what its child sees.
     """
     if not isinstance(loss, Compound):
         traits = traits_of(loss)
-        return loss if traits.softmax and traits.axis == -1 else None
+        return loss if traits.softmax and traits.axis in (-1, axis) else None
     if type(loss).__module__.partition(".")[0] != __name__.partition(".")[0]:
         return None
     if isinstance(loss, Activated) and loss._function in _ACTIVATIONS:
         return loss
-    found = (softmax_inside(child) for child, _ in loss.children)
+    found = (softmax_inside(child, axis) for child, _ in loss.children)
     return next((child for child in found if child is not None), None)

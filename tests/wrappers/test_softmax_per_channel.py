@@ -118,6 +118,8 @@ def test_the_form_that_the_message_names_is_right(loss):
 @pytest.mark.backend_free
 def test_a_softmax_over_another_axis_is_no_softmax_over_channels():
     PerChannel(keras.losses.CategoricalCrossentropy(axis=1), axis=2)
+    with raises(ValueError, *ANSWERS):
+        PerChannel(keras.losses.CategoricalCrossentropy(axis=1), axis=1)
 
 
 def test_an_old_file_loads_with_a_warning():
