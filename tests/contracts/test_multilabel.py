@@ -161,6 +161,43 @@ def test_without_it_a_row_counts_where_all_its_labels_are_there(case):
     assert value(loss, known, LOGITS) == value(loss, by_row, LOGITS)
 
 
+# Where the channels are.
+
+
+@pytest.mark.parametrize("missing", ["none", "labels", "weights"])
+@every_loss
+def test_the_channels_may_be_first(case, missing):
+    def make(**kwargs):
+        return case.make(from_logits=True, multilabel=True, **kwargs)
+
+    def first(array):
+        return np.moveaxis(array, -1, 1)
+
+    known = np.where(VOID, np.nan, TRUTH).astype("float32") if missing == "labels" else TRUTH
+    weight = random.uniform(0.5, 2.0, SHAPE).astype("float32") if missing == "weights" else None
+    wrapped = Masked if missing == "labels" else lambda loss: loss
+    data = (known, LOGITS) if weight is None else (known, LOGITS, weight)
+    expected = value(wrapped(make()), *data)
+    assert np.isfinite(expected) and expected != 0
+    of_first = wrapped(make(data_format="channels_first"))
+    close(value(of_first, *map(first, data)), expected)
+    curves = cl.CompositeLoss(
+        {"all": wrapped(PerChannel(make(data_format="channels_first"), size=3))}
+    )
+    last = cl.CompositeLoss({"all": wrapped(PerChannel(make(), size=3))})
+    expected = last.components(*data)
+    for name, part in curves.components(*map(first, data)).items():
+        close(float(part), float(expected[name]))
+
+
+def test_a_hinge_has_independent_channels_always():
+    known = np.where(VOID, -1, TRUTH).astype("float32")
+    hinge = cl.losses.LovaszHinge
+    expected = value(hinge(ignore_value=-1), known, LOGITS)
+    close(value(Masked(hinge(), mask_value=-1), known, LOGITS), expected)
+    close(value(hinge(), TRUTH, LOGITS, (~VOID).astype("float32")), expected)
+
+
 # `CategoricalFocal`: the sum over the channels of `BinaryFocal`.
 
 Y = np.array([[1.0, np.nan], [np.nan, 0.0]], "float32")

@@ -45,6 +45,10 @@ class LovaszHinge(Region):
     Berman, Rannen Triki & Blaschko 2018, arXiv 1705.08790.
     """
 
+    @property
+    def traits(self):
+        return super().traits._replace(apart=True)
+
     def measure(self, y_true, y_pred, weight):
         error = 1 - y_pred * (2 * y_true - 1)
         return ops.mean(_extension(error, y_true, weight)[0], axis=-1)
