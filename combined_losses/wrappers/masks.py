@@ -30,13 +30,16 @@ class Masked(Wrapper):
     """A loss on the labels that are there.
 
     Missing targets are replaced before the loss, so that value and gradient stay finite; the mean
-    is over the valid ones: single elements for a loss of single elements (MSE, MAE, Huber, …),
-    rows for one of classes (a row is missing where all or some of its targets are). A batch without
+    is over the valid ones: single elements for a loss of single elements (MSE, MAE, Huber, …) and
+    for one with several predictions of each (`GaussianNLL`, `Pinball` of several quantiles), rows
+    for one of classes (a row is missing where all or some of its targets are). A batch without
     a valid target gives 0 with gradient 0. The mean is that of a batch: the logs of an epoch weigh
     all batches by their size, however many labels they hold.
 
     A function of your own, or a loss of which nothing is known, says by an attribute `elementwise`
-    whether its values are means of single elements; without it rows count, with a warning.
+    whether its values are means of single elements, and by `prediction_layout` how several
+    predictions belong to each target (see `cl.losses.Loss`); without these rows count, with a
+    warning.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.

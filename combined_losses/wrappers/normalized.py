@@ -224,7 +224,7 @@ class Normalized(Wrapper):
         levels = [[_over(value, divisor) for value in (s.total, *s.values)] for s in sums]
         total = sum(values[0] for values in levels)
         if self.over is None:
-            return Evaluation(total, tuple(levels[0][1:]))
+            return Evaluation(total, tuple(levels[0][1:]), sums[0].extras)
         return Evaluation(total, tuple(value for values in levels for value in values))
 
     def _level(self, batch, label):
@@ -243,8 +243,10 @@ class Normalized(Wrapper):
                 "sum to divide: return one value for each sample, or take Normalized out. "
                 f"Received: {self.loss!r}"
             )
-        total = reduce_values(values, judged, "sum")
-        return Evaluation(total), self._count(values, judged, label)
+        count = self._count(values, judged, label)
+        if isinstance(self.loss, Compound) and self.loss.component_names:
+            return self._node.evaluate(batch, "sum", label), count  # with its parts
+        return Evaluation(reduce_values(values, judged, "sum")), count
 
     def _count(self, values, batch, label):
         """What this output of this replica counts, `()`; None for a fixed number."""

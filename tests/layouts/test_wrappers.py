@@ -11,6 +11,7 @@ from combined_losses.wrappers import (
     DeepSupervision,
     Masked,
     MultiScale,
+    Normalized,
     OnOutput,
     OnSlice,
     PerChannel,
@@ -259,6 +260,18 @@ def test_outputs_at_decreasing_resolution(case):
     expected = (2 * reduced(case, y_true, fine)[0] + reduced(case, means, coarse)[0]) / 3
     outputs = {"full": fine, "half": coarse}
     close(value(DeepSupervision(case.make()), y_true, outputs), expected)
+
+
+@every_case
+@every_weight
+def test_one_normaliser_counts_single_targets(case, weights):
+    y_true, y_pred = case.data(6, 4)
+    holes, weight = np.where(THERE, y_true, np.nan), WEIGHTS[weights]
+    mean = "mean_with_sample_weight"
+    expected = reduced(case, y_true, y_pred, weight, THERE, mean)
+    check(Normalized(Masked(case.make()), "weights"), expected, holes, y_pred, weight)
+    of_all = reduced(case, y_true, y_pred, weight, None, mean)
+    check(Normalized(case.make(), "weights"), of_all, y_true, y_pred, weight)
 
 
 @every_case

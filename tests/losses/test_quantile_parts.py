@@ -12,6 +12,7 @@ from combined_losses.wrappers import (
     Activated,
     Masked,
     MultiScale,
+    Normalized,
     OnOutput,
     OnSlice,
     PerChannel,
@@ -215,6 +216,24 @@ def test_several_scales_and_outputs():
             for y in [{"a": y_pred} if wrap(cl.losses.Pinball()).routes else y_pred]
         ]
         assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+@every_view
+@pytest.mark.parametrize("by", [7.0, "weights", "positives"])
+def test_one_normaliser_of_all_parts(seen, by):
+    weight, there = SEEN[seen]
+    y_true = Y_TRUE if there is None else np.where(there, Y_TRUE, np.nan)
+    loss = Normalized(Masked(cl.losses.Pinball(QUANTILES, parts=True)), by)
+    factor = np.ones((4, 3)) if there is None else THERE * 1.0
+    weighed = factor if weight is None else factor * weight.reshape(4, -1)
+    positive = ((Y_TRUE > 0) & (weighed > 0)).sum()
+    count = {7.0: 7.0, "weights": weighed.sum(), "positives": positive}[by]
+    expected = [(prices(k) * weighed).sum() / count for k in range(3)]
+    logs = of_logs(cl.CompositeLoss({"p": loss}), y_true, Y_PRED, weight)
+    for name, number in zip(NAMES, expected, strict=True):
+        assert logs[f"p/{name}_loss"] == pytest.approx(number, rel=1e-5)
+    assert logs["p_loss"] == pytest.approx(np.mean(expected), rel=1e-5)
+    assert "p/crossing" in logs and "p/q10_coverage" in logs
 
 
 # Horizons.
