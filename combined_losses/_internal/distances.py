@@ -68,20 +68,32 @@ def _nearest(squared, straight, axis):
     shape = ops.shape(lines)
     position = ops.arange(shape[-1], dtype=squared.dtype)
     shift = ops.square(ops.expand_dims(position, -1) - position)
-    blocks = ops.reshape(lines, (-1, _block(lines), shape[-1]))
     # All pairs of a line at once, in blocks that fit into the cache of a processor.
+    blocks, number = _blocks(lines)
     nearest = ops.map(lambda b: ops.min(ops.expand_dims(b, -2) + shift, axis=-1), blocks)
+    if number is not None:
+        nearest = ops.reshape(nearest, (-1, shape[-1]))[:number]
     return ops.minimum(ops.moveaxis(ops.reshape(nearest, shape), -1, axis), straight)
 
 
-def _block(lines):
-    """How many lines of a sample make about `_PAIRS` pairs; one that divides their number."""
+def _blocks(lines):
+    """Lines in blocks of about `_PAIRS` pairs, `(blocks, lines, size)`.
+
+    Also the number of lines where the last block is filled up, else None: blocks of a known size
+    are a divisor of the lines of a sample.
+    """
     *others, size = lines.shape[1:]
-    if size is None or None in others:
-        return math.prod(ops.shape(lines)[1:-1])
-    number = math.prod(others)
-    divisors = [n for n in range(1, number + 1) if number % n == 0]
-    return min(divisors, key=lambda n: abs(math.log(n * size * size / _PAIRS)))
+    if size is not None and None not in others:
+        count = math.prod(others)
+        divisors = [n for n in range(1, count + 1) if count % n == 0]
+        block = min(divisors, key=lambda n: abs(math.log(n * size * size / _PAIRS)))
+        return ops.reshape(lines, (-1, block, size)), None
+    size = ops.shape(lines)[-1]
+    lines = ops.reshape(lines, (-1, size))
+    number = ops.shape(lines)[0]
+    block = ops.maximum(1, ops.minimum(number, _PAIRS // (size * size)))
+    lines = ops.pad(lines, [(0, -number % block), (0, 0)])
+    return ops.reshape(lines, (-1, block, size)), number
 
 
 def _framed(array, axis, margin):
