@@ -1,5 +1,6 @@
 """Checks of what a component is given and what it returns; each message names the component."""
 
+import functools
 import math
 import numbers
 
@@ -336,3 +337,18 @@ def shown(value):
     except ValueError:
         return "a whole number of thousands of digits"
     return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def at_least(array, axes, least, message):
+    """`array`, if each of `axes` is `least` long; else an error with `message`.
+
+    Where TensorFlow does not know a size yet, it raises when it runs.
+    """
+    known = [array.shape[axis] for axis in axes]
+    if any(size is not None and size < least for size in known):
+        raise ValueError(message)
+    if None not in known:
+        return array
+    sizes = ops.shape(array)
+    shortest = functools.reduce(ops.minimum, [sizes[axis] for axis in axes])
+    return backend.requiring(array, shortest >= least, message)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_finite, check_flag
+from combined_losses._internal.checks import are_finite, at_least, check_flag
 from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.distances import nearest_other, to_other_kind
 from combined_losses._internal.edges import edges, mean_edge
@@ -147,12 +147,13 @@ class SobelEdge(ChannelLoss):
     def call(self, y_true, y_pred):
         smallest = max(self._kernel.shape)
         shape = tuple(y_pred.shape)
-        if len(shape) != 4 or any(n is not None and n < smallest for n in shape[1:3]):
-            raise ValueError(
-                "SobelEdge compares images (batch, height, width, channels), each side at least "
-                f"{smallest}, the size of its kernel. Received: y_pred of shape {shape}"
-            )
-        difference = y_pred - y_true
+        message = (
+            "SobelEdge compares images (batch, height, width, channels), each side at least "
+            f"{smallest}, the size of its kernel. Received: y_pred of shape {shape}"
+        )
+        if len(shape) != 4:
+            raise ValueError(message)
+        difference = at_least(y_pred, (1, 2), smallest, message) - y_true
         responses = [_correlated(difference, kernel) for kernel in (self._kernel, self._kernel.T)]
         means = [ops.mean(magnitude(response), axis=(1, 2, 3)) for response in responses]
         return (means[0] + means[1]) / 2

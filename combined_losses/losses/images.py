@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_numbers, is_integer
+from combined_losses._internal.checks import are_numbers, at_least, is_integer
 from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.edges import edges, mean_edge
 from combined_losses._internal.numerics import check_number, decibels, weighted_mean
@@ -321,12 +321,15 @@ def _images(loss, y_true, y_pred, side, cure):
             f"{type(loss).__name__} compares images (batch, height, width, channels), or (batch, "
             f"height, width) of one channel. Received: y_pred of shape {shape}"
         )
-    smallest = min((n for n in shape[1:3] if n is not None), default=side)
-    if smallest < side:
-        raise ValueError(
-            f"{type(loss).__name__} needs images of at least {side} pixels a side, and the "
-            f"smallest side of these has {smallest}: {cure}. Received: y_pred of shape {shape}"
-        )
+    smallest = min((n for n in shape[1:3] if n is not None), default=None)
+    found = f", and the smallest side of these has {smallest}" * (smallest is not None)
+    y_pred = at_least(
+        y_pred,
+        (1, 2),
+        side,
+        f"{type(loss).__name__} needs images of at least {side} pixels a side{found}: {cure}. "
+        f"Received: y_pred of shape {shape}",
+    )
     if len(shape) == 3:
         y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
     # The similarity of a y and a p at a range of a L is that of y and p at L, whatever a.

@@ -11,6 +11,7 @@ from keras import ops
 
 from combined_losses._internal.checks import (
     are_numbers,
+    at_least,
     check_equal_shapes,
     check_flag,
     is_integer,
@@ -121,7 +122,10 @@ class STFT(_Spectral):
         """The magnitudes, `(batch, channels, frames, bins)`."""
         batch = self.one_array(batch, label)
         check_equal_shapes(label, batch.y_true, batch.y_pred)
-        self._check_length(label, tuple(batch.y_pred.shape))
+        batch = batch.replaced(
+            y_true=self._long_enough(label, batch.y_true),
+            y_pred=self._long_enough(label, batch.y_pred),
+        )
         weights = {what: self._of_frames(label, what, batch) for what, _ in batch.weights()}
         dtype = accumulating(self.dtype)
         y_true, y_pred = (
@@ -130,14 +134,15 @@ class STFT(_Spectral):
         )
         return batch.replaced(y_true=y_true, y_pred=y_pred, **weights)
 
-    def _check_length(self, label, shape):
-        _check_signal(label, shape)
-        if shape[1] is not None and shape[1] <= self.fft_size // 2:
-            raise ValueError(
-                f"Component '{label}' continues its signals at both ends by reflection, which "
-                f"takes more than fft_size // 2 = {self.fft_size // 2} time steps: give longer "
-                f"ones, or a smaller `fft_size`. Received: y_pred of shape {shape}"
-            )
+    def _long_enough(self, label, signals):
+        """The signals; raises where they are none, or too short."""
+        _check_signal(label, tuple(signals.shape))
+        message = (
+            f"Component '{label}' continues its signals at both ends by reflection, which "
+            f"takes more than fft_size // 2 = {self.fft_size // 2} time steps: give longer "
+            f"ones, or a smaller `fft_size`. Received: y_pred of shape {tuple(signals.shape)}"
+        )
+        return at_least(signals, (1,), self.fft_size // 2 + 1, message)
 
     def _magnitude(self, signal):
         signal = _channels_first(signal)

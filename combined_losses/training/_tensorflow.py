@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import threading
 
 import keras
@@ -173,6 +174,16 @@ def products(a, b):
 
 # Of so many features at a time is the difference of all rows kept.
 _FEATURES = 16
+
+
+def requiring(tensor, condition, message):
+    """`tensor`; where it is computed, an error with `message` unless the condition holds."""
+    with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
+        # XLA leaves assertions out, but allows no length below 0: its error shows the name.
+        name = re.sub(r"\W+", "_", message.partition(". ")[0]).strip("_")[:200]
+        nothing = tf.fill([tf.where(condition, 0, -1)], 0.0, name=name)
+    with tf.control_dependencies([nothing]):
+        return tf.identity(tensor)
 
 
 @tf.custom_gradient

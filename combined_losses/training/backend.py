@@ -24,10 +24,15 @@ if keras.backend.backend() == "tensorflow":
         products,
         read_variable,
         replica_count,
+        requiring,
         rows_of,
         squared_distances,
     )
 else:
+
+    def requiring(tensor, condition, message):
+        """`tensor`; elsewhere all sizes are known, and checked, before it is computed."""
+        return tensor
 
     def is_in_scope(strategy, variable):
         """Whether a variable was made inside the scope of a distribution strategy."""
@@ -148,6 +153,7 @@ __all__ = [
     "products",
     "read_variable",
     "replica_count",
+    "requiring",
     "restore_state",
     "result_in",
     "rows_of",

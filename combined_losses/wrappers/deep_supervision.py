@@ -18,6 +18,7 @@ from combined_losses._internal.resizing import (
     takes_ids,
     void_numbers,
 )
+from combined_losses.training import backend
 from combined_losses.training.outputs import NOTHING, entry_of
 from combined_losses.wrappers.outputs import places_in
 from combined_losses.wrappers.scales import Levels
@@ -209,7 +210,7 @@ class DeepSupervision(Formatted, Levels):
         channels = self.formats[0].rank(y, y_pred)
         coarse = None if weight is None else _resized(weight, y_pred, channels, picked)
         if y is not None and not keras.tree.is_nested(batch.y_true):
-            _check_finer(y, y_pred, channels, name, label)
+            y = _finer(y, y_pred, channels, name, label)
             y = self._target_at(y, y_pred, channels, weight)
         mask = read_mask(y_pred)
         level = batch.replaced(y_true=y, y_pred=y_pred, sample_weight=coarse, mask=mask)
@@ -270,12 +271,17 @@ def _spatial(array, y_pred, channels):
     return range(first, min(len(array.shape), first + len(y_pred.shape) - 2))
 
 
-def _check_finer(y, y_pred, channels, name, label):
+def _finer(y, y_pred, channels, name, label):
+    """A target, if no axis of it is shorter than that of an output."""
+    message = (
+        f"Component '{label}' needs a target at least as fine as its outputs. Received: "
+        f"y of shape {tuple(y.shape)} and '{name}' of shape {tuple(y_pred.shape)}"
+    )
     pairs = zip(_spatial(y, y_pred, channels), _spatial(y_pred, y_pred, channels), strict=False)
     for own, theirs in pairs:
-        fine, coarse = y.shape[own], y_pred.shape[theirs]
-        if is_static(fine, coarse) and fine < coarse:
-            raise ValueError(
-                f"Component '{label}' needs a target at least as fine as its outputs. Received: "
-                f"y of shape {tuple(y.shape)} and '{name}' of shape {tuple(y_pred.shape)}"
-            )
+        fine, coarse = ops.shape(y)[own], ops.shape(y_pred)[theirs]
+        if not is_static(fine, coarse):
+            y = backend.requiring(y, fine >= coarse, message)
+        elif fine < coarse:
+            raise ValueError(message)
+    return y

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
-from combined_losses._internal.checks import are_numbers, is_integer
+from combined_losses._internal.checks import are_numbers, at_least, is_integer
 from combined_losses._internal.component import Evaluation
 from combined_losses._internal.data_format import Formatted
 from combined_losses._internal.numerics import accumulating
@@ -124,13 +124,15 @@ def _pooled(batch, scale, dtype, label):
     if scale == 1:
         return batch
     shape, rank = tuple(batch.y_pred.shape), len(batch.y_pred.shape)
-    short = any(n is not None and n < scale for n in shape[1:-1])
-    if not 3 <= rank <= 5 or short or len(batch.y_true.shape) != rank:
-        raise ValueError(
-            f"Component '{label}' averages over blocks of {scale} along the spatial axes of "
-            f"(batch, spatial..., channels). Received: y_pred of shape {shape} and y_true of shape "
-            f"{tuple(batch.y_true.shape)}"
-        )
+    message = (
+        f"Component '{label}' averages over blocks of {scale} along the spatial axes of "
+        f"(batch, spatial..., channels). Received: y_pred of shape {shape} and y_true of shape "
+        f"{tuple(batch.y_true.shape)}"
+    )
+    if not 3 <= rank <= 5 or len(batch.y_true.shape) != rank:
+        raise ValueError(message)
+    axes = range(1, rank - 1)
+    batch = batch.replaced(y_pred=at_least(batch.y_pred, axes, scale, message))
 
     def pool(array):
         array = ops.cast(array, dtype)
