@@ -208,14 +208,18 @@ class Component:
             return self.values(batch, label)
         if self.traits.apart and self.weighs:
             return self.values(batch, label)
-        # The least: "all of them", also of what averages over blocks have left of a mask.
+        reads_target = getattr(self.loss, "needs_target", True)
+        # The least: "all of them", also of what averages over blocks have left of a mask. A term
+        # without a target is one of the row, which is there where any label is.
+        of_row = ops.min if reads_target else ops.max
         mask = ops.cast(batch.mask, "float32")
         no_rows = 0 in mask.shape[:-1]  # which have no least
-        rows = batch.replaced(mask=mask[..., 0] if no_rows else ops.min(mask, axis=-1))
+        rows = batch.replaced(mask=mask[..., 0] if no_rows else of_row(mask, axis=-1))
         values, rest = self.values(rows, label)
         if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
             return self.values(batch, label)
-        if len(values.shape) and batch.mask.shape[-1] != 1 and not self._means_rows():
+        drops_some = reads_target and batch.mask.shape[-1] != 1
+        if drops_some and len(values.shape) and not self._means_rows():
             self._warn(
                 label,
                 "labels",

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from combined_losses._internal.batch import of_rank
+
 LAYOUTS = (None, "blocks", "columns")
 
 
@@ -33,7 +35,8 @@ def tells_apart(batch, y_true, y_pred, layout):
     if layout != "blocks" or y_true is None or len(y_true.shape) != len(y_pred.shape):
         return False
     rank = len(y_true.shape)
-    finer = [w for _, w in batch.weights() if len(w.shape) == rank and w.shape[-1] != 1]
+    weights = [of_rank(weight, y_true) for _, weight in batch.weights()]
+    finer = [w for w in weights if len(w.shape) == rank and w.shape[-1] != 1]
     return y_true.shape[-1] != 1 and bool(finer)
 
 

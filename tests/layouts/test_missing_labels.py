@@ -231,6 +231,24 @@ def test_predictions_that_belong_to_no_target_are_an_error():
         cl.losses.GaussianNLL()(np.zeros((4, 3)), np.zeros((4, 8)), weight)
 
 
+def test_weights_may_have_a_last_axis_of_one():
+    y_true, y_pred = LAYOUT_CASES[0].data(6, 4)
+    weight, loss = WEIGHTS["targets"], cl.losses.GaussianNLL()
+    assert value(loss, y_true, y_pred, weight[..., None]) == value(loss, y_true, y_pred, weight)
+
+
+def test_a_term_of_the_row_counts_where_any_of_its_labels_is_there():
+    """A divergence reads no target, so that one label that is missing takes nothing from it."""
+    y_true, y_pred = LAYOUT_CASES[0].data(6, 4)
+    kl, any_there = cl.losses.GaussianKL(reduction="none"), THERE.any(axis=1)
+    expected = value(kl, None, y_pred)[any_there].mean()
+    composite = cl.CompositeLoss({"nll": cl.losses.GaussianNLL(), "kl": cl.losses.GaussianKL()})
+    loss = cl.CompositeLoss({"a": Masked(composite)})
+    found = loss.components(np.where(THERE, y_true, np.nan), y_pred)
+    close(float(found["a/kl"]), expected)
+    close(float(found["a/nll"]), reduced(LAYOUT_CASES[0], y_true, y_pred, None, THERE)[0])
+
+
 def test_a_divergence_reads_no_target():
     y_pred = LAYOUT_CASES[0].data(6, 4)[1]
     assert math.isfinite(value(cl.losses.GaussianKL(), None, y_pred))

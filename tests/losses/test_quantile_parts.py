@@ -147,7 +147,6 @@ def test_the_digits_are_the_name(quantiles, names):
     assert list(cl.losses.Pinball(quantiles, parts=True).component_names) == names
 
 
-@pytest.mark.backend_free
 def test_no_two_names_are_the_same_and_each_is_allowed():
     numbers = np.random.default_rng(0).random(200).tolist() + [k / 100 for k in range(1, 100)] * 2
     loss = cl.CompositeLoss({"p": cl.losses.Pinball(numbers, parts=True)})
