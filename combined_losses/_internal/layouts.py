@@ -60,6 +60,7 @@ class View:
         if not given:
             _check(label, tuple(y_true.shape), tuple(y_pred.shape), layout)
         if self.form == "blocks":
+            _check_known(label, tuple(y_true.shape), tuple(y_pred.shape))
             y_pred = _apart(y_pred, y_true.shape[-1])
         elif self.form == "columns":
             y_pred = ops.expand_dims(y_pred, -2)
@@ -98,6 +99,16 @@ def _apart(y_pred, size):
     """Blocks of `size` numbers, `(..., k * size)`, as `(..., size, k)`."""
     blocks = ops.reshape(y_pred, (*ops.shape(y_pred)[:-1], y_pred.shape[-1] // size, size))
     return ops.swapaxes(blocks, -1, -2)
+
+
+def _check_known(label, true, pred):
+    """Raises where it is not known how many targets the blocks of predictions belong to."""
+    if true[-1] is None or pred[-1] is None:
+        raise ValueError(
+            f"Component '{label}' tells single targets apart and needs to know how many there are. "
+            "Give the shape back in the data set: `tf.ensure_shape(y, (None, 3))` for 3 targets. "
+            f"Received: y_true of shape {true} and y_pred of shape {pred}"
+        )
 
 
 def _check(label, true, pred, layout):

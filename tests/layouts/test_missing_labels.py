@@ -231,6 +231,20 @@ def test_predictions_that_belong_to_no_target_are_an_error():
         cl.losses.GaussianNLL()(np.zeros((4, 3)), np.zeros((4, 8)), weight)
 
 
+def test_an_unknown_number_of_targets_is_an_error():
+    """As a data set of TensorFlow gives them, whose generator says nothing of the shape."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the others know all sizes")
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((None, None)), tf.TensorSpec((None, 8))
+    masked = tf.function(Masked(cl.losses.GaussianNLL()), input_signature=spec)
+    with raises(ValueError, "gaussian_nll", "tf.ensure_shape", "(None, None)"):
+        masked(np.zeros((2, 4), "float32"), np.zeros((2, 8), "float32"))
+    alone = tf.function(cl.losses.GaussianNLL(), input_signature=spec)
+    assert alone(np.zeros((2, 4), "float32"), np.zeros((2, 8), "float32")) == 0
+
+
 def test_weights_may_have_a_last_axis_of_one():
     y_true, y_pred = LAYOUT_CASES[0].data(6, 4)
     weight, loss = WEIGHTS["targets"], cl.losses.GaussianNLL()
