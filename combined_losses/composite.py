@@ -79,14 +79,14 @@ class CompositeLoss(Compound):
     >>> import numpy as np
     >>> import combined_losses as cl
     >>> loss = cl.CompositeLoss(
-    ...     {"mse": "mse", "under": cl.losses.UnderestimationPenalty(weight=2.0)},
-    ...     weights={"under": 0.5},
+    ...     {"mse": "mse", "under": cl.losses.UnderestimationPenalty(weight=1.0)},
+    ...     weights={"under": 2.0},
     ... )
     >>> y_true, y_pred = np.array([[3.0], [3.0]]), np.array([[1.0], [5.0]])
     >>> float(loss(y_true, y_pred))
-    5.0
+    6.0
     >>> {name: float(value) for name, value in loss.components(y_true, y_pred).items()}
-    {'mse': 4.0, 'under': 2.0}
+    {'mse': 4.0, 'under': 1.0}
     """
 
     def __init__(

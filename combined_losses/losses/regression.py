@@ -23,7 +23,10 @@ class UnderestimationPenalty(Loss):
     predicting too little is the costly side: understocking, underestimating a risk.
 
     Args:
-        weight: the price of one unit of underestimation, at least 0. Default 2.0.
+        weight: the price of one unit of underestimation, at least 0. Default 2.0. It is part of the
+            value, and so of the curve: `under_loss` shows twice the mean underestimation. To weigh
+            the term against others and see it in units of the target, leave this at 1.0 and use
+            `weights={"under": 2.0}` of the composite, which the curve does not contain.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `y_pred.shape[:-1]`, in units of

@@ -29,12 +29,20 @@ __all__ = ["ClassWeighted", "Masked", "OneHot"]
 class Masked(Wrapper):
     """A loss on the labels that are there.
 
-    Missing targets are replaced before the loss, so that value and gradient stay finite; the mean
-    is over the valid ones: single elements for a loss of single elements (MSE, MAE, Huber, …) and
-    for one with several predictions of each (`GaussianNLL`, `Pinball` of several quantiles), rows
-    for one of classes (a row is missing where all or some of its targets are). A batch without
-    a valid target gives 0 with gradient 0. The mean is that of a batch: the logs of an epoch weigh
-    all batches by their size, however many labels they hold.
+    Missing targets are replaced before the loss, so that value and gradient stay finite, and the
+    loss is of the valid ones alone. What counts are single elements for a loss of single elements
+    (MSE, MAE, Huber, …) and for one with several predictions of each (`GaussianNLL`, `Pinball` of
+    several quantiles), rows for one of classes (a row is missing where all or some of its targets
+    are) and for one of boxes (NaN: where some of its numbers are; a number such as -1: where all of
+    them are). In a region or contour loss (`Dice`, `Jaccard`, `SignedDistanceBoundary`, …), which
+    takes sums over the pixels of an image, missing pixels are left out of these sums, entry by
+    entry. A batch without a valid target gives 0 with gradient 0. The mean is that of a batch: the
+    logs of an epoch weigh all batches by their size, however many labels they hold.
+
+    A sample weight of 0 is something else: Keras divides by all values, also those of weight 0,
+    where `Masked` divides by those that are valid. `Masked(cl.losses.dice_ce())` on images of which
+    half is void has twice the cross-entropy that sample weights of 0 and 1 give there; the Dice
+    term is the same both ways. `reduction="mean_with_sample_weight"` divides by the weights.
 
     A function of your own, or a loss of which nothing is known, says by an attribute `elementwise`
     whether its values are means of single elements, and by `prediction_layout` how several
@@ -49,7 +57,8 @@ class Masked(Wrapper):
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Raises:
-        ValueError: for a loss that reduces over elements and rows, such as a region loss; if
+        ValueError: when called, for a loss that has reduced over what is missing and takes no
+            weights inside, such as Keras's `Dice`, `SSIM` or a function that returns a number; if
             neither `mask_value` nor `mask` is given; if the mask has another shape than a sample.
 
     Example:
@@ -59,6 +68,18 @@ class Masked(Wrapper):
     >>> loss = cl.wrappers.Masked("mse")
     >>> float(loss(np.array([[1.0, np.nan], [3.0, 5.0]]), np.array([[1.0, 1.0], [1.0, 1.0]])))
     6.666666507720947
+
+    Two of four pixels are void: the mean is over two, that of sample weights over four.
+
+    >>> y_true, y_pred = np.array([[1.0, 0.0, -1.0, -1.0]])[..., None], np.full((1, 4, 1), 0.5)
+    >>> masked = cl.CompositeLoss({"masked": cl.wrappers.Masked(cl.losses.dice_bce(), -1)})
+    >>> found = masked.components(y_true, y_pred)
+    >>> [round(float(found[f"masked/{part}"]), 3) for part in ("dice", "bce")]
+    [0.333, 0.693]
+    >>> weight = np.array([[1.0, 1.0, 0.0, 0.0]])
+    >>> found = cl.losses.dice_bce().components(np.abs(y_true), y_pred, weight)
+    >>> [round(float(found[part]), 3) for part in ("dice", "bce")]
+    [0.333, 0.347]
     """
 
     def __init__(self, loss, mask_value=math.nan, mask=None, **kwargs):

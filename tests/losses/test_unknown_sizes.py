@@ -95,7 +95,7 @@ def test_what_is_too_small_is_an_error_of_ours(make, shape, compiled):
 def test_an_output_that_is_finer_than_the_target_is_an_error_of_ours(compiled):
     loss = cl.wrappers.DeepSupervision("mse")
     y_true, y_pred = np.zeros((2, 4, 4, 1), "float32"), np.zeros((2, 5, 4, 1), "float32")
-    with pytest.raises(Exception, match="at.least.as.fine"):
+    with pytest.raises(Exception, match=r"at.least.as.fine"):
         in_graph(lambda y, p: loss(y, {"full": p}), y_true, y_pred, jit_compile=compiled)
 
 

@@ -19,6 +19,9 @@ class Contrastive(Loss):
     for a model of two inputs (Siamese) whose output is their distance; for embeddings and labels
     `ContrastivePairs` forms the pairs.
 
+    Here 1 means the same. The Keras example "Image similarity estimation using a Siamese Network
+    with a contrastive loss" has the reverse, 0 for the same: give `1 - y` of its labels.
+
     Args:
         margin: how far apart what is not similar shall be, above 0. Default 1.0.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
