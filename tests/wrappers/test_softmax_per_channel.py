@@ -43,7 +43,6 @@ AROUND = {
 ANSWERS = ('`Activated(PerChannel(Dice()), "softmax")`', "`multilabel=True`", "PerChannel ('")
 
 
-@pytest.mark.backend_free
 @pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("loss", WITH_SOFTMAX, ids=lambda loss: loss.__name__)
 def test_a_softmax_inside_is_an_error(loss, around):
@@ -51,7 +50,6 @@ def test_a_softmax_inside_is_an_error(loss, around):
         PerChannel(AROUND[around](loss(from_logits=True)))
 
 
-@pytest.mark.backend_free
 @pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("loss", KERAS, ids=named)
 def test_so_is_one_of_keras(loss, around):
@@ -59,7 +57,6 @@ def test_so_is_one_of_keras(loss, around):
         PerChannel(AROUND[around](loss))
 
 
-@pytest.mark.backend_free
 def test_so_is_an_activation_and_a_preset():
     for loss in (
         Activated(cl.losses.Dice(), "softmax"),
@@ -115,7 +112,6 @@ def test_the_form_that_the_message_names_is_right(loss):
     np.testing.assert_allclose(value(independent, TRUTH, LOGITS), expected, rtol=1e-5)
 
 
-@pytest.mark.backend_free
 def test_a_softmax_over_another_axis_is_no_softmax_over_channels():
     PerChannel(keras.losses.CategoricalCrossentropy(axis=1), axis=2)
     with raises(ValueError, *ANSWERS):
