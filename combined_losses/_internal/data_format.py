@@ -8,7 +8,7 @@ data any more (samples of single channels, say).
 
 import contextlib
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -40,7 +40,7 @@ class Format(NamedTuple):
         return rank if rank >= least else None
 
 
-class Formatted:
+class Formatted(keras.losses.Loss):
     """A loss or wrapper with the argument `data_format` (a mixin, the first of the bases).
 
     `__init__` calls `self._set_format(data_format)` after `super().__init__`. From then on
@@ -129,15 +129,15 @@ def channels_last(call):
     `call.of_channels_last` is the method itself, for who has moved them already.
     """
 
-    @functools.wraps(call)
     def of_any(self, y_true, y_pred, sample_weight=None):
         arrays = [None if a is None else ops.convert_to_tensor(a) for a in (y_true, y_pred)]
         rank = next((format.rank(*arrays) for format in self.formats), None)
         arrays += [] if sample_weight is None else [ops.convert_to_tensor(sample_weight)]
         return call(self, *(array if rank is None else moved(array, rank) for array in arrays))
 
-    of_any.of_channels_last = call
-    return of_any
+    decorated: Any = functools.wraps(call)(of_any)
+    decorated.of_channels_last = call
+    return decorated
 
 
 # Batches.
@@ -193,12 +193,15 @@ def _rearranged(batch, channels, rank, source, destination):
     )
 
 
+_NOTE = "These shapes have the channels last; the data have them on axis 1 (`data_format`)."
+
+
 @contextlib.contextmanager
 def telling(batch):
     """Adds to an error in the block how the shapes in it are to be read."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        if batch.channels == "moved":
-            error.add_note("These shapes have the channels last; the data have them on axis 1.")
+        if batch.channels == "moved" and _NOTE not in getattr(error, "__notes__", ()):
+            error.add_note(_NOTE)
         raise

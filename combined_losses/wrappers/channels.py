@@ -24,7 +24,7 @@ from combined_losses._internal.checks import (
 from combined_losses._internal.component import Evaluation
 from combined_losses._internal.compound import Compound, as_node, traits_of
 from combined_losses._internal.config import serialize_loss
-from combined_losses._internal.data_format import Formatted
+from combined_losses._internal.data_format import Formatted, telling
 from combined_losses._internal.names import check_log_keys, check_name
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.wrappers.base import Wrapper
@@ -130,12 +130,13 @@ class _PerPart(Wrapper):
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label = label or self.name
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
-        view = self.view(batch, label)
-        if view is None:
-            check_equal_shapes(label, batch.y_true, batch.y_pred)
-        else:
-            batch = view.batch
-        parts, weights = self._evaluate_parts(batch, reduction, label)
+        with telling(batch):
+            view = self.view(batch, label)
+            if view is None:
+                check_equal_shapes(label, batch.y_true, batch.y_pred)
+            else:
+                batch = view.batch
+            parts, weights = self._evaluate_parts(batch, reduction, label)
         total = self._total(parts, weights)
         return Evaluation(total, (parts,) if self._part_names else ())
 
@@ -247,6 +248,7 @@ class PerChannel(Formatted, _PerPart):
         super().__init__(children[0], names, size, weights, aggregation, **kwargs)
         refuse_softmax(f"PerChannel ('{self.name}')", children, axis)
         self.axis = axis
+        self.sees_channels_last = axis is None
         if several:
             self._check_count(len(children), self.name, None)
             self._keep_reductions(children, kwargs.get("reduction", PER_COMPONENT))
@@ -257,10 +259,6 @@ class PerChannel(Formatted, _PerPart):
         ]
         self._refuse_moving()
         self._set_format(data_format)
-
-    @property
-    def sees_channels_last(self):
-        return self.axis is None
 
     @property
     def formats(self):

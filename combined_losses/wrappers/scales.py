@@ -6,7 +6,7 @@ from keras import ops
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.checks import are_numbers, at_least, is_integer
 from combined_losses._internal.component import Evaluation
-from combined_losses._internal.data_format import Formatted
+from combined_losses._internal.data_format import Formatted, telling
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
@@ -102,7 +102,8 @@ class MultiScale(Formatted, Levels):
         dtype = accumulating(self.dtype)
         values = []
         for scale in self.scales:
-            seen = self._pooled(batch, scale, dtype, label)
+            with telling(batch):
+                seen = self._pooled(batch, scale, dtype, label)
             values.append(self._node.evaluate(seen, reduction, label).total)
         total = sum(w * v for w, v in zip(self._factors, values, strict=True))
         return Evaluation(total, tuple(values))
