@@ -288,6 +288,10 @@ class PeakSignalToNoise(ChannelLoss):
         check_number("PeakSignalToNoise", "max_value", max_value, minimum=0, exclusive=True)
         self.max_value = max_value
 
+    @property
+    def traits(self):
+        return super().traits._replace(apart=True)  # an error is that of one channel
+
     @channels_last
     def call(self, y_true, y_pred, sample_weight=None):
         axes = tuple(range(1, len(y_pred.shape)))

@@ -300,6 +300,10 @@ class SISDR(Loss):
         self.zero_mean = zero_mean
         self.epsilon = epsilon
 
+    @property
+    def traits(self):
+        return super().traits._replace(apart=True)  # channels are compared one by one
+
     def call(self, y_true, y_pred, sample_weight=None):
         _check_signal(self.name, tuple(y_pred.shape))
         weight = sample_weight
@@ -316,7 +320,11 @@ class SISDR(Loss):
             ops.square(level) * power + self.epsilon
         )
         values = decibels(ratio)
-        return values if len(values.shape) == 1 else ops.mean(values, axis=1)
+        if len(values.shape) == 1:
+            return values
+        # A channel without any step that counts is left out.
+        counts = None if weight is None else ops.cast(ops.any(weight > 0, axis=1), values.dtype)
+        return weighted_mean(values, counts, axis=1)
 
 
 def _inner(a, b, weight):
