@@ -140,7 +140,10 @@ class CategoricalFocal(_Focal):
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (one-hot, or soft: the loss is linear in it) and `y_pred`
-    `(batch, ..., classes)`, equal; values `y_pred.shape[:-1]`, of at least 0.
+    `(batch, ..., classes)`, equal; values `y_pred.shape[:-1]`, of at least 0. With `multilabel`
+    sample weights may have the shape of `y_pred`, and where labels are missing (`Masked`) the mean
+    is that over the labels that are there, times the number of classes: with all of them the sum
+    over the classes, as without a mask.
 
     Raises:
         ValueError: if an argument is outside its range, if `class_weight` has another length than
@@ -157,6 +160,10 @@ class CategoricalFocal(_Focal):
     >>> loss = cl.losses.CategoricalFocal(gamma=0.0, class_weight=[2.0, 1.0, 1.0])
     >>> round(float(loss(y_true, y_pred)), 4)  # 2 * log(2)
     1.3863
+    >>> tags = cl.losses.CategoricalFocal(gamma=0.0, multilabel=True)
+    >>> known = np.array([[1.0, np.nan, np.nan]])
+    >>> round(float(cl.wrappers.Masked(tags)(known, y_pred)), 4)  # 3 * log(2)
+    2.0794
 
     Limits: gamma = 0 is cross-entropy; two classes and hard labels are `BinaryFocal`. MONAI's
     `softmax_focal_loss`, summed over the classes, agrees; Keras multiplies every class by 0.25

@@ -35,8 +35,8 @@ class Masked(Wrapper):
     several quantiles), rows for one of classes (a row is missing where all or some of its targets
     are) and for one of boxes (NaN: where some of its numbers are; a number such as -1: where all of
     them are). In a region or contour loss (`Dice`, `Jaccard`, `SignedDistanceBoundary`, …), which
-    takes sums over the pixels of an image, missing pixels are left out of these sums, entry by
-    entry. A batch without a valid target gives 0 with gradient 0. The mean is that of a batch: the
+    takes sums over the pixels of an image, missing pixels are left out of these sums: those of
+    which some label is missing, or with `multilabel=True` entry by entry. A batch without a valid target gives 0 with gradient 0. The mean is that of a batch: the
     logs of an epoch weigh all batches by their size, however many labels they hold.
 
     A sample weight of 0 is something else: Keras divides by all values, also those of weight 0,

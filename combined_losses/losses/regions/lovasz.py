@@ -61,7 +61,8 @@ class LovaszSoftmax(LogitsRegion):
     The errors `|y - p|` of every class are sorted, the largest first, and each is multiplied by
     what it adds to the Jaccard loss of those before it; then the mean over the classes that the
     sample has. With one channel that always counts, or a false alarm on an empty truth would be
-    free. It optimises the mean intersection over union, per image; add cross-entropy, which has a
+    free: so it is in an absent channel of several, with `multilabel` too, where `LovaszHinge`
+    prices it. It optimises the mean intersection over union, per image; add cross-entropy, which has a
     slope at every pixel.
 
     Args:
