@@ -62,8 +62,8 @@ class LovaszSoftmax(LogitsRegion):
     what it adds to the Jaccard loss of those before it; then the mean over the classes that the
     sample has. With one channel that always counts, or a false alarm on an empty truth would be
     free: so it is in an absent channel of several, with `multilabel` too, where `LovaszHinge`
-    prices it. It optimises the mean intersection over union, per image; add cross-entropy, which has a
-    slope at every pixel.
+    prices it. It optimises the mean intersection over union, per image; add cross-entropy, which
+    has a slope at every pixel.
 
     Args:
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
