@@ -25,22 +25,24 @@ from combined_losses.training import backend
 __all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal", "WeightedKappa"]
 
 
+# A probability near 0 may have a slope of 1e7. What reaches a prediction in float16, whose largest
+# number is 65504, would be infinite.
+_STEEPEST = 2.0**14
+
+
+def _cast(loss, y_pred, weight=None):
+    """Predictions in the dtype of the computation, and the steepest slope by them, or None."""
+    half = keras.backend.standardize_dtype(y_pred.dtype) == "float16"
+    steepest = _STEEPEST / max(1.0, *(weight or [1.0])) if half else None
+    return ops.cast(y_pred, accumulating(loss.dtype)), steepest
+
+
 class _Focal(ChannelLoss):
     """A focal loss, which casts its predictions by itself (abstract)."""
-
-    # The logarithm of a probability near 0 has a slope of up to 1e7. What reaches a prediction in
-    # float16, whose largest number is 65504, would be infinite.
-    _STEEPEST = 2.0**14
 
     @property
     def traits(self):
         return super().traits._replace(casts_prediction=False)
-
-    def _cast(self, y_pred, weight=None):
-        """Predictions in the dtype of the computation, and the steepest slope by them, or None."""
-        half = keras.backend.standardize_dtype(y_pred.dtype) == "float16"
-        steepest = self._STEEPEST / max(1.0, *(weight or [1.0])) if half else None
-        return ops.cast(y_pred, accumulating(self.dtype)), steepest
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -107,7 +109,7 @@ class BinaryFocal(_Focal):
 
     @channels_last
     def call(self, y_true, y_pred):
-        y_pred, steepest = self._cast(y_pred)
+        y_pred, steepest = _cast(self, y_pred)
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
         if self.alpha is not None:
             values = values * (self.alpha * y_true + (1 - self.alpha) * (1 - y_true))
@@ -198,7 +200,7 @@ class CategoricalFocal(_Focal):
     def call(self, y_true, y_pred):
         if self.multilabel:
             return ops.sum(self.elements(y_true, y_pred), axis=-1)
-        y_pred, steepest = self._cast(y_pred, self.class_weight)
+        y_pred, steepest = _cast(self, y_pred, self.class_weight)
         if self.class_weight is not None:
             y_true = y_true * _class_weight(self, y_pred)
         if self.from_logits:
@@ -209,7 +211,7 @@ class CategoricalFocal(_Focal):
 
     def elements(self, y_true, y_pred):
         """With `multilabel`: what every channel adds to the value, of the shape of `y_pred`."""
-        y_pred, steepest = self._cast(y_pred, self.class_weight)
+        y_pred, steepest = _cast(self, y_pred, self.class_weight)
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
         return values if self.class_weight is None else values * _class_weight(self, y_pred)
 
@@ -275,7 +277,7 @@ class SparseCategoricalFocal(_Focal):
     @channels_last
     def call(self, y_true, y_pred):
         _check_labels(y_true, y_pred)
-        y_pred, steepest = self._cast(y_pred, self.class_weight)
+        y_pred, steepest = _cast(self, y_pred, self.class_weight)
         if len(y_true.shape) < len(y_pred.shape):
             y_true = ops.expand_dims(y_true, -1)
         labels, known = _labels(y_true, ops.shape(y_pred)[-1])
@@ -349,7 +351,12 @@ class WeightedKappa(Loss):
         self.num_classes = num_classes
         self.power = power
 
+    @property
+    def traits(self):
+        return super().traits._replace(casts_prediction=False)
+
     def call(self, y_true, y_pred, sample_weight=None):
+        y_pred, steepest = _cast(self, y_pred)
         cost = self._cost(y_true, y_pred)
         weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
         y_pred = as_probability(y_pred, ops.cast(cost == 0, y_pred.dtype))
@@ -360,7 +367,12 @@ class WeightedKappa(Loss):
         predicted = backend.global_sum(ops.sum(share * y_pred, axis=0))
         # sum_ij w_ij f_i g_j: sum_i f_i w_ij is the mean over the samples of w_yj, what j costs.
         chance = ops.sum(of_truth * predicted)
-        return ops.sum(cost * y_pred, axis=-1) / ops.maximum(chance, 1e-7)
+        expected = ops.sum(cost * y_pred, axis=-1)
+        values = expected / ops.maximum(chance, 1e-7)
+        if steepest is None:
+            return values
+        sloped = expected / ops.maximum(chance, 1 / steepest)
+        return sloped + ops.stop_gradient(values - sloped)
 
     def _cost(self, y_true, y_pred):
         """What each class would cost each sample, `w_yj`, `(batch, num_classes)`."""

@@ -187,3 +187,12 @@ def test_kappa_is_that_of_the_nearest_probability():
     slope = gradient(lambda p: loss(labels, p), p)
     right = np.eye(3)[labels] == 1
     assert np.all(slope[(p > 1) & right] == 0) and np.all(slope[(p < 0) & ~right] == 0)
+
+
+def test_kappa_has_finite_slopes_in_float16():
+    """Where all are of one class, and taken for it, chance is 0 and the slope 1e7."""
+    labels = np.array([0, 0, 0])
+    for p in (np.eye(3)[labels], np.full((3, 3), 1e-5), np.eye(3)[[0, 1, 2]]):
+        half, loss = p.astype("float16"), L.WeightedKappa(3)
+        close(value(loss, labels, half), value(loss, labels, half.astype("float32")), rtol=1e-4)
+        assert np.all(np.isfinite(gradient(lambda p, loss=loss: loss(labels, p), half)))
