@@ -68,7 +68,7 @@ class Batch:
 
         With None only what is not finite is replaced there. `axis` is as in `Traits`.
         """
-        keep = self._keep(tensor, axis)
+        keep = self.keep(tensor, axis)
         if keep is None:
             return tensor
         if neutral is None:
@@ -82,7 +82,7 @@ class Batch:
 
         What is not finite there is replaced.
         """
-        keep = self._keep(y_pred, axis)
+        keep = self.keep(y_pred, axis)
         if keep is None or not checks.is_float(y_pred):
             return y_pred
         finite = ops.where(ops.isfinite(y_pred), y_pred, ops.cast(_NEUTRAL, y_pred.dtype))
@@ -263,7 +263,7 @@ class Batch:
         ignored = ops.equal(y_true, ops.cast(traits.ignored, y_true.dtype))
         return ops.where(ignored, y_true, found)
 
-    def _keep(self, tensor, axis):
+    def keep(self, tensor, axis):
         """Where `tensor` counts; None where no weights and no mask are of its shape."""
         keep = None
         if tensor is None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from combined_losses._internal import checks, layouts
+from combined_losses._internal import checks, domains, layouts
 from combined_losses._internal.batch import align, fit_from_left
 from combined_losses._internal.data_format import (
     as_given,
@@ -28,7 +28,7 @@ from combined_losses._internal.reduction import (
     per_sample,
     reduce_values,
 )
-from combined_losses._internal.traits import Traits, is_default, says
+from combined_losses._internal.traits import Traits, is_default, keras_function, says
 from combined_losses.training import backend
 
 _ONE_REDUCTION = set()
@@ -316,10 +316,24 @@ class Component:
         other_shape = self.traits != Traits() and not self.traits.same_shape
         named = NamedErrors(label, None if other_shape else y_true, y_pred)
         with named, batch.noting_reads(label):
-            values = self._judge(batch, neutral_target, (y_true, y_pred), weight)
+            domains.examine(label, self.loss, batch, y_true, y_pred, self.traits.axis)
+            values = self._judged(batch, neutral_target, (y_true, y_pred), weight)
         self._note(label, batch, y_true, y_pred, values)
         checks.check_values(label, values, batch.size)
         return values
+
+    def _judged(self, batch, neutral_target, pair, weight):
+        """The values; while `cl.diagnose` examines, also of targets that Keras refuses."""
+        if domains.examined() is None or keras_function(self.loss) is None:
+            return self._judge(batch, neutral_target, pair, weight)
+        y_true = domains.mended(self.loss, *pair, self.traits.axis)
+        mended = (pair[0] if y_true is None else y_true, pair[1])
+        if self.traits.takes_ids:  # TensorFlow would raise when the trace is run
+            return self._judge(batch, neutral_target, mended, weight)
+        try:
+            return self._judge(batch, neutral_target, pair, weight)
+        except Exception:
+            return self._judge(batch, neutral_target, mended, weight)
 
     def _judge(self, batch, neutral_target, aligned, weight):
         """The values of data of one rank, or of what was given where the loss aligns it by itself.
@@ -360,6 +374,7 @@ class Component:
         if not keras.tree.is_nested(y_pred):
             y_pred = with_mask(y_pred, batch.mask)  # which another view of them has lost
         # Whatever it computes and by which other losses, none of it scales for the replicas.
+        domains.examine(label, self.loss, batch, y_true, y_pred)
         with NamedErrors(label, y_true, y_pred), backend.as_one_replica():
             values = ops.convert_to_tensor(self.loss(y_true, y_pred, **weight))
         self._note(label, batch, y_true, y_pred, values)

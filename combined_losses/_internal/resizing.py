@@ -1,13 +1,13 @@
 """Targets, weights and masks at the resolution of a coarser output."""
 
 import math
-import numbers
 
 import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._internal.domains import own_voids
 
 
 def picked(array, axes, sizes):
@@ -90,10 +90,8 @@ def is_void(array, voids):
 
 def void_numbers(loss):
     """The targets that a loss, or one of those inside, takes for missing or void."""
-    own = {getattr(loss, name, None) for name in ("mask_value", "ignore_value")}
-    own = {number for number in own if isinstance(number, numbers.Real)}
     children = loss.children if isinstance(loss, Compound) else ()
-    return own.union(*(void_numbers(child) for child, _ in children))
+    return own_voids(loss).union(*(void_numbers(child) for child, _ in children))
 
 
 def takes_ids(loss):

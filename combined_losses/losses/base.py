@@ -89,6 +89,11 @@ class Loss(Operators, Limited, keras.losses.Loss):
     - `takes_ids = True` where `y_true` holds class ids: `cl.wrappers.DeepSupervision` picks them
       for its coarser outputs, where it would take means of other numbers.
 
+    - `target_kind` and `prediction_kind`, of which `cl.diagnose` knows what to expect: targets are
+      `"shares"` (of 0 to 1), `"classes"` (one-hot rows), `"ids"`, `"labels"` (whole numbers),
+      `"signs"`, `"amounts"` (of at least 0) or `"images"` (of the range `max_value`), predictions
+      `"probabilities"` (unless `from_logits`). None (default): any numbers.
+
     A class that overrides the `call` of another one says `elementwise`, `prediction_layout` and
     `neutral_target` anew: they describe a `call`, and are not inherited by another.
 

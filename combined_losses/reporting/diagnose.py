@@ -22,7 +22,9 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
 
     It finds what a falling total hides: a component that is 0 or constant, that has no gradient,
     that dominates, that pulls against another one, that is NaN for some samples, that ignores
-    sample weights or mask, that returns values of an unusual shape. Nothing of the model changes.
+    sample weights or mask, that returns values of an unusual shape, that is given targets or
+    predictions outside of what it means (of Keras's losses that refuse such targets it shows the
+    numbers for the nearest ones). Nothing of the model changes.
     All data are looked at, each batch at the price of about two steps of training, more at the
     parameters: pass `x[:1000], y[:1000]` of a large set.
 
@@ -80,6 +82,7 @@ def _examine(measurer, evidence, x, y, sample_weight):
     first = not evidence.measured
     if first:
         evidence.seen = measurer.seen(*data)
+        evidence.domains, evidence.notes = measurer.domains, measurer.notes
     evidence.add(measured, y)
     if measurer.at == "output":
         _look_beside(measurer, evidence, first, *data)

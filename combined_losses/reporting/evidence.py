@@ -15,6 +15,8 @@ _ROUNDINGS = 4 * float(np.finfo("float32").eps)
 # A logarithm of 1 is one of 1 - 1e-7 in Keras, also as a sum over a few hundred of them.
 _CLIPPED = 1e-6
 
+_SMALLEST = np.array([True, False, False, False, True, False])  # of `Facts.numbers`
+
 
 class Evidence:
     """What was measured of k parts, batch by batch."""
@@ -22,6 +24,7 @@ class Evidence:
     def __init__(self):
         self.measured = []
         self.seen = {}  # of the first batch: by the names of the parts
+        self.domains, self.notes = {}, {}  # what losses mean, and notes about them, likewise
         self.broadcasts = None
         self._targets_are_whole = True
         self.labels = []
@@ -150,6 +153,12 @@ class Evidence:
     def ignores(self, what):
         """Which parts have the same value with other sample weights, or with another mask."""
         return self._same.get(what, np.zeros(len(self.values), bool))
+
+    def facts_of(self, name):
+        """What the losses of a component were given in all batches, a list of arrays `(6,)`."""
+        batches = [m.facts.get(name, []) for m in self.measured]
+        stacked = [np.stack(each) for each in zip(*batches, strict=False)]
+        return [np.where(_SMALLEST, each.min(axis=0), each.max(axis=0)) for each in stacked]
 
     def faulty_samples(self, index):
         """The samples at which a part is not finite, by their place in the data, or None."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from combined_losses._internal.traits import Traits
+from combined_losses.reporting import domains
 from combined_losses.reporting.evidence import may_broadcast
 
 DOMINATES = 0.95
@@ -29,6 +30,7 @@ ADVICE = {
     ),
     "ignores sample weights": "return one value for each sample, not a mean over the batch.",
     "ignores mask": "return one value for each masked element, such as a time step.",
+    **domains.ADVICE,
     "shape unusual": "give one value for each sample or element, of targets shaped like y_pred.",
 }
 
@@ -53,7 +55,7 @@ def find_faults(summary, evidence):
     for index, part in enumerate(summary.parts):
         if summary.weights[index] == 0:  # switched off, and cut off from the gradient
             continue
-        for search in (_not_finite, _dead, _dominates, _conflicts, _ignores, _shape):
+        for search in _SEARCHES:
             found += [Fault(part.name, *pair) for pair in search(index, part, evidence, summary)]
     return found
 
@@ -165,3 +167,9 @@ def _is_within(shape, whole):
     """Whether the axes of `shape` are some of `whole`, in order."""
     whole = iter(whole)
     return all(any(n == m for m in whole) for n in shape)
+
+
+_SEARCHES = (
+    *(_not_finite, _dead, _dominates, _conflicts, _ignores),
+    *(domains.out_of_domain, _shape),
+)

@@ -13,6 +13,7 @@ from keras import ops
 
 from combined_losses._internal.component import observing, split
 from combined_losses._internal.compound import Compound
+from combined_losses._internal.domains import examining
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses.composite import CompositeLoss
@@ -60,6 +61,7 @@ class Measured(NamedTuple):
         reweighted: None, or two arrays `(k,)`: values with these and with other sample weights,
             both at other predictions.
         remasked: None, or such values with this and with another mask.
+        facts: what the losses were given, see `Facts`: by name, a list of arrays `(6,)`.
     """
 
     values: np.ndarray
@@ -70,6 +72,7 @@ class Measured(NamedTuple):
     size: int
     reweighted: Any
     remasked: Any
+    facts: dict
 
 
 def check_model(model, owner):
@@ -125,12 +128,16 @@ class Measurer:
 
     Attributes:
         parts: a list of `Part`, known after the first batch.
+        domains, notes: those of `Facts`, by the names of the parts; known after the first batch.
     """
 
     def __init__(self, model, at):
         self.model = model
         self.at = at
         self.parts: list[Part] = []
+        self.domains: dict = {}
+        self.notes: dict = {}
+        self._facts: dict = {}  # of the last evaluation, or trace
         self._seen: dict = {}  # of the last evaluation, or trace
         self._seen_by_shapes: dict = {}
         self._routes: Any = None
@@ -211,12 +218,13 @@ class Measurer:
         with self._still():
             y_pred = self.predict(x)
             function, points = self._function(x, y, y_pred, sample_weight)
-            values, (entries, total), rows = backend.rows_of(function, points)
+            values, (entries, total, facts), rows = backend.rows_of(function, points)
             parts = {part.key for part in self.parts}
             found = {
                 "values": ops.stack(values),
                 "extras": {key: entry for key, entry in entries.items() if key not in parts},
                 "total": total,
+                "facts": facts,
                 "gramian": _gramian(columns(rows)),
             }
             found.update(self._otherwise(x, y, y_pred, sample_weight, other_weight))
@@ -254,6 +262,7 @@ class Measurer:
             size,
             found.get("reweighted"),
             found.get("remasked"),
+            found["facts"],
         )
 
     # A closer look, at predictions that a function has changed.
@@ -340,16 +349,20 @@ class Measurer:
 
     def _evaluate(self, x, y, y_pred, sample_weight):
         """All that is logged, by key, and the total."""
-        entries, totals, self._seen = {}, [], {}
+        entries, totals, self._seen, self._facts = {}, [], {}, {}
         for route, batch in self._routed(x, y, y_pred, sample_weight):
-            with observing() as seen:
+            with observing() as seen, examining() as facts:
                 total, values = route.evaluate(batch)
             totals.append(ops.cast(total, "float32"))
             entries.update(zip(route.keys, split(values), strict=True))
-            own = {
-                label: label if label == route.output else route.prefixed(label) for label in seen
-            }
-            self._seen.update((own[label], what) for label, what in seen.items())
+
+            def own(label, route=route):
+                return label if label == route.output else route.prefixed(label)
+
+            self._seen.update((own(label), what) for label, what in seen.items())
+            self._facts.update((own(label), what) for label, what in facts.numbers.items())
+            self.domains.update((own(label), what) for label, what in facts.domains.items())
+            self.notes.update((own(label), what) for label, what in facts.notes.items())
         totals += [ops.sum(ops.cast(loss, "float32")) for loss in self.model.losses]
         return entries, sum(totals[1:], totals[0])
 
@@ -375,7 +388,7 @@ class Measurer:
     def _found(self, *data):
         entries, total = self._evaluate(*data)
         values = [ops.cast(entries[part.key], "float32") for part in self.parts]
-        return values, (entries, total)
+        return values, (entries, total, self._facts)
 
     def _weights(self, extras):
         """What multiplies each part; `extras` are the numbers that are logged, by key."""

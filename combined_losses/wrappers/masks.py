@@ -19,6 +19,7 @@ from combined_losses._internal.checks import (
 )
 from combined_losses._internal.compound import Compound, has_whole_rows
 from combined_losses._internal.data_format import Formatted
+from combined_losses._internal.domains import Domain, examined, leave, own_voids
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
 
@@ -325,6 +326,9 @@ class OneHot(Formatted, Wrapper):
         if is_nan(self.ignore_value):
             void = ops.isnan(ops.cast(y_true, self.dtype))
             y_true = ops.where(void, ops.zeros_like(y_true), y_true)  # NaN is no id
+        if examined() is not None:
+            own = Domain("ids", classes=self.num_classes, voids=own_voids(self))
+            leave(label, own, self.num_classes, batch, y_true, None)
         ids = ops.cast(y_true, "int32")
         inside = ops.logical_and(ids >= 0, ids < self.num_classes)
         known = ops.where(inside, ids, -1)  # any other is a row of zeros

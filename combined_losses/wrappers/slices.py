@@ -9,11 +9,13 @@ from keras import ops
 from combined_losses._internal.checks import are_finite, as_array, shown
 from combined_losses._internal.compound import rescaling_of
 from combined_losses._internal.config import check_config, construct, read_entry
+from combined_losses._internal.domains import examined
 from combined_losses._internal.layouts import as_rows
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.channels import PerChannel, PerElement
+from combined_losses.wrappers.softmax import softmax_inside
 
 __all__ = ["OnSlice", "PerChannel", "PerElement", "Scaled"]
 
@@ -104,6 +106,7 @@ class OnSlice(Wrapper):
                 f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
             )
         index = _full_index(self._index, shape, label)
+        self._examine(index, shape, label)
         like = y_pred if y_true is None or not batch.own_axes else y_true
         return batch.replaced(
             y_true=None if y_true is None else _cut(y_true, index),
@@ -113,6 +116,21 @@ class OnSlice(Wrapper):
             # Without its last axis an array has the rank of the weights of its rows.
             tells_elements=batch.tells_elements or isinstance(index[-1], int),
         )
+
+    def _examine(self, index, shape, label):
+        """Leaves a note for `cl.diagnose` where a softmax sees a part of the channels only."""
+        softmax = None if examined() is None else softmax_inside(self.loss)
+        if softmax is None:
+            return
+        first = getattr(softmax, "data_format", None) == "channels_first" and len(shape) > 3
+        axis = 1 if first else len(shape) - 1
+        count, cut = shape[axis], [item for item in index if item is not None][axis]
+        if not isinstance(cut, slice) or len(range(*cut.indices(count))) != count:
+            examined().note(
+                label,
+                "part of a softmax",
+                f"its softmax sees a part of the {count} channels alone, {cut!r}.",
+            )
 
     def get_config(self):
         # Slices and `...` are not JSON; numbers and lists of numbers are.
