@@ -326,8 +326,9 @@ class Component:
         """The values; while `cl.diagnose` examines, also of targets that Keras refuses."""
         if domains.examined() is None or keras_function(self.loss) is None:
             return self._judge(batch, neutral_target, pair, weight)
-        y_true = domains.mended(self.loss, *pair, self.traits.axis)
-        mended = (pair[0] if y_true is None else y_true, pair[1])
+        y_true, y_pred = pair
+        nearest = domains.mended(self.loss, y_true, y_pred, self.traits.axis)
+        mended = (y_true if nearest is None else nearest, y_pred)
         if self.traits.takes_ids:  # TensorFlow would raise when the trace is run
             return self._judge(batch, neutral_target, mended, weight)
         try:
