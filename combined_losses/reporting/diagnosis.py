@@ -74,6 +74,7 @@ class Diagnosis:
         self._unseen = list(unseen)
         self.names = tuple(summary.names)
         self.faults = list(faults)
+        self._depths = {name: summary.depth(index) for index, name in enumerate(self.names)}
         self.cosines = summary.cosines
         self.loss = summary.total
         self.samples, self.batches, self.at = summary.samples, summary.batches, summary.at
@@ -175,7 +176,7 @@ COLUMNS = (
 def cells(diagnosis):
     """The rows of the table, as strings: one for each of `COLUMNS`, and the flags."""
     for name, found in diagnosis.components.items():
-        depth = name.count("/")
+        depth = diagnosis._depths[name]
         yield (
             "  " * depth + name,
             f"{found.value:.4g}",

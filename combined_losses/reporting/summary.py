@@ -44,6 +44,11 @@ class Summary:
         parent = self.parts[index].parent
         return [i for i, p in enumerate(self.parts) if p.parent == parent and i != index]
 
+    def depth(self, index):
+        """How many parts it is a part of, one inside the other."""
+        parent = self.parts[index].parent
+        return 0 if parent is None else 1 + self.depth(self.names.index(parent))
+
     def descendants(self, index):
         """The indices of its parts, and of theirs."""
         own = [i for i, part in enumerate(self.parts) if part.parent == self.names[index]]

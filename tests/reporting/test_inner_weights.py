@@ -107,6 +107,28 @@ def test_weights_of_default():
     assert [part.weight for part in inside(diagnosed(channels(None, "mean")))] == [0.5, 0.5]
 
 
+def test_parts_of_parts_are_no_siblings():
+    inner = cl.CompositeLoss({"mse": "mse", "mae": "mae"}, weights={"mae": 0.0})
+    loss = cl.wrappers.DeepSupervision(inner, weights=[3.0, 0.0], outputs=["full", "half"])
+    found = diagnosed(loss)
+    shares = {name: found[f"part/{name}"].share for name in loss.component_names}
+    assert shares == {
+        **{"full": 1.0, "full_mse": 1.0, "full_mae": 0.0},
+        **{"half": 0.0, "half_mse": 1.0, "half_mae": 0.0},
+    }
+    gradients = [found[f"part/{name}"].gradient_share for name in ("full", "full_mse", "half")]
+    assert gradients == [1.0, 1.0, 0.0]
+    assert found["part/full"].value == pytest.approx(found["part/full_mse"].value, rel=1e-6)
+    assert "\n│     part/full_mse" in str(found)  # indented below its parent
+
+
+def test_normalized_parts_add_up():
+    found = diagnosed(cl.wrappers.Normalized("mse", over=["full", "half"]))
+    parts = [found["part/full"], found["part/half"]]
+    assert [part.weight for part in parts] == [1.0, 1.0]
+    assert found["part"].value == pytest.approx(sum(part.value for part in parts), rel=1e-6)
+
+
 def test_parts_of_a_wrapper_of_ones_own_are_unknown():
     class Squared(cl.wrappers.Wrapper):
         def see(self, batch, label):
