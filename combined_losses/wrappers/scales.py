@@ -49,7 +49,8 @@ class MultiScale(Formatted, Levels):
 
     Shapes: `(batch, spatial..., channels)` with one to three spatial axes; a last incomplete block
     is left out. Sample weights and masks of the spatial axes are averaged alike, and what they
-    exclude is left out of its block. Labels that are missing: `Masked(MultiScale(loss))`.
+    exclude is left out of its block. Labels that are missing: `Masked(MultiScale(loss))`. Where
+    each target has several predictions, each is averaged, log-variances too.
 
     Raises:
         ValueError: on scales or weights that are not allowed, or an axis shorter than a block.

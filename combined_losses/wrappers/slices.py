@@ -321,8 +321,8 @@ class Scaled(Wrapper):
         batch = self.one_array(batch, label)
         view = self.view(batch, label)
         seen = batch if view is None else view.batch
-        # A loss without a target that has several predictions knows no axis of the targets.
-        of_one = view is None and rescaling_of(self.loss) is not None
+        # A term without a target that has several predictions knows no axis of the targets.
+        of_one = batch.y_true is None and rescaling_of(self.loss) is not None
         self._check_fit(() if of_one else seen.shape[1:], label)
         dtype = accumulating(self.dtype)
         alone = np.size(self.scale) == 1

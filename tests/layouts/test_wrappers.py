@@ -319,6 +319,25 @@ def test_columns_of_one_target_are_chosen_as_they_were(loss):
     close(value(sliced, y_true, y_pred), value(loss, y_true, y_pred[:, :2]))
 
 
+class Logarithm(cl.losses.Loss):
+    """A user's loss of predictions that are logarithms of the target."""
+
+    elementwise = True
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true - keras.ops.exp(y_pred)), axis=-1)
+
+    def rescaled(self, y_pred, scale):
+        return y_pred - keras.ops.log(scale)
+
+
+def test_any_loss_says_how_its_predictions_change_with_the_unit():
+    y_true, y_pred = uniform(6, 4, seed=1), uniform(6, 4, seed=2)
+    scale = np.array([2.0, 3.0, 0.5, 1.0])
+    expected = np.mean(((y_true - np.exp(np.float64(y_pred))) / scale) ** 2)
+    close(value(Scaled(Logarithm(), scale.tolist()), y_true, y_pred), expected)
+
+
 def test_a_divergence_in_another_unit():
     y_pred = uniform(6, 8, seed=1)
     other = np.concatenate([y_pred[:, :4] / 2, y_pred[:, 4:] - 2 * np.log(2.0)], axis=1)
