@@ -15,6 +15,7 @@ from keras import ops
 from combined_losses._internal import checks, domains, layouts
 from combined_losses._internal.batch import align, fit_from_left
 from combined_losses._internal.data_format import (
+    Formatted,
     as_given,
     telling,
     with_channels_last,
@@ -161,8 +162,10 @@ class Component:
 
     def _arranged(self, batch):
         """The batch with the channels where the loss wants them."""
-        if self._of_last is not None and self.loss.formats:
-            return with_channels_last(batch, self.loss.formats)
+        if isinstance(self.loss, Formatted) and self.loss.formats:
+            batch = with_channels_last(batch, self.loss.formats)
+            # A `call` of a subclass of the user's is given the data as they are.
+            return batch if self._of_last is not None else as_given(batch, for_view=True)
         return batch if self.traits.reads_last and not self.opaque else as_given(batch)
 
     def accounted(self, values, batch, imposed, label):

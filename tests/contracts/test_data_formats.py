@@ -184,6 +184,66 @@ def test_sequences_are_channels_last_unless_the_argument_is_given(case):
         check_alike(expected, outcome(given, y_true, y_pred), rank=4)
 
 
+@pytest.mark.parametrize("how", ["given", "by Keras's setting"])
+@pytest.mark.parametrize("without", ["y_true", "y_pred"])
+@every_loss
+def test_the_axis_of_one_channel_may_be_left_out(case, without, how):
+    """Of either array; channels first are then what they are channels last."""
+    if not getattr(case.loss, "needs_target", True):
+        pytest.skip("it does not look at the target")
+    y_true, y_pred = images(case)
+    if y_true.ndim == y_pred.ndim:
+        y_true = y_true[..., :1]
+    y_pred = y_pred[..., :1]
+    kwargs = {k: v for k, v in case.arguments.items() if k not in ("axes", "class_weight")}
+    last = case.make(**kwargs, data_format="channels_last")
+    with keras_setting("channels_first"):
+        loss = case.make(**kwargs, data_format="channels_first" if how == "given" else None)
+    data = [y_true, y_pred, first(y_true, 4), first(y_pred, 4)]
+    if without == "y_true":
+        data[0], data[2] = (array.reshape(y_pred.shape[:-1]) for array in (data[0], data[2]))
+    else:
+        data[1], data[3] = (array.reshape(y_pred.shape[:-1]) for array in (data[1], data[3]))
+    for weight in (None, weight_of("pixels", y_pred)):
+        expected = outcome(last, *data[:2], weight)
+        check_alike(expected, outcome(loss, *data[2:], weight), rank=4)
+
+
+@every_loss
+def test_values_have_no_axis_of_channels(case):
+    y_true, y_pred = images(case)
+    values, moved = (
+        value(make(case, data_format=f, reduction="none"), *data)
+        for f, data in (
+            ("channels_last", (y_true, y_pred)),
+            ("channels_first", (first(y_true, y_pred.ndim), first(y_pred, y_pred.ndim))),
+        )
+    )
+    assert moved.shape == values.shape
+    np.testing.assert_allclose(moved, values, rtol=2e-5, atol=1e-6)
+
+
+class TwiceTheDice(cl.losses.Dice):
+    """A user's own, by a `call` around that of the library."""
+
+    def call(self, y_true, y_pred, sample_weight=None):
+        return 2 * super().call(y_true, y_pred, sample_weight)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "wrap", [lambda loss: loss, lambda loss: cl.wrappers.MultiScale(loss, (1, 2))]
+)
+def test_a_subclass_with_a_call_of_its_own(kind, wrap):
+    random = np.random.default_rng(0)
+    y_true, y_pred = random.random((2, 3, 6, 5, 2), "float32")[0] > 0.5, random.random((3, 6, 5, 2))
+    y_pred = y_pred.astype("float32")
+    weight = weight_of(kind, y_pred)
+    last, loss = (wrap(TwiceTheDice(data_format=f)) for f in ("channels_last", "channels_first"))
+    data = [first(array, 4) for array in (y_true, y_pred, weight)]
+    check_alike(outcome(last, y_true, y_pred, weight), outcome(loss, *data), rank=4)
+
+
 # Configs.
 
 
