@@ -390,7 +390,13 @@ class CompositeLoss(Compound):
                 f"{', '.join(map(repr, self.component_names))}. Received: {name!r}"
             )
         if self.takes_one_output and not keras.tree.is_nested(y_pred):
-            return self.components(y_true, y_pred, sample_weight)[name]
+            found = self.components(y_true, y_pred, sample_weight)
+            if name in found:
+                return found[name]
+            raise ValueError(
+                f"Component '{name}' reads another output than the finest: give a dict of outputs. "
+                f"Received: y_pred of shape {tuple(y_pred.shape)}"
+            )
         outer, _, inner = name.partition("/")
         node = self._nodes[outer]
         reduction = self._imposed(PER_COMPONENT)
