@@ -113,8 +113,12 @@ def test_parts_of_parts_are_no_siblings():
     found = diagnosed(loss)
     shares = {name: found[f"part/{name}"].share for name in loss.component_names}
     assert shares == {
-        **{"full": 1.0, "full_mse": 1.0, "full_mae": 0.0},
-        **{"half": 0.0, "half_mse": 1.0, "half_mae": 0.0},
+        "full": 1.0,
+        "full_mse": 1.0,
+        "full_mae": 0.0,
+        "half": 0.0,
+        "half_mse": 1.0,
+        "half_mae": 0.0,
     }
     gradients = [found[f"part/{name}"].gradient_share for name in ("full", "full_mse", "half")]
     assert gradients == [1.0, 1.0, 0.0]
