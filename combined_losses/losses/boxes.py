@@ -44,7 +44,9 @@ class _Box(Loss):
                 "keras.layers.Reshape((-1, 4)), or take the first four of more numbers by "
                 f"cl.wrappers.OnSlice(loss, np.s_[..., :4]). Received: y_pred of shape {shape}"
             )
-        true, pred = _moderate(*(backend.entries(boxes, 4) for boxes in (y_true, y_pred)))
+        # Bounded first: JAX takes entries by products, in which 0 * inf would be NaN.
+        boxes = (bounded(numbers, 1e30) for numbers in (y_true, y_pred))
+        true, pred = _moderate(*(backend.entries(each, 4) for each in boxes))
         along = _AXES[self.format]
         return self.measure(*(along(true[i::2], pred[i::2]) for i in (0, 1)))
 
@@ -232,7 +234,6 @@ def _moderate(true, pred):
 
     All losses of boxes are the same in any unit.
     """
-    true, pred = ([bounded(number, 1e30) for number in box] for box in (true, pred))
     largest = functools.reduce(ops.maximum, map(ops.abs, [*true, *pred]))
     unit = ops.stop_gradient(ops.where(largest > 1e9, largest / 1e9, 1.0))
     return [number / unit for number in true], [number / unit for number in pred]
