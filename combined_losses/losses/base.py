@@ -81,7 +81,8 @@ class Loss(Operators, Limited, keras.losses.Loss):
       not finite in rows of weight 0 is replaced, and their predictions get no gradient.
     - `couples_batch = True` where the samples of a batch see each other.
     - `has_channels = True` where the last axis holds channels, so that `(batch, height, width)`
-      becomes `(batch, height, width, 1)`.
+      becomes `(batch, height, width, 1)`. A wrapper with `data_format="channels_first"` then shows
+      it the channels last; other losses see them where the data have them.
     - `casts_target = False` where `y_true` holds labels to be told apart: they keep their dtype,
       since as floats 16777217 would be 16777216.
     - `whole_rows = True` where a row of `y_true` is one object, such as a box: for
