@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import pytest
 
+import combined_losses  # noqa: F401 - registers its classes before `unchanged_keras` looks
 from tests.processes import run_python
 
 ROOT = Path(__file__).parents[1]
