@@ -13,7 +13,6 @@ from keras import ops
 from combined_losses._internal import checks, names
 from combined_losses._internal.arguments import Losses, as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.component import Evaluation, split
 from combined_losses._internal.compound import Compound, as_node, moving_composites
 from combined_losses._internal.config import (
     check_config,
@@ -23,6 +22,7 @@ from combined_losses._internal.config import (
     read_entry,
     serialize_child,
 )
+from combined_losses._internal.evaluation import Evaluation, split
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule

@@ -1,13 +1,10 @@
 """A named child loss and the one way from it to a number."""
 
-import contextlib
-import contextvars
 import copy
 import functools
 import inspect
 import types
 import warnings
-from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -20,8 +17,11 @@ from combined_losses._internal.data_format import (
     telling,
     with_channels_last,
 )
+from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.masks import read_mask, with_mask
+from combined_losses._internal.named_errors import NamedErrors
 from combined_losses._internal.numerics import accumulating
+from combined_losses._internal.observing import Seen, observed
 from combined_losses._internal.reduction import (
     PER_COMPONENT,
     REDUCTIONS,
@@ -33,65 +33,12 @@ from combined_losses._internal.traits import Traits, is_default, keras_function,
 from combined_losses.training import backend
 
 _ONE_REDUCTION = set()
-_observed: Any = contextvars.ContextVar("combined_losses_observed", default=None)
-
-
-@contextlib.contextmanager
-def observing():
-    """In the block nothing is warned of; it gives a dict from label to the `Seen` of components."""
-    token = _observed.set({})
-    try:
-        yield _observed.get()
-    finally:
-        _observed.reset(token)
-
-
-class Seen(NamedTuple):
-    """What a component was given and what it returned.
-
-    Attributes:
-        y_true, y_pred: their shapes; None for targets that are not there, and for several arrays.
-        values: the shape of the values.
-        weights: "sample weights" and "mask" (one that Keras propagated), as far as given.
-        traits: those of its loss.
-    """
-
-    y_true: tuple | None
-    y_pred: tuple | None
-    values: tuple
-    weights: tuple
-    traits: Traits
-
-
-class Evaluation(NamedTuple):
-    """What one call gives, each tensor `()`, or `(batch,)` if not reduced.
-
-    `values` holds those of the parts, unweighted, in the order of their names: scalars, or vectors
-    of several parts at once, with the parts as the first axis. `extras` holds what is logged
-    beside them, in the order of `Compound.extra_keys`.
-    """
-
-    total: Any
-    values: tuple = ()
-    extras: tuple = ()
 
 
 def one_reduction(call):
     """Marks a `__call__` that reduces as this library does: a child that has it is not opaque."""
     _ONE_REDUCTION.add(call)
     return call
-
-
-def split(values, reduced=True):
-    """The values of an `Evaluation`, one tensor for each part; None for what was not there."""
-    parts = []
-    for value in values:
-        if value is None:
-            parts.append(None)
-            continue
-        vector = len(value.shape) == (1 if reduced else 2)
-        parts.extend([value[i] for i in range(value.shape[0])] if vector else [value])
-    return parts
 
 
 class Component:
@@ -211,6 +158,10 @@ class Component:
             return self.values(batch, label)
         if self.traits.apart and self.weighs:
             return self.values(batch, label)
+        return self._of_rows(batch, label)
+
+    def _of_rows(self, batch, label):
+        """Values of rows: a row counts where all its labels are there."""
         reads_target = getattr(self.loss, "needs_target", True)
         # The least: "all of them", also of what averages over blocks have left of a mask. A term
         # without a target is one of the row, which is there where any label is.
@@ -387,12 +338,12 @@ class Component:
 
     def _note(self, label, batch, y_true, y_pred, values):
         """Leaves what was `Seen` to who is `observing`."""
-        if _observed.get() is not None:
+        if observed() is not None:
             masked = batch.mask is not None and batch.mask_kind == "propagated"
             weights = ["sample weights"] if batch.sample_weight is not None else []
             weights += ["mask"] if masked else []
             shapes = (_shape(y_true), _shape(y_pred), tuple(values.shape))
-            _observed.get()[label] = Seen(*shapes, tuple(weights), self.traits)
+            observed()[label] = Seen(*shapes, tuple(weights), self.traits)
 
     def check_weights(self, values, batch, imposed, label):
         """Says where values have lost what weights or mask distinguish: an error, or a warning."""
@@ -415,7 +366,7 @@ class Component:
 
     def _warn(self, label, what, message):
         """Once for each component and what it is about."""
-        if (label, what) not in self._warned and _observed.get() is None:
+        if (label, what) not in self._warned and observed() is None:
             self._warned.add((label, what))
             warnings.warn(message, stacklevel=2)
 
@@ -449,30 +400,3 @@ def _fits(label, what, weight, values, batch):
     if what == "mask" and batch.mask_kind == "void":
         return fit_from_left(weight, values) is not None  # no error where the sizes differ
     return not len(weight.shape) or fits(label, what, weight, values)
-
-
-class NamedErrors:
-    """Adds the component's name to whatever goes wrong inside a child."""
-
-    def __init__(self, name, y_true=None, y_pred=None):
-        self.name = name
-        self.y_true = y_true
-        self.y_pred = y_pred
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if error is None or not isinstance(error, Exception):
-            return False
-        nested = keras.tree.is_nested(self.y_true) or keras.tree.is_nested(self.y_pred)
-        if self.y_true is not None and not nested:
-            true, pred = tuple(self.y_true.shape), tuple(self.y_pred.shape)
-            hint = checks.reshape_hint(true, pred)
-            if hint is not None:
-                raise ValueError(
-                    f"Component '{self.name}' failed, and {hint}. "
-                    f"Received: y_true of shape {true} and y_pred of shape {pred}"
-                ) from error
-        error.add_note(f"This happened in component '{self.name}'.")
-        return False

@@ -9,9 +9,10 @@ from keras import ops
 
 from combined_losses._internal import checks
 from combined_losses._internal.batch import align
-from combined_losses._internal.component import Component, Evaluation
+from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.config import construct, signature_config
+from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.layouts import beside
 from combined_losses._internal.names import make_unique
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values

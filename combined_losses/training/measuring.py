@@ -11,11 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.component import observing, split
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.domains import examining
+from combined_losses._internal.evaluation import split
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import log_key, weight_key
+from combined_losses._internal.observing import observing
 from combined_losses.composite import CompositeLoss
 from combined_losses.training import backend, gradients, routing
 from combined_losses.training.capture import columns, float32, largest_of

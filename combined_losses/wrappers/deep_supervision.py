@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from combined_losses._internal.checks import are_numbers, is_float
-from combined_losses._internal.component import Evaluation
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.data_format import Formatted, with_channels_last
+from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import check_log_keys
 from combined_losses._internal.numerics import accumulating

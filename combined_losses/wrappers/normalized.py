@@ -9,7 +9,6 @@ from keras import ops
 
 from combined_losses._internal.batch import align, fit_from_left, of_rank
 from combined_losses._internal.checks import LARGEST, check_target, is_float
-from combined_losses._internal.component import Evaluation
 from combined_losses._internal.compound import Compound, traits_of
 from combined_losses._internal.config import (
     check_no_lambda,
@@ -18,6 +17,7 @@ from combined_losses._internal.config import (
 )
 from combined_losses._internal.data_format import as_given, moved
 from combined_losses._internal.domains import domain_of
+from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.names import check_log_keys
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
 from combined_losses._internal.resizing import is_void, void_numbers

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from combined_losses._internal.checks import is_float, is_integer
-from combined_losses._internal.component import Component, Evaluation, NamedErrors
+from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.config import (
     check_no_lambda,
@@ -15,7 +15,9 @@ from combined_losses._internal.config import (
     serialize_function,
     signature_config,
 )
+from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.masks import read_mask
+from combined_losses._internal.named_errors import NamedErrors
 from combined_losses._internal.names import derive_name
 from combined_losses._internal.owned import OwnedModels
 from combined_losses._internal.reduction import PER_COMPONENT

@@ -5,8 +5,8 @@ from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.checks import are_numbers, at_least, is_integer
-from combined_losses._internal.component import Evaluation
 from combined_losses._internal.data_format import Formatted, telling
+from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper

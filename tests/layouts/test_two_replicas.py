@@ -27,7 +27,7 @@ import numpy as np
 
 import combined_losses as cl
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.component import split
+from combined_losses._internal.evaluation import split
 from combined_losses.wrappers import Masked, PerElement
 from tests.layouts.losses import LAYOUT_CASES
 

@@ -1,0 +1,28 @@
+"""What one call of a loss gives: the total and its parts."""
+
+from typing import Any, NamedTuple
+
+
+class Evaluation(NamedTuple):
+    """What one call gives, each tensor `()`, or `(batch,)` if not reduced.
+
+    `values` holds those of the parts, unweighted, in the order of their names: scalars, or vectors
+    of several parts at once, with the parts as the first axis. `extras` holds what is logged
+    beside them, in the order of `Compound.extra_keys`.
+    """
+
+    total: Any
+    values: tuple = ()
+    extras: tuple = ()
+
+
+def split(values, reduced=True):
+    """The values of an `Evaluation`, one tensor for each part; None for what was not there."""
+    parts = []
+    for value in values:
+        if value is None:
+            parts.append(None)
+            continue
+        vector = len(value.shape) == (1 if reduced else 2)
+        parts.extend([value[i] for i in range(value.shape[0])] if vector else [value])
+    return parts

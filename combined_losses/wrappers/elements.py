@@ -1,0 +1,116 @@
+"""One component for each element of a sample, computed in one vectorised pass."""
+
+import math
+
+import keras
+from keras import ops
+
+from combined_losses._internal.batch import fit_from_left
+from combined_losses._internal.channels import all_at_once, evaluate_channels
+from combined_losses._internal.checks import (
+    check_reduction,
+)
+from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
+from combined_losses.wrappers.parts import PerPart
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class PerElement(PerPart):
+    """One component for each element of a sample, in one vectorised pass.
+
+    Args:
+        loss: a loss of single elements: MSE, MAE, Huber, binary cross-entropy, …; or one with
+            several predictions for each target, such as `GaussianNLL`, whose targets are elements.
+        names: one name for each element, in row-major order. Without names (and `size`) the
+            elements are not reported.
+        weights: None, or an array of the shape of one sample; with names also a dict from name.
+        size: the number of elements, or the shape of one sample such as `(10, 10)`, instead of
+            names: `element_0_0`, `element_0_1`, …
+        aggregation: `"sum"` (default), `"mean"` or `"weighted_mean"` of the elements.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Raises:
+        ValueError: if the loss does not judge single elements, the number of elements differs from
+            `names`, or the weights do not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.CompositeLoss({"price": cl.wrappers.PerElement("mae", names=["bid", "ask"])})
+    >>> y_true, y_pred = np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]])
+    >>> {name: float(value) for name, value in loss.components(y_true, y_pred).items()}
+    {'price': 2.0, 'price/bid': 0.0, 'price/ask': 2.0}
+    """
+
+    _part = "element"
+    _size_may_be_tuple = True
+
+    def __init__(self, loss, names=None, weights=None, size=None, aggregation="sum", **kwargs):
+        super().__init__(loss, names, size, weights, aggregation, **kwargs)
+        self._refuse_moving()
+        traits = traits_of(self.loss)
+        if not traits.elementwise and traits.layout is None:
+            raise ValueError(
+                f"PerElement ('{self.name}') needs a loss of single elements, such as 'mse'; a "
+                "loss of your own says so with `elementwise = True`. "
+                f"Received: {self.loss!r}"
+            )
+
+    def _evaluate_parts(self, batch, reduction, label):
+        shape = batch.shape
+        self._check_shape(shape, label)
+        count = math.prod(shape[1:])
+        weights = None if self._weights is None else self._weights.reshape(-1)
+        imposed = self._imposed(reduction)
+        found = None
+        if not isinstance(self.loss, Compound):
+            found = all_at_once(self.loss, self._node, batch, imposed != PER_COMPONENT, label)
+        if found is None:
+            flat = _flattened(batch, count)
+            return evaluate_channels(self.loss, self._node, flat, imposed, label), weights
+        values, batch = found
+        reduction = self.loss.reduction if imposed == PER_COMPONENT else imposed
+        check_reduction(label, reduction, REDUCTIONS)
+        parts = reduce_values(values, batch, reduction, axes=(0,))
+        if reduction in ("none", None):
+            return ops.transpose(ops.reshape(parts, (-1, count))), weights
+        return ops.reshape(parts, (-1,)), weights
+
+    def _check_shape(self, shape, label):
+        if None in shape[1:]:
+            raise ValueError(
+                f"Component '{label}' needs a static shape but for the batch axis. "
+                f"Received: y_pred of shape {shape}"
+            )
+        count = math.prod(shape[1:])
+        self._check_count(count, label, shape)
+        self._check_weights(shape, label, (count,), shape[1:])
+        if isinstance(self.size, (tuple, list)) and tuple(self.size) != shape[1:]:
+            raise ValueError(
+                f"Component '{label}' has `size={tuple(self.size)}` for samples of shape "
+                f"{shape[1:]}. Received: y_pred of shape {shape}"
+            )
+
+
+def _flattened(batch, count):
+    """Samples as vectors of `count` elements, and weights and masks of as many."""
+
+    def flatten(array):
+        own = ops.shape(array)[len(batch.shape) :]
+        return ops.reshape(array, (-1, count, *own))
+
+    def flatten_weight(weight):
+        fitted = None if weight is None else fit_from_left(weight, batch.y_true)
+        if fitted is None or len(weight.shape) < 2:
+            return weight  # of samples
+        return flatten(ops.broadcast_to(fitted, batch.sizes))
+
+    return batch.replaced(
+        channels="last",
+        y_true=flatten(batch.y_true),
+        y_pred=flatten(batch.y_pred),
+        sample_weight=flatten_weight(batch.sample_weight),
+        mask=flatten_weight(batch.mask),
+    )

@@ -1,0 +1,157 @@
+"""What `PerChannel` and `PerElement` share: a component for each part of one array."""
+
+import numpy as np
+from keras import ops
+
+from combined_losses._internal.checks import (
+    are_finite,
+    as_array,
+    check_equal_shapes,
+    check_size,
+    shown,
+)
+from combined_losses._internal.data_format import telling
+from combined_losses._internal.evaluation import Evaluation
+from combined_losses._internal.names import check_log_keys, check_name
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses.wrappers.base import Wrapper
+
+AGGREGATIONS = ("sum", "mean", "weighted_mean")
+
+
+class PerPart(Wrapper):
+    """What `PerChannel` and `PerElement` share: parts with names and weights, and their sum."""
+
+    _part = "part"  # what messages and names call one
+    _size_may_be_tuple = False
+
+    def __init__(self, loss, names, size, weights, aggregation, **kwargs):
+        super().__init__(loss, **kwargs)
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(
+                f"The argument `aggregation` of {type(self).__name__} ('{self.name}') must be one "
+                f"of {', '.join(map(repr, AGGREGATIONS))}. Received: {aggregation!r}"
+            )
+        self.names, self.size, self.weights, self.aggregation = names, size, weights, aggregation
+        self._part_names = self._as_names(names, size)
+        self._weights = self._as_weights(weights)
+
+    def _as_names(self, names, size):
+        check_size(size, f"{type(self).__name__} ('{self.name}')", self._size_may_be_tuple)
+        if names is None:
+            shape = () if size is None else np.atleast_1d(size)
+            at = np.ndindex(*shape) if size is not None else ()
+            return tuple("_".join([self._part, *map(str, index)]) for index in at)
+        if not isinstance(names, (list, tuple)):
+            raise ValueError(
+                f"The argument `names` of {type(self).__name__} ('{self.name}') must be a list of "
+                f"strings. Received: {names!r}"
+            )
+        names = tuple(names)
+        for name in names:
+            check_name(name, self.name)
+        check_log_keys(names, self.name)
+        if size is not None and np.prod(size) != len(names):
+            raise ValueError(
+                f"`names` and `size` of '{self.name}' must agree. Received: {len(names)} names "
+                f"and size={size!r}"
+            )
+        return names
+
+    def _as_weights(self, weights):
+        """An array, or None."""
+        if weights is None:
+            return None
+        if isinstance(weights, dict):
+            if not self._part_names:
+                raise ValueError(
+                    f"`weights` of '{self.name}' is a dict from name, and it has no names: give "
+                    f"`names` too, or a list of weights. Received: {weights!r}"
+                )
+            unknown = [name for name in weights if name not in self._part_names]
+            if unknown:
+                raise ValueError(
+                    f"`weights` of '{self.name}' must name its parts {list(self._part_names)}. "
+                    f"Received: {unknown[0]!r}"
+                )
+            weights = [weights.get(name, 1.0) for name in self._part_names]
+        values = as_array(weights)
+        if not are_finite(values):
+            raise ValueError(
+                f"`weights` of '{self.name}' must be finite numbers, which a float32 can hold. "
+                f"Received: {shown(weights)}"
+            )
+        values = values.astype("float64")
+        if self.aggregation == "weighted_mean" and values.sum() == 0:
+            raise ValueError(
+                f"`weights` of '{self.name}' must not sum to 0, because aggregation is "
+                f"'weighted_mean'. Received: {weights!r}"
+            )
+        return values
+
+    @property
+    def component_names(self):
+        return self._part_names
+
+    @property
+    def part_weights(self):
+        count, weights = len(self._part_names), self._factors()
+        factors = np.ones(count) if weights is None else weights.reshape(-1)
+        if self.aggregation == "mean" or (weights is None and self.aggregation != "sum"):
+            factors = factors / max(count, 1)
+        elif self.aggregation == "weighted_mean":
+            factors = factors / weights.sum()
+        # A number of weights that does not fit is an error when it is called.
+        known = map(float, factors) if len(factors) == count else [None] * count
+        return dict(zip(self._part_names, known, strict=True))
+
+    def _factors(self):
+        """What multiplies the parts before they are added up: an array, or None."""
+        return self._weights
+
+    @property
+    def children(self):
+        return [(self.loss, None)]
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        label = label or self.name
+        batch = self.one_array(self.choose_output(batch, label), label).with_target()
+        with telling(batch):
+            view = self.view(batch, label)
+            if view is None:
+                check_equal_shapes(label, batch.y_true, batch.y_pred)
+            else:
+                batch = view.batch
+            parts, weights = self._evaluate_parts(batch, reduction, label)
+        total = self._total(parts, weights)
+        return Evaluation(total, (parts,) if self._part_names else ())
+
+    def _evaluate_parts(self, batch, reduction, label):
+        """The parts, `(parts,)` or `(parts, batch)`, and their weights: None or an array."""
+        raise NotImplementedError
+
+    def _total(self, parts, weights):
+        weighted = parts
+        if weights is not None:
+            shape = (-1, *([1] * (len(parts.shape) - 1)))
+            weighted = parts * ops.cast(weights.reshape(shape), parts.dtype)
+        if self.aggregation == "sum":
+            return ops.sum(weighted, axis=0)
+        if self.aggregation == "mean" or weights is None:
+            return ops.mean(weighted, axis=0)
+        return ops.sum(weighted, axis=0) / float(weights.sum())
+
+    def _check_count(self, count, label, shape):
+        if self._part_names and count is not None and count != len(self._part_names):
+            raise ValueError(
+                f"Component '{label}' has {len(self._part_names)} names for {count} "
+                f"{self._part}s; give one for each. Received: y_pred of shape {shape}"
+            )
+
+    def _check_weights(self, shape, label, *allowed):
+        if self._weights is not None and self._weights.shape not in allowed:
+            raise ValueError(
+                f"The weights of component '{label}' must be one number for each {self._part} or "
+                f"an array of the shape of one sample, {tuple(shape[1:])}. "
+                f"Received: weights of shape {self._weights.shape}"
+            )
