@@ -99,10 +99,13 @@ def _over_classes(function, logits):
     return ops.moveaxis(function(ops.moveaxis(logits, -1, 1), axis=1), 1, -1)
 
 
-def check_number(owner, name, value, minimum=None, exclusive=False, maximum=None, below=None):
+def check_number(
+    owner, name, value, minimum=None, exclusive=False, maximum=None, below=None, why=None
+):
     """Raises a `ValueError` unless `value` is a finite number in its range.
 
-    The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound.
+    The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound;
+    `why` says what is wrong beyond it.
     """
     valid = is_number(value)
     bounds = []
@@ -117,6 +120,7 @@ def check_number(owner, name, value, minimum=None, exclusive=False, maximum=None
         valid = valid and value < below
     if not valid:
         allowed = f"a finite number {' and '.join(bounds)}".strip()
+        allowed += "" if why is None else f": {why}"
         raise ValueError(
             f"The argument `{name}` of {owner} must be {allowed}. Received: {shown(value)}"
         )
