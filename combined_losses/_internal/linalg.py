@@ -90,13 +90,13 @@ def _interior_step(_, state):
     return z, s, matrix, beside, diagonal, linear, eye
 
 
-# In `x_i (C x)_i^alpha = exp(t_i)` let u = log x and y_i = exp((t_i - u_i) / alpha), which is (C x)_i
-# where it is solved. That is the slope of `0.5 x'Cx - sum of the integrals of y over x`, strictly
-# convex, so that there is one solution. Newton's step on `C x = y` is, with dy/dx = -y / (alpha x),
+# For `x_i (C x)_i^alpha = exp(t_i)` let u = log x and y_i = exp((t_i - u_i) / alpha), which is
+# (C x)_i where it is solved. C x - y is the slope of `0.5 x'Cx - sum_i of the integral of y_i`,
+# strictly convex, so that there is one solution. Newton's step on it, with dy/dx = -y / (alpha x),
 #     (C + diag(y / (alpha x))) dx = y - C x,
-# positive definite; in logarithms du = dx / x, and x stays above 0 whatever the step. What is far off
-# is cut for each component by itself. (One factor for all, so that x + dx > 0, stops every component
-# for the sake of one that has far to go: with alpha = 8 the shares of k = 16 span e^100.)
+# has a positive definite matrix; in logarithms du = dx / x, and x stays above 0 whatever the step.
+# What is far off is cut for each component by itself. (One factor for all, so that x + dx > 0,
+# stops all for the sake of one that has far to go: with alpha = 8 shares span e^100.)
 _LONGEST = 2.0
 # Below this, relative to the largest, a share changes nothing in float32, and 1 / x stays a number.
 _DEEPEST = 60.0

@@ -181,7 +181,7 @@ class Weights:
         whole = values if batch.replicas == 1 else backend.global_sum(values)
         # A rule that reads gradients stays as it is where there are none.
         training = batch.training and (taken is not None or not self.reads_gradients)
-        weights, term = self.rule.step(whole, training, *(taken or (None, None))[:2])
+        weights, term = self.rule.step(whole, training, taken and taken.products)
         return now * ops.cast(weights, now.dtype), term
 
     def _advance(self):

@@ -63,13 +63,22 @@ def _gradients(value, points):
 _CHUNK = 2**18
 
 
-def gramian(rows):
-    """The products of k flat gradients, `(k, k)`."""
+def gramian(rows, scales):
+    """The products of k flat gradients, each divided by its scale, a power of two: `(k, k)`."""
     rows = rows if torch.is_tensor(rows) else torch.stack(rows)
-    total = rows.new_zeros(len(rows), len(rows))
+    total, factors = rows.new_zeros(len(rows), len(rows)), 1 / scales[:, None]
     for part in rows.split(_CHUNK, dim=1):
+        part = part * factors
         total.addmm_(part, part.T)
     return total
+
+
+def largest(rows):
+    """The largest magnitude in each of k flat gradients, `(k,)`."""
+    rows = rows if torch.is_tensor(rows) else torch.stack(rows)
+    if rows.shape[1] == 0:
+        return rows.new_zeros(len(rows))
+    return torch.linalg.vector_norm(rows, float("inf"), dim=1)
 
 
 def products(a, b):

@@ -9,11 +9,11 @@ from keras import ops
 from combined_losses._internal.checks import Limited, is_integer, shown
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.gramian import (
+    Products,
     describe,
-    gramian_of,
     live_rows,
     plain_cosines,
-    sizes_of,
+    products_of,
 )
 from combined_losses._internal.numerics import check_number
 
@@ -207,22 +207,19 @@ class Weighting(Limited):
         Returns:
             `(k,)`, float32.
         """
-        sizes = None
-        if rows is not None:
-            gramian = gramian_of(rows) if gramian is None else gramian
-            sizes = sizes_of(rows) if "rows" in self.needs else None
-        return self.step(values, training, gramian, sizes)[0]
+        products = None if rows is None else products_of(rows)
+        if gramian is not None:
+            products = (products or Products(None))._replace(gramian=_single(gramian), scales=None)
+        return self.step(values, training, products)[0]
 
     def offset(self, values, weights):
         """The term that the rule adds to the total, `()`; default 0."""
         return self.term(_single(values), weights, self._read())
 
-    def step(self, values, training, gramian=None, sizes=None):
-        """`(weights, offset)` of one step; see `weigh`.
-
-        `sizes` holds the largest and the mean magnitude in each of the gradients, `(k,)` each.
-        """
+    def step(self, values, training, products=None):
+        """`(weights, offset)` of one step; see `weigh`. `products` are those of the gradients."""
         if type(self).weigh is not Weighting.weigh:  # a rule that is all of one's own
+            gramian = None if products is None else products.whole
             weights = self.weigh(values=values, gramian=gramian, training=training)
             return weights, self.offset(values, weights)
         state = self._read()
@@ -233,9 +230,9 @@ class Weighting(Limited):
         if self.keeps_weights and not training:
             weights = state["current"] * ops.cast(there, "float32")
             return weights, self._term(values, weights, state)
-        finite = self._are_live(there, gramian)
+        finite = self._are_live(there, products)
         live = ops.cast(finite, "float32")
-        result = self._apply(ops.where(there, values, 1.0), state, live, gramian, sizes)
+        result = self._apply(ops.where(there, values, 1.0), state, live, products)
         weights, new = result if isinstance(result, tuple) else (result, {})
         given, live = self._given(weights, live, ops.cast(there, "float32"))
         weights = self._held(self._capped(self._rescaled(given, live), live), state, there)
@@ -247,11 +244,11 @@ class Weighting(Limited):
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
         return weights, term
 
-    def _are_live(self, there, gramian):
+    def _are_live(self, there, products):
         """Which components count in this step, of those that are there."""
         return there
 
-    def _apply(self, values, state, live, gramian, sizes):
+    def _apply(self, values, state, live, products):
         return self.rule(values, state, live)
 
     def _given(self, weights, live, there):
@@ -441,25 +438,26 @@ class GramianWeighting(Weighting):
         pairs = ops.where(np.triu(np.ones((k, k)), 1) > 0, live[:, None] * live[None, :], 0.0)
         return ops.min(ops.where(pairs > 0, cosines, 1.0))
 
-    def _are_live(self, there, gramian):
-        return ops.logical_and(there, live_rows(self._checked(gramian)))
+    def _are_live(self, there, products):
+        self._check(products)
+        return ops.logical_and(there, live_rows(products.gramian))
 
-    def _checked(self, gramian):
+    def _check(self, products):
         k = self.num_components
-        if gramian is None or tuple(gramian.shape) != (k, k):
+        shape = None if products is None else tuple(products.gramian.shape)
+        if shape != (k, k):
             raise ValueError(
                 f"{type(self).__name__} needs the Gramian of the gradients, of shape ({k}, {k}), "
                 "or their `rows`. Received: "
-                f"gramian={None if gramian is None else f'of shape {tuple(gramian.shape)}'}"
+                f"gramian={None if shape is None else f'of shape {shape}'}"
             )
-        return _single(gramian)
-
-    def _apply(self, values, state, live, gramian, sizes):
-        if "rows" in self.needs and sizes is None:
+        if "rows" in self.needs and products.mean is None:
             raise ValueError(
                 f"{type(self).__name__} needs the `rows`, the gradients themselves. Received: None"
             )
-        gradients = describe(_single(gramian), live, values, sizes)
+
+    def _apply(self, values, state, live, products):
+        gradients = describe(products, live, values)
         result = self.combine(gradients, state)
         weights, new = result if isinstance(result, tuple) else (result, {})
         due = self.is_due(state["steps"])

@@ -130,9 +130,9 @@ class FairGrad(GramianWeighting):
     `gradients="parameters"` at the parameters. `alpha = 1` is `NashMTL` without a largest length;
     the larger alpha, the more the component with the least gain counts. When to use it: to choose
     between the sum (alpha near 0) and the worst component. The units of the components do not
-    change the step for `alpha = 1` only. Where their lengths differ, a small or a large alpha leaves
-    some components next to no gain (at `alpha = 8` and lengths over 10^6 a cosine of 10^-6): what is
-    left of the promise there is that of float32, `g_i . d >= -10^-5 |g_i| |d|`.
+    change the step for `alpha = 1` only. Where lengths differ much, an alpha far from 1 leaves
+    some next to no gain (a cosine of 10^-6 for `alpha = 8` and lengths over 10^6); the promise
+    is kept to the rounding of float32.
 
     Args:
         alpha: in `[0.1, 100]`, default 1.
@@ -161,7 +161,7 @@ class FairGrad(GramianWeighting):
 def _fair(gradients, alpha):
     """`w > 0` of `G w = w^(-1 / alpha)`."""
     live = gradients.live
-    # With x = n w it is `n_i (C x)_i = (x_i / n_i)^(-1 / alpha)`, so x_i (C x)_i^alpha = n_i^(1-alpha).
+    # With x = n w: n_i (C x)_i = (x_i / n_i)^(-1 / alpha), x_i (C x)_i^alpha = n_i^(1 - alpha).
     # A factor f of the right side is f^(1 / (1 + alpha)) of x: here their geometric mean is 1.
     logs = ops.log(gradients.norms)
     mean = live_mean(logs, live)

@@ -185,9 +185,9 @@ class Smoothed(Weighting):
         super().build(num_components, weights)
         self.weighting.build(num_components, weights)
 
-    def _apply(self, values, state, live, gramian, sizes):
+    def _apply(self, values, state, live, products):
         seen = ops.where(live > 0, values, np.nan)  # what is not finite is the rule's to leave out
-        inner, _ = self.weighting.step(seen, True, gramian, sizes)
+        inner, _ = self.weighting.step(seen, True, products)
         moved = self.momentum * state["smooth"] + (1 - self.momentum) * inner
         smooth = ops.where(state["started"] > 0, moved, inner)
         return smooth, {"smooth": smooth, "started": live}

@@ -219,13 +219,14 @@ class CAGrad(GramianWeighting):
         norms = ops.where(live > 0, norms, 1.0)
         u = live * norms / gradients.count
         # z(m) = argmin of 0.5 z' C z - (m q - h)' z is n y for one m, where |J' y| is c |g0|.
-        h, q = times(cosines, u), live / norms
+        # m in units of the shortest n, and so 1 / n: a short gradient has no large q.
+        shortest = ops.min(norms)
+        h, q = times(cosines, u), live * shortest / norms
         squared = ops.sum(u * h)
         # Opposed gradients leave of g0 what the ridge on C makes, 1e-6, and no direction.
         radius = ops.where(squared > 4e-6 * ops.sum(u * u), self.c * ops.sqrt(squared), 0.0)
-        slopes = norms * h
-        low = ops.min(ops.where(live > 0, slopes, np.inf))
-        high = ops.min(ops.where(live > 0, slopes + radius * norms, np.inf))
+        low = ops.min(ops.where(live > 0, norms / shortest * h, np.inf))
+        high = ops.min(ops.where(live > 0, norms / shortest * (h + radius), np.inf))
         start = (low, high, ops.zeros_like(u), cosines, q, h, live, ops.square(radius))
         z = ops.fori_loop(0, 4, _narrow, start)[2]
         z = ops.fori_loop(0, 2, _on_support, (z, cosines, q, h, radius))[0]
@@ -240,10 +241,17 @@ _GRID = np.linspace(0, 1, 17, dtype="float32")
 def _narrow(_, state):
     """One round of the search for m: the cell of a grid where `z' C z` reaches the square."""
     low, high, _, cosines, q, h, live, square = state
-    grid = low + (high - low) * ops.convert_to_tensor(_GRID)
-    linear = grid[:, None] * q[None, :] - h[None, :]
-    scale = ops.maximum(ops.max(ops.abs(linear * live), axis=1, keepdims=True), 1e-30)
-    z = scale * nonnegative(cosines, ops.where(live > 0, linear / scale, -1.0))
+    # Even in log(1 + |m|): m is of another size for each of the gradients.
+    first, last = (ops.sign(end) * ops.log1p(ops.abs(end)) for end in (low, high))
+    grid = first + (last - first) * ops.convert_to_tensor(_GRID)
+    grid = ops.sign(grid) * ops.expm1(ops.abs(grid))
+    # Where |z| <= r in the metric of C, (C z)_i >= -r: what is below -2 r is out of it in any case,
+    # and where it is not, z is only longer.
+    radius = ops.sqrt(square)
+    linear = ops.maximum(grid[:, None] * q[None, :] - h[None, :], -2 * radius)
+    linear = ops.where(live > 0, linear, -2 * radius)
+    scale = ops.maximum(ops.max(linear, axis=1, keepdims=True), 1e-3 * radius + 1e-30)
+    z = scale * nonnegative(cosines, linear / scale)
     reached = ops.sum(z * times(cosines, z), axis=1) < square
     cell = ops.clip(ops.sum(ops.cast(reached, "int32")), 1, 16)
     low, high = ops.take(grid, cell - 1), ops.take(grid, cell)
@@ -254,6 +262,7 @@ def _on_support(_, state):
     """z from the equations of its support: `C z = m q - h` there, and `z' C z = radius^2`."""
     z, cosines, q, h, radius = state
     support = ops.cast(z > 1e-6 * ops.max(z), "float32")
+    q = q / ops.maximum(ops.max(q * support), 1e-37)  # m is in any unit here
     solved = solve_on(support[None], cosines, ops.stack([q, h]))
     a, e = solved[0], solved[1]
     # z = m a - e: the larger root of (q.a) m^2 - 2 (h.a) m + h.e = radius^2.
