@@ -92,6 +92,7 @@ class Weighting(Limited):
                 f"Received: {shown(self.seed)}"
             )
         self.num_components: Any = None  # until `build`
+        self.has_warned = False  # of a value that it is not made for
 
     @property
     def learned(self):
@@ -122,6 +123,11 @@ class Weighting(Limited):
         """What the rule adds to the total, `()`: default 0."""
         return 0.0
 
+    # A function of the values and the state: where a value is one that the rule is not made for, as
+    # booleans `(k,)`. And what is to be done there.
+    beyond: Any = None
+    cure = "give a `lower_bound` below all of its values"
+
     # State.
 
     def build(self, num_components, weights=None):
@@ -146,8 +152,11 @@ class Weighting(Limited):
 
     def _initial(self):
         k = self.num_components
-        current = np.full(k, self._equal_weight(k))
-        return {"steps": 0.0, "current": current, **self.initial_state(k)}
+        state = {"steps": 0.0, "current": np.full(k, self._equal_weight(k))}
+        if self.beyond is not None:
+            # The last value of each component that the rule is not made for, and whether there is.
+            state.update(beyond=np.zeros(k), value_beyond=np.zeros(k))
+        return {**state, **self.initial_state(k)}
 
     def _variable(self, name, value, trainable=False):
         return keras.Variable(
@@ -241,8 +250,28 @@ class Weighting(Limited):
             weights = given + ops.stop_gradient(weights - given)
         term = self._term(values, weights, state)
         if training:
+            new = {**new, **self._noted(values, state, finite)}
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
         return weights, term
+
+    def _noted(self, values, state, finite):
+        """The state of what is beyond the rule."""
+        if self.beyond is None:
+            return {}
+        beyond = ops.logical_and(self.beyond(values, state), finite)
+        return {
+            "beyond": ops.where(beyond, 1.0, state["beyond"]),
+            "value_beyond": ops.where(beyond, values, state["value_beyond"]),
+        }
+
+    def values_beyond(self):
+        """`{index: value}` of components that had a value which the rule is not made for."""
+        if "beyond" not in getattr(self, "_state", ()):
+            return {}
+        found, values = (
+            ops.convert_to_numpy(self._state[name].value) for name in ("beyond", "value_beyond")
+        )
+        return {int(index): float(values[index]) for index in np.flatnonzero(found)}
 
     def _are_live(self, there, products):
         """Which components count in this step, of those that are there."""
@@ -276,15 +305,15 @@ class Weighting(Limited):
     def _rescaled(self, weights, live):
         if self.total is None:
             return weights
-        total = ops.sum(live) if self.total == "k" else self.total
+        total = ops.sum(live) if self.total == "k" else float(self.total)
         size = ops.sum(weights)
-        return weights * total / ops.where(ops.equal(size, 0.0), 1.0, size)
+        return weights / ops.where(ops.equal(size, 0.0), 1.0, size) * total
 
     def _capped(self, weights, live):
         if self.min_weight is None and self.max_weight is None:
             return weights
-        lowest = 0.0 if self.min_weight is None else self.min_weight
-        highest = np.inf if self.max_weight is None else self.max_weight
+        lowest = 0.0 if self.min_weight is None else float(self.min_weight)
+        highest = np.inf if self.max_weight is None else float(self.max_weight)
         return ops.clip(weights, lowest, highest) * live
 
     def is_due(self, steps):
@@ -330,7 +359,8 @@ class Weighting(Limited):
     def load(self, store):
         """Reads the state from a dict of arrays."""
         for name, variable in self._state.items():
-            variable.assign(np.array(store[name]))
+            if name in store:  # an older version noted less
+                variable.assign(np.array(store[name]))
         if self.draws:
             self.generator.state.assign(np.array(store["draw"]))
 

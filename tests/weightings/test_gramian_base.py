@@ -315,6 +315,7 @@ def bad_arguments():
     yield GradientNormBalance, "mode", "'norm_sum', 'norm_ref', 'max_mean'", ["sum", None, 1]
     yield GradientNormBalance, "reference", "'norm_sum'", [0, 1]
     yield GradNorm, "alpha", "of at least 0", [-0.1, *NUMBERS]
+    yield GradNorm, "lower_bound", "a finite number", NUMBERS
     yield GradNorm, "learning_rate", "above 0", [0, -1, *NUMBERS]
     yield MGDA, "normalize", "True or False", ["no", 1, None]
     yield CAGrad, "c", "of at least 0", [-0.1, *NUMBERS]

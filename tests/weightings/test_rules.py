@@ -215,7 +215,9 @@ def test_the_total_of_the_geometric_mean_is_it_and_the_weights_are_its_slopes():
 def test_a_lower_bound_moves_the_origin():
     values = losses()
     close(run(GeometricMean(lower_bound=-3.0), values - 3), run(GeometricMean(), values), rtol=1e-4)
-    close(run(FAMO(lower_bound=-3), values - 3), run(FAMO(), values), rtol=1e-3)
+    for cls in (FAMO, DynamicWeightAverage, ReLoBRaLo):
+        moved, plain = (run(PLAIN[cls](lower_bound=b), values + b) for b in (-3, 0))
+        close(moved, plain, rtol=1e-3)
 
 
 def test_balanced_magnitudes_make_every_component_1_at_first():
@@ -846,6 +848,8 @@ def bad_arguments():
     yield GeometricMean, "lower_bound", "a finite number", NUMBERS
     yield DynamicWeightAverage, "temperature", "above 0", [0, -2, *NUMBERS]
     yield DynamicWeightAverage, "period", "'epoch' or a number of steps", [0, 1.5, True, "step"]
+    yield DynamicWeightAverage, "lower_bound", "a finite number", NUMBERS
+    yield ReLoBRaLo, "lower_bound", "a finite number", NUMBERS
     yield SoftAdapt, "beta", "a finite number", NUMBERS
     yield SoftAdapt, "normalized", "True or False", ["no", 2, None]
     yield SoftAdapt, "loss_weighted", "True or False", ["no", 2, None]
