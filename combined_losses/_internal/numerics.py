@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import is_number, shown
+from combined_losses._internal.checks import LEAST, is_number, shown
 
 
 def accumulating(dtype):
@@ -111,6 +111,8 @@ def check_number(
     bounds = []
     if minimum is not None:
         bounds.append(f"{'above' if exclusive else 'of at least'} {minimum}")
+        if valid and exclusive and minimum == 0 and 0 < value < LEAST:
+            valid, why = False, f"less than {LEAST:.2g} is 0 in float32"
         valid = valid and (value > minimum if exclusive else value >= minimum)
     if maximum is not None:
         bounds.append(f"at most {maximum}")

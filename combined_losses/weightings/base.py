@@ -69,9 +69,11 @@ class Weighting(Limited):
     def __init__(self, update_every=1, warmup=0, min_weight=None, max_weight=None, total=None):
         _check_steps(self, "update_every", update_every, 1)
         _check_steps(self, "warmup", warmup, 0)
-        for name, cap in (("min_weight", min_weight), ("max_weight", max_weight)):
-            if cap is not None:
-                check_number(type(self).__name__, name, cap, 0)
+        why = "beyond, its product with a value is no float32 number"
+        if min_weight is not None:
+            check_number(type(self).__name__, "min_weight", min_weight, 0, maximum=1e30, why=why)
+        if max_weight is not None:
+            check_number(type(self).__name__, "max_weight", max_weight, 0)
         if min_weight is not None and max_weight is not None and min_weight > max_weight:
             raise ValueError(
                 f"`min_weight` of {type(self).__name__} must not exceed `max_weight`. "
@@ -83,7 +85,7 @@ class Weighting(Limited):
                 f"Received: {total!r}"
             )
         if total is not None and total != "k":
-            check_number(type(self).__name__, "total", total, 0, exclusive=True)
+            check_number(type(self).__name__, "total", total, 0, True, maximum=1e30, why=why)
         self.update_every, self.warmup, self.total = update_every, warmup, total
         self.min_weight, self.max_weight = min_weight, max_weight
         if self.draws and not (self.seed is None or is_integer(self.seed)):

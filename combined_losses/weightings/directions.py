@@ -118,7 +118,7 @@ class NashMTL(GramianWeighting):
         self.max_norm = max_norm
 
     def combine(self, gradients, state):
-        cut = ops.minimum(self.max_norm / ops.sqrt(gradients.count), 1.0)
+        cut = ops.minimum(float(self.max_norm) / ops.sqrt(gradients.count), 1.0)
         return cut * _fair(gradients, 1.0)
 
 

@@ -105,7 +105,7 @@ class UncertaintyWeighting(Weighting):
             return weights
         revised = self._where("revised", 1.0, 0.0)
         slope = revised * ops.sigmoid(s) + (1 - revised) * 0.5 - weights * values
-        moved = ops.clip(s - self.learning_rate * slope, -LIMIT, LIMIT)
+        moved = ops.clip(s - float(self.learning_rate) * slope, -LIMIT, LIMIT)
         return weights, {"log_variances": moved}
 
     def term(self, values, weights, state):

@@ -186,7 +186,7 @@ class CAGrad(GramianWeighting):
     minimised in the end. A common factor of the losses is a factor of the step.
 
     Args:
-        c: at least 0, default 0.5; 0 is the mean.
+        c: in `[0, 1e6]`, default 0.5; 0 is the mean.
         rescale: None (default), the paper; `"squared"`: the weights are divided by `1 + c^2`, as in
             the authors' code; `"linear"`: by `1 + c`, as in their example of two dimensions.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
@@ -206,7 +206,8 @@ class CAGrad(GramianWeighting):
 
     def __init__(self, c=0.5, rescale=None, **kwargs):
         super().__init__(**kwargs)
-        check_number("CAGrad", "c", c, 0)
+        why = "beyond, nothing of the mean gradient is left in float32"
+        check_number("CAGrad", "c", c, 0, maximum=1e6, why=why)
         if rescale not in (None, "squared", "linear"):
             raise ValueError(
                 f"`rescale` of CAGrad must be None, 'squared' or 'linear'. Received: {rescale!r}"
@@ -224,7 +225,8 @@ class CAGrad(GramianWeighting):
         h, q = times(cosines, u), live * shortest / norms
         squared = ops.sum(u * h)
         # Opposed gradients leave of g0 what the ridge on C makes, 1e-6, and no direction.
-        radius = ops.where(squared > 4e-6 * ops.sum(u * u), self.c * ops.sqrt(squared), 0.0)
+        c = float(self.c) if self.c > 1e-6 else 0.0  # below, nothing of it is left in float32
+        radius = ops.where(squared > 4e-6 * ops.sum(u * u), c * ops.sqrt(squared), 0.0)
         low = ops.min(ops.where(live > 0, norms / shortest * h, np.inf))
         high = ops.min(ops.where(live > 0, norms / shortest * (h + radius), np.inf))
         start = (low, high, ops.zeros_like(u), cosines, q, h, live, ops.square(radius))

@@ -436,7 +436,7 @@ class FAMO(Weighting):
             started > 0, ops.log(ops.maximum(state["before"], 1e-8)) - ops.log(distance), 0.0
         )
         share = live_softmax(state["logits"], live)
-        slope = share * (fall - ops.sum(share * fall)) + self.weight_decay * state["logits"]
+        slope = share * (fall - ops.sum(share * fall)) + float(self.weight_decay) * state["logits"]
         moved = adam_step(slope, state, self.learning_rate)
         any_past = ops.any(started > 0)
         moved = {name: ops.where(any_past, moved[name], state[name]) for name in moved}

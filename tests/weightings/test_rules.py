@@ -841,8 +841,9 @@ NUMBERS = ["a", None, True, np.nan, np.inf]
 def bad_arguments():
     """`(class, argument, what the message says is allowed, bad values)`."""
     yield Worst, "temperature", "a finite number above 0", [0, -1.0, "a", True, np.nan, np.inf]
-    yield Worst, "weights", "finite numbers", [np.nan, [1.0, np.inf], "a", ["a"]]
-    yield Worst, "reference", "finite numbers", [np.nan, [1.0, np.inf], "a", ["a"]]
+    not_numbers = [np.nan, [1.0, np.inf], "a", ["a"], 1e31]
+    yield Worst, "weights", "finite numbers from 0 to 1e+30", [-1, [1.0, -1e-9], *not_numbers]
+    yield Worst, "reference", "finite numbers", not_numbers
     yield MagnitudeBalance, "momentum", "of at least 0 and below 1", [-0.1, 1, *NUMBERS]
     yield MagnitudeBalance, "eps", "above 0", [0, -1e-3, *NUMBERS]
     yield GeometricMean, "lower_bound", "a finite number", NUMBERS
