@@ -393,7 +393,8 @@ class GramianWeighting(Weighting):
     What a rule promises of the weighted sum of the gradients, it promises where they are taken:
     two components that do not conflict at the output may do so at the parameters. Fixed weights
     multiply what the rule gives; where they differ, the promise is about the rule's part alone.
-    A component whose gradient is zero has weight 0, and the others go on without it; so has one
+    A component whose gradient is zero has weight 0, and the others go on without it (a short one is
+    no zero: lengths from 1e-18 to 1e18 are told apart, whatever stands beside them); so has one
     that is not finite, whose step is spoilt as it is without a rule (`TerminateOnNaN` sees it);
     without any each has weight 1/k. Validation gets the last weights of training. Steps that torch
     compiles (`jit_compile=True`) take gradients at the output only.

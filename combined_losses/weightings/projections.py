@@ -27,9 +27,11 @@ class MGDA(GramianWeighting):
 
     It promises `g_i . d >= |d|^2` for every component: none is made worse, and where two cannot
     both get better the step is zero; at the model's output by default, with
-    `gradients="parameters"` at the parameters. When to use it: what matters is that nothing gets
-    worse. Short gradients get the largest weights, so that losses of different scale need
-    `normalize=True`. A common factor of the losses is a factor of the step.
+    `gradients="parameters"` at the parameters. In float32 it promises it for k <= n, the number of
+    entries of a gradient: of more components, or of gradients that are sums of others, none may be
+    able to get better, and of the zero that is left only rounding has a direction. When to use it:
+    what matters is that nothing gets worse. Short gradients get the largest weights, so that losses
+    of different scale need `normalize=True`. A common factor of the losses is a factor of the step.
 
     Args:
         normalize: whether gradients of length 1 are combined in place of the gradients; the weights
@@ -108,7 +110,10 @@ class UPGrad(PreferredWeighting):
 
     `w = sum_i v_i`, `v_i = argmin { |J' v| : v >= p_i e_i }`, p the preference. It promises
     `g_i . d >= 0` for every component, at the model's output by default, with
-    `gradients="parameters"` at the parameters. When to use it: the first choice among the rules
+    `gradients="parameters"` at the parameters. In float32 it promises it for k <= n, the number of
+    entries of a gradient: of more components, or of gradients that are sums of others, none may be
+    able to get better, and of the zero that is left only rounding has a direction (10^-6 of what
+    was added up). When to use it: the first choice among the rules
     that let no component get worse; without conflict it is the mean. A longer gradient counts in
     proportion: where a loss is multiplied by a number, its part of the step is.
 
@@ -144,9 +149,12 @@ class DualProj(PreferredWeighting):
     """The mean of the gradients, projected to where no component is made worse.
 
     `w = argmin { |J' v| : v >= p }`, p the preference. It promises `g_i . d >= 0` for every
-    component, at the model's output by default, with `gradients="parameters"` at the parameters.
-    When to use it: the step should be the mean, changed as little as possible; without conflict of
-    the mean it is the mean. A common factor of the losses is a factor of the step.
+    component, at the model's output by default, with `gradients="parameters"` at the parameters. In
+    float32 it promises it for k <= n, the number of entries of a gradient: of more components, or
+    of gradients that are sums of others, none may be able to get better, and of the zero that is
+    left only rounding has a direction (10^-6 of what was added up). When to use
+    it: the step should be the mean, changed as little as possible; without conflict of the mean it
+    is the mean. A common factor of the losses is a factor of the step.
 
     Args:
         preference: None (default), all alike, or a list of k numbers above 0; their sum does not

@@ -288,6 +288,19 @@ def test_a_fair_share_makes_no_component_worse(alpha, k):
     assert np.min(along) >= -5e-6
 
 
+@rules(UPGrad, DualProj, MGDA)
+@pytest.mark.parametrize("k, n", [(4, 4), (8, 8), (8, 5), (4, 1)])
+def test_up_to_as_many_components_as_entries_none_is_made_worse(cls, k, n):
+    """Of more, what is against a component is rounding of what was added up."""
+    assert "k <= n" in cls.__doc__
+    rows = samples("plain", k, 20, n=n)
+    parts = mapped(cls(), rows)[..., None] * rows
+    gains = np.einsum("mkn,mn->mk", rows, parts.sum(axis=1)) / norms_of(rows)
+    step, largest = norms_of(parts.sum(axis=1)), norms_of(parts).max(axis=1)
+    allowed = 1e-3 * step if k <= n else 1e-3 * largest
+    assert np.all(gains >= -allowed[:, None])
+
+
 @rules(UPGrad, DualProj, MGDA, NashMTL, FairGrad)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_component_is_made_worse_by_gradients_of_any_kind(cls, kind):
