@@ -166,8 +166,9 @@ def gramian(rows, scales):
 
 def largest(rows):
     """The largest magnitude in each of k flat gradients, `(k,)`."""
-    found = tf.stack([tf.reduce_max(tf.abs(row)) for row in rows])
-    return tf.maximum(found, 0.0)  # of no entry it is -inf
+    # By both ends, which needs no array of magnitudes.
+    found = [tf.maximum(tf.reduce_max(row), -tf.reduce_min(row)) for row in rows]
+    return tf.maximum(tf.stack(found), 0.0)  # of no entry it is -inf
 
 
 def products(a, b):
