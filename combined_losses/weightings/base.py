@@ -42,7 +42,9 @@ class Weighting(Limited):
     what is special: `needs`, what a rule reads, `"values"`, and `"history"` if it remembers (then
     validation gets the last weights of training); `sums_to_one` where equal weights are 1/k
     instead of 1; `draws` where it draws from `self.generator`. A rule that adds a term to the total
-    gives it as `term(values, weights, state)`.
+    gives it as `term(values, weights, state)`. One that is not made for every value says of which
+    by `beyond(values, state)`, booleans `(k,)`: a warning, once, names the component, and the
+    attribute `cure` says what to do.
 
     Example:
 

@@ -220,7 +220,9 @@ def test_an_array_without_entries_has_no_gradient():
     np.testing.assert_array_equal(ops.convert_to_numpy(backend.largest(empty)), [0, 0])
 
 
-def test_in_training_a_short_gradient_is_no_zero():
+@pytest.mark.filterwarnings("ignore:NashMTL cannot see a conflict")  # and there is none
+@pytest.mark.parametrize("place", ["output", "parameters"])
+def test_in_training_a_short_gradient_is_no_zero(place):
     """One part of length 1e-8 beside one of 1e6: both are brought to 0."""
     import combined_losses as cl
 
@@ -230,10 +232,12 @@ def test_in_training_a_short_gradient_is_no_zero():
 
         return value
 
+    layer = keras.layers.Dense(2, use_bias=False, kernel_initializer="zeros")
     parts = {"short": part(0, 1e-8), "long": part(1, 1e6)}
-    loss = cl.CompositeLoss(parts, weighting=NashMTL(gradients="parameters"))
-    model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(2, use_bias=False)])
-    model.compile(keras.optimizers.SGD(0.02), loss=loss)
+    loss = cl.CompositeLoss(parts, weighting=NashMTL(gradients=place))
+    model = cl.Sequential([keras.Input((1,)), layer])
+    model.compile(keras.optimizers.SGD(0.05), loss=loss)
     x, y = np.ones((4, 1), "float32"), np.ones((4, 2), "float32")
-    model.fit(x, y, epochs=200, verbose=0)
-    np.testing.assert_allclose(model.predict(x, verbose=0), y, atol=0.05)
+    for _ in range(30):  # each part of the step has the length of the other
+        model.train_on_batch(x, y)
+    np.testing.assert_allclose(model.predict(x, verbose=0), y, atol=0.1)
