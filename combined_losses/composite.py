@@ -322,9 +322,14 @@ class CompositeLoss(Compound):
         own = [] if self.weighting is None else self.weighting.trainable_variables
         return [*own, *super().learned_variables]
 
+    def warn_of_values(self):
+        self._weights.warn_of_values(self.name)
+        super().warn_of_values()
+
     def end_epoch(self):
         if self.weighting is not None:
             self.weighting.end_epoch()
+            self._weights.warn_of_values(self.name)
         super().end_epoch()
 
     def register_model(self, model):

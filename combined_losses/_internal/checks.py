@@ -12,6 +12,8 @@ from combined_losses.training import backend
 
 # The largest number that a weight may be: what a float32 holds.
 LARGEST = float(np.finfo("float32").max)
+# The least number above 0 that is one everywhere: what is below it may be taken for 0.
+LEAST = float(np.finfo("float32").tiny)
 
 
 def check_trainable(name, y_pred):

@@ -152,6 +152,11 @@ class Compound(Operators, Limited, keras.losses.Loss):
         for child, _ in self._compounds():
             child.apply_pending()
 
+    def warn_of_values(self):
+        """Says, once, where a rule inside had a value that it is not made for."""
+        for child, _ in self._compounds():
+            child.warn_of_values()
+
     def end_epoch(self):
         """Called by the mixin after every epoch of `fit`."""
         for child, _ in self._compounds():

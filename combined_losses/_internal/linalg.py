@@ -90,21 +90,39 @@ def _interior_step(_, state):
     return z, s, matrix, beside, diagonal, linear, eye
 
 
-def fixed_power(cosines, scale, power, start):
-    """`z > 0` of `(S C S z)_i = S_i^2 z_i^-power`, S the diagonal of `scale`; damped Newton."""
-    matrix = cosines * scale[:, None] * scale[None, :]
-    power = ops.convert_to_tensor(np.float32(power))
-    return ops.fori_loop(0, 20, _newton_step, (start, matrix, ops.square(scale), power))[0]
+# For `x_i (C x)_i^alpha = exp(t_i)` let u = log x and y_i = exp((t_i - u_i) / alpha), which is
+# (C x)_i where it is solved. C x - y is the slope of `0.5 x'Cx - sum_i of the integral of y_i`,
+# strictly convex, so that there is one solution. Newton's step on it, with dy/dx = -y / (alpha x),
+#     (C + diag(y / (alpha x))) dx = y - C x,
+# has a positive definite matrix; in logarithms du = dx / x, and x stays above 0 whatever the step.
+# What is far off is cut for each component by itself. (One factor for all, so that x + dx > 0,
+# stops all for the sake of one that has far to go: with alpha = 8 shares span e^100.)
+_LONGEST = 2.0
+# Below this, relative to the largest, a share changes nothing in float32, and 1 / x stays a number.
+_DEEPEST = 60.0
+
+
+def fair_shares(cosines, targets, alpha, steps):
+    """`log x` of `x_i (C x)_i^alpha = exp(targets_i)`, `x > 0`."""
+    alpha = ops.convert_to_tensor(np.float32(alpha))
+    start = (targets / (1 + alpha), cosines, targets, alpha)
+    logs = ops.fori_loop(0, steps, _newton_step, start)[0]
+    # What is too small to act on itself is what the others leave of it.
+    x = ops.exp(logs)
+    gains = times(cosines, x)
+    is_small = x < 1e-6 * gains
+    rest = targets - alpha * ops.log(ops.where(is_small, gains, 1.0))
+    return ops.where(is_small, ops.minimum(logs, rest), logs)
 
 
 def _newton_step(_, state):
-    z, matrix, weights, power = state
-    aim = weights * z**-power
-    slopes = matrix + identity(matrix) * (power * aim / z)[None, :]
-    change = solve(slopes, aim - times(matrix, z))
-    size = ops.max(ops.abs(change / z))
-    z = z + change * ops.where(size < 0.5, 1.0, 1 / (1 + size))
-    return z, matrix, weights, power
+    logs, cosines, targets, alpha = state
+    logs = ops.maximum(logs, ops.max(logs) - _DEEPEST)
+    x = ops.exp(logs)
+    y = ops.exp(ops.clip((targets - logs) / alpha, -80.0, 80.0))
+    slopes = cosines + identity(cosines) * (y / (alpha * x))[None, :]
+    change = solve(slopes, y - times(cosines, x)) / x
+    return logs + ops.clip(change, -_LONGEST, _LONGEST), cosines, targets, alpha
 
 
 # The inverse of a positive definite matrix of diagonal 1, by Gauss and Jordan, which needs no

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import is_number, shown
+from combined_losses._internal.checks import LEAST, is_number, shown
 
 
 def accumulating(dtype):
@@ -125,15 +125,20 @@ def _over_classes(function, logits):
     return ops.moveaxis(function(ops.moveaxis(logits, -1, 1), axis=1), 1, -1)
 
 
-def check_number(owner, name, value, minimum=None, exclusive=False, maximum=None, below=None):
+def check_number(
+    owner, name, value, minimum=None, exclusive=False, maximum=None, below=None, why=None
+):
     """Raises a `ValueError` unless `value` is a finite number in its range.
 
-    The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound.
+    The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound;
+    `why` says what is wrong beyond it.
     """
     valid = is_number(value)
     bounds = []
     if minimum is not None:
         bounds.append(f"{'above' if exclusive else 'of at least'} {minimum}")
+        if valid and exclusive and minimum == 0 and 0 < value < LEAST:
+            valid, why = False, f"less than {LEAST:.2g} is 0 in float32"
         valid = valid and (value > minimum if exclusive else value >= minimum)
     if maximum is not None:
         bounds.append(f"at most {maximum}")
@@ -143,6 +148,7 @@ def check_number(owner, name, value, minimum=None, exclusive=False, maximum=None
         valid = valid and value < below
     if not valid:
         allowed = f"a finite number {' and '.join(bounds)}".strip()
+        allowed += "" if why is None else f": {why}"
         raise ValueError(
             f"The argument `{name}` of {owner} must be {allowed}. Received: {shown(value)}"
         )

@@ -1,5 +1,6 @@
 """The weights of a composite's components: fixed, scheduled, and those of a rule."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -181,8 +182,26 @@ class Weights:
         whole = values if batch.replicas == 1 else backend.global_sum(values)
         # A rule that reads gradients stays as it is where there are none.
         training = batch.training and (taken is not None or not self.reads_gradients)
-        weights, term = self.rule.step(whole, training, *(taken or (None, None))[:2])
+        weights, term = self.rule.step(whole, training, taken and taken.products)
         return now * ops.cast(weights, now.dtype), term
+
+    def warn_of_values(self, name):
+        """Says, once, which components had a value that the rule is not made for."""
+        rule = None if self.rule is None else self.rule.gradient_rule
+        if rule is None or rule.has_warned:
+            return
+        found = rule.values_beyond()
+        if not found:
+            return
+        rule.has_warned = True
+        names = list(self.given)
+        values = " and ".join(f"{value:.6g} of '{names[i]}'" for i, value in found.items())
+        warnings.warn(
+            f"{type(rule).__name__}, the weighting of '{name}', is made for values above "
+            f"{getattr(rule, 'lower_bound', 0):g}: what it makes of others is no balance. "
+            f"For these components {rule.cure}. Received: {values}",
+            stacklevel=2,
+        )
 
     def _advance(self):
         """Counts a step of training."""

@@ -120,22 +120,28 @@ def _apart(variables):
 _CHUNK = 4096
 
 
-def gramian(rows):
-    """The products of k flat gradients, `(k, k)`."""
-    size = rows[0].size
+def gramian(rows, scales):
+    """The products of k flat gradients, each divided by its scale, a power of two: `(k, k)`."""
+    size, factors = rows[0].size, 1 / scales[:, None]
     whole = size // _CHUNK * _CHUNK
 
     def add(index, total):
         start = index * _CHUNK
-        return total + _products([jax.lax.dynamic_slice(r, (start,), (_CHUNK,)) for r in rows])
+        parts = [jax.lax.dynamic_slice(row, (start,), (_CHUNK,)) for row in rows]
+        return total + _products(parts, factors)
 
-    rest = _products([row[whole:] for row in rows])
+    rest = _products([row[whole:] for row in rows], factors)
     return jax.lax.fori_loop(0, whole // _CHUNK, add, rest) if whole else rest
 
 
-def _products(rows):
-    rows = jax.numpy.stack(rows)
+def _products(rows, factors):
+    rows = jax.numpy.stack(rows) * factors
     return products(rows, rows)
+
+
+def largest(rows):
+    """The largest magnitude in each of k flat gradients, `(k,)`."""
+    return jax.numpy.stack([jax.numpy.max(jax.numpy.abs(row), initial=0.0) for row in rows])
 
 
 def products(a, b):

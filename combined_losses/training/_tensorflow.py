@@ -156,12 +156,20 @@ def _gradients(tape, value, points):
     ]
 
 
-def gramian(rows):
-    """The products of k flat gradients, `(k, k)`."""
-    rows = tf.stack(rows)
+def gramian(rows, scales):
+    """The products of k flat gradients, each divided by its scale, a power of two: `(k, k)`."""
+    factors = tf.unstack(1 / scales, len(rows))
+    rows = tf.stack([row * factor for row, factor in zip(rows, factors, strict=True)])
     if tf.config.list_physical_devices("GPU"):  # whose products of matrices keep three digits
         return tf.stack([tf.reduce_sum(rows * row, axis=1) for row in tf.unstack(rows)])
     return tf.matmul(rows, rows, transpose_b=True)
+
+
+def largest(rows):
+    """The largest magnitude in each of k flat gradients, `(k,)`."""
+    # By both ends, which needs no array of magnitudes.
+    found = [tf.maximum(tf.reduce_max(row), -tf.reduce_min(row)) for row in rows]
+    return tf.maximum(tf.stack(found), 0.0)  # of no entry it is -inf
 
 
 def products(a, b):

@@ -63,13 +63,23 @@ def _gradients(value, points):
 _CHUNK = 2**18
 
 
-def gramian(rows):
-    """The products of k flat gradients, `(k, k)`."""
+def gramian(rows, scales):
+    """The products of k flat gradients, each divided by its scale, a power of two: `(k, k)`."""
     rows = rows if torch.is_tensor(rows) else torch.stack(rows)
-    total = rows.new_zeros(len(rows), len(rows))
+    total, factors = rows.new_zeros(len(rows), len(rows)), 1 / scales[:, None]
     for part in rows.split(_CHUNK, dim=1):
+        part = part * factors
         total.addmm_(part, part.T)
     return total
+
+
+def largest(rows):
+    """The largest magnitude in each of k flat gradients, `(k,)`."""
+    if rows[0].numel() == 0:
+        return rows[0].new_zeros(len(rows))
+    # One by one: a tenth of the time of `linalg.vector_norm` on a CPU.
+    ends = [torch.aminmax(row) for row in rows]
+    return torch.stack([torch.maximum(high, -low) for low, high in ends])
 
 
 def products(a, b):

@@ -42,11 +42,6 @@ def float32(tensor):
     return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
 
 
-def largest_of(magnitudes):
-    """The largest of each of k gradients, `(k,)`, of k arrays of magnitudes for each point."""
-    return ops.max(ops.stack([ops.stack([ops.max(m) for m in c]) for c in magnitudes]), axis=0)
-
-
 def columns(rows, scale=1.0):
     """For each point the k gradients, flat and in float32, of k lists of one for each point."""
     flat = [[ops.reshape(ops.cast(row, "float32"), (-1,)) for row in each] for each in rows]

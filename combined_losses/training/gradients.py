@@ -16,8 +16,9 @@ import numpy as np
 from keras import ops
 
 from combined_losses._internal.compound import Compound
+from combined_losses._internal.gramian import Products, powers_of_two
 from combined_losses.training import backend
-from combined_losses.training.capture import columns, float32, largest_of
+from combined_losses.training.capture import columns, float32
 from combined_losses.training.probing import probed
 
 
@@ -25,14 +26,12 @@ class Taken(NamedTuple):
     """The gradients of k components where a rule reads them.
 
     Attributes:
-        gramian: `(k, k)`, of the batch that all replicas see.
-        sizes: None, or the largest and the mean magnitude in each, `(k,)`.
+        products: the `Products` of them, over the batch that all replicas see.
         rows: for each point the k gradients, flat, of this replica.
         points: what they were taken at.
     """
 
-    gramian: Any
-    sizes: Any
+    products: Any
     rows: Any = None
     points: Any = None
 
@@ -96,22 +95,40 @@ def _at_output(rule, batch, parts):
     variables = [] if batch.model is None else batch.model.variables
     found, rows = backend.evaluate_with_rows(points, view, parts, variables)
     rows = columns(rows)
-    gramian = backend.global_sum(_gramian(rows))
-    return found, Taken(gramian, _sizes(rows) if "rows" in rule.needs else None)
+    return found, Taken(_products(rule, rows))
 
 
-def _gramian(rows):
-    return ops.stop_gradient(sum(backend.gramian(column) for column in rows))
+def products_of(rows):
+    """`(gramian, scales, largest)` of k gradients, given for each point, of this replica.
+
+    Each gradient is divided by its scale, a power of two near its largest entry in all replicas:
+    the product of two that are very long, or very short, need not be a number of float32.
+    """
+    largest = backend.global_max(largest_of(rows))
+    scales = powers_of_two(largest)
+    gramian = sum(backend.gramian(column, scales) for column in rows)
+    return ops.stop_gradient(gramian), scales, largest
 
 
-def _sizes(rows):
-    """The largest and the mean magnitude in each of the k gradients, over all replicas."""
-    magnitudes = [[ops.abs(row) for row in column] for column in rows]
-    total = sum(ops.stack([ops.sum(m) for m in column]) for column in magnitudes)
-    count = sum(ops.cast(ops.shape(column[0])[0], "float32") for column in magnitudes)
-    largest = backend.global_max(largest_of(magnitudes))
-    mean = backend.global_sum(total) / backend.global_sum(count)
-    return ops.stop_gradient(largest), ops.stop_gradient(mean)
+def largest_of(rows):
+    """The largest magnitude in each of k gradients, `(k,)`, given for each point."""
+    return ops.stop_gradient(ops.max(ops.stack([backend.largest(c) for c in rows]), axis=0))
+
+
+def _products(rule, rows, shared=False):
+    """The `Products` that a rule needs; `shared`: every replica has the rows of all of them."""
+    gramian, scales, largest = products_of(rows)
+    gramian = gramian if shared else backend.global_sum(gramian)
+    if "rows" not in rule.needs:
+        return Products(gramian, scales)
+    return Products(gramian, scales, largest, _mean_sizes(rows))
+
+
+def _mean_sizes(rows):
+    """The mean magnitude in each of the k gradients, over all replicas."""
+    total = sum(ops.stack([ops.sum(ops.abs(row)) for row in column]) for column in rows)
+    count = sum(ops.cast(ops.shape(column[0])[0], "float32") for column in rows)
+    return ops.stop_gradient(backend.global_sum(total) / backend.global_sum(count))
 
 
 # Capturing a step.
@@ -206,32 +223,25 @@ class Captured:
             return self._take(rule, values)
         k = len(values)
         due = timed.is_due(timed.step_count)
-        sized = "rows" in rule.needs
 
         def taken():
-            found = self._take(rule, values)
-            return [found.gramian, *(found.sizes or ())]
+            return [each for each in self._take(rule, values).products if each is not None]
 
         def untaken():
-            sizes = [ops.zeros((k,))] * 2 if sized else []
-            return [ops.zeros((k, k)), *sizes]
+            return [each for each in _no_products(rule, k) if each is not None]
 
-        gramian, *sizes = backend.either(due, taken, untaken)
-        return Taken(gramian, tuple(sizes) or None)
+        return Taken(Products(*backend.either(due, taken, untaken)))
 
     def _take(self, rule, values):
         points, k = self._points(rule), len(values)
         if not points:  # all of them frozen: no component has a gradient
-            sizes = (ops.zeros((k,)), ops.zeros((k,))) if "rows" in rule.needs else None
-            return Taken(ops.zeros((k, k)), sizes, [], [])
+            return Taken(_no_products(rule, k), [], [])
         scale = self.steps.loss_scale()
         rows = self.steps.rows(rule, values, points, scale)
         shared = where_read(rule) == "parameters"
         # Every replica has its part of the gradient at a parameter, but its own rows of a layer.
         whole = [backend.global_sum(column) for column in rows] if shared else rows
-        gramian = _gramian(whole)
-        sizes = _sizes(whole) if "rows" in rule.needs else None
-        return Taken(gramian if shared else backend.global_sum(gramian), sizes, rows, points)
+        return Taken(_products(rule, whole, shared), rows, points)
 
     def _points(self, rule):
         place = where_read(rule)
@@ -244,6 +254,14 @@ class Captured:
                 f"finds no gradients there. Received: gradients={place!r}"
             )
         return points
+
+
+def _no_products(rule, k):
+    """What is measured where there is no gradient."""
+    none = Products(ops.zeros((k, k)), ops.ones((k,)))
+    if "rows" not in rule.needs:
+        return none
+    return none._replace(largest=ops.zeros((k,)), mean=ops.zeros((k,)))
 
 
 def parameters(model, compounds, layers=None):

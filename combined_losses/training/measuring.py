@@ -19,7 +19,7 @@ from combined_losses._internal.names import log_key, weight_key
 from combined_losses._internal.observing import observing
 from combined_losses.composite import CompositeLoss
 from combined_losses.training import backend, gradients, routing
-from combined_losses.training.capture import columns, float32, largest_of
+from combined_losses.training.capture import columns, float32
 from combined_losses.training.changes import beside, changed, like, other_mask, unlike
 from combined_losses.training.keeping import measurers, tracking_of
 from combined_losses.training.outputs import name_outputs, places_of
@@ -226,7 +226,7 @@ class Measurer:
                 "extras": {key: entry for key, entry in entries.items() if key not in parts},
                 "total": total,
                 "facts": facts,
-                "gramian": _gramian(columns(rows)),
+                "gramian": gradients.products_of(columns(rows))[:2],
             }
             found.update(self._otherwise(x, y, y_pred, sample_weight, other_weight))
         return found, rows
@@ -249,15 +249,15 @@ class Measurer:
 
     def _measured(self, found, size, rows=None):
         found = keras.tree.map_structure(ops.convert_to_numpy, found)
-        unit, lengths = found["gramian"]
-        lengths = lengths.astype("float64")
+        unit, scales = found["gramian"]
+        scales = scales.astype("float64")
         faulty = [None] * len(self.parts)
         if rows is not None and self.at == "output":
             faulty = [_not_finite(row) for row in rows]
         return Measured(
             found["values"].astype("float64"),
             self._weights(found["extras"]),
-            unit.astype("float64") * np.outer(lengths, lengths),
+            unit.astype("float64") * np.outer(scales, scales),
             faulty,
             float(found["total"]),
             size,
@@ -287,7 +287,7 @@ class Measurer:
         with self._still():
             function, points = self._function(x, y, self.predict(x), sample_weight)
             rows = backend.rows_of(function, [beside(point) for point in points])[-1]
-            return ops.convert_to_numpy(_largest(columns(rows))) != 0
+            return ops.convert_to_numpy(gradients.largest_of(columns(rows))) != 0
 
     @property
     def may_act_beside(self):
@@ -466,26 +466,6 @@ def cosines(gramian, weights):
     found[:, weights == 0] = np.nan
     found[weights == 0] = np.nan
     return np.clip(found, -1.0, 1.0)
-
-
-def _gramian(columns):
-    """The Gramian of k gradients of length about 1, and what multiplies each, `(k,)`.
-
-    They may be of very different lengths, whose products need not be numbers of float32.
-    """
-    largest = _largest(columns)
-    safe = ops.where(ops.equal(largest, 0.0), ops.ones_like(largest), largest)
-    scales = ops.unstack(safe, len(columns[0]))
-    unit = sum(
-        backend.gramian([row / scale for row, scale in zip(column, scales, strict=True)])
-        for column in columns
-    )
-    return unit, safe
-
-
-def _largest(columns):
-    """The largest magnitude in each of k gradients, `(k,)`."""
-    return largest_of([[ops.abs(row) for row in column] for column in columns])
 
 
 def _not_finite(row):

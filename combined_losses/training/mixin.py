@@ -367,6 +367,8 @@ class ComponentMetricsMixin(_Base):
             logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
         if tracked:
             gradients.warn_of_disjoint(state_of(self).readers)
+            for compound in state_of(self).compounds:
+                compound.warn_of_values()
         return ordered(self, logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.test_on_batch)

@@ -17,7 +17,10 @@ class _EpochEnd(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self._first:
             self._first = False
-            gradients.warn_of_disjoint(gradients.rules_of(routing.compounds(self.model.loss)))
+            compounds = routing.compounds(self.model.loss)
+            gradients.warn_of_disjoint(gradients.rules_of(compounds))
+            for compound in compounds:
+                compound.warn_of_values()
 
     def on_epoch_end(self, epoch, logs=None):
         # `self.model` brings JAX's state back into the variables first.

@@ -9,11 +9,11 @@ from keras import ops
 from combined_losses._internal.checks import Limited, is_integer, shown
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.gramian import (
+    Products,
     describe,
-    gramian_of,
     live_rows,
     plain_cosines,
-    sizes_of,
+    products_of,
 )
 from combined_losses._internal.numerics import check_number
 
@@ -42,7 +42,9 @@ class Weighting(Limited):
     what is special: `needs`, what a rule reads, `"values"`, and `"history"` if it remembers (then
     validation gets the last weights of training); `sums_to_one` where equal weights are 1/k
     instead of 1; `draws` where it draws from `self.generator`. A rule that adds a term to the total
-    gives it as `term(values, weights, state)`.
+    gives it as `term(values, weights, state)`. One that is not made for every value says of which
+    by `beyond(values, state)`, booleans `(k,)`: a warning, once, names the component, and the
+    attribute `cure` says what to do.
 
     Example:
 
@@ -69,9 +71,11 @@ class Weighting(Limited):
     def __init__(self, update_every=1, warmup=0, min_weight=None, max_weight=None, total=None):
         _check_steps(self, "update_every", update_every, 1)
         _check_steps(self, "warmup", warmup, 0)
-        for name, cap in (("min_weight", min_weight), ("max_weight", max_weight)):
-            if cap is not None:
-                check_number(type(self).__name__, name, cap, 0)
+        why = "beyond, its product with a value is no float32 number"
+        if min_weight is not None:
+            check_number(type(self).__name__, "min_weight", min_weight, 0, maximum=1e30, why=why)
+        if max_weight is not None:
+            check_number(type(self).__name__, "max_weight", max_weight, 0)
         if min_weight is not None and max_weight is not None and min_weight > max_weight:
             raise ValueError(
                 f"`min_weight` of {type(self).__name__} must not exceed `max_weight`. "
@@ -83,7 +87,7 @@ class Weighting(Limited):
                 f"Received: {total!r}"
             )
         if total is not None and total != "k":
-            check_number(type(self).__name__, "total", total, 0, exclusive=True)
+            check_number(type(self).__name__, "total", total, 0, True, maximum=1e30, why=why)
         self.update_every, self.warmup, self.total = update_every, warmup, total
         self.min_weight, self.max_weight = min_weight, max_weight
         if self.draws and not (self.seed is None or is_integer(self.seed)):
@@ -92,6 +96,7 @@ class Weighting(Limited):
                 f"Received: {shown(self.seed)}"
             )
         self.num_components: Any = None  # until `build`
+        self.has_warned = False  # of a value that it is not made for
 
     @property
     def learned(self):
@@ -122,6 +127,11 @@ class Weighting(Limited):
         """What the rule adds to the total, `()`: default 0."""
         return 0.0
 
+    # A function of the values and the state: where a value is one that the rule is not made for, as
+    # booleans `(k,)`. And what is to be done there.
+    beyond: Any = None
+    cure = "give a `lower_bound` below all of its values"
+
     # State.
 
     def build(self, num_components, weights=None):
@@ -146,8 +156,11 @@ class Weighting(Limited):
 
     def _initial(self):
         k = self.num_components
-        current = np.full(k, self._equal_weight(k))
-        return {"steps": 0.0, "current": current, **self.initial_state(k)}
+        state = {"steps": 0.0, "current": np.full(k, self._equal_weight(k))}
+        if self.beyond is not None:
+            # The last value of each component that the rule is not made for, and whether there is.
+            state.update(beyond=np.zeros(k), value_beyond=np.zeros(k))
+        return {**state, **self.initial_state(k)}
 
     def _variable(self, name, value, trainable=False):
         return keras.Variable(
@@ -207,22 +220,19 @@ class Weighting(Limited):
         Returns:
             `(k,)`, float32.
         """
-        sizes = None
-        if rows is not None:
-            gramian = gramian_of(rows) if gramian is None else gramian
-            sizes = sizes_of(rows) if "rows" in self.needs else None
-        return self.step(values, training, gramian, sizes)[0]
+        products = None if rows is None else products_of(rows)
+        if gramian is not None:
+            products = (products or Products(None))._replace(gramian=_single(gramian), scales=None)
+        return self.step(values, training, products)[0]
 
     def offset(self, values, weights):
         """The term that the rule adds to the total, `()`; default 0."""
         return self.term(_single(values), weights, self._read())
 
-    def step(self, values, training, gramian=None, sizes=None):
-        """`(weights, offset)` of one step; see `weigh`.
-
-        `sizes` holds the largest and the mean magnitude in each of the gradients, `(k,)` each.
-        """
+    def step(self, values, training, products=None):
+        """`(weights, offset)` of one step; see `weigh`. `products` are those of the gradients."""
         if type(self).weigh is not Weighting.weigh:  # a rule that is all of one's own
+            gramian = None if products is None else products.whole
             weights = self.weigh(values=values, gramian=gramian, training=training)
             return weights, self.offset(values, weights)
         state = self._read()
@@ -233,9 +243,9 @@ class Weighting(Limited):
         if self.keeps_weights and not training:
             weights = state["current"] * ops.cast(there, "float32")
             return weights, self._term(values, weights, state)
-        finite = self._are_live(there, gramian)
+        finite = self._are_live(there, products)
         live = ops.cast(finite, "float32")
-        result = self._apply(ops.where(there, values, 1.0), state, live, gramian, sizes)
+        result = self._apply(ops.where(there, values, 1.0), state, live, products)
         weights, new = result if isinstance(result, tuple) else (result, {})
         given, live = self._given(weights, live, ops.cast(there, "float32"))
         weights = self._held(self._capped(self._rescaled(given, live), live), state, there)
@@ -244,14 +254,34 @@ class Weighting(Limited):
             weights = given + ops.stop_gradient(weights - given)
         term = self._term(values, weights, state)
         if training:
+            new = {**new, **self._noted(values, state, finite)}
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
         return weights, term
 
-    def _are_live(self, there, gramian):
+    def _noted(self, values, state, finite):
+        """The state of what is beyond the rule."""
+        if self.beyond is None:
+            return {}
+        beyond = ops.logical_and(self.beyond(values, state), finite)
+        return {
+            "beyond": ops.where(beyond, 1.0, state["beyond"]),
+            "value_beyond": ops.where(beyond, values, state["value_beyond"]),
+        }
+
+    def values_beyond(self):
+        """`{index: value}` of components that had a value which the rule is not made for."""
+        if "beyond" not in getattr(self, "_state", ()):
+            return {}
+        found, values = (
+            ops.convert_to_numpy(self._state[name].value) for name in ("beyond", "value_beyond")
+        )
+        return {int(index): float(values[index]) for index in np.flatnonzero(found)}
+
+    def _are_live(self, there, products):
         """Which components count in this step, of those that are there."""
         return there
 
-    def _apply(self, values, state, live, gramian, sizes):
+    def _apply(self, values, state, live, products):
         return self.rule(values, state, live)
 
     def _given(self, weights, live, there):
@@ -279,15 +309,15 @@ class Weighting(Limited):
     def _rescaled(self, weights, live):
         if self.total is None:
             return weights
-        total = ops.sum(live) if self.total == "k" else self.total
+        total = ops.sum(live) if self.total == "k" else float(self.total)
         size = ops.sum(weights)
-        return weights * total / ops.where(ops.equal(size, 0.0), 1.0, size)
+        return weights / ops.where(ops.equal(size, 0.0), 1.0, size) * total
 
     def _capped(self, weights, live):
         if self.min_weight is None and self.max_weight is None:
             return weights
-        lowest = 0.0 if self.min_weight is None else self.min_weight
-        highest = np.inf if self.max_weight is None else self.max_weight
+        lowest = 0.0 if self.min_weight is None else float(self.min_weight)
+        highest = np.inf if self.max_weight is None else float(self.max_weight)
         return ops.clip(weights, lowest, highest) * live
 
     def is_due(self, steps):
@@ -333,7 +363,8 @@ class Weighting(Limited):
     def load(self, store):
         """Reads the state from a dict of arrays."""
         for name, variable in self._state.items():
-            variable.assign(np.array(store[name]))
+            if name in store:  # an older version noted less
+                variable.assign(np.array(store[name]))
         if self.draws:
             self.generator.state.assign(np.array(store["draw"]))
 
@@ -364,7 +395,8 @@ class GramianWeighting(Weighting):
     What a rule promises of the weighted sum of the gradients, it promises where they are taken:
     two components that do not conflict at the output may do so at the parameters. Fixed weights
     multiply what the rule gives; where they differ, the promise is about the rule's part alone.
-    A component whose gradient is zero has weight 0, and the others go on without it; so has one
+    A component whose gradient is zero has weight 0, and the others go on without it (a short one is
+    no zero: lengths from 1e-18 to 1e18 are told apart, whatever stands beside them); so has one
     that is not finite, whose step is spoilt as it is without a rule (`TerminateOnNaN` sees it);
     without any each has weight 1/k. Validation gets the last weights of training. Steps that torch
     compiles (`jit_compile=True`) take gradients at the output only.
@@ -441,25 +473,26 @@ class GramianWeighting(Weighting):
         pairs = ops.where(np.triu(np.ones((k, k)), 1) > 0, live[:, None] * live[None, :], 0.0)
         return ops.min(ops.where(pairs > 0, cosines, 1.0))
 
-    def _are_live(self, there, gramian):
-        return ops.logical_and(there, live_rows(self._checked(gramian)))
+    def _are_live(self, there, products):
+        self._check(products)
+        return ops.logical_and(there, live_rows(products.gramian))
 
-    def _checked(self, gramian):
+    def _check(self, products):
         k = self.num_components
-        if gramian is None or tuple(gramian.shape) != (k, k):
+        shape = None if products is None else tuple(products.gramian.shape)
+        if shape != (k, k):
             raise ValueError(
                 f"{type(self).__name__} needs the Gramian of the gradients, of shape ({k}, {k}), "
                 "or their `rows`. Received: "
-                f"gramian={None if gramian is None else f'of shape {tuple(gramian.shape)}'}"
+                f"gramian={None if shape is None else f'of shape {shape}'}"
             )
-        return _single(gramian)
-
-    def _apply(self, values, state, live, gramian, sizes):
-        if "rows" in self.needs and sizes is None:
+        if "rows" in self.needs and products.mean is None:
             raise ValueError(
                 f"{type(self).__name__} needs the `rows`, the gradients themselves. Received: None"
             )
-        gradients = describe(_single(gramian), live, values, sizes)
+
+    def _apply(self, values, state, live, products):
+        gradients = describe(products, live, values)
         result = self.combine(gradients, state)
         weights, new = result if isinstance(result, tuple) else (result, {})
         due = self.is_due(state["steps"])

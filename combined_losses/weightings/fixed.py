@@ -4,12 +4,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_finite, as_array, is_number, shown
+from combined_losses._internal.checks import LEAST, are_finite, as_array, is_number, shown
 from combined_losses._internal.live import live_softmax
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
 
 __all__ = ["Average", "Cyclical", "LinearRamp", "RandomWeighting", "Sigmoid", "Smoothed", "Worst"]
+
+
+_MOST = 1e30  # of a number that values are multiplied with, or taken from
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -43,8 +46,8 @@ class Worst(Weighting):
 
     Args:
         temperature: None (default): the worst one alone; or a number above 0.
-        weights: factors of the components, a number or one for each, beside the fixed weights c of
-            the composite. Default 1.
+        weights: factors of the components, a number of at least 0 or one for each, beside the fixed
+            weights c of the composite. Default 1.
         reference: the values to be reached, a number or one for each. Default 0.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
@@ -62,12 +65,15 @@ class Worst(Weighting):
         super().__init__(**kwargs)
         if temperature is not None:
             check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
-        for name, given in (("weights", weights), ("reference", reference)):
+        for name, given, least in (("weights", weights, 0), ("reference", reference, -_MOST)):
             array = as_array(given)
-            if array.ndim > 1 or not are_finite(array):
+            sound = array.ndim <= 1 and are_finite(array)
+            if not sound or np.any(array < least) or np.any(array > _MOST):
                 raise ValueError(
-                    f"`{name}` of Worst must be finite numbers, one for all or a list with one for "
-                    f"each component. Received: {shown(given)}"
+                    f"`{name}` of Worst must be finite numbers from {least:g} to {_MOST:g}, one "
+                    "for all or a list with one for each component: a weight below 0 would train "
+                    "a component to get worse, and the product of a larger number with a value is "
+                    f"no float32 number. Received: {shown(given)}"
                 )
         self.temperature, self.weights, self.reference = temperature, weights, reference
 
@@ -75,7 +81,7 @@ class Worst(Weighting):
         own = ops.convert_to_tensor(np.asarray(self.weights, "float32"))
         scores = self._scores(values)
         if self.temperature is not None:
-            return own * live_softmax(scores / self.temperature, live)
+            return own * live_softmax(scores, live, self.temperature)
         worst = ops.argmax(ops.where(live > 0, scores, -np.inf))
         return own * ops.one_hot(worst, self.num_components, dtype="float32")
 
@@ -96,8 +102,9 @@ class Worst(Weighting):
         highest = ops.max(scores)
         total = highest
         if self.temperature is not None:
-            powers = ops.exp((scores - highest) / self.temperature)
-            total = highest + self.temperature * ops.log(ops.sum(powers))
+            temperature = float(self.temperature)
+            powers = ops.exp((scores - highest) / temperature)
+            total = highest + temperature * ops.log(ops.sum(powers))
         summed = ops.sum(ops.where(finite, self.fixed_weights() * weights * values, 0.0))
         return ops.where(ops.any(finite), total - summed, 0.0)
 
@@ -185,9 +192,9 @@ class Smoothed(Weighting):
         super().build(num_components, weights)
         self.weighting.build(num_components, weights)
 
-    def _apply(self, values, state, live, gramian, sizes):
+    def _apply(self, values, state, live, products):
         seen = ops.where(live > 0, values, np.nan)  # what is not finite is the rule's to leave out
-        inner, _ = self.weighting.step(seen, True, gramian, sizes)
+        inner, _ = self.weighting.step(seen, True, products)
         moved = self.momentum * state["smooth"] + (1 - self.momentum) * inner
         smooth = ops.where(state["started"] > 0, moved, inner)
         return smooth, {"smooth": smooth, "started": live}
@@ -318,7 +325,8 @@ class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        share = ops.minimum(ops.mod(step, float(self.cycle)) / (self.cycle * self.ratio), 1.0)
+        rise = max(float(self.cycle) * self.ratio, LEAST)
+        share = ops.minimum(ops.mod(step, float(self.cycle)) / rise, 1.0)
         if self.cycles is not None:
             share = ops.where(step < float(self.cycle) * self.cycles, share, 1.0)
         return _between(self.start, self.end, share)
@@ -328,8 +336,9 @@ class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _between(start, end, share):
-    # Floats: no backend adds a whole number above 2**63 to a tensor.
-    return float(start) + (float(end) - float(start)) * share
+    # Floats: no backend adds a whole number above 2**63 to a tensor. Each by its own share: the
+    # difference of the two may be no float32 number.
+    return float(start) * (1 - share) + float(end) * share
 
 
 def _check_schedule(schedule, **arguments):

@@ -29,7 +29,8 @@ class UncertaintyWeighting(Weighting):
             decay; or the size of gradient steps of its own, such as 0.01.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
-    s is kept within -10 and 10. Values must not be negative.
+    s is kept within -10 and 10, so that units matter no more between values of 1e-4 and 1e4 only.
+    Values must not be negative.
 
     References:
         - Kendall et al., 2018, Multi-Task Learning Using Uncertainty, arXiv:1705.07115.
@@ -92,6 +93,11 @@ class UncertaintyWeighting(Weighting):
 
     keeps_weights = False  # those of s, also in validation
 
+    def beyond(self, values, state):
+        return values < 0
+
+    cure = "give a loss above 0, or take a rule without logarithms, such as MagnitudeBalance"
+
     def rule(self, values, state, live):
         s = _clipped(state)
         weights = ops.exp(-s) * self._where("classification", 1.0, 0.5)
@@ -99,7 +105,7 @@ class UncertaintyWeighting(Weighting):
             return weights
         revised = self._where("revised", 1.0, 0.0)
         slope = revised * ops.sigmoid(s) + (1 - revised) * 0.5 - weights * values
-        moved = ops.clip(s - self.learning_rate * slope, -LIMIT, LIMIT)
+        moved = ops.clip(s - float(self.learning_rate) * slope, -LIMIT, LIMIT)
         return weights, {"log_variances": moved}
 
     def term(self, values, weights, state):

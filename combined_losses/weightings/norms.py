@@ -5,7 +5,7 @@ from keras import ops
 
 from combined_losses._internal.adam import adam_step
 from combined_losses._internal.checks import is_integer
-from combined_losses._internal.live import live_mean, live_softmax, positive
+from combined_losses._internal.live import live_mean, live_softmax, ratio
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import GramianWeighting
 
@@ -160,6 +160,8 @@ class GradNorm(GramianWeighting):
     Args:
         alpha: how strongly slow components are preferred, at least 0, default 1.5.
         learning_rate: of the logits, above 0, default 0.025.
+        lower_bound: a number below all values, from which they are measured, default 0. Below it,
+            or where the first value was at it, a component counts as one that stays as it is.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
             total: as in `cl.weightings.GramianWeighting`.
 
@@ -175,11 +177,17 @@ class GradNorm(GramianWeighting):
     needs = frozenset({"values", "gramian", "history"})
     reads_cosines = False
 
-    def __init__(self, alpha=1.5, learning_rate=0.025, **kwargs):
+    def __init__(self, alpha=1.5, learning_rate=0.025, lower_bound=0, **kwargs):
         super().__init__(**kwargs)
+        check_number("GradNorm", "lower_bound", lower_bound)
         check_number("GradNorm", "alpha", alpha, 0)
         check_number("GradNorm", "learning_rate", learning_rate, 0, exclusive=True)
-        self.alpha, self.learning_rate = alpha, learning_rate
+        self.alpha, self.learning_rate, self.lower_bound = alpha, learning_rate, lower_bound
+
+    def beyond(self, values, state):
+        first = ops.where(state["started"] > 0, state["first"], values)
+        bound = float(self.lower_bound)
+        return ops.logical_or(values < bound, first <= bound)
 
     def initial_state(self, k):
         names = ("logits", "m", "v", "first", "started")
@@ -190,11 +198,13 @@ class GradNorm(GramianWeighting):
         first = ops.where(state["started"] > 0, state["first"], values)
         share = live_softmax(state["logits"], live)
         weights = gradients.count * share
-        left = positive(values) / positive(first)
-        rate = left / live_mean(left, live)
+        left = ratio(values - float(self.lower_bound), first - float(self.lower_bound))
+        size = live_mean(left, live)
+        rate = left / ops.where(size > 0, size, 1.0)
         lengths = weights * gradients.norms
-        mean = ops.maximum(live_mean(lengths, live), 1e-30)
-        pull = ops.sign(lengths - mean * rate**self.alpha) * (gradients.norms / mean)
+        mean = live_mean(lengths, live)
+        mean = ops.where(mean > 0, mean, 1.0)
+        pull = ops.sign(lengths / mean - rate ** float(self.alpha)) * (gradients.norms / mean)
         slope = weights * (pull - ops.sum(share * pull))
         started = ops.maximum(state["started"], live)
         return weights, {

@@ -27,9 +27,11 @@ class MGDA(GramianWeighting):
 
     It promises `g_i . d >= |d|^2` for every component: none is made worse, and where two cannot
     both get better the step is zero; at the model's output by default, with
-    `gradients="parameters"` at the parameters. When to use it: what matters is that nothing gets
-    worse. Short gradients get the largest weights, so that losses of different scale need
-    `normalize=True`. A common factor of the losses is a factor of the step.
+    `gradients="parameters"` at the parameters. In float32 it promises it for k <= n, the number of
+    entries of a gradient: of more components, or of gradients that are sums of others, none may be
+    able to get better, and of the zero that is left only rounding has a direction. When to use it:
+    what matters is that nothing gets worse. Short gradients get the largest weights, so that losses
+    of different scale need `normalize=True`. A common factor of the losses is a factor of the step.
 
     Args:
         normalize: whether gradients of length 1 are combined in place of the gradients; the weights
@@ -108,7 +110,10 @@ class UPGrad(PreferredWeighting):
 
     `w = sum_i v_i`, `v_i = argmin { |J' v| : v >= p_i e_i }`, p the preference. It promises
     `g_i . d >= 0` for every component, at the model's output by default, with
-    `gradients="parameters"` at the parameters. When to use it: the first choice among the rules
+    `gradients="parameters"` at the parameters. In float32 it promises it for k <= n, the number of
+    entries of a gradient: of more components, or of gradients that are sums of others, none may be
+    able to get better, and of the zero that is left only rounding has a direction (10^-6 of what
+    was added up). When to use it: the first choice among the rules
     that let no component get worse; without conflict it is the mean. A longer gradient counts in
     proportion: where a loss is multiplied by a number, its part of the step is.
 
@@ -144,9 +149,12 @@ class DualProj(PreferredWeighting):
     """The mean of the gradients, projected to where no component is made worse.
 
     `w = argmin { |J' v| : v >= p }`, p the preference. It promises `g_i . d >= 0` for every
-    component, at the model's output by default, with `gradients="parameters"` at the parameters.
-    When to use it: the step should be the mean, changed as little as possible; without conflict of
-    the mean it is the mean. A common factor of the losses is a factor of the step.
+    component, at the model's output by default, with `gradients="parameters"` at the parameters. In
+    float32 it promises it for k <= n, the number of entries of a gradient: of more components, or
+    of gradients that are sums of others, none may be able to get better, and of the zero that is
+    left only rounding has a direction (10^-6 of what was added up). When to use
+    it: the step should be the mean, changed as little as possible; without conflict of the mean it
+    is the mean. A common factor of the losses is a factor of the step.
 
     Args:
         preference: None (default), all alike, or a list of k numbers above 0; their sum does not
@@ -186,7 +194,7 @@ class CAGrad(GramianWeighting):
     minimised in the end. A common factor of the losses is a factor of the step.
 
     Args:
-        c: at least 0, default 0.5; 0 is the mean.
+        c: in `[0, 1e6]`, default 0.5; 0 is the mean.
         rescale: None (default), the paper; `"squared"`: the weights are divided by `1 + c^2`, as in
             the authors' code; `"linear"`: by `1 + c`, as in their example of two dimensions.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
@@ -206,7 +214,8 @@ class CAGrad(GramianWeighting):
 
     def __init__(self, c=0.5, rescale=None, **kwargs):
         super().__init__(**kwargs)
-        check_number("CAGrad", "c", c, 0)
+        why = "beyond, nothing of the mean gradient is left in float32"
+        check_number("CAGrad", "c", c, 0, maximum=1e6, why=why)
         if rescale not in (None, "squared", "linear"):
             raise ValueError(
                 f"`rescale` of CAGrad must be None, 'squared' or 'linear'. Received: {rescale!r}"
@@ -219,13 +228,15 @@ class CAGrad(GramianWeighting):
         norms = ops.where(live > 0, norms, 1.0)
         u = live * norms / gradients.count
         # z(m) = argmin of 0.5 z' C z - (m q - h)' z is n y for one m, where |J' y| is c |g0|.
-        h, q = times(cosines, u), live / norms
+        # m in units of the shortest n, and so 1 / n: a short gradient has no large q.
+        shortest = ops.min(norms)
+        h, q = times(cosines, u), live * shortest / norms
         squared = ops.sum(u * h)
         # Opposed gradients leave of g0 what the ridge on C makes, 1e-6, and no direction.
-        radius = ops.where(squared > 4e-6 * ops.sum(u * u), self.c * ops.sqrt(squared), 0.0)
-        slopes = norms * h
-        low = ops.min(ops.where(live > 0, slopes, np.inf))
-        high = ops.min(ops.where(live > 0, slopes + radius * norms, np.inf))
+        c = float(self.c) if self.c > 1e-6 else 0.0  # below, nothing of it is left in float32
+        radius = ops.where(squared > 4e-6 * ops.sum(u * u), c * ops.sqrt(squared), 0.0)
+        low = ops.min(ops.where(live > 0, norms / shortest * h, np.inf))
+        high = ops.min(ops.where(live > 0, norms / shortest * (h + radius), np.inf))
         start = (low, high, ops.zeros_like(u), cosines, q, h, live, ops.square(radius))
         z = ops.fori_loop(0, 4, _narrow, start)[2]
         z = ops.fori_loop(0, 2, _on_support, (z, cosines, q, h, radius))[0]
@@ -240,10 +251,17 @@ _GRID = np.linspace(0, 1, 17, dtype="float32")
 def _narrow(_, state):
     """One round of the search for m: the cell of a grid where `z' C z` reaches the square."""
     low, high, _, cosines, q, h, live, square = state
-    grid = low + (high - low) * ops.convert_to_tensor(_GRID)
-    linear = grid[:, None] * q[None, :] - h[None, :]
-    scale = ops.maximum(ops.max(ops.abs(linear * live), axis=1, keepdims=True), 1e-30)
-    z = scale * nonnegative(cosines, ops.where(live > 0, linear / scale, -1.0))
+    # Even in log(1 + |m|): m is of another size for each of the gradients.
+    first, last = (ops.sign(end) * ops.log1p(ops.abs(end)) for end in (low, high))
+    grid = first + (last - first) * ops.convert_to_tensor(_GRID)
+    grid = ops.sign(grid) * ops.expm1(ops.abs(grid))
+    # Where |z| <= r in the metric of C, (C z)_i >= -r: what is below -2 r is out of it in any case,
+    # and where it is not, z is only longer.
+    radius = ops.sqrt(square)
+    linear = ops.maximum(grid[:, None] * q[None, :] - h[None, :], -2 * radius)
+    linear = ops.where(live > 0, linear, -2 * radius)
+    scale = ops.maximum(ops.max(linear, axis=1, keepdims=True), 1e-3 * radius + 1e-30)
+    z = scale * nonnegative(cosines, linear / scale)
     reached = ops.sum(z * times(cosines, z), axis=1) < square
     cell = ops.clip(ops.sum(ops.cast(reached, "int32")), 1, 16)
     low, high = ops.take(grid, cell - 1), ops.take(grid, cell)
@@ -254,6 +272,7 @@ def _on_support(_, state):
     """z from the equations of its support: `C z = m q - h` there, and `z' C z = radius^2`."""
     z, cosines, q, h, radius = state
     support = ops.cast(z > 1e-6 * ops.max(z), "float32")
+    q = q / ops.maximum(ops.max(q * support), 1e-37)  # m is in any unit here
     solved = solve_on(support[None], cosines, ops.stack([q, h]))
     a, e = solved[0], solved[1]
     # z = m a - e: the larger root of (q.a) m^2 - 2 (h.a) m + h.e = radius^2.

@@ -1,12 +1,11 @@
 """Rules that balance the components by their values."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from combined_losses._internal.adam import adam_step
 from combined_losses._internal.checks import is_integer, shown
-from combined_losses._internal.live import live_mean, live_softmax, positive
+from combined_losses._internal.live import live_mean, live_softmax, logarithms, ratio
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
 
@@ -28,12 +27,13 @@ class MagnitudeBalance(Weighting):
     """Every component counts 1: its value divided by the running mean of its magnitude.
 
     `w_i = 1 / max(m_i, eps)`, `m_i = momentum * m_i + (1 - momentum) * |l_i|`, which begins with
-    the first value. When to use it: parts of different units, of which none vanishes. A component
-    that falls to zero by itself takes all the weight: set `max_weight`.
+    the first value that is not 0. When to use it: parts of different units, of which none vanishes.
+    A component that falls to zero by itself takes all the weight: set `max_weight`. One that has
+    been 0 so far has no unit yet: it has the geometric mean of the others' weights.
 
     Args:
         momentum: in `[0, 1)`, default 0.99.
-        eps: the least mean that is divided by, default 1e-12.
+        eps: the least mean that is divided by, default 1e-30, which is of no unit in use.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
     Example:
@@ -44,20 +44,23 @@ class MagnitudeBalance(Weighting):
 
     needs = _HISTORY
 
-    def __init__(self, momentum=0.99, eps=1e-12, **kwargs):
+    def __init__(self, momentum=0.99, eps=1e-30, **kwargs):
         super().__init__(**kwargs)
         check_number(type(self).__name__, "momentum", momentum, 0, below=1)
         check_number(type(self).__name__, "eps", eps, 0, exclusive=True)
         self.momentum, self.eps = momentum, eps
 
     def initial_state(self, k):
-        return {"mean": [0.0] * k, "started": [0.0] * k}
+        return {"mean": [0.0] * k}
 
     def rule(self, values, state, live):
         size = ops.abs(values)
         moved = self.momentum * state["mean"] + (1 - self.momentum) * size
-        mean = ops.where(state["started"] > 0, moved, size)
-        return 1 / ops.maximum(mean, self.eps), {"mean": mean, "started": live}
+        mean = ops.where(state["mean"] > 0, moved, size)
+        known = live * ops.cast(mean > 0, "float32")
+        logs = ops.log(ops.where(known > 0, mean, 1.0))
+        size = ops.where(known > 0, mean, ops.exp(live_mean(logs, known)))
+        return 1 / ops.maximum(size, float(self.eps)), {"mean": mean}
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -66,7 +69,7 @@ class GeometricMean(Weighting):
 
     `T = exp(mean(log l))`, `w_i = T / (k * l_i)`, the derivative of `T` by `l_i`; the total is `T`.
     Components must be above `lower_bound`; one that falls to it takes all the weight: set
-    `max_weight`.
+    `max_weight`. At the bound and below, a value counts as 1e-8 of the geometric mean of the rest.
 
     Args:
         lower_bound: a number below all values, default 0.
@@ -86,10 +89,13 @@ class GeometricMean(Weighting):
         check_number(type(self).__name__, "lower_bound", lower_bound)
         self.lower_bound = lower_bound
 
+    def beyond(self, values, state):
+        return values <= float(self.lower_bound)
+
     def rule(self, values, state, live):
-        values = positive(values, self.lower_bound)
-        mean = ops.exp(live_mean(ops.log(values), live))
-        return mean / (ops.maximum(ops.sum(live), 1.0) * values)
+        logs = logarithms(values - float(self.lower_bound), live)
+        powers = ops.minimum(live_mean(logs, live) - logs, 85.0)
+        return ops.exp(powers) / ops.maximum(ops.sum(live), 1.0)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -99,9 +105,13 @@ class DynamicWeightAverage(Weighting):
     `w = k * softmax(r / temperature)`, `r_i = m_i(e - 1) / m_i(e - 2)`, `m(e)` the mean of the
     values over epoch e; 1 in the first two epochs.
 
+    Values must be above `lower_bound`; a component without a ratio, because its mean was at the
+    bound or is below it, counts as one that stays as it is, `r = 1`.
+
     Args:
         temperature: above 0, default 2; the higher, the more equal.
         period: `"epoch"` (default), an epoch of `fit`; or a number of steps that counts as one.
+        lower_bound: a number below all values, from which they are measured, default 0.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
     References:
@@ -117,15 +127,21 @@ class DynamicWeightAverage(Weighting):
     needs = _HISTORY
     masks_state = True
 
-    def __init__(self, temperature=2, period="epoch", **kwargs):
+    def __init__(self, temperature=2, period="epoch", lower_bound=0, **kwargs):
         super().__init__(**kwargs)
+        check_number(type(self).__name__, "lower_bound", lower_bound)
         check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
         if period != "epoch" and (not is_integer(period) or period < 1):
             raise ValueError(
                 "`period` of DynamicWeightAverage must be 'epoch' or a number of steps of at least "
                 f"1, below 2**31. Received: {shown(period)}"
             )
-        self.temperature, self.period = temperature, period
+        self.temperature, self.period, self.lower_bound = temperature, period, lower_bound
+
+    def beyond(self, values, state):
+        bound = float(self.lower_bound)
+        ended = ops.logical_and(state["periods"] > 0, state["last"] <= bound)
+        return ops.logical_or(values < bound, ended)
 
     def initial_state(self, k):
         names = ("sum", "count", "last", "before", "periods")
@@ -137,12 +153,13 @@ class DynamicWeightAverage(Weighting):
             full = ops.equal(state["length"], float(self.period))
             swapped = _next_period(state)
             moved = {name: ops.where(full, swapped[name], state[name]) for name in swapped}
-        ratio = moved["last"] / ops.maximum(moved["before"], 1e-8)
+        bound = float(self.lower_bound)
+        ratios = ratio(moved["last"] - bound, moved["before"] - bound)
         known = moved["periods"] >= 2
         # A component without two periods counts as one that stays as it is.
-        ratio = ops.where(known, ratio, 1.0)
+        ratios = ops.where(known, ratios, 1.0)
         k = ops.sum(live)
-        weights = k * live_softmax(ratio / self.temperature, live)
+        weights = k * live_softmax(ratios, live, self.temperature)
         weights = ops.where(ops.any(known), weights, ops.ones_like(weights))
         moved["sum"], moved["count"] = moved["sum"] + values * live, moved["count"] + live
         moved["length"] = moved["length"] + 1
@@ -180,9 +197,10 @@ class SoftAdapt(Weighting):
     `w = softmax(beta * D)`, `D_i = l_i(s) - l_i(s - 1)`; 1/k at first.
 
     Args:
-        beta: the sharpness, default 0.1.
+        beta: the sharpness, default 0.1. It has a unit, that of 1 / values, unless `normalized`.
         normalized: whether D is divided by the sum of its magnitudes. Default False.
-        loss_weighted: whether the exponentials are multiplied by the values. Default False.
+        loss_weighted: whether the exponentials are multiplied by the values, which must not be
+            below 0 then. Default False.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
     References:
@@ -208,20 +226,29 @@ class SoftAdapt(Weighting):
                 )
         self.beta, self.normalized, self.loss_weighted = beta, normalized, loss_weighted
 
+    def beyond(self, values, state):
+        return ops.logical_and(values < 0, self.loss_weighted)
+
+    cure = "take loss_weighted=False, or a loss above 0"
+
     def initial_state(self, k):
         return {"before": [0.0] * k, "started": [0.0] * k}
 
     def rule(self, values, state, live):
         change = ops.where(state["started"] > 0, values - state["before"], 0.0)
         if self.normalized:
-            change = change / (ops.sum(ops.abs(change) * live) + 1e-8)
-        highest = ops.max(ops.where(live > 0, change, -np.inf))
-        # Where nothing is live nothing is used.
-        powers = ops.exp(self.beta * (change - ops.where(ops.isfinite(highest), highest, 0.0)))
-        powers = ops.where(live > 0, powers * values if self.loss_weighted else powers, 0.0)
-        weights = powers / (ops.sum(powers) + 1e-8)
+            size = ops.sum(ops.abs(change) * live)
+            change = change / ops.where(size > 0, size, 1.0)
+        # beta (D - max D), or of a beta below 0 that of -beta and -D: of any size, at most 0.
+        sign = -1.0 if self.beta < 0 else 1.0
+        weights = live_softmax(sign * abs(float(self.beta)) * change, live)
+        if self.loss_weighted:
+            sizes = ops.maximum(values, 0.0) * live
+            weights = weights * sizes / ops.where(ops.any(sizes > 0), ops.max(sizes), 1.0)
+        size = ops.sum(weights)
         equal = live / ops.maximum(ops.sum(live), 1.0)
-        weights = ops.where(ops.any(state["started"] > 0), weights, equal)
+        started = ops.logical_and(ops.any(state["started"] > 0), size > 0)
+        weights = ops.where(started, weights / ops.where(size > 0, size, 1.0), equal)
         return weights, {"before": values, "started": live}
 
 
@@ -229,9 +256,12 @@ class SoftAdapt(Weighting):
 class ReLoBRaLo(Weighting):
     """Relative loss balancing with random lookback, made for physics-informed networks.
 
-    `balance(a) = k * softmax(l(s) / (temperature * a + 1e-8))`;
+    `balance(a) = k * softmax(l(s) / (temperature * a))`;
     `h = b * w(s - 1) + (1 - b) * balance(l(0))`, `b ~ Bernoulli(rho)`;
-    `w = alpha * h + (1 - alpha) * balance(l(s - 1))`; 1 at first.
+    `w = alpha * h + (1 - alpha) * balance(l(s - 1))`; 1 at first. Values must be above
+    `lower_bound`; where the past of a component was at the bound, or its value is below it, it
+    counts as one that stays as it is, `l / a = 1`. (The paper adds 1e-8 to the past instead, which
+    is another number in other units.)
 
     Args:
         alpha: the share of the past, in `[0, 1]`, default 0.999.
@@ -239,6 +269,7 @@ class ReLoBRaLo(Weighting):
             `[0, 1]`, default 0.999.
         temperature: above 0, default 1.
         seed: None, or an integer for the same draws in every run.
+        lower_bound: a number below all values, from which they are measured, default 0.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
     References:
@@ -254,13 +285,20 @@ class ReLoBRaLo(Weighting):
     needs = _HISTORY
     draws = True
 
-    def __init__(self, alpha=0.999, rho=0.999, temperature=1.0, seed=None, **kwargs):
+    def __init__(self, alpha=0.999, rho=0.999, temperature=1.0, seed=None, lower_bound=0, **kwargs):
         self.seed = seed
         super().__init__(**kwargs)
+        check_number(type(self).__name__, "lower_bound", lower_bound)
         check_number(type(self).__name__, "alpha", alpha, 0, maximum=1)
         check_number(type(self).__name__, "rho", rho, 0, maximum=1)
         check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
         self.alpha, self.rho, self.temperature = alpha, rho, temperature
+        self.lower_bound = lower_bound
+
+    def beyond(self, values, state):
+        first = ops.where(state["started"] > 0, state["first"], values)
+        bound = float(self.lower_bound)
+        return ops.logical_or(values < bound, first <= bound)
 
     def initial_state(self, k):
         names = ("before", "first", "started")
@@ -272,13 +310,12 @@ class ReLoBRaLo(Weighting):
 
     def _after(self, values, state, live, keep):
         """The rule with the draw `keep`, 0.0 or 1.0."""
-        known = live * state["started"]
+        known, bound = live * state["started"], float(self.lower_bound)
 
         def balance(past):
-            ratio = values / (self.temperature * past + 1e-8)
             # A component without a past has the ratio 1 to it.
-            ratio = ops.where(known > 0, ratio, 1 / self.temperature)
-            return ops.sum(live) * live_softmax(ratio, live)
+            ratios = ops.where(known > 0, ratio(values - bound, past - bound), 1.0)
+            return ops.sum(live) * live_softmax(ratios, live, self.temperature)
 
         # To their sum again, where components were missing before or are now.
         past = state["weights"] * live
@@ -299,7 +336,7 @@ class CoVWeighting(Weighting):
 
     `w_i` is proportional to `std(r_i) / mean(r_i)`, `r_i` the value divided by the running mean of
     the values before; 1/k in the first two steps. A component whose ratio moves much, relative to
-    its size, is learned.
+    its size, is learned. Values should keep their sign.
 
     Args:
         decay: None (default): all steps count alike; or the share of the past, in `(0, 1)`.
@@ -355,7 +392,9 @@ class FAMO(Weighting):
 
     `z = softmax(xi)`, `w_i` proportional to `z_i / l_i`, sum 1. The logits xi move by Adam towards
     the components that fell least from the step before. One forward pass a step: the values of this
-    step are those after the last one.
+    step are those after the last one. To every value the paper adds 1e-8, which is kept here: of
+    values above some 1e-4 units do not matter, and of values near 1e-8 none is told from another.
+    Multiply such losses (`cl.wrappers.Scaled`), or take `GeometricMean`.
 
     Args:
         learning_rate: of the logits, default 0.025.
@@ -387,18 +426,20 @@ class FAMO(Weighting):
         names = ("logits", "m", "v", "before", "started")
         return {**{name: [0.0] * k for name in names}, "moves": 0.0}
 
+    def beyond(self, values, state):
+        return values <= float(self.lower_bound)
+
     def rule(self, values, state, live):
-        distance = ops.maximum(values - self.lower_bound, 0.0) + 1e-8
+        distance = ops.maximum(values - float(self.lower_bound), 0.0) + 1e-8
         started = state["started"] * live
         fall = ops.where(
             started > 0, ops.log(ops.maximum(state["before"], 1e-8)) - ops.log(distance), 0.0
         )
         share = live_softmax(state["logits"], live)
-        slope = share * (fall - ops.sum(share * fall)) + self.weight_decay * state["logits"]
+        slope = share * (fall - ops.sum(share * fall)) + float(self.weight_decay) * state["logits"]
         moved = adam_step(slope, state, self.learning_rate)
         any_past = ops.any(started > 0)
         moved = {name: ops.where(any_past, moved[name], state[name]) for name in moved}
-        share = live_softmax(moved["logits"], live)
-        weights = share / distance
-        weights = weights / ops.maximum(ops.sum(weights), 1e-30)
+        # z / D in logarithms: 1 / D may be no float32 number.
+        weights = live_softmax(moved["logits"] - ops.log(distance), live)
         return weights, {**moved, "before": distance, "started": live}

@@ -105,7 +105,10 @@ def test_products_on_a_gpu_are_those_of_whole_numbers(monkeypatch):
 
     from combined_losses.training import backend
 
-    rows = [tf.constant(row) for row in data(n=5)[0]]
-    expected = backend.gramian(rows)
+    rows, scales = (
+        [tf.constant(row) for row in data(n=5)[0]],
+        tf.constant([0.5, 1.0, 2.0, 4.0, 8.0]),
+    )
+    expected = backend.gramian(rows, scales)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
-    np.testing.assert_allclose(backend.gramian(rows), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(backend.gramian(rows, scales), expected, rtol=1e-6, atol=1e-6)

@@ -54,7 +54,7 @@ COMMON = {
 OWN = {
     InverseGradientNorm: {"rescale": False},
     GradientNormBalance: {"momentum": 0.5, "mode": "mean_ref", "reference": 1},
-    GradNorm: {"alpha": 0.5, "learning_rate": 0.125},
+    GradNorm: {"alpha": 0.5, "learning_rate": 0.125, "lower_bound": -0.5},
     MGDA: {"normalize": True},
     UPGrad: {"preference": [1.0, 2.0, 3.0]},
     DualProj: {"preference": [1.0, 2.0, 3.0]},

@@ -63,9 +63,9 @@ OWN = {
     Smoothed: {"momentum": 0.5},
     MagnitudeBalance: {"momentum": 0.5, "eps": 1e-3},
     GeometricMean: {"lower_bound": -0.5},
-    DynamicWeightAverage: {"temperature": 1.5, "period": 4},
+    DynamicWeightAverage: {"temperature": 1.5, "period": 4, "lower_bound": -0.5},
     SoftAdapt: {"beta": 2.0, "normalized": True, "loss_weighted": True},
-    ReLoBRaLo: {"alpha": 0.5, "rho": 0.25, "temperature": 3.0, "seed": 5},
+    ReLoBRaLo: {"alpha": 0.5, "rho": 0.25, "temperature": 3.0, "seed": 5, "lower_bound": -0.5},
     CoVWeighting: {"decay": 0.75},
     FAMO: {"learning_rate": 0.5, "weight_decay": 0.1, "lower_bound": -0.5},
     UncertaintyWeighting: {

@@ -315,13 +315,15 @@ def bad_arguments():
     yield GradientNormBalance, "mode", "'norm_sum', 'norm_ref', 'max_mean'", ["sum", None, 1]
     yield GradientNormBalance, "reference", "'norm_sum'", [0, 1]
     yield GradNorm, "alpha", "of at least 0", [-0.1, *NUMBERS]
+    yield GradNorm, "lower_bound", "a finite number", NUMBERS
     yield GradNorm, "learning_rate", "above 0", [0, -1, *NUMBERS]
     yield MGDA, "normalize", "True or False", ["no", 1, None]
     yield CAGrad, "c", "of at least 0", [-0.1, *NUMBERS]
     yield CAGrad, "rescale", "None, 'squared' or 'linear'", ["paper", True, 1]
     yield PCGrad, "seed", "None or an integer", ["a", 1.5, True]
     yield NashMTL, "max_norm", "above 0", [0, -1, *NUMBERS]
-    yield FairGrad, "alpha", "above 0", [0, -1, *NUMBERS]
+    no_float32 = "of at least 0.1 and at most 100: beyond, the powers in its equation"
+    yield FairGrad, "alpha", no_float32, [0, -1, 0.09, 101, 1e30, *NUMBERS]
     yield AlignedMTL, "scale", "'min', 'median' or 'mean'", ["rmse", None, 1.0]
     for cls in (UPGrad, DualProj, ConFIG, AlignedMTL):
         yield cls, "preference", "None or a list of numbers above 0", PREFERENCES

@@ -215,7 +215,9 @@ def test_the_total_of_the_geometric_mean_is_it_and_the_weights_are_its_slopes():
 def test_a_lower_bound_moves_the_origin():
     values = losses()
     close(run(GeometricMean(lower_bound=-3.0), values - 3), run(GeometricMean(), values), rtol=1e-4)
-    close(run(FAMO(lower_bound=-3), values - 3), run(FAMO(), values), rtol=1e-3)
+    for cls in (FAMO, DynamicWeightAverage, ReLoBRaLo):
+        moved, plain = (run(PLAIN[cls](lower_bound=b), values + b) for b in (-3, 0))
+        close(moved, plain, rtol=1e-3)
 
 
 def test_balanced_magnitudes_make_every_component_1_at_first():
@@ -839,13 +841,16 @@ NUMBERS = ["a", None, True, np.nan, np.inf]
 def bad_arguments():
     """`(class, argument, what the message says is allowed, bad values)`."""
     yield Worst, "temperature", "a finite number above 0", [0, -1.0, "a", True, np.nan, np.inf]
-    yield Worst, "weights", "finite numbers", [np.nan, [1.0, np.inf], "a", ["a"]]
-    yield Worst, "reference", "finite numbers", [np.nan, [1.0, np.inf], "a", ["a"]]
+    not_numbers = [np.nan, [1.0, np.inf], "a", ["a"], 1e31]
+    yield Worst, "weights", "finite numbers from 0 to 1e+30", [-1, [1.0, -1e-9], *not_numbers]
+    yield Worst, "reference", "finite numbers", not_numbers
     yield MagnitudeBalance, "momentum", "of at least 0 and below 1", [-0.1, 1, *NUMBERS]
     yield MagnitudeBalance, "eps", "above 0", [0, -1e-3, *NUMBERS]
     yield GeometricMean, "lower_bound", "a finite number", NUMBERS
     yield DynamicWeightAverage, "temperature", "above 0", [0, -2, *NUMBERS]
     yield DynamicWeightAverage, "period", "'epoch' or a number of steps", [0, 1.5, True, "step"]
+    yield DynamicWeightAverage, "lower_bound", "a finite number", NUMBERS
+    yield ReLoBRaLo, "lower_bound", "a finite number", NUMBERS
     yield SoftAdapt, "beta", "a finite number", NUMBERS
     yield SoftAdapt, "normalized", "True or False", ["no", 2, None]
     yield SoftAdapt, "loss_weighted", "True or False", ["no", 2, None]

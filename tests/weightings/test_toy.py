@@ -12,6 +12,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
+from combined_losses._internal.gramian import Products
 
 BACKEND = keras.backend.backend()
 STARTS = [(-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0)]
@@ -91,7 +92,7 @@ def rule_step(rule, state, values, rows):
     """The weights of one step and the new state, without a side effect."""
     before = list(zip(rule.variables, state, strict=True))
     with keras.StatelessScope(state_mapping=before) as scope:
-        weights, _ = rule.step(values, True, ops.matmul(rows, ops.transpose(rows)))
+        weights, _ = rule.step(values, True, Products(ops.matmul(rows, ops.transpose(rows))))
         after = [scope.get_current_value(variable) for variable in rule.variables]
     return weights, after
 
@@ -184,7 +185,7 @@ def test_one_converged_component_does_not_stop_the_others(name):
     x = np.array([0.0, -3.0], "float32")
     for _ in range(3):
         rows = np.diag(2 * x)
-        weights, _ = rule.step(x**2, True, rows @ rows.T)
+        weights, _ = rule.step(x**2, True, Products(rows @ rows.T))
         weights = ops.convert_to_numpy(weights)
         assert weights[0] == 0 and weights[1] > 0
         x = x - 0.1 * weights @ rows
