@@ -166,13 +166,14 @@ class Component:
         # The least: "all of them", also of what averages over blocks have left of a mask. A term
         # without a target is one of the row, which is there where any label is.
         of_row = ops.min if reads_target else ops.max
-        mask = ops.cast(batch.mask, "float32")
+        # Classes are the last axis, but in a loss of Keras's that says another `axis`.
+        mask = ops.moveaxis(ops.cast(batch.mask, "float32"), self.traits.axis, -1)
         no_rows = 0 in mask.shape[:-1]  # which have no least
         rows = batch.replaced(mask=mask[..., 0] if no_rows else of_row(mask, axis=-1))
         values, rest = self.values(rows, label)
         if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
             return self.values(batch, label)
-        drops_some = reads_target and batch.mask.shape[-1] != 1
+        drops_some = reads_target and mask.shape[-1] != 1
         if drops_some and len(values.shape) and not self._means_rows():
             self._warn(
                 label,

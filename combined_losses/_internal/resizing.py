@@ -17,7 +17,7 @@ def picked(array, axes, sizes):
     """
     for axis, size in zip(axes, sizes, strict=True):
         given = array.shape[axis]
-        if given in (1, size) and given is not None:
+        if given == 1 or is_same(given, size):
             continue
         if is_static(given, size) and given % size == 0:
             index = [slice(None)] * len(array.shape)
@@ -34,7 +34,7 @@ def averaged(array, axes, sizes):
     """The means over `size` equal cells along each of `axes`; an entry on a border is divided."""
     for axis, size in zip(axes, sizes, strict=True):
         given = array.shape[axis]
-        if given == size and given is not None:
+        if is_same(given, size):
             continue
         if is_static(given, size) and given % size == 0:
             shape = [*ops.shape(array)]
@@ -105,3 +105,8 @@ def takes_ids(loss):
 def is_static(*sizes):
     """Whether all sizes are numbers, which they are not where TensorFlow does not know them yet."""
     return all(isinstance(size, int) for size in sizes)
+
+
+def is_same(given, size):
+    """Whether two sizes are known to be equal; one that TensorFlow does not know yet is not."""
+    return is_static(given, size) and given == size

@@ -359,7 +359,7 @@ class WeightedKappa(Loss):
         y_pred, steepest = _cast(self, y_pred)
         cost = self._cost(y_true, y_pred)
         weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
-        y_pred = as_probability(y_pred, ops.cast(cost == 0, y_pred.dtype))
+        y_pred = as_probability(y_pred, ops.cast(ops.equal(cost, 0), y_pred.dtype))
         # The frequencies are those of the whole batch, also where replicas have a part of it each.
         number = backend.global_sum(ops.sum(weight))
         share = ops.expand_dims(div(weight, number), -1)

@@ -131,7 +131,9 @@ class Pinball(Loss):
             0.5 and 0.975, of which the loss is the mean. Beside them the logs then hold
             `crossing`, the share of neighbouring quantiles in the wrong order, and
             `q10_coverage`, the share of targets that lie below the prediction, which is to become
-            0.1. Default False.
+            0.1. In `Masked` a batch without any label has a coverage of 0, as its parts are, and
+            an epoch's log is the mean over batches: for a final coverage evaluate what has labels.
+            Default False.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; with a list `y_pred` `(batch, ..., Q)` and

@@ -156,3 +156,14 @@ def _rows_for(rule, k, points):
     if rule not in _KEPT or _KEPT[rule][0] != shapes:
         _KEPT[rule] = shapes, [torch.empty(k, n, device=device) for k, n, device in shapes]
     return _KEPT[rule][1]
+
+
+def lies_within(x, low, high):
+    """Whether all numbers lie within bounds, where that is known at once: eagerly, on the CPU."""
+    if x.device.type != "cpu" or not x.numel() or torch.compiler.is_compiling():
+        return False
+    least, largest = torch.aminmax(x.detach())
+    try:
+        return bool(least >= low) and bool(largest <= high)
+    except RuntimeError:  # inside `torch.func.vmap` no number is known
+        return False

@@ -86,7 +86,7 @@ def check_model(model, owner):
             f"...))` first. Received: the model '{model.name}', not compiled"
         )
     compounds = routing.compounds(getattr(model, "loss", None))
-    if not compounds:
+    if not any(compound.component_names for compound in compounds):
         raise ValueError(
             f"{owner} needs a model whose loss is a CompositeLoss, or has one: compile it with "
             f"loss=cl.CompositeLoss([...]). Received: loss={getattr(model, 'loss', None)!r}"

@@ -13,6 +13,7 @@ from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.resizing import (
     averaged_of_what_counts,
+    is_same,
     is_static,
     picked,
     takes_ids,
@@ -261,7 +262,7 @@ def _resized(array, y_pred, channels, resize):
     pairs = [*zip(axes, _spatial(y_pred, y_pred, channels), strict=False)]
     sizes = ops.shape(y_pred)
     sizes = [sizes[theirs] for _, theirs in pairs]
-    same = [array.shape[axis] == size for axis, size in zip(axes, sizes, strict=True)]
+    same = [is_same(array.shape[axis], size) for axis, size in zip(axes, sizes, strict=True)]
     return array if all(same) else resize(array, axes, sizes)
 
 

@@ -7,7 +7,7 @@ from tests.examples import odd_unet
 
 def test_a_unet_of_odd_sizes_finds_the_rare_class(mean_over_seeds):
     numbers = mean_over_seeds(odd_unet.main)
-    assert numbers["weighted: dots found"] > 0.5 > numbers["plain: dots found"]
+    assert numbers["weighted: dots found"] > numbers["plain: dots found"] + 0.15
     assert numbers["weighted: pixels right"] > 0.97
     # The parts of every output add up to the loss, at weights of 4/7, 2/7 and 1/7.
     outputs = {

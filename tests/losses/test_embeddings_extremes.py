@@ -92,6 +92,25 @@ def test_numbers_whose_squares_overflow_are_finite(loss, large, where):
         assert found > 1e9
 
 
+@pytest.mark.parametrize("loss", [Triplet, Pairs])
+@pytest.mark.parametrize("large", [1e15, 1e18, 1e20])
+def test_embeddings_of_huge_numbers_learn_as_large_ones_do(loss, large):
+    """Different embeddings stay different: the same direction, and a value as large."""
+    like, huge = ((scale * X).astype("float32") for scale in (1e12, large))
+    assert value(loss(), LABELS, huge) > value(loss(), LABELS, like)
+    slopes = [np.ravel(slope(loss, LABELS, x)) for x in (like, huge)]
+    lengths = [np.linalg.norm(one) for one in slopes]
+    close(slopes[1] / lengths[1], slopes[0] / lengths[0])
+
+
+def test_a_huge_embedding_of_weight_0_changes_nothing():
+    x, weight = X.copy(), np.ones(len(X), "float32")
+    weight[0] = 0
+    expected = value(Triplet(), LABELS, x, weight)
+    x[0] = 1e30
+    assert value(Triplet(), LABELS, x, weight) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("large", [1e20, 3e38, np.inf])
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_distances_whose_squares_overflow_are_finite(label, large):

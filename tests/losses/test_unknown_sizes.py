@@ -66,6 +66,22 @@ def test_every_loss_has_the_numbers_of_known_sizes(case, off):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * scale)
 
 
+@pytest.mark.parametrize("known", ["target", "prediction"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
+def test_every_loss_has_the_same_number_where_one_of_both_is_known(case, known):
+    """As with images that a data set decodes, and a model of one size."""
+    import tensorflow as tf
+
+    loss, data = case.make(), [np.asarray(case.y_true), np.asarray(case.y_pred)]
+    last = [1 if one == known else -1 for one in ("target", "prediction")]
+    signature = [
+        tf.TensorSpec([*[None] * a.ndim, *a.shape[at:]][-a.ndim :], a.dtype)
+        for a, at in zip(data, last, strict=True)
+    ]
+    found = tf.function(loss, input_signature=signature)(*data)
+    np.testing.assert_allclose(np.asarray(found), value(loss, *data), rtol=2e-5, atol=2e-6)
+
+
 SMALL = {
     "SSIM": (lambda: cl.losses.SSIM(), (2, 5, 20, 1)),
     "SSIM, one side": (lambda: cl.losses.SSIM(), (2, 20, 10, 1)),

@@ -268,6 +268,14 @@ def agrees_with_evaluate(model, x, y):
     return found
 
 
+@pytest.mark.parametrize("loss", ["mse", cl.wrappers.Masked("mse")], ids=["a string", "a wrapper"])
+def test_a_loss_without_parts_is_refused(loss):
+    model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss=loss)
+    with pytest.raises(ValueError, match="whose loss is a CompositeLoss"):
+        cl.diagnose(model, np.zeros((4, 3)), np.zeros((4, 1)))
+
+
 def test_what_is_compiled_does_not_grow_stale():
     """A tracked model keeps it from one diagnosis to the next."""
     x, y = arrays(40)

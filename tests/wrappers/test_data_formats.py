@@ -235,6 +235,25 @@ def test_ids_have_no_channels(ids, width, how):
             check_alike(expected, outcome(loss, given, first(y_pred, RANK), weight), RANK)
 
 
+@pytest.mark.parametrize("size", [3, 5], ids=["as many places as classes", "others"])
+@pytest.mark.parametrize("kind", ["CategoricalCrossentropy", "CategoricalFocalCrossentropy"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: Activated(x, ops.relu)], ids=["", "view"])
+def test_missing_classes_of_losses_of_keras_that_say_their_axis(size, kind, weighted, view):
+    ids = np.random.default_rng(1).integers(0, 3, (4, size, 3))
+    y, p = np.eye(3, dtype="float32")[ids], P[:, :size, :3]
+    y[0, 0, 0, 1], y[1] = np.nan, np.nan
+    weight = np.random.default_rng(2).uniform(0.5, 2, ids.shape) if weighted else None
+    make = getattr(keras.losses, kind)
+    expected = value(Masked(view(make())), y, p, weight)
+    assert expected > 0
+    given = Masked(view(make(axis=1)))
+    for loss in (given, cl.CompositeLoss({"ce": given})):
+        assert value(loss, first(y, RANK), first(p, RANK), weight) == pytest.approx(
+            expected, rel=1e-5
+        )
+
+
 @pytest.mark.parametrize("width", [3, 5])
 def test_losses_of_keras_say_their_axis(width):
     y_true, y_pred = IDS[:, :, :width], P[:, :, :width]

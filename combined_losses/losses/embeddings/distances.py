@@ -78,8 +78,8 @@ class ContrastivePairs(LabelledLoss):
     A sample of weight 0 is not there for the others either; other weights act on anchors. Labels
     are told apart exactly, also large ids, if they are integers (JAX keeps 32 bits of them). NaN
     labels, and floats too large for whole numbers (2^24 in float32), make all values NaN: give
-    what is unknown a weight of 0. -1 is a label like any other. A number of an embedding beyond
-    1e14 counts as 1e14, without a gradient.
+    what is unknown a weight of 0. -1 is a label like any other. Where a number of an
+    embedding is beyond 1e14, the whole batch is divided by one factor, which brings it there.
 
     Raises:
         ValueError: if `margin` is not above 0, or if an array has another shape.
@@ -134,8 +134,8 @@ class TripletSemiHard(LabelledLoss):
     A sample of weight 0 is not there for the others either; other weights act on anchors. Labels
     are told apart exactly, also large ids, if they are integers (JAX keeps 32 bits of them). NaN
     labels, and floats too large for whole numbers (2^24 in float32), make all values NaN: give
-    what is unknown a weight of 0. -1 is a label like any other. A number of an embedding beyond
-    1e14 counts as 1e14, without a gradient.
+    what is unknown a weight of 0. -1 is a label like any other. Where a number of an
+    embedding is beyond 1e14, the whole batch is divided by one factor, which brings it there.
 
     Raises:
         ValueError: if `margin` is not above 0, or if an array has another shape.

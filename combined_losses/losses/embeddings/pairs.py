@@ -62,12 +62,12 @@ LARGEST_NUMBER = 3e38
 
 
 def pairs_of(owner, y_true, y_pred, sample_weight, limit):
-    """The `Pairs` of labels and embeddings, which are bounded by `limit`.
+    """The `Pairs` of labels and embeddings, in a unit in which none is beyond `limit`.
 
     Raises where their shapes are others.
     """
     _check_shapes(owner, y_true, y_pred)
-    y_pred = bounded(y_pred, limit)
+    y_pred = _within(y_pred, sample_weight, limit)
     own = ops.squeeze(y_true, axis=-1) if len(y_true.shape) == 2 else y_true
     labels, samples = backend.global_concat(own), backend.global_concat(y_pred)
     size, number = ops.shape(y_pred)[0], ops.shape(samples)[0]
@@ -90,6 +90,22 @@ def pairs_of(owner, y_true, y_pred, sample_weight, limit):
         number=number,
         known=_are_known(labels),
     )
+
+
+def _within(y_pred, sample_weight, limit):
+    """Embeddings times one factor for the whole batch, which brings the largest number to `limit`.
+
+    The factor is 1 where no number is beyond. Bounding each number alone would make different
+    embeddings equal, so that a loss of distances was 0.
+    """
+    y_pred = bounded(y_pred, LARGEST_NUMBER)
+    sizes = ops.stop_gradient(ops.abs(y_pred))
+    counts = ops.isfinite(sizes)
+    if sample_weight is not None:  # a sample of weight 0 is not there for the others
+        counts = ops.logical_and(counts, ops.expand_dims(ops.not_equal(sample_weight, 0), -1))
+    row = ops.max(ops.where(counts, sizes, 0.0), axis=-1)
+    largest = ops.max(backend.global_concat(row), initial=limit)
+    return y_pred * (limit / largest)
 
 
 # The numbers from which on a float is no longer told from its successor.
