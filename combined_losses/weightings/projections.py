@@ -272,7 +272,8 @@ def _on_support(_, state):
     """z from the equations of its support: `C z = m q - h` there, and `z' C z = radius^2`."""
     z, cosines, q, h, radius = state
     support = ops.cast(z > 1e-6 * ops.max(z), "float32")
-    q = q / ops.maximum(ops.max(q * support), 1e-37)  # m is in any unit here
+    q = q * support  # on an empty one 0: no quotient is infinite
+    q = q / ops.maximum(ops.max(q), 1e-37)  # m is in any unit here
     solved = solve_on(support[None], cosines, ops.stack([q, h]))
     a, e = solved[0], solved[1]
     # z = m a - e: the larger root of (q.a) m^2 - 2 (h.a) m + h.e = radius^2.

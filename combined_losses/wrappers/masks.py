@@ -37,9 +37,11 @@ class Masked(Wrapper):
     are) and for one of boxes (NaN: where some of its numbers are; a number such as -1: where all of
     them are). In a region or contour loss (`Dice`, `Jaccard`, `SignedDistanceBoundary`, …), which
     takes sums over the pixels of an image, missing pixels are left out of these sums: those of
-    which some label is missing, or with `multilabel=True` entry by entry. A batch without a valid
-    target gives 0 with gradient 0. The mean is that of a batch: the logs of an epoch weigh all
-    batches by their size, however many labels they hold.
+    which some label is missing, or with `multilabel=True` entry by entry. An image without any
+    label, and with `multilabel=True` a channel of an image, has the value 0 there and counts in the
+    mean over images or channels. A batch without a valid target gives 0 with gradient 0. The mean
+    is that of a batch: the logs of an epoch weigh all batches by their size, however many labels
+    they hold.
 
     A sample weight of 0 is something else: Keras divides by all values, also those of weight 0,
     where `Masked` divides by those that are valid. `Masked(cl.losses.dice_ce())` on images of which

@@ -135,7 +135,7 @@ def check(loss, expected, y_true, y_pred, weight):
 
 @every_case
 @every_view
-@every_weight
+@pytest.mark.parametrize("weights", ["samples", "targets"])
 def test_it_is_the_loss_on_the_targets_that_it_shows(case, view, weights):
     wrap, twin = VIEWS[view]
     y_true, y_pred = case.data(6, 4)
@@ -145,12 +145,11 @@ def test_it_is_the_loss_on_the_targets_that_it_shows(case, view, weights):
 
 @every_case
 @every_view
-@pytest.mark.parametrize("weights", ["none", "targets"])
 @pytest.mark.parametrize("outside", [True, False], ids=["masked outside", "masked inside"])
-def test_missing_labels_are_those_of_single_targets(case, view, weights, outside):
+def test_missing_labels_are_those_of_single_targets(case, view, outside):
     wrap, twin = VIEWS[view]
     y_true, y_pred = case.data(6, 4)
-    holes, weight = np.where(THERE, y_true, np.nan), WEIGHTS[weights]
+    holes, weight = np.where(THERE, y_true, np.nan), WEIGHTS["targets"]
     loss = Masked(wrap(case.make())) if outside else wrap(Masked(case.make()))
     check(loss, twin(case, y_true, y_pred, weight, THERE), holes, y_pred, weight)
 

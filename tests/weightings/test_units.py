@@ -61,7 +61,7 @@ def named(rules):
 
 
 every_scale = pytest.mark.parametrize("s", SCALES)
-every_k = pytest.mark.parametrize("k", [2, 5])
+every_size = pytest.mark.parametrize("k, odd", [(2, False), (5, True)], ids=["plain", "odd"])
 
 
 @pytest.mark.backend_free
@@ -84,20 +84,18 @@ def in_float32(values):
     return values.astype("float32")
 
 
-@every_k
+@every_size
 @every_scale
 @named(COMMON)
-@pytest.mark.parametrize("odd", [False, True], ids=["plain", "odd"])
 def test_a_common_unit_does_not_change_the_weights(make, s, k, odd):
     values = values_of(k, odd)
     expected = run(make(), in_float32(values))
     close(run(make(), in_float32(values * s)), expected, rtol=1e-4, atol=1e-6)
 
 
-@every_k
+@every_size
 @every_scale
 @named(INVERSE)
-@pytest.mark.parametrize("odd", [False, True], ids=["plain", "odd"])
 def test_a_common_unit_divides_the_weights(make, s, k, odd):
     values = values_of(k, odd)
     expected = run(make(), in_float32(values)) / s
@@ -108,9 +106,8 @@ def own_units(k, seed):
     return 10.0 ** np.random.default_rng(seed).uniform(-10, 10, k)
 
 
-@every_k
+@every_size
 @named(SAME)
-@pytest.mark.parametrize("odd", [False, True], ids=["plain", "odd"])
 @pytest.mark.parametrize("seed", range(3))
 def test_units_of_single_components_do_not_change_the_weights(make, seed, k, odd):
     values = values_of(k, odd)
@@ -119,9 +116,8 @@ def test_units_of_single_components_do_not_change_the_weights(make, seed, k, odd
     close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@every_k
+@every_size
 @named(PARTS)
-@pytest.mark.parametrize("odd", [False, True], ids=["plain", "odd"])
 @pytest.mark.parametrize("seed", range(3))
 def test_units_of_single_components_do_not_change_their_shares(make, seed, k, odd):
     """The weighted values are the same up to one common factor."""
