@@ -327,13 +327,12 @@ def _images(loss, y_true, y_pred, side, cure):
         )
     smallest = min((n for n in shape[1:3] if n is not None), default=None)
     found = f", and the smallest side of these has {smallest}" * (smallest is not None)
-    y_pred = at_least(
-        y_pred,
-        (1, 2),
-        side,
+    message = (
         f"{type(loss).__name__} needs images of at least {side} pixels a side{found}: {cure}. "
-        f"Received: y_pred of shape {shape}",
+        f"Received: y_pred of shape {shape}"
     )
+    # Both: a graph that blurs the truth meanwhile would fail with a message of TensorFlow's.
+    y_true, y_pred = (at_least(images, (1, 2), side, message) for images in (y_true, y_pred))
     if len(shape) == 3:
         y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
     # The similarity of a y and a p at a range of a L is that of y and p at L, whatever a.

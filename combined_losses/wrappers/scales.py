@@ -134,7 +134,10 @@ def _pooled(batch, scale, dtype, label):
     if not 3 <= rank <= 5 or len(batch.y_true.shape) != rank:
         raise ValueError(message)
     axes = range(1, rank - 1)
-    batch = batch.replaced(y_pred=at_least(batch.y_pred, axes, scale, message))
+    batch = batch.replaced(
+        y_true=at_least(batch.y_true, axes, scale, message),
+        y_pred=at_least(batch.y_pred, axes, scale, message),
+    )
 
     def pool(array):
         array = ops.cast(array, dtype)

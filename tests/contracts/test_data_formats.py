@@ -272,7 +272,9 @@ def test_a_config_keeps_the_format(case, given, made):
     for loaded in ("channels_first", "channels_last"):
         again = reloaded(loss, loaded)
         assert json.dumps(again.get_config()) == json.dumps(loss.get_config())
-        assert again.formats == loss.formats
+        assert again.data_format == loss.data_format
+        if loss.data_format == "channels_first":  # the last axis is the default in any case
+            assert again.formats == loss.formats
 
 
 @every_loss
@@ -280,9 +282,15 @@ def test_what_is_loaded_under_another_setting_has_the_same_numbers(case):
     with keras_setting("channels_first"):
         loss = make(case)
     again, (y_true, y_pred) = reloaded(loss, "channels_last"), images(case)
-    data = first(y_true, y_pred.ndim), first(y_pred, y_pred.ndim)
-    assert value(again, *data) == value(loss, *data)
-    assert value(again, y_true[:, 0], y_pred[:, 0]) == value(loss, y_true[:, 0], y_pred[:, 0])
+    for data in ((first(y_true, 4), first(y_pred, 4)), (y_true[:, 0], y_pred[:, 0])):
+        assert outcome_of_value(again, *data) == outcome_of_value(loss, *data)
+
+
+def outcome_of_value(loss, *data):
+    try:
+        return float(value(loss, *data))
+    except ValueError as error:
+        return str(error)
 
 
 @pytest.mark.backend_free
