@@ -76,7 +76,8 @@ def pytest_collection_modifyitems(config, items):
 
 def _is_long(item):
     """What does not belong to the fast tier, however long it took where it was measured."""
-    return item.get_closest_marker("browser") or isinstance(item, pytest.DoctestItem)
+    marked = item.get_closest_marker("browser") or item.get_closest_marker("thorough")
+    return marked or isinstance(item, pytest.DoctestItem)
 
 
 def _wants_slow(config):

@@ -101,7 +101,23 @@ def make(case, **kwargs):
 
 # What the setting decides is decided before the data are seen: one kind of weights shows it.
 every_kind = pytest.mark.parametrize(
-    "kind, how", [*((kind, "given") for kind in KINDS), ("entries", "by Keras's setting")]
+    "kind, how",
+    [
+        ("pixels", "given"),
+        ("entries", "by Keras's setting"),
+        *(
+            pytest.param(kind, "given", marks=pytest.mark.thorough)
+            for kind in KINDS
+            if kind != "pixels"
+        ),
+    ],
+)
+some_kinds = pytest.mark.parametrize(
+    "kind",
+    [
+        "pixels",
+        *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("no weights", "samples")),
+    ],
 )
 
 
@@ -121,7 +137,7 @@ def test_the_channels_may_be_first(case, kind, how):
     check_alike(last, outcome(loss, *data), rank)
 
 
-@pytest.mark.parametrize("kind", ["no weights", "pixels"])
+@some_kinds
 @every_loss
 def test_a_mask_of_pixels(case, kind):
     y_true, y_pred = images(case)
@@ -133,7 +149,7 @@ def test_a_mask_of_pixels(case, kind):
     check_alike(expected, found, rank)
 
 
-@pytest.mark.parametrize("kind", ["no weights", "samples", "pixels"])
+@some_kinds
 @every_loss
 def test_missing_labels(case, kind):
     """Also where they are of single entries."""
@@ -190,7 +206,14 @@ def test_sequences_are_channels_last_unless_the_argument_is_given(case):
 
 
 @pytest.mark.parametrize(
-    "without, how", [("y_true", "given"), ("y_pred", "given"), ("y_true", "by Keras's setting")]
+    "without, how",
+    [
+        ("y_true", "given"),
+        *(
+            pytest.param(*what, marks=pytest.mark.thorough)
+            for what in (("y_pred", "given"), ("y_true", "by Keras's setting"))
+        ),
+    ],
 )
 @every_loss
 def test_the_axis_of_one_channel_may_be_left_out(case, without, how):

@@ -24,7 +24,6 @@ WEIGHTS = {
     "column": np.array([[2.0], [0.0], [0.5], [1.0], [3.0], [1.5]], "float32"),
     "targets": uniform(6, 4, seed=5, low=0.0, high=2.0).round(1) * (uniform(6, 4, seed=6) > 0.3),
 }
-every_weight = pytest.mark.parametrize("weights", WEIGHTS)
 # One row is complete, one has no label at all.
 THERE = np.random.default_rng(2).random((6, 4)) < 0.4
 THERE[0], THERE[3] = True, False
@@ -40,7 +39,14 @@ def check(loss, case, y_true, y_pred, weight, there, reduction, dtype="float32")
 
 
 @every_case
-@every_weight
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "column",
+        "targets",
+        *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("none", "samples")),
+    ],
+)
 @every_reduction
 @pytest.mark.parametrize("missing", [False, True], ids=["all", "missing"])
 def test_the_mean_is_over_the_targets_that_are_there(case, weights, reduction, missing):

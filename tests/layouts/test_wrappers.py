@@ -135,7 +135,9 @@ def check(loss, expected, y_true, y_pred, weight):
 
 @every_case
 @every_view
-@pytest.mark.parametrize("weights", ["samples", "targets"])
+@pytest.mark.parametrize(
+    "weights", ["targets", pytest.param("samples", marks=pytest.mark.thorough)]
+)
 def test_it_is_the_loss_on_the_targets_that_it_shows(case, view, weights):
     wrap, twin = VIEWS[view]
     y_true, y_pred = case.data(6, 4)
@@ -145,7 +147,13 @@ def test_it_is_the_loss_on_the_targets_that_it_shows(case, view, weights):
 
 @every_case
 @every_view
-@pytest.mark.parametrize("outside", [True, False], ids=["masked outside", "masked inside"])
+@pytest.mark.parametrize(
+    "outside",
+    [
+        pytest.param(True, id="masked outside"),
+        pytest.param(False, id="masked inside", marks=pytest.mark.thorough),
+    ],
+)
 def test_missing_labels_are_those_of_single_targets(case, view, outside):
     wrap, twin = VIEWS[view]
     y_true, y_pred = case.data(6, 4)
@@ -154,6 +162,7 @@ def test_missing_labels_are_those_of_single_targets(case, view, outside):
     check(loss, twin(case, y_true, y_pred, weight, THERE), holes, y_pred, weight)
 
 
+@pytest.mark.thorough
 @every_case
 @every_view
 def test_what_a_target_of_weight_0_holds_does_no_harm(case, view):

@@ -60,7 +60,14 @@ def named(rules):
     return pytest.mark.parametrize("make", rules.values(), ids=rules)
 
 
-every_scale = pytest.mark.parametrize("s", SCALES)
+every_scale = pytest.mark.parametrize(
+    "s",
+    [
+        SCALES[0],
+        SCALES[-1],
+        *(pytest.param(s, marks=pytest.mark.thorough) for s in SCALES[1:-1]),
+    ],
+)
 every_size = pytest.mark.parametrize("k, odd", [(2, False), (5, True)], ids=["plain", "odd"])
 
 

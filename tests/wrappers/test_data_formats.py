@@ -167,7 +167,17 @@ KINDS = ["no weights", "samples", "pixels", "entries"]
 
 # What the setting decides is decided before the data are seen: one kind of weights shows it.
 @pytest.mark.parametrize(
-    "kind, how", [*((kind, "given") for kind in KINDS), ("samples", "by Keras's setting")]
+    "kind, how",
+    [
+        ("pixels", "given"),
+        *(
+            pytest.param(kind, how, marks=pytest.mark.thorough)
+            for kind, how in (
+                *((kind, "given") for kind in KINDS if kind != "pixels"),
+                ("samples", "by Keras's setting"),
+            )
+        ),
+    ],
 )
 @pytest.mark.parametrize("name", WRAPPED)
 def test_the_channels_may_be_first(name, kind, how):
@@ -184,7 +194,7 @@ def test_the_channels_may_be_first(name, kind, how):
     check_alike(outcome(last, y_true, P, weight), outcome(loss, *data), RANK)
 
 
-@pytest.mark.parametrize("kind", ["no weights", "pixels"])
+@pytest.mark.parametrize("kind", ["pixels", pytest.param("no weights", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_mask_of_pixels(name, kind):
     make, y_true = WRAPPED[name]
@@ -197,7 +207,11 @@ def test_a_mask_of_pixels(name, kind):
 
 
 @pytest.mark.parametrize(
-    "how, loaded", [("given", "channels_last"), ("by Keras's setting", "channels_last")]
+    "how, loaded",
+    [
+        ("by Keras's setting", "channels_last"),
+        pytest.param("given", "channels_last", marks=pytest.mark.thorough),
+    ],
 )
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_config_keeps_the_format(name, how, loaded):
