@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FILE = Path(__file__).with_name("durations.txt")
 # A test that took longer is slow: `pytest` leaves it out, `pytest --slow` runs it. Only those are
 # kept: the others would be most of the file, and change with every measurement.
-LIMIT = 0.1
+LIMIT = 0.15
 HEADER = "# CPU seconds of each test above {}, on TensorFlow and Keras {}; by --record-durations.\n"
 
 
