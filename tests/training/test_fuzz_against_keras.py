@@ -1,4 +1,4 @@
-"""Sixty random models and composites of `benchmarks/fuzz_against_keras.py`: none differs."""
+"""Twenty random models and composites of `benchmarks/fuzz_against_keras.py`: none differs."""
 
 import importlib.util
 import pathlib
