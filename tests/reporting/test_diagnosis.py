@@ -135,6 +135,7 @@ def test_figure(sick):
     assert [t for t, inside in texts_inside(figure) if not inside] == []
 
 
+@pytest.mark.fast
 def test_conflicts(sick):
     ax = cl.plots.conflicts(sick)
     shown = ax.images[0].get_array()
