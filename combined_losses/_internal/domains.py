@@ -85,6 +85,15 @@ def own_voids(loss):
     return frozenset(number for number in own if isinstance(number, numbers.Real))
 
 
+def is_void(array, voids):
+    """Where a target is one of the numbers that mean "void"; None without such numbers."""
+    found = None
+    for number in voids:
+        same = ops.isnan(array) if math.isnan(number) else ops.equal(array, float(number))
+        found = same if found is None else ops.logical_or(found, same)
+    return found
+
+
 _LOSS = keras.losses.Loss
 _SHARES, _CLASSES = ("shares", "probabilities"), ("classes", "probabilities")
 _OF_KERAS = {
@@ -177,8 +186,8 @@ def _facts_of(array, batch, axis, voids):
     array = ops.cast(array, "float32")
     counts = ops.ones_like(array, dtype="bool") if counts is None else counts
     counts = ops.broadcast_to(counts, ops.shape(array))
-    for number in voids:
-        void = ops.isnan(array) if math.isnan(number) else ops.equal(array, float(number))
+    void = is_void(array, voids)
+    if void is not None:
         counts = ops.logical_and(counts, ops.logical_not(void))
     finite = ops.logical_and(counts, ops.isfinite(array))
     missing = ops.any(ops.logical_and(counts, ops.logical_not(ops.isfinite(array))))
@@ -207,7 +216,7 @@ def mended(loss, y_true, y_pred, axis=-1):
     wide = ops.cast(y_true, "float32")
     known = ops.where(ops.isnan(wide), float(least), wide)
     inside = ops.clip(known, least, min(most, float(np.finfo("float32").max)))
-    for number in domain.voids:
-        void = ops.isnan(wide) if math.isnan(number) else ops.equal(wide, float(number))
+    void = is_void(wide, domain.voids)
+    if void is not None:
         inside = ops.where(void, wide, inside)
     return ops.cast(inside, y_true.dtype)

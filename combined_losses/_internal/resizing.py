@@ -1,13 +1,11 @@
 """Targets, weights and masks at the resolution of a coarser output."""
 
-import math
-
 import numpy as np
 from keras import ops
 
 from combined_losses._internal.batch import fit_from_left
 from combined_losses._internal.compound import Compound, traits_of
-from combined_losses._internal.domains import own_voids
+from combined_losses._internal.domains import is_void, own_voids
 
 
 def picked(array, axes, sizes):
@@ -77,15 +75,6 @@ def averaged_of_what_counts(array, axes, sizes, voids, weighs=None):
     found = picked(counts, axes, sizes)
     means = sums / ops.where(found, share, ops.ones_like(share))
     return ops.where(found, means, picked(array, axes, sizes))
-
-
-def is_void(array, voids):
-    """Where a target is one of the numbers that mean "void"; None without such numbers."""
-    found = None
-    for number in voids:
-        same = ops.isnan(array) if math.isnan(number) else ops.equal(array, float(number))
-        found = same if found is None else ops.logical_or(found, same)
-    return found
 
 
 def void_numbers(loss):

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_finite, at_least, check_flag
+from combined_losses._internal.checks import are_finite, at_least
 from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.distances import nearest_other, to_other_kind
 from combined_losses._internal.edges import edges, mean_edge
 from combined_losses._internal.numerics import check_number, magnitude, weighted_mean
 from combined_losses.losses.base import ChannelLoss
-from combined_losses.losses.regions.base import probabilities, spatial_axes
+from combined_losses.losses.regions.base import LogitsMasks, probabilities, spatial_axes
 
 __all__ = [
     "BoundaryDisagreement",
@@ -183,7 +183,7 @@ def _correlated(image, kernel):
     )
 
 
-class _Contour(ChannelLoss):
+class _Contour(LogitsMasks):
     """A loss that measures masks by the distances of their pixels (abstract).
 
     A subclass implements `measure(y_true, y_pred, axes, diagonal)`, one number for each pixel.
@@ -191,20 +191,7 @@ class _Contour(ChannelLoss):
 
     has_channels = True
     target_kind = "shares"
-    prediction_kind = "probabilities"
     neutral_target = 0.0  # what does not count is background, in the prediction too
-
-    def __init__(self, from_logits=False, *, multilabel=False, **kwargs):
-        super().__init__(**kwargs)
-        check_flag(type(self).__name__, "from_logits", from_logits)
-        check_flag(type(self).__name__, "multilabel", multilabel)
-        self.from_logits = from_logits
-        self.multilabel = multilabel
-
-    @property
-    def traits(self):
-        softmax = self.from_logits and not self.multilabel
-        return super().traits._replace(apart=self.multilabel, softmax=softmax)
 
     @channels_last
     def call(self, y_true, y_pred, sample_weight=None):

@@ -21,6 +21,7 @@ from combined_losses._internal.resizing import (
 )
 from combined_losses.training import backend
 from combined_losses.training.outputs import NOTHING, entry_of
+from combined_losses.wrappers import levels
 from combined_losses.wrappers.outputs import places_in
 from combined_losses.wrappers.scales import Levels
 
@@ -113,30 +114,17 @@ class DeepSupervision(Formatted, Levels):
 
     @property
     def component_names(self):
-        names = [(output, self._inner_names) for output in self.outputs or ()]
-        return tuple(
-            part for name, inner in names for part in (name, *(f"{name}_{each}" for each in inner))
-        )
+        return levels.part_names(self.outputs or (), self.loss)
 
     @property
     def part_parents(self):
-        found = {}
-        for output in self.outputs or ():
-            inner = self.loss.part_parents if self._inner_names else {}
-            found[output] = None
-            found.update(
-                {f"{output}_{n}": f"{output}_{p}" if p else output for n, p in inner.items()}
-            )
-        return found
+        return levels.part_parents(self.outputs or (), self.loss)
 
     @property
     def part_weights(self):
-        found, names = {}, self.outputs or ()
-        for output, weight in zip(names, self._resolve_weights(len(names), self.name), strict=True):
-            inner = self.loss.part_weights if self._inner_names else {}
-            found[output] = weight
-            found.update({f"{output}_{name}": own for name, own in inner.items()})
-        return found
+        names = self.outputs or ()
+        weights = self._resolve_weights(len(names), self.name)
+        return levels.part_weights(dict(zip(names, weights, strict=True)), self.loss)
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label, reduction = label or self.name, self._of_levels(reduction)

@@ -16,12 +16,13 @@ from combined_losses._internal.config import (
     signature_config,
 )
 from combined_losses._internal.data_format import as_given, moved
-from combined_losses._internal.domains import domain_of
+from combined_losses._internal.domains import domain_of, is_void
 from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.names import check_log_keys
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
-from combined_losses._internal.resizing import is_void, void_numbers
+from combined_losses._internal.resizing import void_numbers
 from combined_losses.training import backend
+from combined_losses.wrappers import levels
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.outputs import OnOutput
 
@@ -175,34 +176,21 @@ class Normalized(Wrapper):
 
     @property
     def component_names(self):
-        inner = super().component_names
         if self.over is None:
-            return inner
-        return tuple(
-            part for level in self.over for part in (level, *(f"{level}_{n}" for n in inner))
-        )
+            return super().component_names
+        return levels.part_names(self.over, self.loss)
 
     @property
     def part_parents(self):
-        inner = self.loss.part_parents if isinstance(self.loss, Compound) else {}
         if self.over is None:
-            return inner
-        found = {}
-        for level in self.over:
-            found[level] = None
-            found.update({f"{level}_{n}": f"{level}_{p}" if p else level for n, p in inner.items()})
-        return found
+            return super().part_parents
+        return levels.part_parents(self.over, self.loss)
 
     @property
     def part_weights(self):
-        inner = self.loss.part_weights if isinstance(self.loss, Compound) else {}
-        if self.over is None:
-            return inner
-        found = {}
-        for level in self.over:
-            found[level] = 1.0
-            found.update({f"{level}_{name}": weight for name, weight in inner.items()})
-        return found
+        if self.over is None:  # one divisor for all parts
+            return self.loss.part_weights if isinstance(self.loss, Compound) else {}
+        return levels.part_weights(dict.fromkeys(self.over, 1.0), self.loss)
 
     # The sum and the count.
 
@@ -221,11 +209,11 @@ class Normalized(Wrapper):
             sums.append(found)
             counts.append(count)
         divisor = self._divisor(counts, batch)
-        levels = [[_over(value, divisor) for value in (s.total, *s.values)] for s in sums]
-        total = sum(values[0] for values in levels)
+        shares = [[_over(value, divisor) for value in (s.total, *s.values)] for s in sums]
+        total = sum(values[0] for values in shares)
         if self.over is None:
-            return Evaluation(total, tuple(levels[0][1:]), sums[0].extras)
-        return Evaluation(total, tuple(value for values in levels for value in values))
+            return Evaluation(total, tuple(shares[0][1:]), sums[0].extras)
+        return Evaluation(total, tuple(value for values in shares for value in values))
 
     def _level(self, batch, label):
         """The sum of all values of one output, as an `Evaluation`, and its count."""

@@ -4,6 +4,7 @@ from keras import ops
 
 from combined_losses._internal.checks import check_flag, is_nan
 from combined_losses._internal.data_format import channels_last
+from combined_losses._internal.domains import is_void
 from combined_losses._internal.numerics import as_probability, check_number, softmax
 from combined_losses.losses.base import ChannelLoss
 
@@ -47,8 +48,7 @@ class Region(ChannelLoss):
             )
         weight = sample_weight
         if self.ignore_value is not None:
-            missing = is_nan(self.ignore_value)
-            void = ops.isnan(y_true) if missing else ops.equal(y_true, self.ignore_value)
+            void = is_void(y_true, [self.ignore_value])
             counts = ops.cast(ops.logical_not(void), y_pred.dtype)
             weight = counts if weight is None else weight * counts
         if weight is not None:
@@ -61,7 +61,30 @@ class Region(ChannelLoss):
         raise NotImplementedError(f"{type(self).__name__} must implement `measure`.")
 
 
-class LogitsRegion(Region):
+class LogitsMasks(ChannelLoss):
+    """A loss of masks whose predictions may be logits (abstract).
+
+    Args:
+        from_logits, multilabel: as in `LogitsRegion`.
+        data_format, reduction, name, dtype: as in `ChannelLoss`.
+    """
+
+    prediction_kind: str | None = "probabilities"
+
+    def __init__(self, from_logits=False, *, multilabel=False, **kwargs):
+        super().__init__(**kwargs)
+        check_flag(type(self).__name__, "from_logits", from_logits)
+        check_flag(type(self).__name__, "multilabel", multilabel)
+        self.from_logits = from_logits
+        self.multilabel = multilabel
+
+    @property
+    def traits(self):
+        softmax = self.from_logits and not self.multilabel
+        return super().traits._replace(apart=self.multilabel, softmax=softmax)
+
+
+class LogitsRegion(LogitsMasks, Region):
     """A region loss of probabilities, which logits can be made into (abstract).
 
     Args:
@@ -73,19 +96,8 @@ class LogitsRegion(Region):
         ignore_value, data_format, reduction, name, dtype: as in `Region`.
     """
 
-    prediction_kind = "probabilities"
-
     def __init__(self, from_logits=False, ignore_value=None, *, multilabel=False, **kwargs):
-        super().__init__(ignore_value=ignore_value, **kwargs)
-        check_flag(type(self).__name__, "from_logits", from_logits)
-        check_flag(type(self).__name__, "multilabel", multilabel)
-        self.from_logits = from_logits
-        self.multilabel = multilabel
-
-    @property
-    def traits(self):
-        softmax = self.from_logits and not self.multilabel
-        return super().traits._replace(apart=self.multilabel, softmax=softmax)
+        super().__init__(from_logits, multilabel=multilabel, ignore_value=ignore_value, **kwargs)
 
     def activation(self, y_true, y_pred):
         if self.from_logits:
