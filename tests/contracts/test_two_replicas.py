@@ -17,21 +17,17 @@ pytestmark = [
 ]
 
 SCRIPT = '''
+import functools
 import json
 
-import tensorflow as tf
+from tests.two_replicas import alone_and_together, strategy
 
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-import numpy as np
+strategy()  # first: it sets the devices
+import tensorflow as tf
 
 import combined_losses as cl
 from tests.composite.children import KERAS_CHILDREN, WEIGHTS
 from tests.contracts.registry import CASES
-
-STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-PARTS = (slice(0, 3), slice(3, 4))  # uneven, as the last batch of an epoch may be
 
 
 def value_and_slope(loss, y_true, y_pred, weight):
@@ -41,21 +37,9 @@ def value_and_slope(loss, y_true, y_pred, weight):
     return value, tape.gradient(value, y_pred)
 
 
-def alone(loss, *data):
-    value, slope = value_and_slope(loss, *map(tf.constant, data))
-    return [float(value), *slope.numpy().ravel().tolist()]
-
-
-def together(loss, *data):
-    """The sum of what the replicas contribute, and the gradients of their samples."""
-    parts = STRATEGY.experimental_distribute_values_from_function(
-        lambda context: tuple(a[PARTS[context.replica_id_in_sync_group]] for a in data)
-    )
-    step = tf.function(lambda parts: value_and_slope(loss, *parts), reduce_retracing=True)
-    results = STRATEGY.run(step, (parts,))
-    values, slopes = (STRATEGY.experimental_local_results(result) for result in results)
-    slopes = np.concatenate([slope.numpy() for slope in slopes])
-    return [float(sum(values)), *slopes.ravel().tolist()]
+def both(loss, *data):
+    """Uneven parts, as the last batch of an epoch may have."""
+    return alone_and_together(functools.partial(value_and_slope, loss), 3, *data)
 
 
 found = {}
@@ -65,14 +49,14 @@ for index, case in enumerate(CASES):
     for reduction in means if case.couples_batch else means[:1]:
         loss = case.make(**case.arguments, reduction=reduction)
         key = f"{index} {case.loss.__name__}, {reduction}"
-        found[key] = [alone(loss, *data), together(loss, *data)]
+        found[key] = both(loss, *data)
 for name, child in KERAS_CHILDREN.items():
     if name == "Circle":  # each replica compares the samples of its own part alone
         continue
     for reduction in ("sum_over_batch_size", "sum", "mean_with_sample_weight"):
         loss = cl.CompositeLoss([child.make(reduction=reduction)])
         data = (child.y_true, child.y_pred, WEIGHTS)
-        found[f"{name} of Keras, {reduction}"] = [alone(loss, *data), together(loss, *data)]
+        found[f"{name} of Keras, {reduction}"] = both(loss, *data)
 print(json.dumps(found))
 '''
 

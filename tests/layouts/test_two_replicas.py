@@ -16,13 +16,14 @@ pytestmark = [
 ]
 
 SCRIPT = '''
+import functools
 import json
 
+from tests.two_replicas import alone_and_together, strategy
+
+strategy()  # first: it sets the devices
 import tensorflow as tf
 
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 import numpy as np
 
 import combined_losses as cl
@@ -31,8 +32,6 @@ from combined_losses._internal.evaluation import split
 from combined_losses.wrappers import Masked, PerElement
 from tests.layouts.losses import LAYOUT_CASES
 
-STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-PARTS = (slice(0, 5), slice(5, 6))  # uneven, as the last batch of an epoch may be
 WEIGHT = np.random.default_rng(1).random((6, 4)).astype("float32")
 THERE = np.random.default_rng(2).random((6, 4)) < 0.4
 
@@ -47,17 +46,8 @@ def numbers(loss, y_true, y_pred, weight):
 
 
 def both(loss, *data):
-    of_one, slope = numbers(loss, *map(tf.constant, data))
-    parts = STRATEGY.experimental_distribute_values_from_function(
-        lambda context: tuple(a[PARTS[context.replica_id_in_sync_group]] for a in data)
-    )
-    step = tf.function(lambda parts: numbers(loss, *parts), reduce_retracing=True)
-    totals, slopes = map(STRATEGY.experimental_local_results, STRATEGY.run(step, (parts,)))
-    slopes = np.concatenate([each.numpy() for each in slopes])
-    return [
-        [*of_one.numpy().tolist(), *slope.numpy().ravel().tolist()],
-        [*sum(each.numpy() for each in totals).tolist(), *slopes.ravel().tolist()],
-    ]
+    """Uneven parts, as the last batch of an epoch may have."""
+    return alone_and_together(functools.partial(numbers, loss), 5, *data)
 
 
 found = {}

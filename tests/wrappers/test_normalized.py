@@ -434,18 +434,16 @@ def test_fit_save_and_load(by, tmp_path):
 
 
 SCRIPT = """
+from tests.two_replicas import alone_and_together, strategy
+
+strategy()  # first: it sets the devices
 import tensorflow as tf
 
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 import json
 import numpy as np
 import combined_losses as cl
 from tests.wrappers.test_normalized import ANCHORS, levels
 
-STRATEGY = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-PARTS = (slice(0, 3), slice(3, 4))
 y, p = levels()
 weight = np.array([1.0, 2.0, 0.0, 3.0], "float32")
 found = {}
@@ -458,21 +456,7 @@ for by in ("positives", "weights", 7.0):
             value = loss(y, p, w)
         return value, tape.gradient(value, p["p4"])
 
-    alone = value_and_slope(y, tf.nest.map_structure(tf.constant, p), weight)
-    parts = STRATEGY.experimental_distribute_values_from_function(
-        lambda c: tf.nest.map_structure(
-            lambda a: tf.constant(a[PARTS[c.replica_id_in_sync_group]]), (y, p, weight)
-        )
-    )
-    step = tf.function(lambda parts: value_and_slope(*parts), reduce_retracing=True)
-    values, slopes = map(
-        STRATEGY.experimental_local_results, STRATEGY.run(step, (parts,))
-    )
-    slopes = np.concatenate([s.numpy() for s in slopes])
-    found[str(by)] = [
-        [float(alone[0]), *alone[1].numpy().ravel().tolist()],
-        [float(sum(values)), *slopes.ravel().tolist()],
-    ]
+    found[str(by)] = alone_and_together(value_and_slope, 3, y, p, weight)
 print(json.dumps(found))
 """
 
