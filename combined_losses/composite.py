@@ -24,6 +24,7 @@ from combined_losses._internal.config import (
 )
 from combined_losses._internal.evaluation import Evaluation, split
 from combined_losses._internal.masks import read_mask
+from combined_losses._internal.presence import any_present
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
 from combined_losses.losses.base import Operators
@@ -422,6 +423,8 @@ class CompositeLoss(Compound):
         if batch.is_unthreaded:
             self._check_unthreaded()
         now: Any = None if constant else self._weights.now()
+        if self.weighting is not None:
+            batch = batch.replaced(asks_presence=True)
         parts = [
             functools.partial(
                 self._evaluate_part, name, None if constant else now[index], reduction, label
@@ -436,9 +439,11 @@ class CompositeLoss(Compound):
             extras.extend(found.extras)
         # Of a part of another loss the rest of the path would be cut off, and of what is learned.
         replace = taken is not None and label is None and not super().learned_variables
-        total, own = self._weights.total(direct, now, batch, self.name, taken, replace)
+        present = [found.present for found in evaluations]
+        total, own = self._weights.total(direct, present, now, batch, self.name, taken, replace)
         extras.extend(own)
-        return Evaluation(total, tuple(values), tuple(extras))
+        weighed = [e for e, c in zip(evaluations, self._weights.fixed.values(), strict=True) if c]
+        return Evaluation(total, tuple(values), tuple(extras), any_present(weighed))
 
     def _check_unthreaded(self):
         """A step that reads weights outside of Keras's scope holds them as constants."""

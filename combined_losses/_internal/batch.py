@@ -41,6 +41,7 @@ class Batch:
         self.channel_rank = 0  # of the arrays whose channels were moved
         self.is_one_output = False  # of a model of several: the finest of `DeepSupervision`
         self.replicas = backend.replica_count()
+        self.asks_presence = False  # by a rule around it, see `presence`
         self.training = False  # in a step of training of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self.is_unthreaded = False  # in a step on JAX that cannot read or keep variables

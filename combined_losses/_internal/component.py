@@ -22,6 +22,7 @@ from combined_losses._internal.masks import read_mask, with_mask
 from combined_losses._internal.named_errors import NamedErrors
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.observing import Seen, observed
+from combined_losses._internal.presence import presence
 from combined_losses._internal.reduction import (
     PER_COMPONENT,
     REDUCTIONS,
@@ -68,7 +69,10 @@ class Component:
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         """The `Evaluation` of a `Batch`; see `reduced`."""
-        return Evaluation(self.reduced(batch, reduction, label))
+        label = label or self.name
+        values, seen = self.unreduced(batch, reduction != PER_COMPONENT, label)
+        total = self.reduce(values, seen, reduction, label)
+        return Evaluation(total, present=presence(batch, values, seen))
 
     def reduced(self, batch, reduction=PER_COMPONENT, label=None):
         """The value of this component, `()`.
@@ -77,10 +81,7 @@ class Component:
         for each sample, `(batch,)`; the loss's own "none" gives its values as they are. `label` is
         the name for messages where this component is part of others.
         """
-        imposed = reduction != PER_COMPONENT
-        label = label or self.name
-        values, batch = self.unreduced(batch, imposed, label)
-        return self.reduce(values, batch, reduction, label)
+        return self.evaluate(batch, reduction, label).total
 
     def reduce(self, values, batch, reduction, label):
         """The number that values become; `batch` has their weights and mask."""

@@ -8,12 +8,14 @@ class Evaluation(NamedTuple):
 
     `values` holds those of the parts, unweighted, in the order of their names: scalars, or vectors
     of several parts at once, with the parts as the first axis. `extras` holds what is logged
-    beside them, in the order of `Compound.extra_keys`.
+    beside them, in the order of `Compound.extra_keys`. `present` says whether anything of this
+    replica's batch has counted, see `presence`.
     """
 
     total: Any
     values: tuple = ()
     extras: tuple = ()
+    present: Any = None
 
 
 def split(values, reduced=True):

@@ -118,11 +118,12 @@ class Weights:
 
     # The total.
 
-    def total(self, values, now, batch, name, taken=None, replace=False):
+    def total(self, values, present, now, batch, name, taken=None, replace=False):
         """The total of the components, and what is logged of weights that move.
 
         Args:
             values: a list of the values of the components, each `()` or `(batch,)`.
+            present: a list of whether anything of each has counted; None: surely.
             now: c of this step, or None where the weights are constants.
             batch: the `Batch` that was evaluated.
             name: that of the composite, for messages.
@@ -134,7 +135,7 @@ class Weights:
         values = ops.stack(values)
         if not self.move:
             return _weighted_sum(values, now), []
-        return self._moving_total(values, now, batch, name, taken, replace)
+        return self._moving_total(values, present, now, batch, name, taken, replace)
 
     def _constant_total(self, values, batch):
         """The sum with constant weights; a component of weight 0 is left out.
@@ -148,10 +149,10 @@ class Weights:
             return sum(terms[1:], terms[0])
         return ops.zeros_like(values[0]) + ops.cast(batch.zero(), values[0].dtype)
 
-    def _moving_total(self, values, now, batch, name, taken, replace):
+    def _moving_total(self, values, present, now, batch, name, taken, replace):
         weights, term = now, None
         if self.rule is not None:
-            weights, term = self._weigh(values, now, batch, name, taken)
+            weights, term = self._weigh(values, present, now, batch, name, taken)
         shown = [weights[i] for i, key in enumerate(self.fixed) if key in self.moving_names]
         total = _weighted_sum(values, weights, off=now)
         if replace and self.gives_gradient:
@@ -172,14 +173,14 @@ class Weights:
             self._advance()
         return total, extras
 
-    def _weigh(self, values, now, batch, name, taken):
+    def _weigh(self, values, present, now, batch, name, taken):
         """The weights with those of the rule, and its term."""
         if len(values.shape) > 1:
             raise ValueError(
                 f"The `weighting` of '{name}' weighs whole components, which the reduction 'none' "
                 f"that is imposed on it does not give. Received: {self.rule!r}"
             )
-        whole = values if batch.replicas == 1 else backend.global_sum(values)
+        whole = _seen_by_rule(values, present, batch.replicas)
         # A rule that reads gradients stays as it is where there are none.
         training = batch.training and (taken is not None or not self.reads_gradients)
         weights, term = self.rule.step(whole, training, taken and taken.products)
@@ -229,6 +230,21 @@ class Weights:
         if self.rule is not None:
             names = [key for key in store.keys() if key.startswith("rule_")]  # noqa: SIM118
             self.rule.load({name[5:]: store[name] for name in names})
+
+
+def _seen_by_rule(values, present, replicas):
+    """The values over all replicas, `(k,)`; NaN for what is absent on each of them."""
+    if all(each is None for each in present):
+        return values if replicas == 1 else backend.global_sum(values)
+    there = ops.stack(
+        [
+            ops.ones((), values.dtype) if each is None else ops.cast(each, values.dtype)
+            for each in present
+        ]
+    )
+    if replicas > 1:
+        values, there = ops.unstack(backend.global_sum(ops.stack([values, there])), 2)
+    return ops.where(there > 0, values, ops.cast(np.nan, values.dtype))
 
 
 def _weighted_sum(values, weights, off=None):

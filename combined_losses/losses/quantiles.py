@@ -15,6 +15,7 @@ from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.layouts import beside
 from combined_losses._internal.names import make_unique
+from combined_losses._internal.presence import presence
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
 from combined_losses.losses.base import Loss
 
@@ -91,7 +92,8 @@ class _QuantileParts(Compound):
         own = reduction if imposed else self.reduction
         parts = _reduced(ops.cast(prices, values.dtype), seen, own)
         watched = _reduced(self._watched(batch, values, label), seen, "mean_with_sample_weight")
-        return Evaluation(total, (parts,), (watched,))
+        present = presence(batch, values, seen)
+        return Evaluation(total, (parts,), (watched,), present)
 
     def _watched(self, batch, values, label):
         """Of each target: the share of crossings, and which predictions it lies below."""

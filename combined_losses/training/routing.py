@@ -54,10 +54,10 @@ class Route:
 
     def evaluate(self, batch):
         """What this route adds to the total, and the values behind its keys."""
-        total, values, extras = self.loss.evaluate(batch)
-        if self.reports_total:
-            values = (total, *values)
-        return (total if self.weight == 1 else self.weight * total), (*values, *extras)
+        found = self.loss.evaluate(batch)
+        total = found.total if self.weight == 1 else self.weight * found.total
+        values = (found.total, *found.values) if self.reports_total else found.values
+        return total, (*values, *found.extras)
 
     def prefixed(self, name):
         """A name inside the loss as it is in the logs."""

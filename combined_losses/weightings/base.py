@@ -38,8 +38,11 @@ class Weighting(Limited):
     values of the components, finite; `state` is a dict of what `initial_state(k)` names; `live`
     `(k,)` is 1.0 where the value is finite and 0.0 elsewhere. It returns the weights `(k,)`, or the
     weights and the new state. A value that is not finite never reaches the state, and its
-    component has weight 0, like one that is switched off by a fixed weight 0. Class attributes tell
-    what is special: `needs`, what a rule reads, `"values"`, and `"history"` if it remembers (then
+    component has weight 0, like one that is switched off by a fixed weight 0, and like one that is
+    absent, because nothing in the batch counts for it: all its labels are missing or masked, or all
+    its sample weights are 0. `state["missed"]` `(k,)` says for how many steps in a row before this
+    one that was so: a change since then is none from step to step. Class attributes tell what is
+    special: `needs`, what a rule reads, `"values"`, and `"history"` if it remembers (then
     validation gets the last weights of training); `sums_to_one` where equal weights are 1/k
     instead of 1; `draws` where it draws from `self.generator`. A rule that adds a term to the total
     gives it as `term(values, weights, state)`. One that is not made for every value says of which
@@ -156,7 +159,8 @@ class Weighting(Limited):
 
     def _initial(self):
         k = self.num_components
-        state = {"steps": 0.0, "current": np.full(k, self._equal_weight(k))}
+        equal = np.full(k, self._equal_weight(k))
+        state = {"steps": 0.0, "current": equal, "missed": np.zeros(k)}
         if self.beyond is not None:
             # The last value of each component that the rule is not made for, and whether there is.
             state.update(beyond=np.zeros(k), value_beyond=np.zeros(k))
@@ -254,7 +258,8 @@ class Weighting(Limited):
             weights = given + ops.stop_gradient(weights - given)
         term = self._term(values, weights, state)
         if training:
-            new = {**new, **self._noted(values, state, finite)}
+            missed = ops.where(finite, 0.0, state["missed"] + 1)
+            new = {**new, **self._noted(values, state, finite), "missed": missed}
             self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
         return weights, term
 
@@ -340,7 +345,8 @@ class Weighting(Limited):
             value, old = ops.stop_gradient(ops.cast(value, "float32")), state[name]
             sound = ops.isfinite(value)
             of_components = tuple(old.shape) == (self.num_components,)
-            if of_components and (name == "current" or not self.masks_state):
+            masked = name != "missed" and (name == "current" or not self.masks_state)
+            if of_components and masked:
                 sound = ops.logical_and(sound, finite)
             self._state[name].assign(ops.where(sound, value, old))
 

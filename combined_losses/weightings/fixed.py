@@ -197,7 +197,14 @@ class Smoothed(Weighting):
         inner, _ = self.weighting.step(seen, True, products)
         moved = self.momentum * state["smooth"] + (1 - self.momentum) * inner
         smooth = ops.where(state["started"] > 0, moved, inner)
-        return smooth, {"smooth": smooth, "started": live}
+        return self._summed_as(inner, smooth, live), {"smooth": smooth, "started": live}
+
+    def _summed_as(self, inner, smooth, live):
+        """The smooth weights, to the sum of the rule where that is 1, whoever is there."""
+        size = ops.sum(smooth * live)
+        if not self.sums_to_one:
+            return smooth
+        return smooth * ops.where(size > 0, ops.sum(inner), 1.0) / ops.where(size > 0, size, 1.0)
 
     def term(self, values, weights, state):
         return self.weighting.offset(values, weights)

@@ -22,6 +22,14 @@ __all__ = [
 _HISTORY = frozenset({"values", "history"})
 
 
+def _per_step(change, state):
+    """A change since a component was last there, as one from step to step.
+
+    A pause would make it another one, and throw the weights around when the component is back.
+    """
+    return change / (state["missed"] + 1)
+
+
 @keras.saving.register_keras_serializable("combined_losses")
 class MagnitudeBalance(Weighting):
     """Every component counts 1: its value divided by the running mean of its magnitude.
@@ -55,7 +63,9 @@ class MagnitudeBalance(Weighting):
 
     def rule(self, values, state, live):
         size = ops.abs(values)
-        moved = self.momentum * state["mean"] + (1 - self.momentum) * size
+        # The steps that it has missed count as if they had brought the value of this one.
+        past = ops.power(float(self.momentum), state["missed"] + 1)
+        moved = past * state["mean"] + (1 - past) * size
         mean = ops.where(state["mean"] > 0, moved, size)
         known = live * ops.cast(mean > 0, "float32")
         logs = ops.log(ops.where(known > 0, mean, 1.0))
@@ -144,7 +154,7 @@ class DynamicWeightAverage(Weighting):
         return ops.logical_or(values < bound, ended)
 
     def initial_state(self, k):
-        names = ("sum", "count", "last", "before", "periods")
+        names = ("sum", "count", "last", "before", "periods", "span", "pause")
         return {**{name: [0.0] * k for name in names}, "length": 0.0}
 
     def rule(self, values, state, live):
@@ -155,6 +165,8 @@ class DynamicWeightAverage(Weighting):
             moved = {name: ops.where(full, swapped[name], state[name]) for name in swapped}
         bound = float(self.lower_bound)
         ratios = ratio(moved["last"] - bound, moved["before"] - bound)
+        # From one period to the next, also where it was away for some between them.
+        ratios = ops.power(ratios, 1 / ops.maximum(moved["span"], 1.0))
         known = moved["periods"] >= 2
         # A component without two periods counts as one that stays as it is.
         ratios = ops.where(known, ratios, 1.0)
@@ -173,17 +185,20 @@ class DynamicWeightAverage(Weighting):
             self._state[name].assign(value)
 
 
-_PERIOD = ("sum", "count", "last", "before", "periods", "length")
+_PERIOD = ("sum", "count", "last", "before", "periods", "span", "pause", "length")
 
 
 def _next_period(state):
     """The state after a period; a component without a value in it keeps its means."""
     seen = state["count"] > 0
+    some = ops.cast(state["length"] > 0, "float32")  # an epoch without steps is no period
     mean = state["sum"] / ops.maximum(state["count"], 1.0)
     return {
         "before": ops.where(seen, state["last"], state["before"]),
         "last": ops.where(seen, mean, state["last"]),
         "periods": state["periods"] + ops.cast(seen, "float32"),
+        "span": ops.where(seen, state["pause"] + 1, state["span"]),
+        "pause": ops.where(seen, 0.0, state["pause"] + some),
         "sum": ops.zeros_like(mean),
         "count": ops.zeros_like(mean),
         "length": ops.zeros_like(state["length"]),
@@ -235,7 +250,8 @@ class SoftAdapt(Weighting):
         return {"before": [0.0] * k, "started": [0.0] * k}
 
     def rule(self, values, state, live):
-        change = ops.where(state["started"] > 0, values - state["before"], 0.0)
+        known = live * state["started"]
+        change = ops.where(known > 0, _per_step(values - state["before"], state), 0.0)
         if self.normalized:
             size = ops.sum(ops.abs(change) * live)
             change = change / ops.where(size > 0, size, 1.0)
@@ -312,21 +328,26 @@ class ReLoBRaLo(Weighting):
         """The rule with the draw `keep`, 0.0 or 1.0."""
         known, bound = live * state["started"], float(self.lower_bound)
 
-        def balance(past):
+        def balance(past, steps=1.0):
             # A component without a past has the ratio 1 to it.
-            ratios = ops.where(known > 0, ratio(values - bound, past - bound), 1.0)
+            ratios = ops.power(ratio(values - bound, past - bound), 1 / steps)
+            ratios = ops.where(known > 0, ratios, 1.0)
             return ops.sum(live) * live_softmax(ratios, live, self.temperature)
 
-        # To their sum again, where components were missing before or are now.
+        # To the sum k, where components are missing now.
         past = state["weights"] * live
         size, k = ops.sum(past), ops.sum(live)
-        past = ops.where(ops.abs(size - k) < 1e-3 * k, past, past * k / ops.maximum(size, 1e-30))
+        share = ops.where(ops.abs(size - k) < 1e-3 * k, 1.0, k / ops.maximum(size, 1e-30))
+        past = past * share
         looked = keep * past + (1 - keep) * balance(state["first"])
-        weights = self.alpha * looked + (1 - self.alpha) * balance(state["before"])
+        latest = balance(state["before"], state["missed"] + 1)  # the change from step to step
+        weights = self.alpha * looked + (1 - self.alpha) * latest
         weights = ops.where(ops.any(state["started"] > 0), weights, ops.ones_like(weights))
         first = ops.where(state["started"] > 0, state["first"], values)
         started = ops.maximum(state["started"], live)
-        new = {"weights": weights, "before": values, "first": first, "started": started}
+        # Without those that are missing now the rest have together what they had.
+        kept = weights / ops.where(share > 0, share, 1.0)
+        new = {"weights": kept, "before": values, "first": first, "started": started}
         return weights, new
 
 
@@ -366,15 +387,20 @@ class CoVWeighting(Weighting):
 
     def rule(self, values, state, live):
         seen = state["seen"]
-        mean = state["value"]
+        past = 1 - 1 / (seen + 1) if self.decay is None else ops.where(seen > 0, self.decay, 0.0)
+        # The steps that it has missed count as if they had brought the value of this one.
+        kept = ops.where(state["missed"] > 0, ops.power(past, state["missed"]), 1.0)
+        mean = kept * state["value"] + (1 - kept) * values
         known = ops.logical_and(seen > 0, ops.not_equal(mean, 0.0))
         ratio = ops.where(known, values / ops.where(known, mean, 1.0), 1.0)
         spread = live * state["deviation"] / ops.maximum(ops.abs(state["ratio"]), 1e-8)
+        # A component that has no spread yet counts as the others do in the mean.
+        has_spread = ops.cast(seen > 1, "float32")
+        spread = ops.where(seen > 1, spread, live * live_mean(spread, live * has_spread))
         weights = spread / ops.maximum(ops.sum(spread), 1e-30)
         equal = live / ops.maximum(ops.sum(live), 1.0)
         weights = ops.where(ops.max(seen * live) <= 1, equal, weights)
         # Welford's update of the mean and the sum of squares.
-        past = 1 - 1 / (seen + 1) if self.decay is None else ops.where(seen > 0, self.decay, 0.0)
         moved = past * state["ratio"] + (1 - past) * ratio
         squares = state["squares"] + (ratio - state["ratio"]) * (ratio - moved)
         return weights, {
@@ -432,9 +458,8 @@ class FAMO(Weighting):
     def rule(self, values, state, live):
         distance = ops.maximum(values - float(self.lower_bound), 0.0) + 1e-8
         started = state["started"] * live
-        fall = ops.where(
-            started > 0, ops.log(ops.maximum(state["before"], 1e-8)) - ops.log(distance), 0.0
-        )
+        fall = ops.log(ops.maximum(state["before"], 1e-8)) - ops.log(distance)
+        fall = ops.where(started > 0, _per_step(fall, state), 0.0)
         share = live_softmax(state["logits"], live)
         slope = share * (fall - ops.sum(share * fall)) + float(self.weight_decay) * state["logits"]
         moved = adam_step(slope, state, self.learning_rate)

@@ -10,6 +10,7 @@ from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import check_log_keys
 from combined_losses._internal.numerics import accumulating
+from combined_losses._internal.presence import any_present
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.resizing import (
     averaged_of_what_counts,
@@ -136,10 +137,10 @@ class DeepSupervision(Formatted, Levels):
         ]
         total = sum(w * each.total for w, each in zip(weights, found, strict=True))
         if not self.outputs:
-            return Evaluation(total)
+            return Evaluation(total, present=any_present(found))
         values = [value for each in found for value in (each.total, *each.values)]
         absent = (len(self.outputs) - len(names)) * (1 + len(self._inner_names))
-        return Evaluation(total, (*values, *[None] * absent))
+        return Evaluation(total, (*values, *[None] * absent), present=any_present(found))
 
     def _read(self, batch, label):
         """The batch with a dict of outputs, its target and its weights; and the names it reads."""

@@ -19,6 +19,7 @@ from combined_losses._internal.data_format import as_given, moved
 from combined_losses._internal.domains import domain_of, is_void
 from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.names import check_log_keys
+from combined_losses._internal.presence import any_present, presence
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
 from combined_losses._internal.resizing import void_numbers
 from combined_losses.training import backend
@@ -212,8 +213,9 @@ class Normalized(Wrapper):
         shares = [[_over(value, divisor) for value in (s.total, *s.values)] for s in sums]
         total = sum(values[0] for values in shares)
         if self.over is None:
-            return Evaluation(total, tuple(shares[0][1:]), sums[0].extras)
-        return Evaluation(total, tuple(value for values in shares for value in values))
+            return Evaluation(total, tuple(shares[0][1:]), sums[0].extras, any_present(sums))
+        values = tuple(value for values in shares for value in values)
+        return Evaluation(total, values, present=any_present(sums))
 
     def _level(self, batch, label):
         """The sum of all values of one output, as an `Evaluation`, and its count."""
@@ -234,7 +236,8 @@ class Normalized(Wrapper):
         count = self._count(values, judged, label)
         if isinstance(self.loss, Compound) and self.loss.component_names:
             return self._node.evaluate(batch, "sum", label), count  # with its parts
-        return Evaluation(reduce_values(values, judged, "sum")), count
+        total = reduce_values(values, judged, "sum")
+        return Evaluation(total, present=presence(batch, values, judged)), count
 
     def _count(self, values, batch, label):
         """What this output of this replica counts, `()`; None for a fixed number."""

@@ -20,6 +20,7 @@ from combined_losses._internal.masks import read_mask
 from combined_losses._internal.named_errors import NamedErrors
 from combined_losses._internal.names import derive_name
 from combined_losses._internal.owned import OwnedModels
+from combined_losses._internal.presence import presence
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.traits import Traits
 from combined_losses.training import backend
@@ -333,9 +334,10 @@ class OnInputs(Compound):
         if keras.tree.is_nested(batch.sample_weight):
             batch = batch.replaced(sample_weight=self._weight(batch, values, label))
         imposed = reduction != PER_COMPONENT
-        values, batch = self._component.accounted(values, batch, imposed, label)
+        values, seen = self._component.accounted(values, batch, imposed, label)
         values = ops.cast(values, self._component.dtype)
-        return Evaluation(self._component.reduce(values, batch, reduction, label))
+        total = self._component.reduce(values, seen, reduction, label)
+        return Evaluation(total, present=presence(batch, values, seen))
 
     def _weight(self, batch, values, label):
         """The sample weights of one output, or the mean of those of all; None without a mean."""

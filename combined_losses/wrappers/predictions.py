@@ -35,7 +35,7 @@ class StopGradient(Wrapper):
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         found = self._node.evaluate(batch, self._imposed(reduction), label or self.name)
-        return Evaluation(*keras.tree.map_structure(ops.stop_gradient, tuple(found)))
+        return Evaluation(*keras.tree.map_structure(_stopped, tuple(found)))
 
     def unreduced(self, batch, imposed, label):
         found = self._node.unreduced(batch, imposed, label)
@@ -127,3 +127,7 @@ class Activated(Formatted, Wrapper):
             return batch
         neutral = view.batch.map_predictions(view.batch.neutralised)
         return view.together(neutral)
+
+
+def _stopped(tensor):
+    return None if tensor is None else ops.stop_gradient(tensor)

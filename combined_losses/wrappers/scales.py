@@ -8,6 +8,7 @@ from combined_losses._internal.checks import are_numbers, at_least, is_integer
 from combined_losses._internal.data_format import Formatted, telling
 from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.numerics import accumulating
+from combined_losses._internal.presence import any_present
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
@@ -101,13 +102,14 @@ class MultiScale(Formatted, Levels):
         label, reduction = label or self.name, self._of_levels(reduction)
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
         dtype = accumulating(self.dtype)
-        values = []
+        found = []
         for scale in self.scales:
             with telling(batch):
                 seen = self._pooled(batch, scale, dtype, label)
-            values.append(self._node.evaluate(seen, reduction, label).total)
+            found.append(self._node.evaluate(seen, reduction, label))
+        values = [each.total for each in found]
         total = sum(w * v for w, v in zip(self._factors, values, strict=True))
-        return Evaluation(total, tuple(values))
+        return Evaluation(total, tuple(values), present=any_present(found))
 
     def _pooled(self, batch, scale, dtype, label):
         """The batch of the averages over blocks; each target has its own predictions averaged."""

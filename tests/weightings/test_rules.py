@@ -428,7 +428,8 @@ def test_a_hole_in_one_step_does_not_reach_the_state(cls, hole):
     for name, old, new in zip(named, before, state_of(rule), strict=False):
         assert np.all(np.isfinite(new)), name
         # A period of DynamicWeightAverage may end with the step.
-        if new.shape == (3,) and name != "current" and cls is not DynamicWeightAverage:
+        of_rule = name not in ("current", "missed") and cls is not DynamicWeightAverage
+        if new.shape == (3,) and of_rule:
             assert new[1] == old[1], name
     after = run(rule, values[7:])
     assert np.all(np.isfinite(after)) and np.all(after >= 0)
@@ -458,7 +459,7 @@ def test_where_no_component_is_finite_all_weights_are_0_and_nothing_is_learned(c
     np.testing.assert_array_equal(terms, 0)
     for name, variable in rule._state.items():
         periods = cls is DynamicWeightAverage  # one may end with the step
-        if variable.shape == (3,) and name != "current" and not periods:
+        if variable.shape == (3,) and name not in ("current", "missed") and not periods:
             np.testing.assert_array_equal(ops.convert_to_numpy(variable.value), before[name])
     after = run(rule, values[5:])
     assert np.all(np.isfinite(after))
@@ -487,16 +488,18 @@ def test_components_may_take_turns(cls):
     assert_sum(cls, weights, live)
 
 
-# Float64 twins that pass over what is missing, component by component.
+# Float64 twins that pass over what is missing, component by component. What has changed over a
+# pause counts as a change from step to step.
 
 
 def magnitudes(values, momentum=0.99):
     weights, mean = np.zeros(values.shape), np.full(values.shape[1], np.nan)
+    when = np.zeros(values.shape[1])
     for step, row in enumerate(values):
         for i in np.flatnonzero(np.isfinite(row)):
-            first = np.isnan(mean[i])
-            mean[i] = abs(row[i]) if first else momentum * mean[i] + (1 - momentum) * abs(row[i])
-            weights[step, i] = 1 / mean[i]
+            past = 0.0 if np.isnan(mean[i]) else momentum ** (step - when[i])
+            mean[i] = past * np.nan_to_num(mean[i]) + (1 - past) * abs(row[i])
+            weights[step, i], when[i] = 1 / mean[i], step
     return weights
 
 
@@ -507,11 +510,16 @@ def softmax_of(x, live):
 
 def slopes(values, beta=0.1):
     weights, last = np.zeros(values.shape), np.full(values.shape[1], np.nan)
+    when = np.zeros(values.shape[1])
     for step, row in enumerate(values):
-        live, change = np.isfinite(row), np.nan_to_num(row - last)
+        live, change = np.isfinite(row), np.nan_to_num((row - last) / np.maximum(step - when, 1))
         weights[step] = softmax_of(beta * change, live)
-        last = np.where(live, row, last)
+        last, when = np.where(live, row, last), np.where(live, step, when)
     return weights
+
+
+def _rate(before, last):
+    return (last[1] / before[1]) ** (1 / (last[0] - before[0]))
 
 
 def averages(values, period, temperature=2.0):
@@ -521,9 +529,9 @@ def averages(values, period, temperature=2.0):
         if step and step % period == 0:
             for i, column in enumerate(values[step - period : step].T):
                 if np.any(np.isfinite(column)):
-                    means[i].append(column[np.isfinite(column)].mean())
+                    means[i].append((step // period, column[np.isfinite(column)].mean()))
         live = np.isfinite(row)
-        ratio = np.array([m[-1] / m[-2] if len(m) > 1 else 1.0 for m in means])
+        ratio = np.array([_rate(*m[-2:]) if len(m) > 1 else 1.0 for m in means])
         started = any(len(m) > 1 for m in means)
         weights[step] = live.sum() * softmax_of(ratio / temperature, live) if started else live
     return weights
@@ -533,15 +541,21 @@ def variations(values, decay=None):
     """Each component with its own count of steps."""
     k = values.shape[1]
     seen, mean, ratio, squares = (np.zeros(k) for _ in range(4))
-    deviation = np.zeros(k)
+    deviation, when = np.zeros(k), np.zeros(k)
     weights = np.zeros(values.shape)
     for step, row in enumerate(values):
         live = np.isfinite(row)
+        known = live & (seen > 1)
         spread = np.where(live, deviation / np.maximum(ratio, 1e-8), 0.0)
-        weights[step] = live / live.sum() if seen[live].max() <= 1 else spread / spread.sum()
+        if known.any():
+            spread = np.where(live & ~known, spread[known].mean(), spread)
+        weights[step] = spread / spread.sum() if known.any() else live / live.sum()
         for i in np.flatnonzero(live):
-            r = row[i] / mean[i] if seen[i] else 1.0
             past = 0.0 if not seen[i] else 1 - 1 / (seen[i] + 1) if decay is None else decay
+            for _ in range(int(step - when[i]) - 1 if seen[i] else 0):  # those it has missed
+                mean[i] = past * mean[i] + (1 - past) * row[i]
+            when[i] = step
+            r = row[i] / mean[i] if seen[i] else 1.0
             moved = past * ratio[i] + (1 - past) * r
             squares[i] += (r - ratio[i]) * (r - moved)
             ratio[i], mean[i] = moved, past * mean[i] + (1 - past) * row[i]
