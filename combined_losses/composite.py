@@ -10,10 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal import checks, names
+from combined_losses._internal import checks, names, skipping
 from combined_losses._internal.arguments import Losses, as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
-from combined_losses._internal.compound import Compound, as_node, moving_composites
+from combined_losses._internal.compound import Compound, as_node, moving_composites, readers_of
 from combined_losses._internal.config import (
     check_config,
     deeply,
@@ -55,6 +55,9 @@ class CompositeLoss(Compound):
             with its own `reduction`. One of Keras's (`"sum_over_batch_size"`, `"sum"`, `"mean"`,
             `"mean_with_sample_weight"`): imposed on every component, after sample weights and
             mask. `"none"` or None: one total for each sample, `(batch,)`, for custom loops.
+        on_nonfinite: what becomes of a component that is NaN or infinite in a step. `"propagate"`
+            (default): the total is, too. `"skip"`: the component is left out of that step, see
+            below.
         name: a string, default `"composite_loss"`.
         dtype: the dtype of the total, default `keras.config.floatx()`, or float64 where all
             components have that. Components keep their own.
@@ -67,6 +70,17 @@ class CompositeLoss(Compound):
     others, so it stays as it is where it is finite, and gets no gradient. A component that gives
     one number for the whole batch cannot honour weights or mask: it counts unweighted, with one
     warning that names it. An empty batch is 0.
+
+    With `on_nonfinite="skip"` a component whose value is not finite adds neither value nor gradient
+    in that step (with all of its parts, on all replicas), has weight 0 and is absent for a rule.
+    The logs show 0 for it, so that the total stays the weighted sum, and `<name>_skipped`, the
+    share of the steps in which it was skipped: `<name>_loss / (1 - <name>_skipped)` is its mean
+    over the others. A gradient that is not finite is left out too where the value is finite, such
+    as that of a root at 0; the value then counts, and `<name>_skipped` does not tell it (nor does
+    it tell of gradients that do not go through the predictions: terms by `OnInputs`, and functions
+    that hold the model or layers of it, are refused). Where all components are skipped the total
+    is 0, whatever the network is by then: a warning says so after an epoch of nothing else.
+    `components` gives the values as they are. It costs SKIPCOST.
 
     Raises:
         ValueError: on no components, a name that is reserved, duplicate or holds one of
@@ -98,8 +112,10 @@ class CompositeLoss(Compound):
         reduction=PER_COMPONENT,
         name="composite_loss",
         dtype=None,
+        on_nonfinite="propagate",
     ):
         check_rule(weighting, name)
+        skipping.check_mode(on_nonfinite, name)
         parts = as_children(losses, name)
         if dtype is None and all(loss.dtype == "float64" for loss in parts.values()):
             dtype = "float64"  # the total is as exact as its parts
@@ -108,11 +124,14 @@ class CompositeLoss(Compound):
         # the first that has it: `_nodes`, so this one has to come later.
         self._parts = Losses(parts, name)
         self.weighting = weighting
+        self.on_nonfinite = on_nonfinite
         self._resolve_reduction()
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
         names.check_log_keys(self.component_names, name)
         self._check_moving(weighting)
         gradients.check_parts(self, weighting)
+        if on_nonfinite == "skip":
+            skipping.check_parts(self, gradients.is_beyond_output)
         # Last, because it binds the rule to this composite.
         self._weights = Weights(as_weights(weights, self.names, name), weighting, self.dtype)
         # Components that have had weight 0: see `_guarded`.
@@ -311,11 +330,27 @@ class CompositeLoss(Compound):
         return self._weights.move or super().moves
 
     @property
+    def skips(self):
+        """Whether a component that is not finite is left out of a step, here or inside."""
+        return self.on_nonfinite == "skip" or super().skips
+
+    @property
+    def skipped_keys(self):
+        own = [tuple(map(names.skipped_key, self.names))] if self.on_nonfinite == "skip" else []
+        return [*own, *super().skipped_keys]
+
+    def check_skips(self, model):
+        if self.on_nonfinite == "skip":
+            skipping.check_readers(self, readers_of, model)
+        super().check_skips(model)
+
+    @property
     def extra_keys(self):
         own = [names.weight_key(name) for name in self._weights.moving_names]
         own += ["weighting_loss"] if self._weights.has_term else []
         own += ["base_loss"] if self.weighting is not None else []
         own += ["min_cosine"] if self._weights.logs_conflict else []
+        own += map(names.skipped_key, self.names if self.on_nonfinite == "skip" else ())
         return (*super().extra_keys, *own)
 
     @property
@@ -368,6 +403,13 @@ class CompositeLoss(Compound):
             the dict has only what reads no other.
         """
         batch = Batch(y_true, y_pred, sample_weight, self.name)
+        return self._components_of(batch.replaced(skips_nothing=True))
+
+    def logged_components(self, y_true, y_pred, sample_weight=None):
+        """As `components`, but 0 for what is skipped in this step, as in the logs."""
+        return self._components_of(Batch(y_true, y_pred, sample_weight, self.name))
+
+    def _components_of(self, batch):
         if self.takes_one_output and not keras.tree.is_nested(batch.y_pred):
             return self._components_of_one(batch.replaced(is_one_output=True))
         reduced = self.reduction not in ("none", None)
@@ -406,7 +448,7 @@ class CompositeLoss(Compound):
         outer, _, inner = name.partition("/")
         node = self._nodes[outer]
         reduction = self._imposed(PER_COMPONENT)
-        batch = Batch(y_true, y_pred, sample_weight, self.name)
+        batch = Batch(y_true, y_pred, sample_weight, self.name).replaced(skips_nothing=True)
         evaluation = node.evaluate(batch, reduction, outer)
         if not inner:
             return evaluation.total
@@ -431,7 +473,14 @@ class CompositeLoss(Compound):
             )
             for index, name in enumerate(self.names)
         ]
+        skips = self.on_nonfinite == "skip"
+        if skips and skipping.is_active(batch):
+            batch = batch.replaced(may_be_skipped=True)
         evaluations, taken = gradients.evaluate(self.weighting, batch, parts, self.name)
+        if skips:
+            evaluations, sound, shares = skipping.skipped(evaluations, batch, self.dtype)
+            if sound is not None and not constant:
+                now = ops.where(sound, now, ops.zeros_like(now))
         direct, values, extras = [], [], []
         for found in evaluations:
             direct.append(ops.cast(found.total, self.dtype))
@@ -441,7 +490,7 @@ class CompositeLoss(Compound):
         replace = taken is not None and label is None and not super().learned_variables
         present = [found.present for found in evaluations]
         total, own = self._weights.total(direct, present, now, batch, self.name, taken, replace)
-        extras.extend(own)
+        extras.extend([*own, shares] if skips else own)
         weighed = [e for e, c in zip(evaluations, self._weights.fixed.values(), strict=True) if c]
         return Evaluation(total, tuple(values), tuple(extras), any_present(weighed))
 
@@ -460,6 +509,8 @@ class CompositeLoss(Compound):
         node = self._nodes[name]
         path = f"{label}/{name}" if label else name
         seen = self._guarded(self._only_output(batch, node, path), name, weight)
+        if self.on_nonfinite == "skip" and skipping.is_active(batch):
+            seen = skipping.cut_gradient(seen)
         return node.evaluate(seen, reduction, path)
 
     def _only_output(self, batch, node, path):
@@ -541,6 +592,7 @@ class CompositeLoss(Compound):
             "reduction": self.reduction,
             "name": self.name,
             "dtype": self.dtype,
+            "on_nonfinite": self.on_nonfinite,
         }
 
     @classmethod

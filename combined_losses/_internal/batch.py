@@ -45,6 +45,8 @@ class Batch:
         self.training = False  # in a step of training of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self.is_unthreaded = False  # in a step on JAX that cannot read or keep variables
+        self.may_be_skipped = False  # by a composite around, see `on_nonfinite`
+        self.skips_nothing = False  # who asks for values wants them as they are
         self._share = None
         self._inputs = {}
 

@@ -127,8 +127,31 @@ class Compound(Operators, Limited, keras.losses.Loss):
         """Whether weights inside change by themselves in the steps of training."""
         return any(child.moves for child, _ in self._compounds())
 
+    @property
+    def skips(self):
+        """Whether a composite inside leaves out what is not finite, see `on_nonfinite`."""
+        return any(child.skips for child, _ in self._compounds())
+
+    @property
+    def skipped_keys(self):
+        """For each composite inside that does so the log keys of what it has skipped, a tuple."""
+        pairs = [(p, keys) for child, p in self._named_compounds() for keys in child.skipped_keys]
+        return [tuple(prefix + key for key in keys) for prefix, keys in pairs]
+
+    def check_skips(self, model):
+        """Called by the mixin: raises where what is skipped could not be cut off."""
+        for child, _ in self._compounds():
+            child.check_skips(model)
+
     def _refuse_moving(self):
         """For wrappers that evaluate a loss several times in a step."""
+        if self.skips:
+            raise ValueError(
+                f"{type(self).__name__} ('{self.name}') evaluates its loss several times in a "
+                "step, and has no place in the logs for what was skipped in each: put "
+                "on_nonfinite='skip' on a composite around it. "
+                "Received: a loss with on_nonfinite='skip'"
+            )
         if self.moves:
             raise ValueError(
                 f"{type(self).__name__} ('{self.name}') evaluates its loss several times in a "
@@ -195,11 +218,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
 
     def find_readers(self):
         """The functions and losses of the user's that are called in it, each as it was given."""
-        found = []
-        for child, _ in self.children:
-            inner = isinstance(child, Compound)
-            found.extend(child.find_readers() if inner else [getattr(child, "function", child)])
-        return found
+        return [reader for child, _ in self.children for reader in readers_of(child)]
 
     @property
     def own_variables(self):
@@ -343,6 +362,12 @@ def rescaling_of(loss):
         return next(filter(None, (rescaling_of(child) for child, _ in loss.children)), None)
     own = isinstance(loss, Loss) and type(loss).rescaled is not Loss.rescaled
     return loss if own else None
+
+
+def readers_of(loss):
+    """The functions and losses of the user's that are called in a loss, each as it was given."""
+    inner = isinstance(loss, Compound)
+    return loss.find_readers() if inner else [getattr(loss, "function", loss)]
 
 
 def moving_composites(loss):

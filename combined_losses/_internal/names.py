@@ -26,6 +26,11 @@ def weight_key(name):
     return f"{name}_weight"
 
 
+def skipped_key(name):
+    """The log key of the share of steps in which a component was skipped."""
+    return f"{name}_skipped"
+
+
 def derive_name(loss):
     """The name of a component that was given in a list, and whether the user chose it.
 

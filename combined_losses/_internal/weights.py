@@ -153,6 +153,8 @@ class Weights:
         weights, term = now, None
         if self.rule is not None:
             weights, term = self._weigh(values, present, now, batch, name, taken)
+            if batch.may_be_skipped and self.rule.learned:
+                weights = backend.sound_gradient(weights)
         shown = [weights[i] for i, key in enumerate(self.fixed) if key in self.moving_names]
         total = _weighted_sum(values, weights, off=now)
         if replace and self.gives_gradient:
@@ -180,10 +182,12 @@ class Weights:
                 f"The `weighting` of '{name}' weighs whole components, which the reduction 'none' "
                 f"that is imposed on it does not give. Received: {self.rule!r}"
             )
-        whole = _seen_by_rule(values, present, batch.replicas)
+        whole, lost = _seen_by_rule(values, present, batch.replicas)
         # A rule that reads gradients stays as it is where there are none.
         training = batch.training and (taken is not None or not self.reads_gradients)
         weights, term = self.rule.step(whole, training, taken and taken.products)
+        # What is not finite makes the total so: the weight that is logged must not deny it.
+        weights = ops.where(lost, ops.cast(self.rule.last_weights, weights.dtype), weights)
         return now * ops.cast(weights, now.dtype), term
 
     def warn_of_values(self, name):
@@ -233,9 +237,13 @@ class Weights:
 
 
 def _seen_by_rule(values, present, replicas):
-    """The values over all replicas, `(k,)`; NaN for what is absent on each of them."""
+    """The values over all replicas, `(k,)`; NaN for what is absent on each of them.
+
+    And which components are there and not finite.
+    """
     if all(each is None for each in present):
-        return values if replicas == 1 else backend.global_sum(values)
+        values = values if replicas == 1 else backend.global_sum(values)
+        return values, ops.logical_not(ops.isfinite(values))
     there = ops.stack(
         [
             ops.ones((), values.dtype) if each is None else ops.cast(each, values.dtype)
@@ -244,7 +252,8 @@ def _seen_by_rule(values, present, replicas):
     )
     if replicas > 1:
         values, there = ops.unstack(backend.global_sum(ops.stack([values, there])), 2)
-    return ops.where(there > 0, values, ops.cast(np.nan, values.dtype))
+    lost = ops.logical_and(there > 0, ops.logical_not(ops.isfinite(values)))
+    return ops.where(there > 0, values, ops.cast(np.nan, values.dtype)), lost
 
 
 def _weighted_sum(values, weights, off=None):

@@ -12,6 +12,7 @@ from combined_losses.training.keeping import (
     component_keys,
     keep_batches,
     last_batch,
+    skipped_throughout,
     state_of,
 )
 
@@ -22,9 +23,10 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
     """Stops training when a component is NaN or infinite, and says which one, where and on what.
 
     As `keras.callbacks.TerminateOnNaN`, which knows the total alone. A component of weight 0 does
-    no harm and does not stop it. Where all components are not finite at once although the batch
-    is, the network is not any more, and the gradient of the step before is to blame: then its batch
-    is the one that is saved.
+    no harm and does not stop it. Nor does one that its composite skips (`on_nonfinite="skip"`), but
+    after an epoch in which all components were skipped in every step it stops. Where all components
+    are not finite at once although the batch is, the network is not any more, and the gradient of
+    the step before is to blame: then its batch is the one that is saved.
 
     Args:
         path: None, or a file `.npz` for the batch to blame, as arrays `x`, `y` and `sample_weight`
@@ -114,6 +116,16 @@ class TerminateOnComponentNaN(keras.callbacks.Callback):
             return
         bad = {name: value for name, value in bad.items() if name not in self._watched} or bad
         self._stop(bad, everything=len(bad) == len(values) > 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.components or not skipped_throughout(self.model, logs or {}):
+            return
+        self.components = tuple(self._keys)
+        self.model.stop_training = True
+        message = f"All components were skipped in every step of epoch {epoch + 1}; training stops."
+        if self.raise_error:
+            raise RuntimeError(message)
+        print(message)
 
     def _stop(self, bad, everything):
         self.components = tuple(bad) or ("loss",)

@@ -20,6 +20,20 @@ def gradient(function):
     return jax.grad(function)
 
 
+@jax.custom_vjp
+def sound_gradient(tensor):
+    """`tensor`, with a gradient of 0 where any entry of that gradient is not finite."""
+    return tensor
+
+
+def _sound(nothing, upstream):
+    sound = jax.numpy.isfinite(upstream).all()
+    return (jax.numpy.where(sound, upstream, jax.numpy.zeros_like(upstream)),)
+
+
+sound_gradient.defvjp(lambda tensor: (tensor, None), _sound)
+
+
 def restore_state(model, state):
     """Called after a step that failed: gives variables back the values that it was given.
 

@@ -88,6 +88,32 @@ def gradient(function):
     return gradient_at
 
 
+def sound_gradient(tensor):
+    """`tensor`, with a gradient of 0 where any entry of it, in any replica, is not finite."""
+    symbolic = not isinstance(tensor, (tf.__internal__.EagerTensor, tf.Variable))
+    # Keras's cross-entropies take the logits behind probabilities: their gradient goes there.
+    if hasattr(tensor, "_keras_logits"):
+        found = _sound(tensor)
+        found._keras_logits = _sound(tensor._keras_logits)
+        return found
+    if symbolic and tensor.op.type in ("Softmax", "Sigmoid"):
+        activation = tf.nn.softmax if tensor.op.type == "Softmax" else tf.sigmoid
+        return activation(_sound(tensor.op.inputs[0]))
+    return _sound(tensor)
+
+
+@tf.custom_gradient
+def _sound(tensor):
+    def backward(upstream):
+        upstream = tf.convert_to_tensor(upstream)
+        sound = tf.reduce_all(tf.math.is_finite(upstream))
+        if replica_count() > 1:
+            sound = tf.equal(global_sum(tf.cast(sound, "float32")), float(replica_count()))
+        return tf.where(sound, upstream, tf.zeros_like(upstream))
+
+    return tf.identity(tensor), backward
+
+
 def is_in_scope(strategy, variable):
     """Whether a variable was made inside the scope of a distribution strategy."""
     return strategy is None or strategy.extended.variable_created_in_scope(variable.value)

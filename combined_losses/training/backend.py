@@ -27,6 +27,7 @@ if keras.backend.backend() == "tensorflow":
         replica_count,
         requiring,
         rows_of,
+        sound_gradient,
         squared_distances,
     )
 else:
@@ -88,6 +89,7 @@ if keras.backend.backend() == "jax":
         restore_state,
         result_in,
         rows_of,
+        sound_gradient,
         squared_distances,
     )
 else:
@@ -131,6 +133,7 @@ if keras.backend.backend() == "torch":
         places_after,
         products,
         rows_of,
+        sound_gradient,
         squared_distances,
     )
 else:
@@ -169,5 +172,6 @@ __all__ = [
     "restore_state",
     "result_in",
     "rows_of",
+    "sound_gradient",
     "squared_distances",
 ]

@@ -24,7 +24,11 @@ class ComponentMetric(keras.metrics.Metric):
         self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        value = self.loss.component(self.component, y_true, y_pred, sample_weight)
+        if self.loss.skips:
+            found = self.loss.logged_components(y_true, y_pred, sample_weight)
+            value = found[self.component]
+        else:
+            value = self.loss.component(self.component, y_true, y_pred, sample_weight)
         size = ops.cast(ops.shape(keras.tree.flatten(y_pred)[0])[0], self.dtype)
         self.total.assign_add(ops.cast(value, self.dtype) * size)
         self.count.assign_add(size)

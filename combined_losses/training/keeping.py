@@ -67,6 +67,13 @@ def component_keys(model):
     return {name: key for route in routes for name, key in route.component_keys.items()}
 
 
+def skipped_throughout(model, logs, prefix=""):
+    """Whether a composite has skipped all of its components in every step of an epoch."""
+    tracking = tracking_of(model)
+    groups = [keys for route in getattr(tracking, "routes", ()) for keys in route.skipped_keys]
+    return any(all(float(logs.get(prefix + key, 0.0)) == 1 for key in keys) for keys in groups)
+
+
 def measurers(model):
     """What has been made to measure its components, until it is compiled again."""
     state = state_of(model)

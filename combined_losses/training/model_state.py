@@ -101,6 +101,8 @@ def find_owned(model):
         readers = [r for compound in state.compounds for r in compound.find_readers()]
         things = [thing for reader in readers if callable(reader) for thing in owned_by(reader)]
         state.owned = [thing for thing in things if thing is not model]
+        for compound in state.compounds:
+            compound.check_skips(model)
         state.given = [reader for reader in readers if isinstance(reader, keras.Model)]
 
 

@@ -1,11 +1,12 @@
 """What weights that move need of a model: ends of epochs, and an optimizer that lets them alone."""
 
 import inspect
+import warnings
 
 import keras
 
 from combined_losses.training import backend, gradients, routing
-from combined_losses.training.keeping import apply_pending, state_of
+from combined_losses.training.keeping import apply_pending, skipped_throughout, state_of
 
 
 class _EpochEnd(keras.callbacks.Callback):
@@ -26,6 +27,26 @@ class _EpochEnd(keras.callbacks.Callback):
         # `self.model` brings JAX's state back into the variables first.
         for compound in routing.compounds(self.model.loss):
             compound.end_epoch()
+
+
+class _SkippedAll(keras.callbacks.Callback):
+    """Says, once, that a total is 0 because nothing in an epoch was finite: it looks perfect."""
+
+    def __init__(self):
+        super().__init__()
+        self._warned = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        places = {"training": "", "validation": "val_"}
+        found = [p for p, k in places.items() if skipped_throughout(self.model, logs or {}, k)]
+        if found and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"In epoch {epoch + 1} every component of a loss with on_nonfinite='skip' was "
+                f"skipped in every step of the {' and the '.join(found)}: the loss of 0 says "
+                "nothing. The data, or the predictions of the network, are not finite.",
+                stacklevel=2,
+            )
 
 
 class _BringBack(keras.callbacks.Callback):
@@ -57,6 +78,8 @@ def with_callbacks(fit, model, args, kwargs):
     first: list[keras.callbacks.Callback] = [_EpochEnd()] if moves else []
     if state.owned and keras.backend.backend() == "jax":
         first.append(_BringBack())
+    if any(compound.skips for compound in state.compounds):
+        first.append(_SkippedAll())
     last = _BeforeStep(state)
     bound = inspect.signature(fit).bind(model, *args, **kwargs)
     callbacks = bound.arguments.get("callbacks")

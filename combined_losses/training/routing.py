@@ -45,6 +45,12 @@ class Route:
         extras = self.loss.extra_keys if isinstance(self.loss, Compound) else ()
         return [*self.component_keys.values(), *map(self.prefixed, extras)]
 
+    @property
+    def skipped_keys(self):
+        """For each composite that may skip components the log keys of their shares."""
+        groups = self.loss.skipped_keys if isinstance(self.loss, Compound) else ()
+        return [tuple(map(self.prefixed, keys)) for keys in groups]
+
     def weights(self, all_of_them=False):
         """The log keys and current values of the weights that have been changed, or of all."""
         if not isinstance(self.loss, Compound):

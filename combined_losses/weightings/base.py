@@ -40,7 +40,9 @@ class Weighting(Limited):
     weights and the new state. A value that is not finite never reaches the state, and its
     component has weight 0, like one that is switched off by a fixed weight 0, and like one that is
     absent, because nothing in the batch counts for it: all its labels are missing or masked, or all
-    its sample weights are 0. `state["missed"]` `(k,)` says for how many steps in a row before this
+    its sample weights are 0. (In a composite that does not skip what is not finite, see its
+    `on_nonfinite`, it keeps its last weight instead: the total is spoilt, and the log says so.)
+    `state["missed"]` `(k,)` says for how many steps in a row before this
     one that was so: a change since then is none from step to step. Class attributes tell what is
     special: `needs`, what a rule reads, `"values"`, and `"history"` if it remembers (then
     validation gets the last weights of training); `sums_to_one` where equal weights are 1/k
@@ -251,8 +253,11 @@ class Weighting(Limited):
         live = ops.cast(finite, "float32")
         result = self._apply(ops.where(there, values, 1.0), state, live, products)
         weights, new = result if isinstance(result, tuple) else (result, {})
-        given, live = self._given(weights, live, ops.cast(there, "float32"))
+        lost = self._are_lost(there, products)
+        given, live = self._given(weights, live, ops.cast(there, "float32"), lost)
         weights = self._held(self._capped(self._rescaled(given, live), live), state, there)
+        if lost is not None:
+            weights = ops.where(lost, self.last_weights, weights)
         if self.learned:
             # What is learned learns also while its weights are capped or held.
             weights = given + ops.stop_gradient(weights - given)
@@ -289,9 +294,23 @@ class Weighting(Limited):
     def _apply(self, values, state, live, products):
         return self.rule(values, state, live)
 
-    def _given(self, weights, live, there):
+    def _are_lost(self, there, products):
+        """Which components have a gradient that is not finite; None of rules that read none."""
+
+    def _given(self, weights, live, there, lost):
         """The weights of a rule, 0 for components that do not count; and which count."""
         return weights * live, live
+
+    @property
+    def last_weights(self):
+        """Those of components that are not finite, `(k,)`: the last ones, or equal ones for 0.
+
+        With the weight 0 the log would deny what spoils the step. In float16 it would hide an
+        overflow, so that a `LossScaleOptimizer` does not skip the step: for ever.
+        """
+        last = ops.convert_to_tensor(self._state["current"])
+        equal = self._equal_weight(self.num_components)
+        return ops.where(ops.equal(last, 0.0), equal, last)
 
     def _term(self, values, weights, state):
         if type(self).offset is not Weighting.offset:
@@ -402,10 +421,12 @@ class GramianWeighting(Weighting):
     two components that do not conflict at the output may do so at the parameters. Fixed weights
     multiply what the rule gives; where they differ, the promise is about the rule's part alone.
     A component whose gradient is zero has weight 0, and the others go on without it (a short one is
-    no zero: lengths from 1e-18 to 1e18 are told apart, whatever stands beside them); so has one
-    that is not finite, whose step is spoilt as it is without a rule (`TerminateOnNaN` sees it);
-    without any each has weight 1/k. Validation gets the last weights of training. Steps that torch
-    compiles (`jit_compile=True`) take gradients at the output only.
+    no zero: lengths from 1e-18 to 1e18 are told apart, whatever stands beside them); without any
+    each has weight 1/k. A component whose gradient is not finite keeps its last weight above 0,
+    and the others go on without it: the step is spoilt as it is without a rule, or skipped by a
+    `keras.optimizers.LossScaleOptimizer` where float16 has overflowed. Validation gets the last
+    weights of training. Steps that torch compiles (`jit_compile=True`) take gradients at the output
+    only.
 
     A rule with arguments or state is a subclass with `combine(gradients, state)`, which returns
     the weights or the weights and the new state. `gradients` has `norms` `(k,)`, `cosines`
@@ -505,9 +526,13 @@ class GramianWeighting(Weighting):
         new = {"cosines": plain_cosines(gradients), **new}
         return weights, {name: ops.where(due, new[name], state[name]) for name in new}
 
-    def _given(self, weights, live, there):
+    def _are_lost(self, there, products):
+        finite = ops.isfinite(ops.diagonal(products.gramian))
+        return ops.logical_and(there, ops.logical_not(finite))
+
+    def _given(self, weights, live, there, lost):
         equal = there / ops.maximum(ops.sum(there), 1.0)
-        some = ops.any(live > 0)
+        some = ops.logical_or(ops.any(live > 0), ops.any(lost))
         weights = ops.where(some, ops.where(live > 0, weights, 0.0), equal)
         return weights, ops.where(some, live, there)
 

@@ -962,7 +962,7 @@ def test_a_rule_where_weights_belong_names_the_argument():
 
 
 def test_a_component_that_is_not_finite_for_a_step_does_not_poison_the_state():
-    """It is left out for the step, and the loss shows it; then everything goes on."""
+    """The loss shows it, and so does the weight that it keeps; then everything goes on."""
 
     def breaks(y_true, y_pred):
         return ops.mean(ops.abs(y_pred - y_true) + 0 * ops.log(3.0 - y_true), axis=-1)
@@ -979,7 +979,7 @@ def test_a_component_that_is_not_finite_for_a_step_does_not_poison_the_state():
     logs = step(model, x, broken)
     assert np.isnan(logs["loss"])
     for name in names:
-        assert logs[f"{name}/mae_weight"] == 0.0, name
+        assert logs[f"{name}/mae_weight"] > 0, name
         assert np.isfinite(logs[f"{name}/mse_weight"]), name
     assert all(np.isfinite(variable).all() for variable in state_of(loss))
     logs = step(model, x, y)
