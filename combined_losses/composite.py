@@ -49,12 +49,16 @@ class CompositeLoss(Compound):
         weights: a dict from name to number (default 1.0 for what it leaves out), a list with one
             number for each component, or None: all 1.0. Finite numbers; see `set_weight`. Or a
             `keras.optimizers.schedules.LearningRateSchedule`, a function of the steps of training.
+            Where weights move, `base_loss` in the logs is the sum with the fixed weights, a
+            scheduled one at its end: its `final_weight` if it has one, else that of step 2**30.
         weighting: None, or a rule from `cl.weightings` that moves the weights in training. The
             `weights` multiply what it gives.
         reduction: `"per_component"` (default): every component is reduced as it would be alone,
             with its own `reduction`. One of Keras's (`"sum_over_batch_size"`, `"sum"`, `"mean"`,
             `"mean_with_sample_weight"`): imposed on every component, after sample weights and
-            mask. `"none"` or None: one total for each sample, `(batch,)`, for custom loops.
+            mask. `"none"` or None: one total for each sample, `(batch,)`, for custom loops. With
+            `gradient_accumulation_steps` Keras averages the gradients of batches, each a mean over
+            its own samples, mask or sample weights, whatever their number or sum.
         on_nonfinite: what becomes of a component that is NaN or infinite in a step. `"propagate"`
             (default): the total is, too. `"skip"`: the component is left out of that step, see
             below.
@@ -348,7 +352,7 @@ class CompositeLoss(Compound):
     def extra_keys(self):
         own = [names.weight_key(name) for name in self._weights.moving_names]
         own += ["weighting_loss"] if self._weights.has_term else []
-        own += ["base_loss"] if self.weighting is not None else []
+        own += ["base_loss"] if self._weights.move else []
         own += ["min_cosine"] if self._weights.logs_conflict else []
         own += map(names.skipped_key, self.names if self.on_nonfinite == "skip" else ())
         return (*super().extra_keys, *own)
@@ -362,11 +366,69 @@ class CompositeLoss(Compound):
         self._weights.warn_of_values(self.name)
         super().warn_of_values()
 
+    def warn_of_disjoint(self):
+        if gradients.reads_gradients(self.weighting):
+            gradients.warn_of_disjoint([(self, self.weighting)])
+        super().warn_of_disjoint()
+
+    def training_step(self):
+        """In a loop of one's own: the block is one step of the rules and schedules.
+
+        The first call of the loss in the block moves its weights, as a step of `fit` does, those of
+        composites inside too; further calls, of micro-batches say, see the same scheduled weights
+        and move nothing. Open one block for each step of the optimizer. Outside of it a call moves
+        nothing. Rules that read gradients need `gradients="output"`. Give your optimizer
+        `loss.trainable_variables` beside those of the network where weights are learned.
+
+        In `tf.function` the call of the loss and the block belong inside. On JAX, in `jax.jit`,
+        `loss.variables` must be part of the state, see docs/other_models.md.
+
+        Raises:
+            ValueError: by the call of the loss, where a rule reads gradients at a layer or at the
+                parameters, or where `jax.jit` would forget what moves.
+
+        Example:
+
+        >>> import numpy as np
+        >>> import combined_losses as cl
+        >>> loss = cl.CompositeLoss(["mse", "mae"], {"mae": cl.weightings.LinearRamp(2)})
+        >>> y_true, y_pred = np.array([[2.0]]), np.array([[0.0]])
+        >>> for _ in range(3):
+        ...     with loss.training_step():
+        ...         print(float(loss(y_true, y_pred)))
+        4.0
+        5.0
+        6.0
+        """
+        return super().training_step()
+
     def end_epoch(self):
+        """In a loop of one's own: ends an epoch, for rules that go by epochs.
+
+        `fit` does it by itself; a loop of `train_on_batch`, or of `training_step`, calls it after
+        each epoch. On JAX, assign the state of your loop to `loss.variables` before.
+
+        Example:
+
+        >>> import combined_losses as cl
+        >>> rule = cl.weightings.DynamicWeightAverage()
+        >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=rule)
+        >>> for epoch in range(3):
+        ...     for y_true, y_pred in [([[2.0]], [[0.0]]), ([[1.0]], [[0.0]])]:
+        ...         with loss.training_step():
+        ...             total = loss(y_true, y_pred)
+        ...     loss.end_epoch()
+        """
+        self._weights.lone_steps = 0
         if self.weighting is not None:
+            self._sync_models()
             self.weighting.end_epoch()
             self._weights.warn_of_values(self.name)
         super().end_epoch()
+
+    def note_lone_step(self):
+        self._weights.note_lone_step(self.name)
+        super().note_lone_step()
 
     def register_model(self, model):
         self._models.add(model)
@@ -476,7 +538,8 @@ class CompositeLoss(Compound):
         skips = self.on_nonfinite == "skip"
         if skips and skipping.is_active(batch):
             batch = batch.replaced(may_be_skipped=True)
-        evaluations, taken = gradients.evaluate(self.weighting, batch, parts, self.name)
+        moving = self.variables_that_move_inside
+        evaluations, taken = gradients.evaluate(self.weighting, batch, parts, self.name, moving)
         if skips:
             evaluations, sound, shares = skipping.skipped(evaluations, batch, self.dtype)
             if sound is not None and not constant:

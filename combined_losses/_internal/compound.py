@@ -1,5 +1,6 @@
 """What composites and wrappers share: losses made of losses, with parts that have names."""
 
+import contextlib
 import functools
 import warnings
 import weakref
@@ -14,9 +15,11 @@ from combined_losses._internal.checks import (
     check_dtype,
     check_reduction,
     check_single_weight,
+    check_trainable,
 )
 from combined_losses._internal.component import Component, one_reduction
 from combined_losses._internal.config import LambdaError, check_no_lambda, deeply
+from combined_losses._internal.loop_steps import calling, opened, step_of
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._internal.traits import keras_traits
 from combined_losses.losses.base import FunctionLoss, Loss, Operators
@@ -40,6 +43,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
         self._warned_of_lambda = False
         self._first_model: Any = None  # a weak reference to the model that it was compiled in first
         self._warned_of_moves = False
+        self._loop_steps = 0  # in loops of the user's
         masks.prepare()
 
     def _check_reduction(self):
@@ -180,28 +184,81 @@ class Compound(Operators, Limited, keras.losses.Loss):
         for child, _ in self._compounds():
             child.warn_of_values()
 
+    def warn_of_disjoint(self):
+        """Says, once, where a rule inside cannot see a conflict."""
+        for child, _ in self._compounds():
+            child.warn_of_disjoint()
+
+    def training_step(self):
+        """One step of the rules and schedules inside; see `CompositeLoss.training_step`."""
+        self._warned_of_moves = True  # calls outside the block are meant to move nothing
+        return self._training_step()
+
+    @contextlib.contextmanager
+    def _training_step(self):
+        with opened(self) as step:
+            yield
+        if step.made and backend.is_eager(self.variables):
+            self._loop_steps += 1
+            self.note_lone_step()
+            if self._loop_steps % 100 == 1:  # it brings numbers to the host
+                self.warn_of_values()
+                self.warn_of_disjoint()
+
     def end_epoch(self):
-        """Called by the mixin after every epoch of `fit`."""
+        """Ends an epoch for the rules inside; see `CompositeLoss.end_epoch`."""
         for child, _ in self._compounds():
             child.end_epoch()
+
+    def note_lone_step(self):
+        """Called after a step outside `fit`: says, once, where a rule waits for ends of epochs."""
+        for child, _ in self._compounds():
+            child.note_lone_step()
 
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
         """The total: `()`, or `(batch,)` where the reduction is "none"."""
         # A tracked model does not come this way.
-        self._compiled_in |= backend.is_compiling()
-        if self.moves and not self._warned_of_moves:
+        constant = backend.is_compiling() and not self._is_threaded()
+        self._compiled_in |= constant
+        step = step_of(self)
+        if self.moves and step is None and not self._warned_of_moves:
             self._warned_of_moves = True
             warnings.warn(
                 f"The weights of '{self.name}' move in the training of cl.Model, cl.Sequential and "
-                "cl.track(model) only; here they stay as they are.",
+                "cl.track(model), and in a loop of your own inside `with loss.training_step():`; "
+                "here they stay as they are.",
                 stacklevel=2,
             )
         batch = Batch(y_true, y_pred, sample_weight, self.name)
         if not self.routes:
             check_single_weight(self.name, batch.sample_weight)
         with deeply():
+            if step is None:
+                return self.evaluate(batch).total
+            if constant and self.moves:
+                self._raise_constant()
+            return self._evaluate_in(step, batch)
+
+    def _evaluate_in(self, step, batch):
+        """The total in a step of a loop of the user's, which the first call in it makes."""
+        check_trainable(self.name, batch.y_pred)
+        batch.training = not step.made
+        with calling(step):
             return self.evaluate(batch).total
+
+    def _is_threaded(self):
+        """Whether a function that JAX compiles is given all of the state."""
+        return all(map(backend.is_threaded, self.variables))
+
+    def _raise_constant(self):
+        raise ValueError(
+            f"'{self.name}' has weights that move, and a function that JAX compiles keeps them "
+            "only where it is given `loss.variables` and returns them: call the loss in "
+            "`keras.StatelessScope(state_mapping=...)` with all of them, see 'A loop of your own' "
+            "in docs/other_models.md. Received: a compiled training_step() that reads variables "
+            "of the loss from outside"
+        )
 
     def call(self, y_true, y_pred):
         """The total of each sample, `(batch,)`, without weights, mask and reduction."""
@@ -230,6 +287,23 @@ class Compound(Operators, Limited, keras.losses.Loss):
         """The state of this loss and of those inside, which the mixin gives to the model."""
         nested = [child.variables for child, _ in self._compounds()]
         return [*self.own_variables, *(v for variables in nested for v in variables)]
+
+    @property
+    def trainable_variables(self):
+        """What a rule learns, for the optimizer of a loop of one's own, without weight decay."""
+        return list(self.learned_variables)
+
+    @property
+    def non_trainable_variables(self):
+        """The rest of `variables`: fixed weights, and what rules and schedules remember."""
+        learned = {id(v) for v in self.learned_variables}
+        return [v for v in self.variables if id(v) not in learned]
+
+    @property
+    def variables_that_move_inside(self):
+        """The state of the losses inside whose weights move."""
+        inside = [child for child, _ in self._compounds() if child.moves]
+        return [v for child in inside for v in child.variables]
 
     def current_weights(self, all_of_them=False):
         """The weights that have been changed, which logs show, or all; those inside too."""
@@ -376,3 +450,19 @@ def moving_composites(loss):
         return []
     own = [loss] if getattr(loss, "has_moving_weights", False) else []
     return [*own, *(found for child, _ in loss.children for found in moving_composites(child))]
+
+
+def weighted_means(loss, label, path=""):
+    """The names of what is a mean over sample weights: `label`, or parts of that loss.
+
+    `path` is what the names of its parts begin with.
+    """
+    if loss.reduction == "mean_with_sample_weight":
+        return [label]
+    if not isinstance(loss, Compound) or loss.reduction != PER_COMPONENT:
+        return []
+    found = []
+    for child, prefix in loss.children:
+        inner = path + (prefix or "")
+        found.extend(weighted_means(child, inner[:-1] if prefix else label, inner))
+    return found

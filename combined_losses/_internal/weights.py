@@ -7,10 +7,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._internal.loop_steps import is_repeated
 from combined_losses.training import backend, gradients
 from combined_losses.weightings.base import Weighting
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+# The step at which a schedule that does not say its `final_weight` counts as ended.
+LATE = 2**30
+
+# After so many steps outside `fit` without the end of an epoch a rule that goes by epochs says so.
+PATIENCE = 100
 
 
 class Weights:
@@ -31,7 +38,9 @@ class Weights:
         }
         # What is logged does not change, also where `set_weight` ends a schedule.
         self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
+        self.final_weights = {name: _final_weight(name, c) for name, c in self.schedules.items()}
         self.rule = rule
+        self.lone_steps = 0  # outside `fit`, since the last end of an epoch
         self.values = keras.Variable(
             list(self.fixed.values()),
             dtype="float64" if dtype == "float64" else "float32",
@@ -93,8 +102,20 @@ class Weights:
         if not self.schedules:
             return values
         step = ops.convert_to_tensor(self.steps)
+        step = step - 1 if is_repeated() else step
+        return self._with_schedules(values, lambda name: self.schedules[name](step))
+
+    def final(self):
+        """c when all schedules have ended, `(k,)`: the weights of `base_loss`."""
+        values = ops.convert_to_tensor(self.values)
+        return self._with_schedules(values, self.final_weights.get)
+
+    def _with_schedules(self, values, weight_of):
+        """The fixed weights `(k,)`, with `weight_of(name)` where there is a schedule."""
+        if not self.schedules:
+            return values
         entries = [
-            ops.cast(self.schedules[name](step), values.dtype) if name in self.schedules else value
+            ops.cast(weight_of(name), values.dtype) if name in self.schedules else value
             for name, value in zip(self.fixed, ops.unstack(values, len(self.fixed)), strict=True)
         ]
         return ops.stack(entries)
@@ -165,8 +186,7 @@ class Weights:
             term = ops.cast(term, values.dtype) / batch.replicas
             total = total + term
             extras.append(term)
-        if self.rule is not None:
-            extras.append(_weighted_sum(values, now))
+        extras.append(_weighted_sum(values, self.final()))
         if self.logs_conflict:
             extras.append(
                 ops.cast(self.rule.gradient_rule.min_cosine, values.dtype) / batch.replicas
@@ -206,6 +226,22 @@ class Weights:
             f"{getattr(rule, 'lower_bound', 0):g}: what it makes of others is no balance. "
             f"For these components {rule.cure}. Received: {values}",
             stacklevel=2,
+        )
+
+    def note_lone_step(self, name):
+        """Says, once, where a rule waits for the end of an epoch, which nobody tells it of."""
+        rule = None if self.rule is None else self.rule.gradient_rule
+        if rule is None or not rule.goes_by_epochs:
+            return
+        self.lone_steps += 1
+        if self.lone_steps != PATIENCE or rule.has_warned_of_epochs:
+            return
+        rule.has_warned_of_epochs = True
+        warnings.warn(
+            f"{type(rule).__name__}, the weighting of '{name}', moves its weights at the end of an "
+            "epoch, and outside `fit` nobody tells it of one: call `loss.end_epoch()` after each "
+            f"epoch{rule.instead_of_epochs}. Received: {PATIENCE} steps without the end of one",
+            stacklevel=3,
         )
 
     def _advance(self):
@@ -254,6 +290,27 @@ def _seen_by_rule(values, present, replicas):
         values, there = ops.unstack(backend.global_sum(ops.stack([values, there])), 2)
     lost = ops.logical_and(there > 0, ops.logical_not(ops.isfinite(values)))
     return ops.where(there > 0, values, ops.cast(np.nan, values.dtype)), lost
+
+
+def _final_weight(name, schedule):
+    """The weight when a schedule has ended; of one that has none its first weight, with a warning.
+
+    A schedule says it as `final_weight`; of every other it is that of a very late step.
+    """
+    given = getattr(schedule, "final_weight", None)
+    try:
+        found = float(schedule(LATE) if given is None else given)
+    except Exception:  # a user's: it may look up the step in a table
+        found = np.nan
+    if abs(found) <= np.finfo("float32").max:
+        return found
+    warnings.warn(
+        f"The schedule of component '{name}' has no finite weight at step {LATE}, so that "
+        "`base_loss` takes its first one: give it an attribute `final_weight`, the weight to "
+        f"judge by. Received: {schedule!r}",
+        stacklevel=5,
+    )
+    return float(schedule(0))
 
 
 def _weighted_sum(values, weights, off=None):

@@ -1,5 +1,6 @@
 """What only JAX has: a step that is compiled once reads the state outside it once and for all."""
 
+import contextlib
 import functools
 from typing import Any
 
@@ -53,6 +54,16 @@ def restore_state(model, state):
                 variable.assign(value)
 
 
+def is_threaded(variable):
+    """Whether a function that is compiled is given the value of a variable."""
+    return isinstance(variable.value, jax.core.Tracer)
+
+
+def is_eager(variables):
+    """Whether the values of variables can be looked at."""
+    return not is_compiling() and not any(map(is_threaded, variables))
+
+
 def is_traced(values):
     """Whether values belong to a trace, out of which nothing can be kept."""
     return is_compiling() or any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(values))
@@ -77,12 +88,16 @@ def evaluate_with_rows(points, view, parts, variables):
 
     The parts are computed twice, which the compiler takes back: the functions are the same.
     """
+    # As they are before the parts move any of them: the functions are the same only then.
+    before = [(v, jax.lax.stop_gradient(v.value)) for v in variables]
     batch = view(points)
     found = [part(batch) for part in parts]
     points = jax.lax.stop_gradient(points)
 
     def gradients(part):
-        with _apart(variables):  # what is assigned in it is assigned above, too
+        # What is assigned in it is assigned above, too.
+        apart = keras.StatelessScope(state_mapping=before)
+        with apart if before else contextlib.nullcontext():
             return jax.grad(lambda points: part(view(points)).total)(points)
 
     return found, [gradients(part) for part in parts]
@@ -121,12 +136,6 @@ def compiled(function, variables):
             return function(*args)
 
     return lambda *args: run([v.value for v in variables], args)
-
-
-def _apart(variables):
-    """A scope with the current values of variables, in which none is changed."""
-    values = [(v, jax.lax.stop_gradient(v.value)) for v in variables]
-    return keras.StatelessScope(state_mapping=values)
 
 
 # So many numbers of each gradient are multiplied at a time; they stay in the cache. XLA needs nine

@@ -25,6 +25,11 @@ def global_sum(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
+def is_eager(variables):
+    """Whether the values of variables can be looked at."""
+    return tf.executing_eagerly()
+
+
 def read_variable(value):
     """The tensor of a variable, which lacks what Keras asks of tensors; a tensor as it is."""
     return tf.convert_to_tensor(value) if isinstance(value, tf.Variable) else value
@@ -151,13 +156,16 @@ def rows_of(function, points):
 
 def _rows_of(function, points, variables):
     """`rows_of` a function that may assign variables."""
+    has_logits = any(map(_has_logits, points))
+    # As they are before the function assigns any of them.
+    before = [(v, tf.convert_to_tensor(v.value)) for v in variables] if has_logits else []
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(points)
         values, more = function(points)
-    if any(map(_has_logits, points)):
+    if has_logits:
         # Keras's cross-entropies then go around the point, to the logits: a second time without.
         points = [tf.identity(point) for point in points]
-        scope = keras.StatelessScope(state_mapping=[(v, v.value) for v in variables])
+        scope = keras.StatelessScope(state_mapping=before)
         with scope, tf.GradientTape(persistent=True) as tape:
             tape.watch(points)
             reached, _ = function(points)

@@ -19,6 +19,7 @@ if keras.backend.backend() == "tensorflow":
         global_sum,
         gradient,
         gramian,
+        is_eager,
         is_in_scope,
         largest,
         places_after,
@@ -82,6 +83,8 @@ if keras.backend.backend() == "jax":
         gradient,
         gramian,
         is_compiling,
+        is_eager,
+        is_threaded,
         is_traced,
         largest,
         places_after,
@@ -117,8 +120,17 @@ else:
         """Whether a function is being compiled that reads all state once and for all."""
         return False
 
+    def is_threaded(variable):
+        """Whether a function that is compiled is given the value of a variable."""
+        return True
+
 
 if keras.backend.backend() == "torch":
+
+    def is_eager(variables):
+        """Whether the values of variables can be looked at."""
+        return True
+
     from combined_losses.training._torch import (
         attach,
         capture,
@@ -160,7 +172,9 @@ __all__ = [
     "gradient",
     "gramian",
     "is_compiling",
+    "is_eager",
     "is_in_scope",
+    "is_threaded",
     "is_traced",
     "largest",
     "lies_within",

@@ -51,7 +51,7 @@ def shared_layers(rule):
     return getattr(rule.gradient_rule, "shared_layers", None)
 
 
-def evaluate(rule, batch, parts, label):
+def evaluate(rule, batch, parts, label, moving=()):
     """The evaluations of `parts`, and what is `Taken` of their gradients in a training step.
 
     Args:
@@ -59,6 +59,7 @@ def evaluate(rule, batch, parts, label):
         batch: a `Batch`.
         parts: functions of a batch, one for each component.
         label: the name of the composite.
+        moving: variables that the parts move in a loop of one's own; of a model they are its own.
     """
     capture, probe = _current.get(), probed()
     if not reads_gradients(rule) or not batch.training:
@@ -69,7 +70,15 @@ def evaluate(rule, batch, parts, label):
             probe[1].extend(each.total for each in found)
         return found, None
     if where_read(rule) == "output":
-        return _at_output(rule, batch, parts)
+        variables = list(moving) if batch.model is None else batch.model.variables
+        return _at_output(rule, batch, parts, variables)
+    if batch.model is None:
+        raise ValueError(
+            f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
+            "takes a training step of cl.Model, cl.Sequential or cl.track(model): in a loop of "
+            "your own call `model.train_on_batch(...)` of such a model, or take "
+            f"gradients='output'. Received: gradients={where_read(rule)!r}"
+        )
     # Taken already where the step, or this loss alone, is repeated for another rule's sake.
     if capture is not None and (probe is not None or id(rule) in capture.taken):
         return [part(batch) for part in parts], capture.taken.get(id(rule))
@@ -84,7 +93,7 @@ def evaluate(rule, batch, parts, label):
     return found, capture.take(rule, [each.total for each in found])
 
 
-def _at_output(rule, batch, parts):
+def _at_output(rule, batch, parts, variables):
     # In float32 or more: the gradient of a mean over a batch vanishes in float16.
     points = [float32(leaf) for leaf in keras.tree.flatten(batch.y_pred)]
 
@@ -92,7 +101,6 @@ def _at_output(rule, batch, parts):
         points = iter(points)
         return batch.map_predictions(lambda leaf: next(points))
 
-    variables = [] if batch.model is None else batch.model.variables
     found, rows = backend.evaluate_with_rows(points, view, parts, variables)
     rows = columns(rows)
     return found, Taken(_products(rule, rows))

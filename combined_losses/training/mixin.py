@@ -29,7 +29,7 @@ from combined_losses.training.model_state import (
     owned_variables,
     warn_of_parts,
 )
-from combined_losses.training.moving import with_callbacks
+from combined_losses.training.moving import warn_of_accumulation, with_callbacks
 from combined_losses.training.outputs import places_of, with_batch
 from combined_losses.training.steps import anew, unpacking
 from combined_losses.training.tracker import (
@@ -119,6 +119,7 @@ class ComponentMetricsMixin(_Base):
         tracking_of(self)  # checks names and outputs now, where the outputs are known
         for compound in state.compounds:
             compound.warn_of_model(self)
+        warn_of_accumulation(self.optimizer, state.compounds)
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -369,6 +370,7 @@ class ComponentMetricsMixin(_Base):
             gradients.warn_of_disjoint(state_of(self).readers)
             for compound in state_of(self).compounds:
                 compound.warn_of_values()
+                compound.note_lone_step()
         return ordered(self, logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.test_on_batch)

@@ -5,6 +5,7 @@ import warnings
 
 import keras
 
+from combined_losses._internal.compound import weighted_means
 from combined_losses.training import backend, gradients, routing
 from combined_losses.training.keeping import apply_pending, skipped_throughout, state_of
 
@@ -106,6 +107,23 @@ def check_scope(strategy, compounds):
                 "the model, else each replica would move them. "
                 f"Received: {len(outside)} variables made outside"
             )
+
+
+def warn_of_accumulation(optimizer, compounds):
+    """Says where an optimizer would average means over sample weights as if those were equal."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss scaler
+    steps = getattr(optimizer, "gradient_accumulation_steps", None)
+    names = [name for loss in compounds for name in weighted_means(loss, loss.name)]
+    if not steps or not names:
+        return
+    warnings.warn(
+        f"{', '.join(map(repr, names))}: a mean over the sample weights of a batch, and with "
+        f"`gradient_accumulation_steps={steps}` the optimizer averages {steps} of them, whatever "
+        "the sum of the weights in each: a sample counts more in a batch of small weights. For the "
+        "mean of the larger batch give batches of one size the reduction 'sum_over_batch_size'. "
+        "Received: reduction='mean_with_sample_weight'",
+        stacklevel=4,
+    )
 
 
 def exclude_from_weight_decay(optimizer, variables):

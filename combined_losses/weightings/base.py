@@ -102,6 +102,7 @@ class Weighting(Limited):
             )
         self.num_components: Any = None  # until `build`
         self.has_warned = False  # of a value that it is not made for
+        self.has_warned_of_epochs = False  # that nobody tells it of their ends
 
     @property
     def learned(self):
@@ -210,6 +211,13 @@ class Weighting(Limited):
 
     def end_epoch(self):
         """Called after every epoch of `fit`, for rules that count epochs."""
+
+    @property
+    def goes_by_epochs(self):
+        """Whether it waits for the ends of epochs."""
+        return type(self).end_epoch is not Weighting.end_epoch
+
+    instead_of_epochs = ""  # what else may be done outside `fit`, for a message
 
     # The weights.
 

@@ -261,6 +261,11 @@ class LinearRamp(keras.optimizers.schedules.LearningRateSchedule):
         share = (ops.cast(step, "float32") - float(self.delay)) / float(self.steps)
         return _between(self.start, self.end, ops.clip(share, 0.0, 1.0))
 
+    @property
+    def final_weight(self):
+        """The weight after the ramp, which `base_loss` takes."""
+        return self.end
+
     def get_config(self):
         return _config(self, "steps", "start", "end", "delay")
 
@@ -294,6 +299,11 @@ class Sigmoid(keras.optimizers.schedules.LearningRateSchedule):
         # sigmoid(log 19) = 0.95.
         share = ops.sigmoid(2 * np.log(19.0) * (ops.cast(step, "float32") - middle) / steps)
         return _between(self.start, self.end, share)
+
+    @property
+    def final_weight(self):
+        """The weight at the end of the curve, which `base_loss` takes."""
+        return self.end
 
     def get_config(self):
         return _config(self, "steps", "start", "end", "midpoint")
@@ -337,6 +347,11 @@ class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
         if self.cycles is not None:
             share = ops.where(step < float(self.cycle) * self.cycles, share, 1.0)
         return _between(self.start, self.end, share)
+
+    @property
+    def final_weight(self):
+        """The weight at the end of each cycle, which `base_loss` takes."""
+        return self.end
 
     def get_config(self):
         return _config(self, "cycle", "ratio", "start", "end", "cycles")

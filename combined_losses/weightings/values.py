@@ -120,7 +120,8 @@ class DynamicWeightAverage(Weighting):
 
     Args:
         temperature: above 0, default 2; the higher, the more equal.
-        period: `"epoch"` (default), an epoch of `fit`; or a number of steps that counts as one.
+        period: `"epoch"` (default), an epoch of `fit`, or what `loss.end_epoch()` ends in a loop of
+            one's own; or a number of steps that counts as one.
         lower_bound: a number below all values, from which they are measured, default 0.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
@@ -176,6 +177,12 @@ class DynamicWeightAverage(Weighting):
         moved["sum"], moved["count"] = moved["sum"] + values * live, moved["count"] + live
         moved["length"] = moved["length"] + 1
         return weights, {name: moved[name] for name in _PERIOD}
+
+    @property
+    def goes_by_epochs(self):
+        return self.period == "epoch"
+
+    instead_of_epochs = ", or give the rule `period=`, a number of steps that counts as one"
 
     def end_epoch(self):
         if self.period != "epoch":

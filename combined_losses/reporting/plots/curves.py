@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 NOT_COMPONENTS = ("weighting_loss", "base_loss", "regularization_loss")
 
 
+def is_component(key: str, logs: "Mapping[str, Any]") -> bool:
+    """Whether an entry `..._loss` of the training logs is a component, or a part of one."""
+    if key.rpartition("/")[2] in NOT_COMPONENTS:
+        return False
+    for own in ("weighting_loss", "base_loss"):
+        # `a_base_loss` of the output `a` stands beside weights of `a` that move, and has none.
+        output = key.removesuffix(own)
+        if output != key and f"{key.removesuffix('_loss')}_weight" not in logs:
+            return not any(k.startswith(output) and k.endswith("_weight") for k in logs)
+    return True
+
+
 def components(
     history: "keras.callbacks.History | Mapping[str, Sequence[float]]", ax: "Axes | None" = None
 ) -> "Axes":
@@ -170,7 +182,7 @@ def _component_keys(logs):
     keys = [
         key
         for key in logs
-        if key.endswith("_loss") and not key.startswith("val_") and key not in NOT_COMPONENTS
+        if key.endswith("_loss") and not key.startswith("val_") and is_component(key, logs)
     ]
     if not keys or not logs[keys[0]]:
         raise ValueError(

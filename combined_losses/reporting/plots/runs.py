@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from combined_losses.reporting.plots.curves import NOT_COMPONENTS, component_name
+from combined_losses.reporting.plots.curves import component_name, is_component
 from combined_losses.reporting.plots.style import (
     COLOURS,
     MARKERS,
@@ -100,7 +100,7 @@ def _last_values(run):
     if not any(key.endswith("_loss") for key in ends):
         return {f"{key}_loss": value for key, value in ends.items()}
     parts = {key: end for key, end in ends.items() if key.endswith("_loss") and key != "val_loss"}
-    return {k: end for k, end in parts.items() if k.removeprefix("val_") not in NOT_COMPONENTS}
+    return {k: end for k, end in parts.items() if is_component(k.removeprefix("val_"), logs)}
 
 
 def _two_components(ends, x, y):
