@@ -66,7 +66,7 @@ def _cut(evaluation, sound):
     """An `Evaluation`, or one of zeros: the value of a part is the sum of its parts."""
 
     def cut(value):
-        return None if value is None else ops.where(sound, value, ops.zeros_like(value))
+        return None if value is None else ops.where(sound, value, 0.0)
 
     present = evaluation.present
     return evaluation._replace(
