@@ -76,15 +76,16 @@ class CompositeLoss(Compound):
     warning that names it. An empty batch is 0.
 
     With `on_nonfinite="skip"` a component whose value is not finite adds neither value nor gradient
-    in that step (with all of its parts, on all replicas), has weight 0 and is absent for a rule.
-    The logs show 0 for it, so that the total stays the weighted sum, and `<name>_skipped`, the
+    in that step, with all of its parts and on all replicas. It has weight 0 and is absent for a
+    rule. The logs show 0 for it, so that `loss` stays the weighted sum, and `<name>_skipped`, the
     share of the steps in which it was skipped: `<name>_loss / (1 - <name>_skipped)` is its mean
-    over the others. A gradient that is not finite is left out too where the value is finite, such
-    as that of a root at 0; the value then counts, and `<name>_skipped` does not tell it (nor does
-    it tell of gradients that do not go through the predictions: terms by `OnInputs`, and functions
-    that hold the model or layers of it, are refused). Where all components are skipped the total
-    is 0, whatever the network is by then: a warning says so after an epoch of nothing else.
-    `components` gives the values as they are. It costs SKIPCOST.
+    over the others. Where the value is finite and the gradient by the predictions is not (a root at
+    0), the value counts, the gradient is left out, and `<name>_skipped` does not tell it. What acts
+    on the model by more than the predictions cannot be cut off and is refused: `OnInputs`, and
+    functions that hold the model or its layers. Where all components are skipped the total is 0; a
+    warning says so after an epoch of nothing else. `components` gives values as they are. The cost:
+    none that can be measured on JAX; of a small convolutional network under a tenth of a step on
+    TensorFlow and torch; on torch, which runs eagerly, a third of a step of a tiny one.
 
     Raises:
         ValueError: on no components, a name that is reserved, duplicate or holds one of
@@ -95,6 +96,7 @@ class CompositeLoss(Compound):
 
     Example:
 
+    >>> import keras
     >>> import numpy as np
     >>> import combined_losses as cl
     >>> loss = cl.CompositeLoss(
@@ -106,6 +108,14 @@ class CompositeLoss(Compound):
     6.0
     >>> {name: float(value) for name, value in loss.components(y_true, y_pred).items()}
     {'mse': 4.0, 'under': 1.0}
+    >>> def log(y_true, y_pred):
+    ...     return keras.ops.log(y_pred)
+    >>> y_pred = np.array([[1.0], [-5.0]])
+    >>> [
+    ...     float(cl.CompositeLoss(["mse", log], on_nonfinite=what)(y_true, y_pred))
+    ...     for what in ("propagate", "skip")
+    ... ]
+    [nan, 34.0]
     """
 
     def __init__(

@@ -41,10 +41,10 @@ class Weighting(Limited):
     component has weight 0, like one that is switched off by a fixed weight 0, and like one that is
     absent, because nothing in the batch counts for it: all its labels are missing or masked, or all
     its sample weights are 0. (In a composite that does not skip what is not finite, see its
-    `on_nonfinite`, it keeps its last weight instead: the total is spoilt, and the log says so.)
-    `state["missed"]` `(k,)` says for how many steps in a row before this
-    one that was so: a change since then is none from step to step. Class attributes tell what is
-    special: `needs`, what a rule reads, `"values"`, and `"history"` if it remembers (then
+    `on_nonfinite`, it keeps its last weight above 0 instead: the total is spoilt, and the log says
+    so.) `state["missed"]` `(k,)` says for how many steps in a row before this one that was so: a
+    change since then is none from step to step. Class attributes tell what is special: `needs`,
+    what a rule reads, `"values"`, and `"history"` if it remembers (then
     validation gets the last weights of training); `sums_to_one` where equal weights are 1/k
     instead of 1; `draws` where it draws from `self.generator`. A rule that adds a term to the total
     gives it as `term(values, weights, state)`. One that is not made for every value says of which
