@@ -10,8 +10,8 @@ from examples import alternating_tasks
 
 PAGE = Path(__file__).parents[2] / "docs" / "alternating_tasks.md"
 MOST = 1.5  # the error of tasks in turn, as a multiple of that of both together
-# Those that took what is absent for a value of 0, and learned nothing, or much less.
-MISLED = ["FAMO", "GeometricMean", "MagnitudeBalance", "UncertaintyWeighting"]
+# Those that learn nothing in a few steps if what is absent is taken for a value of 0.
+MISLED = ["FAMO", "GeometricMean"]
 
 
 def assert_turns_are_as_good(errors):
@@ -26,7 +26,7 @@ def test_a_rule_learns_from_tasks_in_turn(seeds, pytestconfig):
         found = [alternating_tasks.main(seed) for seed in seeds]
         errors = {key: np.mean([each[key] for each in found], axis=0) for key in found[0]}
     else:
-        errors = alternating_tasks.main(rules=MISLED, optimizers=["SGD"], epochs=6)
+        errors = alternating_tasks.main(rules=MISLED, optimizers=["SGD"], epochs=6, count=128)
     assert_turns_are_as_good(errors)
 
 
