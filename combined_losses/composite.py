@@ -28,7 +28,7 @@ from combined_losses._internal.presence import any_present
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
 from combined_losses.losses.base import Operators
-from combined_losses.training import gradients
+from combined_losses.training import backend, gradients
 from combined_losses.training.keeping import retrace, standing_still
 
 
@@ -381,6 +381,7 @@ class CompositeLoss(Compound):
             gradients.warn_of_disjoint([(self, self.weighting)])
         super().warn_of_disjoint()
 
+    @backend.as_written
     def training_step(self):
         """In a loop of one's own: the block is one step of the rules and schedules.
 

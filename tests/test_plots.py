@@ -289,3 +289,28 @@ def test_components_on_a_shared_axis_that_is_logarithmic_already():
     plots.components({"a_loss": [1.0, 0.5], "b_loss": [0.001, 0.002]}, left)
     plots.components({"a_loss": [1.0, 0.5], "b_loss": [0.5, 0.4]}, right)  # without a warning
     assert right.get_yscale() == "log"
+
+
+# What the logs have beside the components, of each composite.
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("before", ["", "in/", "a_", "a_in/"])
+@pytest.mark.parametrize("key", ["base_loss", "weighting_loss"])
+def test_what_a_composite_adds_is_no_component(key, before, ax):
+    logs = {f"{before}{name}": [1.0, 0.5] for name in ("mse_loss", "mae_loss", "mae_weight", key)}
+    plots.components(logs, ax)
+    assert ax.get_legend_handles_labels()[1][:2] == [f"{before}mse", f"{before}mae"]
+    assert not any(key[:4] in label for label in ax.get_legend_handles_labels()[1])
+    plots.pareto({"one": logs}, x=f"{before}mse", y=f"{before}mae")
+    with pytest.raises(ValueError, match="component"):
+        plots.pareto({"one": logs}, x=f"{before}mse", y=before + key.removesuffix("_loss"))
+
+
+@pytest.mark.backend_free
+def test_a_component_may_be_called_like_it(ax):
+    moving = {"data_base_loss": [1.0], "data_base_weight": [0.5], "data_mse_weight": [0.5]}
+    for logs in ({"data_base_loss": [1.0], "mse_loss": [1.0]}, {**moving, "data_mse_loss": [2.0]}):
+        ax.clear()
+        plots.components(logs, ax)
+        assert "data_base" in ax.get_legend_handles_labels()[1]

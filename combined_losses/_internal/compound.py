@@ -189,6 +189,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
         for child, _ in self._compounds():
             child.warn_of_disjoint()
 
+    @backend.as_written
     def training_step(self):
         """One step of the rules and schedules inside; see `CompositeLoss.training_step`."""
         self._warned_of_moves = True  # calls outside the block are meant to move nothing
@@ -219,10 +220,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         """The total: `()`, or `(batch,)` where the reduction is "none"."""
         # A tracked model does not come this way.
-        constant = backend.is_compiling() and not self._is_threaded()
-        self._compiled_in |= constant
-        step = step_of(self)
-        if self.moves and step is None and not self._warned_of_moves:
+        if not self._warned_of_moves and self._stands_still():
             self._warned_of_moves = True
             warnings.warn(
                 f"The weights of '{self.name}' move in the training of cl.Model, cl.Sequential and "
@@ -230,6 +228,18 @@ class Compound(Operators, Limited, keras.losses.Loss):
                 "here they stay as they are.",
                 stacklevel=2,
             )
+        return self._total(y_true, y_pred, sample_weight)
+
+    @backend.as_written
+    def _stands_still(self):
+        """Whether a call moves no weights, although there are some that move."""
+        return self.moves and step_of(self) is None
+
+    @backend.as_written
+    def _total(self, y_true, y_pred, sample_weight):
+        constant = backend.is_compiling() and not self._is_threaded()
+        self._compiled_in |= constant
+        step = step_of(self)
         batch = Batch(y_true, y_pred, sample_weight, self.name)
         if not self.routes:
             check_single_weight(self.name, batch.sample_weight)

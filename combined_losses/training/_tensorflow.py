@@ -25,6 +25,11 @@ def global_sum(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
+# As Keras's own losses in a `tf.function`: AutoGraph would rewrite all that is called in it first,
+# which takes seconds.
+as_written = tf.autograph.experimental.do_not_convert
+
+
 def is_eager(variables):
     """Whether the values of variables can be looked at."""
     return tf.executing_eagerly()

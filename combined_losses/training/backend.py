@@ -7,6 +7,7 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from combined_losses.training._tensorflow import (
         as_one_replica,
+        as_written,
         attach,
         capture,
         combine,
@@ -48,6 +49,10 @@ else:
     def read_variable(value):
         """The tensor of a variable of the framework; a tensor as it is."""
         return value
+
+    def as_written(function):
+        """A function that is not rewritten when another one that calls it is compiled."""
+        return function
 
     def as_one_replica():
         """In the block Keras and we compute as if there were one replica."""
@@ -157,6 +162,7 @@ else:
 
 __all__ = [
     "as_one_replica",
+    "as_written",
     "attach",
     "capture",
     "combine",
