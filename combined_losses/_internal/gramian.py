@@ -17,12 +17,14 @@ class Products(NamedTuple):
         gramian: `(k, k)`, the products of the gradients, each divided by its scale.
         scales: `(k,)`, powers of two, near the largest entry of each; None: all 1.
         largest, mean: `(k,)`, of the magnitudes of their entries; None unless `"rows"` is needed.
+        at_place: whether they were taken where a rule reads them, in a step of training.
     """
 
     gramian: Any
     scales: Any = None
     largest: Any = None
     mean: Any = None
+    at_place: bool = False
 
     @property
     def whole(self):

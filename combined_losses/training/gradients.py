@@ -327,8 +327,14 @@ def is_beyond_output(loss):
     return loss.is_beyond_output or any(is_beyond_output(child) for child, _ in loss.children)
 
 
+def warn_of_places(readers):
+    """Says, once, what rules do not see where they read gradients; called after a first step."""
+    warn_of_unread(readers)
+    warn_of_disjoint(readers)
+
+
 def warn_of_disjoint(readers):
-    """Says, once, where a rule cannot see a conflict; called after a first step of training."""
+    """Says, once, where a rule cannot see a conflict."""
     for composite, rule in readers:
         rule = rule.gradient_rule
         if rule in _judged or not getattr(rule, "reads_cosines", False):
@@ -344,18 +350,47 @@ def warn_of_disjoint(readers):
         group = _group(meet, live[0])
         others = [i for i in live if i not in group]
         if others and where_read(rule) != "parameters":
-            place = where_read(rule)
-            place = "the output" if place == "output" else f"layer '{place}'"
             names = [" and ".join(repr(composite.names[i]) for i in g) for g in (group, others)]
             warnings.warn(
                 f"{type(rule).__name__} cannot see a conflict between {names[0]} and {names[1]} in "
-                f"'{composite.name}': they act on disjoint parts of {place}. Take the gradients "
-                'where both come together: gradients="<name of a layer>" or "parameters".',
+                f"'{composite.name}': they act on disjoint parts of {_place(rule)}. Take the "
+                'gradients where both come together: gradients="<name of a layer>" or '
+                '"parameters".',
                 stacklevel=2,
             )
 
 
+def warn_of_unread(readers):
+    """Says, once, which components have no gradient where a rule reads it."""
+    for composite, rule in readers:
+        rule = rule.gradient_rule
+        found = getattr(rule, "unread_components", list)()  # of a rule with a `weigh` of its own
+        if rule in _told or not found:
+            continue
+        _told.add(rule)
+        names = " and ".join(repr(composite.names[i]) for i in found)
+        warnings.warn(
+            f"{type(rule).__name__}, the weighting of '{composite.name}', reads gradients at "
+            f"{_place(rule)}, where these components have none: {names}. It does not weigh them: "
+            "they keep their fixed weights. If it should, take the gradients where all of them "
+            'have one, such as gradients="parameters". '
+            f"Received: gradients={where_read(rule)!r}",
+            stacklevel=2,
+        )
+
+
+def _place(rule):
+    """Where a rule reads gradients, in words."""
+    place, layers = where_read(rule), shared_layers(rule)
+    if place == "output":
+        return "the output"
+    if place != "parameters":
+        return f"layer '{place}'"
+    return "the parameters" + (f" of {', '.join(map(repr, layers))}" if layers else "")
+
+
 _judged: Any = weakref.WeakSet()
+_told: Any = weakref.WeakSet()
 
 
 def _group(meet, first):

@@ -367,7 +367,7 @@ class ComponentMetricsMixin(_Base):
         with running_here(self):
             logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
         if tracked:
-            gradients.warn_of_disjoint(state_of(self).readers)
+            gradients.warn_of_places(state_of(self).readers)
             for compound in state_of(self).compounds:
                 compound.warn_of_values()
                 compound.note_lone_step()

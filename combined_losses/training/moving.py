@@ -20,7 +20,7 @@ class _EpochEnd(keras.callbacks.Callback):
         if self._first:
             self._first = False
             compounds = routing.compounds(self.model.loss)
-            gradients.warn_of_disjoint(gradients.rules_of(compounds))
+            gradients.warn_of_places(gradients.rules_of(compounds))
             for compound in compounds:
                 compound.warn_of_values()
 

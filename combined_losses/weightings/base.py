@@ -266,15 +266,28 @@ class Weighting(Limited):
         weights = self._held(self._capped(self._rescaled(given, live), live), state, there)
         if lost is not None:
             weights = ops.where(lost, self.last_weights, weights)
+        unread, asked = self.unread(there, values, products)
+        if unread is not None:
+            weights = ops.where(unread, 1.0, weights)
         if self.learned:
             # What is learned learns also while its weights are capped or held.
             weights = given + ops.stop_gradient(weights - given)
         term = self._term(values, weights, state)
         if training:
+            self._write(new, state, None if self.masks_state else finite)
+            of_step = finite if unread is None else ops.logical_or(finite, unread)
+            self._write({"current": weights}, state, of_step)
             missed = ops.where(finite, 0.0, state["missed"] + 1)
-            new = {**new, **self._noted(values, state, finite), "missed": missed}
-            self._write({**new, "current": weights, "steps": state["steps"] + 1}, state, finite)
+            noted = {**self._noted(values, state, finite), **asked, "missed": missed}
+            self._write({**noted, "steps": state["steps"] + 1}, state)
         return weights, term
+
+    def unread(self, there, values, products):
+        """Which components have no gradient where the rule reads them; None: that is no question.
+
+        They have the weight 1. And the state of what is known of that.
+        """
+        return None, {}
 
     def _noted(self, values, state, finite):
         """The state of what is beyond the rule."""
@@ -366,15 +379,14 @@ class Weighting(Limited):
             weights = ops.where(steps < self.warmup, equal, weights)
         return weights
 
-    def _write(self, new, state, finite):
-        """Assigns the new state, entry by entry of what belongs to a component, if finite."""
+    def _write(self, new, state, of=None):
+        """Assigns the new state where it is finite; what belongs to components, `of` these."""
         for name, value in new.items():
             value, old = ops.stop_gradient(ops.cast(value, "float32")), state[name]
             sound = ops.isfinite(value)
             of_components = tuple(old.shape) == (self.num_components,)
-            masked = name != "missed" and (name == "current" or not self.masks_state)
-            if of_components and masked:
-                sound = ops.logical_and(sound, finite)
+            if of_components and of is not None:
+                sound = ops.logical_and(sound, of)
             self._state[name].assign(ops.where(sound, value, old))
 
     # Saving.
@@ -432,9 +444,11 @@ class GramianWeighting(Weighting):
     no zero: lengths from 1e-18 to 1e18 are told apart, whatever stands beside them); without any
     each has weight 1/k. A component whose gradient is not finite keeps its last weight above 0,
     and the others go on without it: the step is spoilt as it is without a rule, or skipped by a
-    `keras.optimizers.LossScaleOptimizer` where float16 has overflowed. Validation gets the last
-    weights of training. Steps that torch compiles (`jit_compile=True`) take gradients at the output
-    only.
+    `keras.optimizers.LossScaleOptimizer` where float16 has overflowed. A component that never had a
+    gradient where they are taken, because it reads a layer beside that place or because what is
+    there is frozen, is not the rule's to weigh: it keeps its fixed weight, the rule's being 1, and
+    a warning names it. Validation gets the last weights of training. Steps that torch compiles
+    (`jit_compile=True`) take gradients at the output only.
 
     A rule with arguments or state is a subclass with `combine(gradients, state)`, which returns
     the weights or the weights and the new state. `gradients` has `norms` `(k,)`, `cosines`
@@ -489,8 +503,10 @@ class GramianWeighting(Weighting):
 
     def _initial(self):
         k = self.num_components
-        # The cosines of the last step that took gradients, 1 on the diagonal where there was one.
-        return {**super()._initial(), "cosines": np.zeros((k, k))}
+        # The cosines of the last step that took gradients, 1 on the diagonal where there was one;
+        # and which components have been asked for a gradient, and which have ever had one.
+        asked = {"asked": np.zeros(k), "passed": np.zeros(k)}
+        return {**super()._initial(), "cosines": np.zeros((k, k)), **asked}
 
     @property
     def cosines(self):
@@ -511,6 +527,26 @@ class GramianWeighting(Weighting):
     def _are_live(self, there, products):
         self._check(products)
         return ops.logical_and(there, live_rows(products.gramian))
+
+    def unread(self, there, values, products):
+        if not products.at_place:
+            return None, {}
+        # In the steps between two updates nothing is asked. A value of 0 may well have no gradient.
+        due = self.is_due(self.step_count)
+        asks = ops.logical_and(ops.logical_and(there, due), ops.not_equal(values, 0.0))
+        has = ops.logical_and(due, ops.not_equal(ops.diagonal(products.gramian), 0.0))
+        state = self._read()
+        asked = ops.maximum(state["asked"], ops.cast(asks, "float32"))
+        passed = ops.maximum(state["passed"], ops.cast(has, "float32"))
+        found = ops.logical_and(there, ops.logical_and(asked > 0, ops.equal(passed, 0.0)))
+        return found, {"asked": asked, "passed": passed}
+
+    def unread_components(self):
+        """The indices of the components that never had a gradient where they are read."""
+        asked, passed = (
+            ops.convert_to_numpy(self._state[name].value) for name in ("asked", "passed")
+        )
+        return np.flatnonzero((asked > 0) & (passed == 0)).tolist()
 
     def _check(self, products):
         k = self.num_components

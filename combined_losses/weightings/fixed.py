@@ -199,6 +199,9 @@ class Smoothed(Weighting):
         smooth = ops.where(state["started"] > 0, moved, inner)
         return self._summed_as(inner, smooth, live), {"smooth": smooth, "started": live}
 
+    def unread(self, there, values, products):
+        return self.weighting.unread(there, values, products)[0], {}
+
     def _summed_as(self, inner, smooth, live):
         """The smooth weights, to the sum of the rule where that is 1, whoever is there."""
         size = ops.sum(smooth * live)
