@@ -359,7 +359,7 @@ KEYS = {
     ),
     "a schedule": (
         lambda: composite(weights={"mae": w.LinearRamp(4)}),
-        ["loss", *LOSSES, "mae_weight", "regularization_loss"],
+        ["loss", *LOSSES, "mae_weight", "base_loss", "regularization_loss"],
     ),
     "a schedule and a rule": (
         lambda: composite(w.Average(), {"mae": w.LinearRamp(4)}),
