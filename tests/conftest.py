@@ -68,6 +68,8 @@ def pytest_collection_modifyitems(config, items):
         is_fast = item.get_closest_marker("fast") or item.nodeid not in durations
         if _is_long(item) or not is_fast:
             item.add_marker("slow")
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("doctest")
     if not _wants_slow(config):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
