@@ -263,7 +263,7 @@ def test_the_total_stays_nan_where_a_component_that_counts_is(cls, bad):
         assert not np.isfinite(logs["loss"][2])
         return
     assert np.isfinite(logs["loss"]).tolist() == [True, True, False, True, True]
-    assert logs["part1_weight"][2] == 0
+    assert logs["part1_weight"][2] > 0  # the log does not deny why
     for key in ("part0_weight", "part2_weight"):
         assert np.all(np.isfinite(logs[key]))
 

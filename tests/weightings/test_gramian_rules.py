@@ -553,7 +553,8 @@ def test_without_its_gradient_a_component_counts_as_absent(cls, way):
     expected = weights_of(without(cls, live), rows[live])
     rows[1] = DEAD[way](rows[1])
     weights = weights_of(without(cls), rows)
-    assert weights[1] == 0
+    # What is not finite spoils the step, and keeps its last weight.
+    assert (weights[1] == 0) == np.isfinite(rows[1]).all()
     np.testing.assert_allclose(weights[live], expected, rtol=1e-3, atol=1e-5)
 
 
@@ -587,14 +588,23 @@ def test_surgery_leaves_absent_components_out():
     for hole, index in itertools.product((0.0, np.nan), range(3)):
         more = np.insert(rows, index, hole, axis=0)
         found = weights_of(PCGrad(seed=1), more)
-        assert found[index] == 0
+        assert (found[index] == 0) == (hole == 0)  # what is not finite keeps its last weight
         np.testing.assert_allclose(np.delete(found, index), weights_of(PCGrad(), rows), rtol=1e-4)
 
 
 @every_rule
 def test_without_any_gradient_the_weights_are_equal(cls):
-    for rows in (np.zeros((3, 4)), np.full((3, 4), np.nan)):
-        np.testing.assert_allclose(weights_of(PLAIN[cls](), rows), np.full(3, 1 / 3), rtol=1e-6)
+    found = weights_of(PLAIN[cls](), np.zeros((3, 4)))
+    np.testing.assert_allclose(found, np.full(3, 1 / 3), rtol=1e-6)
+
+
+@every_rule
+def test_without_any_finite_gradient_the_weights_are_the_last_ones(cls):
+    rule = PLAIN[cls]()
+    for hole in (np.nan, np.inf):
+        found = weights_of(rule, np.full((3, 4), hole))
+        equal = 1 / 3 if rule.sums_to_one else 1.0
+        np.testing.assert_allclose(found, np.full(3, equal), rtol=1e-6)
 
 
 @pytest.mark.parametrize("hole", [np.nan, np.inf, 0.0])
@@ -612,7 +622,8 @@ def test_a_hole_does_not_reach_the_state(cls, hole):
     before = state()
     holed = rows[4:6].copy()
     holed[:, 1] = hole
-    assert np.all(run(rule, holed, values[4:6])[:, 1] == 0)
+    weights = run(rule, holed, values[4:6])[:, 1]
+    assert np.all((weights == 0) == (hole == 0))  # what is not finite keeps its last weight
     assert state() == before
     weights = run(rule, rows[6:], values[6:])
     assert np.all(np.isfinite(weights)) and np.all(weights > 0)
