@@ -47,21 +47,22 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("kind", RULES)
+@pytest.mark.parametrize(
+    "kind, place", [*((kind, "layer") for kind in RULES), ("smoothed", "shared layers")]
+)
 def test_it_keeps_its_fixed_weight_and_trains_and_is_named_once(kind, place):
     rule = RULES[kind](**PLACES[place])
     model = model_of(rule, weights={"c": 0.5})
     with pytest.warns(UserWarning) as seen:
         history = model.fit(
-            NUMBERS, TARGETS, epochs=30, validation_data=(NUMBERS, TARGETS), verbose=0
+            NUMBERS, TARGETS, epochs=12, validation_data=(NUMBERS, TARGETS), verbose=0
         ).history
         model.fit(NUMBERS, TARGETS, verbose=0)
     told = [str(each.message) for each in seen if "have none" in str(each.message)]
     assert len(told) == 1
     where = "layer 'trunk'" if place == "layer" else "the parameters of 'trunk'"
     assert f"reads gradients at {where}, where these components have none: 'c'." in told[0]
-    assert history["c_loss"][-1] < 0.02 < history["c_loss"][0]
+    assert history["c_loss"][-1] < 0.1 * history["c_loss"][0]
     # One truth: in training, in validation and in the table.
     skipped = 3 if kind == "update_every and warmup" else 0
     np.testing.assert_allclose(history["c_weight"][skipped:], 0.5, rtol=1e-6)

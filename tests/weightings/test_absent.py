@@ -155,7 +155,7 @@ def test_levels_scales_and_quantiles_are_absent_as_wholes():
     for y, there in ((NONE, 0.0), (Y, 1.0)):
         quantiles = W.Masked(cl.losses.Pinball([0.1, 0.9]))
         assert weights_of({"q": quantiles}, y[:, :1], P[:, :2]) == {"q": there}
-        normalized = W.Normalized(W.Masked("mse"), by="samples")
+        normalized = W.Normalized(W.Masked("mse"), by=2.0)
         assert weights_of({"n": normalized}, y, P) == {"n": there}
 
 
