@@ -376,10 +376,10 @@ class CompositeLoss(Compound):
         self._weights.warn_of_values(self.name)
         super().warn_of_values()
 
-    def warn_of_disjoint(self):
+    def warn_of_places(self):
         if gradients.reads_gradients(self.weighting):
-            gradients.warn_of_disjoint([(self, self.weighting)])
-        super().warn_of_disjoint()
+            gradients.warn_of_places([(self, self.weighting)])
+        super().warn_of_places()
 
     @backend.as_written
     def training_step(self):

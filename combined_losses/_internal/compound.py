@@ -184,10 +184,10 @@ class Compound(Operators, Limited, keras.losses.Loss):
         for child, _ in self._compounds():
             child.warn_of_values()
 
-    def warn_of_disjoint(self):
-        """Says, once, where a rule inside cannot see a conflict."""
+    def warn_of_places(self):
+        """Says, once, what rules inside do not see where they read gradients."""
         for child, _ in self._compounds():
-            child.warn_of_disjoint()
+            child.warn_of_places()
 
     @backend.as_written
     def training_step(self):
@@ -204,7 +204,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
             self.note_lone_step()
             if self._loop_steps % 100 == 1:  # it brings numbers to the host
                 self.warn_of_values()
-                self.warn_of_disjoint()
+                self.warn_of_places()
 
     def end_epoch(self):
         """Ends an epoch for the rules inside; see `CompositeLoss.end_epoch`."""
