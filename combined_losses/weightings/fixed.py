@@ -149,6 +149,8 @@ class RandomWeighting(Weighting):
 class Smoothed(Weighting):
     """A rule whose weights move slowly: `w = momentum * w(before) + (1 - momentum) * rule`.
 
+    A component that was absent comes back with the weight it had; weights that sum to 1 still do.
+
     Args:
         weighting: the rule that is smoothed.
         momentum: in `[0, 1)`, default 0.9.

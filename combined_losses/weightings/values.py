@@ -37,7 +37,8 @@ class MagnitudeBalance(Weighting):
     `w_i = 1 / max(m_i, eps)`, `m_i = momentum * m_i + (1 - momentum) * |l_i|`, which begins with
     the first value that is not 0. When to use it: parts of different units, of which none vanishes.
     A component that falls to zero by itself takes all the weight: set `max_weight`. One that has
-    been 0 so far has no unit yet: it has the geometric mean of the others' weights.
+    been 0 so far has no unit yet: it has the geometric mean of the others' weights. After a pause
+    of a component the mean moves as if the steps it has missed had brought its new value.
 
     Args:
         momentum: in `[0, 1)`, default 0.99.
@@ -116,7 +117,8 @@ class DynamicWeightAverage(Weighting):
     values over epoch e; 1 in the first two epochs.
 
     Values must be above `lower_bound`; a component without a ratio, because its mean was at the
-    bound or is below it, counts as one that stays as it is, `r = 1`.
+    bound or is below it, counts as one that stays as it is, `r = 1`. After epochs in which a
+    component was absent r is the mean ratio from epoch to epoch.
 
     Args:
         temperature: above 0, default 2; the higher, the more equal.
@@ -216,7 +218,8 @@ def _next_period(state):
 class SoftAdapt(Weighting):
     """More weight for components that rise, or fall more slowly, from step to step.
 
-    `w = softmax(beta * D)`, `D_i = l_i(s) - l_i(s - 1)`; 1/k at first.
+    `w = softmax(beta * D)`, `D_i = l_i(s) - l_i(s - 1)`; 1/k at first. After a pause of a component
+    its D is the mean change from step to step.
 
     Args:
         beta: the sharpness, default 0.1. It has a unit, that of 1 / values, unless `normalized`.
@@ -284,7 +287,8 @@ class ReLoBRaLo(Weighting):
     `w = alpha * h + (1 - alpha) * balance(l(s - 1))`; 1 at first. Values must be above
     `lower_bound`; where the past of a component was at the bound, or its value is below it, it
     counts as one that stays as it is, `l / a = 1`. (The paper adds 1e-8 to the past instead, which
-    is another number in other units.)
+    is another number in other units.) After a pause of a component `l(s) / l(s - 1)` is the mean
+    ratio from step to step; together the others keep the share that they had.
 
     Args:
         alpha: the share of the past, in `[0, 1]`, default 0.999.
@@ -364,7 +368,8 @@ class CoVWeighting(Weighting):
 
     `w_i` is proportional to `std(r_i) / mean(r_i)`, `r_i` the value divided by the running mean of
     the values before; 1/k in the first two steps. A component whose ratio moves much, relative to
-    its size, is learned. Values should keep their sign.
+    its size, is learned. Values should keep their sign. After a pause of a component the running
+    mean moves as if the steps it has missed had brought its new value.
 
     Args:
         decay: None (default): all steps count alike; or the share of the past, in `(0, 1)`.
@@ -427,7 +432,8 @@ class FAMO(Weighting):
     the components that fell least from the step before. One forward pass a step: the values of this
     step are those after the last one. To every value the paper adds 1e-8, which is kept here: of
     values above some 1e-4 units do not matter, and of values near 1e-8 none is told from another.
-    Multiply such losses (`cl.wrappers.Scaled`), or take `GeometricMean`.
+    Multiply such losses (`cl.wrappers.Scaled`), or take `GeometricMean`. After a pause a component
+    has fallen by the mean from step to step.
 
     Args:
         learning_rate: of the logits, default 0.025.
