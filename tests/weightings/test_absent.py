@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import combined_losses as cl
 from tests.contracts.registry import CASES
-from tests.weightings.rules import PLAIN, close
+from tests.weightings.rules import PLAIN, close, run
 
 W = cl.wrappers
 
@@ -248,6 +248,22 @@ def test_a_pause_does_not_throw_the_weights_around(cls):
     growth = np.maximum(others, 1 / others)
     falling = (0.98**55) ** -1  # MagnitudeBalance and others are 1 / value, which has fallen
     assert np.all(growth < 3.0 * falling)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+@pytest.mark.parametrize("cls", PLAIN, ids=lambda cls: cls.__name__)
+def test_of_any_unit_sign_and_absence_weights_are_numbers(cls, scale):
+    """Of values on both sides of 0, with holes and pauses, each component alone at times."""
+    rng = np.random.default_rng(1)
+    values = (rng.normal(0.3, 1.0, (40, 3)) * scale).astype("float32")
+    values[rng.random((40, 3)) < 0.3] = np.nan
+    values[10:20, 0] = values[15:30, 2] = values[33] = np.nan
+    values[2:4] = 0.0
+    weights = run(PLAIN[cls](), values)
+    assert np.all(np.isfinite(weights)) and np.all(weights >= 0)
+    assert np.all(weights[np.isnan(values)] == 0)
+    if cls not in (cl.weightings.Worst, cl.weightings.SoftAdapt):  # which may give one all
+        assert np.all(weights[np.isfinite(values)] > 0)
 
 
 def test_a_rule_of_ones_own_is_told_how_long_a_component_was_away():

@@ -79,11 +79,11 @@ def test_every_rule_is_here():
 
 
 def values_of(k, odd=False, first=0):
-    """Values of components, with zeros and missing ones where they are `odd`."""
+    """Values of components, with zeros, missing ones and a pause where they are `odd`."""
     values = np.float64(losses(steps=12, k=k, low=1e-3, high=2.0))
     if odd:
         values[first, 0] = values[4:8, 1] = values[9] = 0.0
-        values[2, 0] = values[5, 1] = np.nan
+        values[2, 0] = values[5, 1] = values[3:8, 3] = np.nan
     return values
 
 
