@@ -565,8 +565,19 @@ class CompositeLoss(Compound):
         present = [found.present for found in evaluations]
         total, own = self._weights.total(direct, present, now, batch, self.name, taken, replace)
         extras.extend([*own, shares] if skips else own)
-        weighed = [e for e, c in zip(evaluations, self._weights.fixed.values(), strict=True) if c]
-        return Evaluation(total, tuple(values), tuple(extras), any_present(weighed))
+        counts = any_present(batch, present, self._weights_that_may_be_0(now))
+        return Evaluation(total, tuple(values), tuple(extras), counts)
+
+    def _weights_that_may_be_0(self, now):
+        """c of this step, of a trace too, of each component that has ever had weight 0, else None.
+
+        Others may get weight 0, but then the step is compiled anew.
+        """
+        fixed = list(self._weights.fixed.values()) if now is None else now
+        return [
+            fixed[index] if name in self._switched_off else None
+            for index, name in enumerate(self.names)
+        ]
 
     def _check_unthreaded(self):
         """A step that reads weights outside of Keras's scope holds them as constants."""

@@ -29,12 +29,30 @@ def presence(batch, values=None, judged=None):
     return functools.reduce(ops.logical_and, found) if found else None
 
 
-def any_present(evaluations):
-    """Whether a loss made of others is present: one of them is."""
-    found = [each.present for each in evaluations]
-    if not found or any(present is None for present in found):
+def any_present(batch, found, weights=None):
+    """Whether a loss made of others is present: one of them is, whose weight is not 0.
+
+    Args:
+        batch: the `Batch` of the data.
+        found: a list of whether each of them is present.
+        weights: a list of their weights in this step, None for one that is never 0; default: none
+            is ever 0.
+    """
+    if not batch.asks_presence:
+        return None
+    weights = [None] * len(found) if weights is None else weights
+    found = [_counting(present, weight) for present, weight in zip(found, weights, strict=True)]
+    if any(present is None for present in found):
         return None
     return functools.reduce(ops.logical_or, found)
+
+
+def _counting(present, weight):
+    """Whether what has this weight is present and counts."""
+    if weight is None:
+        return present
+    counts = ops.not_equal(weight, 0.0)
+    return counts if present is None else ops.logical_and(present, counts)
 
 
 def _any(weights, like):

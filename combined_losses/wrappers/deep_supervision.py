@@ -136,11 +136,13 @@ class DeepSupervision(Formatted, Levels):
             for name in names
         ]
         total = sum(w * each.total for w, each in zip(weights, found, strict=True))
+        zeros = [None if weight else 0.0 for weight in weights]
+        present = any_present(batch, [each.present for each in found], zeros)
         if not self.outputs:
-            return Evaluation(total, present=any_present(found))
+            return Evaluation(total, present=present)
         values = [value for each in found for value in (each.total, *each.values)]
         absent = (len(self.outputs) - len(names)) * (1 + len(self._inner_names))
-        return Evaluation(total, (*values, *[None] * absent), present=any_present(found))
+        return Evaluation(total, (*values, *[None] * absent), present=present)
 
     def _read(self, batch, label):
         """The batch with a dict of outputs, its target and its weights; and the names it reads."""

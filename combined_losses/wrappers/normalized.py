@@ -212,10 +212,11 @@ class Normalized(Wrapper):
         divisor = self._divisor(counts, batch)
         shares = [[_over(value, divisor) for value in (s.total, *s.values)] for s in sums]
         total = sum(values[0] for values in shares)
+        present = any_present(batch, [each.present for each in sums])
         if self.over is None:
-            return Evaluation(total, tuple(shares[0][1:]), sums[0].extras, any_present(sums))
+            return Evaluation(total, tuple(shares[0][1:]), sums[0].extras, present)
         values = tuple(value for values in shares for value in values)
-        return Evaluation(total, values, present=any_present(sums))
+        return Evaluation(total, values, present=present)
 
     def _level(self, batch, label):
         """The sum of all values of one output, as an `Evaluation`, and its count."""

@@ -109,7 +109,9 @@ class MultiScale(Formatted, Levels):
             found.append(self._node.evaluate(seen, reduction, label))
         values = [each.total for each in found]
         total = sum(w * v for w, v in zip(self._factors, values, strict=True))
-        return Evaluation(total, tuple(values), present=any_present(found))
+        zeros = [None if weight else 0.0 for weight in self._factors]
+        present = any_present(batch, [each.present for each in found], zeros)
+        return Evaluation(total, tuple(values), present=present)
 
     def _pooled(self, batch, scale, dtype, label):
         """The batch of the averages over blocks; each target has its own predictions averaged."""

@@ -202,6 +202,42 @@ def steps_of(rule, holes):
     return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
 
 
+def _of_columns(weights):
+    """A composite in a composite with a rule: of the columns a and b inside, of b beside it."""
+    column = {name: W.Masked(W.OnSlice("mse", np.s_[:, i : i + 1])) for i, name in enumerate("ab")}
+    other = W.Masked(W.OnSlice("mae", np.s_[:, 1:]))
+    inside = cl.CompositeLoss(column, weights)
+    loss = cl.CompositeLoss({"inside": inside, "b": other}, weighting=_Presence())
+    model = cl.Sequential([keras.Input((2,)), layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.0), loss=loss)
+
+    def presence(*columns):
+        y = np.where(np.array([name in columns for name in "ab"]), Y[:, :2], np.nan)
+        model.reset_metrics()
+        logs = model.train_on_batch(P[:, :2], y.astype("float32"), return_dict=True)
+        return logs["inside_weight"], logs["b_weight"]
+
+    return loss, presence
+
+
+def test_inside_of_it_only_what_has_a_weight_in_this_step_counts():
+    loss, presence = _of_columns({"a": 1.0})
+    assert presence("a") == (1, 0)
+    for weight, inside in [(0.0, 0), (0.5, 1), (0.0, 0), (2.0, 1)]:
+        loss.set_weight("inside/a", weight)
+        assert presence("a") == (inside, 0)
+    assert presence("b") == (1, 1)
+
+
+def test_a_schedule_that_begins_at_0_counts_from_then_on():
+    _, presence = _of_columns({"a": cl.weightings.LinearRamp(2)})
+    assert [presence("a") for _ in range(3)] == [(0, 0), (1, 0), (1, 0)]
+
+
+def test_what_is_switched_off_as_a_whole_is_absent():
+    assert _of_columns([0.0, 0.0])[1]("a", "b") == (0, 1)
+
+
 @pytest.mark.parametrize("cls", PLAIN, ids=lambda cls: cls.__name__)
 def test_the_rule_is_told_nan_and_the_total_is_that_of_the_others(cls):
     holes = np.random.default_rng(3).random((12, 3)) < 0.4
