@@ -261,26 +261,31 @@ class Weighting(Limited):
         live = ops.cast(finite, "float32")
         result = self._apply(ops.where(there, values, 1.0), state, live, products)
         weights, new = result if isinstance(result, tuple) else (result, {})
+        weights = self._finished(weights, state, there, live, products)
+        unread, asked = self.unread(there, values, products)
+        if unread is not None:
+            weights = ops.where(unread, 1.0, weights)
+        term = self._term(values, weights, state)
+        if training:
+            self._write(new, state, None if self.masks_state else finite)
+            weighed = finite if unread is None else ops.logical_or(finite, unread)
+            self._write({"current": weights}, state, weighed)
+            missed = ops.where(finite, 0.0, state["missed"] + 1)
+            noted = {**self._noted(values, state, finite), **asked, "missed": missed}
+            self._write({**noted, "steps": state["steps"] + 1}, state)
+        return weights, term
+
+    def _finished(self, weights, state, there, live, products):
+        """What the rule has given, with all that its arguments say of it."""
         lost = self._are_lost(there, products)
         given, live = self._given(weights, live, ops.cast(there, "float32"), lost)
         weights = self._held(self._capped(self._rescaled(given, live), live), state, there)
         if lost is not None:
             weights = ops.where(lost, self.last_weights, weights)
-        unread, asked = self.unread(there, values, products)
-        if unread is not None:
-            weights = ops.where(unread, 1.0, weights)
         if self.learned:
             # What is learned learns also while its weights are capped or held.
             weights = given + ops.stop_gradient(weights - given)
-        term = self._term(values, weights, state)
-        if training:
-            self._write(new, state, None if self.masks_state else finite)
-            of_step = finite if unread is None else ops.logical_or(finite, unread)
-            self._write({"current": weights}, state, of_step)
-            missed = ops.where(finite, 0.0, state["missed"] + 1)
-            noted = {**self._noted(values, state, finite), **asked, "missed": missed}
-            self._write({**noted, "steps": state["steps"] + 1}, state)
-        return weights, term
+        return weights
 
     def unread(self, there, values, products):
         """Which components have no gradient where the rule reads them; None: that is no question.
