@@ -1022,8 +1022,18 @@ def every_rule():
     })
 
 
+def size(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_pred), axis=-1)
+
+
+# No label in the first batch, and in the second only on the second replica.
+SOME = np.where(np.arange(10)[:, None] < 6, np.nan, Y).astype("float32")
+
 LOSSES = {
     "every rule": every_rule,
+    "absent": lambda: cl.CompositeLoss(
+        {"labels": cl.wrappers.Masked("mse"), "size": size}, weighting=w.SoftAdapt(5.0)
+    ),
     "learned": lambda: of_two(w.UncertaintyWeighting()),
     "random": lambda: of_two(w.RandomWeighting(seed=7), {"mae": w.LinearRamp(7)}),
 }
@@ -1036,7 +1046,7 @@ def run(loss, samples, inside):
     # Eager steps on one device, an independent way to the same numbers.
     eager = not tf.distribute.has_strategy()
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss=loss, run_eagerly=eager)
-    x, y = X[:samples], Y[:samples]
+    x, y = X[:samples], (SOME if "labels" in loss.names else Y)[:samples]
     kwargs = dict(batch_size=4, verbose=0)
     logs = model.fit(
         x, y, epochs=3, shuffle=False, validation_data=(x[:6], y[:6]), **kwargs
@@ -1063,6 +1073,7 @@ CASES = [
     {"loss": "every rule", "samples": 7, "inside": True},
     {"loss": "learned", "samples": 10, "inside": True},
     {"loss": "random", "samples": 9, "inside": True},
+    {"loss": "absent", "samples": 10, "inside": True},
 ]
 
 
