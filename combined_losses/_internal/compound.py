@@ -228,7 +228,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
                 "here they stay as they are.",
                 stacklevel=2,
             )
-        return self._total(y_true, y_pred, sample_weight)
+        return self._total_of(y_true, y_pred, sample_weight)
 
     @backend.as_written
     def _stands_still(self):
@@ -236,7 +236,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
         return self.moves and step_of(self) is None
 
     @backend.as_written
-    def _total(self, y_true, y_pred, sample_weight):
+    def _total_of(self, y_true, y_pred, sample_weight):
         constant = backend.is_compiling() and not self._is_threaded()
         self._compiled_in |= constant
         step = step_of(self)
