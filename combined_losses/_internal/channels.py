@@ -11,6 +11,7 @@ from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound, traits_of
 from combined_losses._internal.layouts import as_rows
 from combined_losses._internal.numerics import accumulating
+from combined_losses._internal.presence import any_present, presence
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.losses.base import FunctionLoss
 
@@ -24,7 +25,7 @@ def evaluate_channels(child, node, batch, imposed, label, importance=None):
         importance: None, or an array of the shape of one sample that multiplies the values.
 
     Returns:
-        `(channels,)`, or `(channels, batch)` where nothing is reduced.
+        `(channels,)`, or `(channels, batch)` where nothing is reduced; and the `presence`.
     """
     reduction = child.reduction if imposed == PER_COMPONENT else imposed
     traits = traits_of(child)
@@ -37,13 +38,14 @@ def evaluate_channels(child, node, batch, imposed, label, importance=None):
     if found is None:
         return _one_by_one(node, batch, imposed, label)
     check_reduction(label, reduction, REDUCTIONS)
-    values, batch = found
-    values = _without_last_axis(values, batch, reduction)
-    reduced = reduce_values(values, batch, reduction, axes=range(len(values.shape) - 1))
+    values, judged = found
+    present = presence(batch, values, judged)
+    values = _without_last_axis(values, judged, reduction)
+    reduced = reduce_values(values, judged, reduction, axes=range(len(values.shape) - 1))
     if reduction not in ("none", None):
-        return reduced
+        return reduced, present
     inner = tuple(range(1, len(values.shape) - 1))
-    return ops.transpose(ops.mean(reduced, axis=inner) if inner else reduced)
+    return ops.transpose(ops.mean(reduced, axis=inner) if inner else reduced), present
 
 
 def _times(importance, found, child, label):
@@ -146,15 +148,16 @@ def _folded(child, node, batch, imposed, label):
 
 def _one_by_one(node, batch, imposed, label):
     """A loss that takes the batch as a whole, or several losses: called for each channel."""
-    parts = []
+    found = []
     last = len(batch.shape) - 1
     for channel in range(batch.shape[-1]):
         at = (*[slice(None)] * last, slice(channel, channel + 1))
         seen = batch.map_elements(lambda array, at=at: array[at])
         if batch.own_axes:
             seen = seen.replaced(y_pred=ops.squeeze(seen.y_pred, last), own_axes=0)
-        parts.append(node.evaluate(seen, imposed, label).total)
-    return ops.stack(parts)
+        found.append(node.evaluate(seen, imposed, label))
+    present = any_present(batch, [each.present for each in found])
+    return ops.stack([each.total for each in found]), present
 
 
 def _without_last_axis(values, batch, reduction):

@@ -16,6 +16,7 @@ from combined_losses._internal.checks import (
 from combined_losses._internal.compound import Compound, as_node
 from combined_losses._internal.config import serialize_loss
 from combined_losses._internal.data_format import Formatted
+from combined_losses._internal.presence import any_present
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.parts import PerPart
 from combined_losses.wrappers.softmax import loading, refuse_softmax
@@ -168,14 +169,15 @@ class PerChannel(Formatted, PerPart):
         batch = batch.map_elements(move)
         if self.axis is not None:
             batch = batch.replaced(channels="last")
-        parts = [
+        found = [
             self._group(child, node, at, batch, reduction, label)
             for child, node, at in self._groups
         ]
+        parts, present = map(list, zip(*found, strict=True))
         if len(parts) > 1:
             order = np.argsort([channel for _, _, at in self._groups for channel in at or ()])
             parts = [ops.take(ops.concatenate(parts, axis=0), order, axis=0)]
-        return parts[0], self._factors()
+        return parts[0], self._factors(), any_present(batch, present)
 
     def _factors(self):
         # An importance map is in the parts already.
@@ -195,7 +197,7 @@ class PerChannel(Formatted, PerPart):
         return weights
 
     def _group(self, child, node, at, batch, reduction, label):
-        """The channels `at` (None: all) of one loss: `(channels,)` or `(channels, batch)`."""
+        """Of the channels `at` (None: all) of one loss what `evaluate_channels` gives."""
         importance = self._importance(batch)
         if at is not None:
             last = len(batch.shape) - 1

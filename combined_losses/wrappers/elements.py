@@ -11,6 +11,7 @@ from combined_losses._internal.checks import (
     check_reduction,
 )
 from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._internal.presence import presence
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.wrappers.parts import PerPart
 
@@ -69,14 +70,16 @@ class PerElement(PerPart):
             found = all_at_once(self.loss, self._node, batch, imposed != PER_COMPONENT, label)
         if found is None:
             flat = _flattened(batch, count)
-            return evaluate_channels(self.loss, self._node, flat, imposed, label), weights
-        values, batch = found
+            parts, present = evaluate_channels(self.loss, self._node, flat, imposed, label)
+            return parts, weights, present
+        values, judged = found
         reduction = self.loss.reduction if imposed == PER_COMPONENT else imposed
         check_reduction(label, reduction, REDUCTIONS)
-        parts = reduce_values(values, batch, reduction, axes=(0,))
+        parts = reduce_values(values, judged, reduction, axes=(0,))
+        present = presence(batch, values, judged)
         if reduction in ("none", None):
-            return ops.transpose(ops.reshape(parts, (-1, count))), weights
-        return ops.reshape(parts, (-1,)), weights
+            return ops.transpose(ops.reshape(parts, (-1, count))), weights, present
+        return ops.reshape(parts, (-1,)), weights, present
 
     def _check_shape(self, shape, label):
         if None in shape[1:]:

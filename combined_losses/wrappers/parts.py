@@ -13,7 +13,6 @@ from combined_losses._internal.checks import (
 from combined_losses._internal.data_format import telling
 from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.names import check_log_keys, check_name
-from combined_losses._internal.presence import presence
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
@@ -123,12 +122,12 @@ class PerPart(Wrapper):
                 check_equal_shapes(label, batch.y_true, batch.y_pred)
             else:
                 batch = view.batch
-            parts, weights = self._evaluate_parts(batch, reduction, label)
+            parts, weights, present = self._evaluate_parts(batch, reduction, label)
         total = self._total(parts, weights)
-        return Evaluation(total, (parts,) if self._part_names else (), present=presence(batch))
+        return Evaluation(total, (parts,) if self._part_names else (), present=present)
 
     def _evaluate_parts(self, batch, reduction, label):
-        """The parts, `(parts,)` or `(parts, batch)`, and their weights: None or an array."""
+        """The parts, `(parts,)` or `(parts, batch)`, their weights or None, and the presence."""
         raise NotImplementedError
 
     def _total(self, parts, weights):

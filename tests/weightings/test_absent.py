@@ -77,6 +77,22 @@ def test_without_any_label_a_component_is_absent(kind):
         assert weights_of(losses, Y, P) == {"part": 1.0, "other": 1.0}
 
 
+INSIDE = {
+    "channels": lambda: W.PerChannel(W.Masked("mse")),
+    "channels, each its own": lambda: W.PerChannel([W.Masked(each) for each in ("mse", "mae")]),
+    "channels of composites": lambda: W.PerChannel(cl.CompositeLoss([W.Masked("mse")])),
+    "channels of rows": lambda: W.PerChannel(W.Masked("cosine_similarity")),
+    "elements": lambda: W.PerElement(W.Masked("mse")),
+}
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+def test_labels_that_miss_for_a_loss_of_single_channels(kind):
+    losses = {"part": INSIDE[kind](), "other": _nothing_missing}
+    for y, part in [(NONE, 0.0), (ONE_LABEL, 1.0)]:
+        assert weights_of(losses, y[:, 1:], P[:, 1:]) == {"part": part, "other": 1.0}
+
+
 def _nothing_missing(y_true, y_pred):
     return ops.mean(ops.abs(y_pred), axis=-1)
 
