@@ -82,7 +82,8 @@ class CompositeLoss(Compound):
     over the others. Where the value is finite and the gradient by the predictions is not (a root at
     0), the value counts, the gradient is left out, and `<name>_skipped` does not tell it. What acts
     on the model by more than the predictions cannot be cut off and is refused: `OnInputs`, and
-    functions that hold the model or its layers. Where all components are skipped the total is 0; a
+    functions that hold the model or its layers. Inputs of the model must be finite: a layer that is
+    given NaN makes NaN even of a gradient of 0. Where all components are skipped the total is 0; a
     warning says so after an epoch of nothing else. `components` gives values as they are. The cost:
     none that can be measured on JAX; of a small convolutional network under a tenth of a step on
     TensorFlow and torch; on torch, which runs eagerly, a third of a step of a tiny one.
@@ -391,8 +392,9 @@ class CompositeLoss(Compound):
         nothing. Rules that read gradients need `gradients="output"`. Give your optimizer
         `loss.trainable_variables` beside those of the network where weights are learned.
 
-        In `tf.function` the call of the loss and the block belong inside. On JAX, in `jax.jit`,
-        `loss.variables` must be part of the state, see docs/other_models.md.
+        In `tf.function` the call of the loss and the block belong inside. So they do in a loop that
+        is compiled as one (`tf.range`, `jax.lax.scan`), in which each round is a step. On JAX, in
+        `jax.jit`, `loss.variables` must be part of the state, see docs/other_models.md.
 
         Raises:
             ValueError: by the call of the loss, where a rule reads gradients at a layer or at the
