@@ -553,6 +553,8 @@ class CompositeLoss(Compound):
             batch = batch.replaced(may_be_skipped=True)
         moving = self.variables_that_move_inside
         evaluations, taken = gradients.evaluate(self.weighting, batch, parts, self.name, moving)
+        if taken is not None:
+            taken = taken._replace(products=taken.products._replace(beside=self._acts_beside))
         if skips:
             evaluations, sound, shares = skipping.skipped(evaluations, batch, self.dtype)
             if sound is not None and not constant:
@@ -580,6 +582,10 @@ class CompositeLoss(Compound):
             fixed[index] if name in self._switched_off else None
             for index, name in enumerate(self.names)
         ]
+
+    @functools.cached_property
+    def _acts_beside(self):
+        return gradients.acts_beside(self)
 
     def _check_unthreaded(self):
         """A step that reads weights outside of Keras's scope holds them as constants."""

@@ -17,14 +17,15 @@ class Products(NamedTuple):
         gramian: `(k, k)`, the products of the gradients, each divided by its scale.
         scales: `(k,)`, powers of two, near the largest entry of each; None: all 1.
         largest, mean: `(k,)`, of the magnitudes of their entries; None unless `"rows"` is needed.
-        at_place: whether they were taken where a rule reads them, in a step of training.
+        beside: `(k,)`, which components may act on the network by another way than the place where
+            the gradients are taken; None: none of them.
     """
 
     gramian: Any
     scales: Any = None
     largest: Any = None
     mean: Any = None
-    at_place: bool = False
+    beside: Any = None
 
     @property
     def whole(self):

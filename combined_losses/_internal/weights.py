@@ -205,8 +205,7 @@ class Weights:
         whole, lost = _seen_by_rule(values, present, batch.replicas)
         # A rule that reads gradients stays as it is where there are none.
         training = batch.training and (taken is not None or not self.reads_gradients)
-        products = taken and taken.products._replace(at_place=True)
-        weights, term = self.rule.step(whole, training, products)
+        weights, term = self.rule.step(whole, training, taken and taken.products)
         # What is not finite makes the total so: the weight that is logged must not deny it.
         weights = ops.where(lost, ops.cast(self.rule.last_weights, weights.dtype), weights)
         return now * ops.cast(weights, now.dtype), term

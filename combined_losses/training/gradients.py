@@ -15,8 +15,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.compound import Compound
+from combined_losses._internal.compound import Compound, readers_of
 from combined_losses._internal.gramian import Products, powers_of_two
+from combined_losses._internal.owned import owned_by
 from combined_losses.training import backend
 from combined_losses.training.capture import columns, float32
 from combined_losses.training.probing import probed
@@ -318,6 +319,21 @@ def check_parts(composite, rule):
                 "output, where the weighting reads gradients: take gradients='parameters'. "
                 f"Received: gradients={where_read(rule)!r}"
             )
+
+
+def acts_beside(composite):
+    """Which components may act on the network by another way than where their rule reads.
+
+    Booleans `(k,)`, or None: it reads at all parameters. Past the output there is a way for
+    functions alone that hold a network, a layer or a variable.
+    """
+    rule = composite.weighting
+    if where_read(rule) == "parameters" and shared_layers(rule) is None:
+        return None
+    if where_read(rule) != "output":
+        return np.ones(len(composite.losses), bool)
+    readers = [filter(callable, readers_of(loss)) for loss in composite.losses.values()]
+    return np.array([any(owned_by(reader) for reader in each) for each in readers])
 
 
 def is_beyond_output(loss):

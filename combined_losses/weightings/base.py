@@ -450,10 +450,11 @@ class GramianWeighting(Weighting):
     each has weight 1/k. A component whose gradient is not finite keeps its last weight above 0,
     and the others go on without it: the step is spoilt as it is without a rule, or skipped by a
     `keras.optimizers.LossScaleOptimizer` where float16 has overflowed. A component that never had a
-    gradient where they are taken, because it reads a layer beside that place or because what is
-    there is frozen, is not the rule's to weigh: it keeps its fixed weight, the rule's being 1, and
-    a warning names it. Validation gets the last weights of training. Steps that torch compiles
-    (`jit_compile=True`) take gradients at the output only.
+    gradient at the layers where they are taken, because it reads others or because those are
+    frozen, is not the rule's to weigh: it keeps its fixed weight, the rule's being 1, and a warning
+    names it; so is, at the output, a function that holds a part of the network and has none there.
+    Validation gets the last weights of training. Steps that torch compiles (`jit_compile=True`)
+    take gradients at the output only.
 
     A rule with arguments or state is a subclass with `combine(gradients, state)`, which returns
     the weights or the weights and the new state. `gradients` has `norms` `(k,)`, `cosines`
@@ -534,8 +535,9 @@ class GramianWeighting(Weighting):
         return ops.logical_and(there, live_rows(products.gramian))
 
     def unread(self, there, values, products):
-        if not products.at_place:
+        if products.beside is None:
             return None, {}
+        there = ops.logical_and(there, products.beside)
         # In the steps between two updates nothing is asked. A value of 0 may well have no gradient.
         due = self.is_due(self.step_count)
         asks = ops.logical_and(ops.logical_and(there, due), ops.not_equal(values, 0.0))

@@ -109,3 +109,26 @@ def test_by_hand_a_gradient_of_zero_has_weight_0():
     rule.build(2)
     found = keras.ops.convert_to_numpy(rule.weigh(gramian=np.diag([1.0, 0.0]).astype("float32")))
     assert found[0] > 0 and found[1] == 0
+
+
+def test_a_function_that_reads_the_network_past_the_output_trains_it():
+    """At the output it has no gradient; a function of the data alone has none anywhere."""
+
+    def small(y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(trunk.kernel))
+
+    def of_data(y_true, y_pred):
+        return keras.ops.mean(keras.ops.square(y_true)) + 1.0
+
+    keras.utils.set_random_seed(0)
+    trunk = layers.Dense(8, name="trunk")
+    model = cl.Sequential([keras.Input((4,)), trunk, layers.Dense(2)])
+    parts = {"mse": "mse", "small": small, "data": of_data}
+    loss = cl.CompositeLoss(parts, {"small": 20.0}, weighting=L.UPGrad())
+    model.compile(keras.optimizers.SGD(0.2), loss=loss)
+    with pytest.warns(UserWarning) as seen:
+        logs = model.fit(NUMBERS, TARGETS["head"], epochs=8, verbose=0).history
+    told = [str(each.message) for each in seen if "have none" in str(each.message)]
+    assert len(told) == 1 and "at the output, where these components have none: 'small'." in told[0]
+    assert logs["small_weight"][-1] == 20.0 and logs["data_weight"][-1] == 0.0
+    assert logs["small_loss"][-1] < 0.9 * logs["small_loss"][0]
