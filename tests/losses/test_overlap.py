@@ -206,10 +206,14 @@ def test_logits_go_through_a_sigmoid_or_a_softmax(loss):
 
 @every
 def test_logits_that_are_surely_right_or_wrong(loss):
+    # A softmax may round 1 to the float below, as TensorFlow's does on some processors; the power
+    # of FocalTversky makes that 4e-6.
+    rounding = {"atol": (2.0**-24) ** 0.75} if loss is FocalTversky else {}
     for y_true in (Y_TRUE, MASK):
         for sign, expected in ((1, 0.0), (-1, 1.0)):
             z = sign * 100 * (2 * y_true - 1)
-            close(values(loss, y_true, z, from_logits=True, smooth=0.0), expected)
+            found = values(loss, y_true, z, from_logits=True, smooth=0.0)
+            close(found, expected, **rounding)
             assert np.all(np.isfinite(slope(loss, y_true, z, from_logits=True)))
 
 
