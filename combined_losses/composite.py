@@ -540,6 +540,7 @@ class CompositeLoss(Compound):
         if batch.is_unthreaded:
             self._check_unthreaded()
         now: Any = None if constant else self._weights.now()
+        is_asked = batch.asks_presence  # by what is around it
         if self.weighting is not None:
             batch = batch.replaced(asks_presence=True)
         parts = [
@@ -551,7 +552,7 @@ class CompositeLoss(Compound):
         skips = self.on_nonfinite == "skip"
         if skips and skipping.is_active(batch):
             batch = batch.replaced(may_be_skipped=True)
-        moving = self.variables_that_move_inside
+        moving = self.variables_that_move_inside if self._weights.reads_gradients else ()
         evaluations, taken = gradients.evaluate(self.weighting, batch, parts, self.name, moving)
         if taken is not None:
             taken = taken._replace(products=taken.products._replace(beside=self._acts_beside))
@@ -569,7 +570,9 @@ class CompositeLoss(Compound):
         present = [found.present for found in evaluations]
         total, own = self._weights.total(direct, present, now, batch, self.name, taken, replace)
         extras.extend([*own, shares] if skips else own)
-        counts = any_present(batch, present, self._weights_that_may_be_0(now))
+        counts = None
+        if is_asked:
+            counts = any_present(batch, present, self._weights_that_may_be_0(now))
         return Evaluation(total, tuple(values), tuple(extras), counts)
 
     def _weights_that_may_be_0(self, now):

@@ -99,3 +99,14 @@ def pytest_runtest_protocol(item):
         return (yield)
     with without_backend():
         return (yield)
+
+
+@pytest.fixture
+def half_precision():
+    """The policy "mixed_float16"."""
+    import keras  # not before the settings above
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(before)

@@ -6,6 +6,7 @@ from combined_losses._internal import checks
 from combined_losses._internal.observing import observed
 from combined_losses._internal.owned import owned_by, variables_of
 from combined_losses.training import backend
+from combined_losses.training.capture import float32
 
 MODES = ("propagate", "skip")
 
@@ -35,8 +36,7 @@ def cut_gradient(batch):
             return leaf
         # In float32 or more: an overflow of float16, by which a `LossScaleOptimizer` knows that its
         # scale is too large, comes after the cut and is not hidden.
-        wide = ops.cast(leaf, "float32") if "16" in str(leaf.dtype) else leaf
-        return backend.sound_gradient(wide)
+        return backend.sound_gradient(float32(leaf))
 
     return batch.map_predictions(cut)
 

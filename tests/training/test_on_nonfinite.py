@@ -329,14 +329,6 @@ def test_the_log_does_not_deny_what_spoils_the_step(rule):
 # Half precision.
 
 
-@pytest.fixture
-def half():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    yield
-    keras.config.set_dtype_policy(before)
-
-
 def ones(gramian):
     return ops.ones(gramian.shape[:1])
 
@@ -346,7 +338,7 @@ def ones(gramian):
     [(m, p) for m in ("propagate", "skip") for p in (None, "output", "trunk", "parameters")],
     [("propagate", "trunk"), ("propagate", "parameters"), ("skip", None)],
 )
-def test_a_step_that_float16_overflows_logs_the_right_numbers(half, mode, place):
+def test_a_step_that_float16_overflows_logs_the_right_numbers(half_precision, mode, place):
     """It is applied by no means without the component whose gradient has overflowed."""
     rule = place and cl.weightings.GramianWeighting(ones, gradients=place)
     loss = cl.CompositeLoss({"mse": "mse", "mae": "mae"}, weighting=rule, on_nonfinite=mode)

@@ -748,14 +748,6 @@ def test_log_variances_stay_within_their_limits_and_come_back():
     assert np.isfinite(step(model, x, small)["loss"])
 
 
-@pytest.fixture
-def half_precision():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    yield
-    keras.config.set_dtype_policy(before)
-
-
 def test_half_precision_trains_the_log_variances_in_float32(half_precision):
     rule = w.UncertaintyWeighting()
     optimizer = keras.optimizers.LossScaleOptimizer(sgd(0.05), initial_scale=8.0)

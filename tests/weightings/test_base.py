@@ -225,15 +225,10 @@ def test_its_state_is_variables_of_float32_and_a_saved_one_goes_on(cls):
 
 
 @every_rule
-def test_weights_are_float32_also_under_mixed_precision(cls):
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        rule = built(cls)
-        weights = rule.weigh(values=ops.convert_to_tensor(VALUES[0], dtype="float16"))
-        again = [rule.weigh(values=ops.cast(row, "float32")) for row in VALUES[1:3]]
-    finally:
-        keras.config.set_dtype_policy(policy)
+def test_weights_are_float32_also_under_mixed_precision(half_precision, cls):
+    rule = built(cls)
+    weights = rule.weigh(values=ops.convert_to_tensor(VALUES[0], dtype="float16"))
+    again = [rule.weigh(values=ops.cast(row, "float32")) for row in VALUES[1:3]]
     for found in (weights, *again):
         assert keras.backend.standardize_dtype(found.dtype) == "float32"
         assert np.all(np.isfinite(ops.convert_to_numpy(found)))

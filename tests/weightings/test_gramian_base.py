@@ -145,16 +145,11 @@ def test_equal_weights_are_those_of_orthogonal_gradients_of_one_length(cls):
 
 
 @every_rule
-def test_weights_are_float32_also_under_mixed_precision(cls):
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        rule = PLAIN[cls]()
-        rule.build(3)
-        values = ops.convert_to_tensor(VALUES[0], dtype="float16")
-        weights = rule.weigh(values, ops.convert_to_tensor(gramian_of(ROWS[0])))
-    finally:
-        keras.config.set_dtype_policy(policy)
+def test_weights_are_float32_also_under_mixed_precision(half_precision, cls):
+    rule = PLAIN[cls]()
+    rule.build(3)
+    values = ops.convert_to_tensor(VALUES[0], dtype="float16")
+    weights = rule.weigh(values, ops.convert_to_tensor(gramian_of(ROWS[0])))
     assert keras.backend.standardize_dtype(weights.dtype) == "float32"
     assert np.all(np.isfinite(ops.convert_to_numpy(weights)))
 
