@@ -23,6 +23,7 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     for _key, _value in _SETTINGS.items():
         os.environ.setdefault(_key, _value)
 
+from tests.at_most import AtMost
 from tests.durations import Recorder, Stopwatch, read_durations
 from tests.without_backend import without_backend
 
@@ -38,11 +39,19 @@ def pytest_addoption(parser):
         help="run trainings and examples in their long form, which takes minutes each",
     )
     tests.addoption(
+        "--at-most",
+        type=int,
+        metavar="N",
+        help="run at most N of the parameter sets of each test function",
+    )
+    tests.addoption(
         "--record-durations", action="store_true", help="write tests/durations.txt anew"
     )
 
 
 def pytest_configure(config):
+    if config.option.at_most:
+        config.pluginmanager.register(AtMost(config.option.at_most))
     if config.option.record_durations:
         _check_that_all_runs(config)
         config.pluginmanager.register(Stopwatch())

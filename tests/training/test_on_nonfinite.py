@@ -107,6 +107,7 @@ def test_a_scheduled_weight_is_0_in_that_step():
     model, logs = trained({"mse": "mse", "root": root}, SOUND, BROKEN, weights=weights)
     assert logs["root_weight"] == 0
     assert_adds_up(logs)
+    model.reset_metrics()
     logs = model.train_on_batch(*SOUND, return_dict=True)
     assert float(logs["root_weight"]) == pytest.approx(1.2)
 

@@ -334,6 +334,7 @@ def test_a_schedule_inside_is_at_one_step_for_value_and_gradient():
     model = cl.Sequential([keras.Input((1,)), keras.layers.Dense(1, "sigmoid")])
     model.compile(sgd(FROZEN), loss=loss)
     for step in range(3):
+        model.reset_metrics()
         logs = model.train_on_batch(Y_PRED, Y_TRUE, return_dict=True)
         error = Y_TRUE - 0.5
         slope = 2 * error + float(ramp(step)) * np.sign(error)
