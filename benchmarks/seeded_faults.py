@@ -81,20 +81,20 @@ FAULTS = [
     Fault("an epoch late", "callbacks/schedules.py", "self._set(epoch)", "self._set(epoch + 1)"),
     Fault(
         "TensorFlow's own file",
-        "training/_tensorflow.py",
+        "_backend/tensorflow.py",
         "of_b.append(-tf.reduce_sum(slope, axis=0))",
         "of_b.append(tf.reduce_sum(slope, axis=0))",
     ),
     Fault(
         "JAX's own file",
-        "training/_jax.py",
+        "_backend/jax.py",
         "[upstream * gradient for gradient in gradients]",
         "[gradient for gradient in gradients]",
         "jax",
     ),
     Fault(
         "torch's own file",
-        "training/_torch.py",
+        "_backend/torch.py",
         "*(upstream * gradient for gradient in ctx.gradients)",
         "*(gradient for gradient in ctx.gradients)",
         "torch",

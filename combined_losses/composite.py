@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal import checks, names, skipping
 from combined_losses._internal.arguments import Losses, as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
@@ -28,7 +29,7 @@ from combined_losses._internal.presence import any_present
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.weights import Weights, check_rule
 from combined_losses.losses.base import Operators
-from combined_losses.training import backend, gradients
+from combined_losses.training import gradients
 from combined_losses.training.keeping import retrace, standing_still
 
 

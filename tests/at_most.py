@@ -1,8 +1,8 @@
 """`pytest --at-most 4` runs at most 4 of the parameter sets of every test function.
 
-What differs between two backends, or two versions of Keras, shows in a few of the 200 sets of a test;
-all of them run where the gate is quickest, on torch. The sets are spread evenly, and each function
-begins at another one, so that together the functions still meet every loss and rule.
+What differs between two backends, or two versions of Keras, shows in a few of the 200 sets of a
+test; all of them run where the gate is quickest, on torch. The sets are spread evenly, and each
+function begins at another one, so that together the functions still meet every loss and rule.
 """
 
 import zlib

@@ -52,9 +52,9 @@ from . import chex
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_frameworks_are_imported_by_their_own_file_only(path):
-    own = {path.stem[1:]} if path.parent == PACKAGE / "training" else set()
+    own = {path.stem} if path.parent == PACKAGE / "_backend" else set()
     foreign = imported_roots(path.read_text(encoding="utf-8")) & set(FRAMEWORKS) - own
-    assert not foreign, f"move this code to training/_{foreign.pop()}.py"
+    assert not foreign, f"move this code to _backend/{foreign.pop()}.py"
 
 
 def test_import_loads_no_other_framework(tmp_path):

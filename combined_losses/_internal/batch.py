@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal import checks
 from combined_losses._internal.masks import read_mask, with_mask
 from combined_losses._internal.owned import warning_of_reads
-from combined_losses.training import backend
 
 # What stands in for a prediction in a row of weight 0, and for a number that is not finite there.
 _NEUTRAL = 0.5

@@ -9,6 +9,7 @@ import warnings
 import keras
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal import checks, domains, layouts
 from combined_losses._internal.batch import align, fit_from_left
 from combined_losses._internal.data_format import (
@@ -31,7 +32,6 @@ from combined_losses._internal.reduction import (
     reduce_values,
 )
 from combined_losses._internal.traits import Traits, is_default, keras_function, says
-from combined_losses.training import backend
 
 _ONE_REDUCTION = set()
 

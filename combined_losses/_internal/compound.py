@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from combined_losses import _backend as backend
 from combined_losses._internal import masks
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import (
@@ -23,7 +24,6 @@ from combined_losses._internal.loop_steps import calling, opened, step_of
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._internal.traits import keras_traits
 from combined_losses.losses.base import FunctionLoss, Loss, Operators
-from combined_losses.training import backend
 
 
 class Compound(Operators, Limited, keras.losses.Loss):

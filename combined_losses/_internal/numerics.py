@@ -5,8 +5,8 @@ import math
 import keras
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.checks import LEAST, is_number, shown
-from combined_losses.training import backend
 
 
 def accumulating(dtype):

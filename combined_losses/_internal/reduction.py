@@ -2,8 +2,8 @@
 
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.batch import fit_from_left
-from combined_losses.training import backend
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 PER_COMPONENT = "per_component"

@@ -2,11 +2,11 @@
 
 from keras import ops
 
+from combined_losses import _backend as backend
+from combined_losses._backend.capture import float32
 from combined_losses._internal import checks
 from combined_losses._internal.observing import observed
 from combined_losses._internal.owned import owned_by, variables_of
-from combined_losses.training import backend
-from combined_losses.training.capture import float32
 
 MODES = ("propagate", "skip")
 

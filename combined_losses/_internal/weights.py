@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.loop_steps import is_repeated
-from combined_losses.training import backend, gradients
+from combined_losses.training import gradients
 from combined_losses.weightings.base import Weighting
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.checks import (
     check_class_weight,
     check_flag,
@@ -20,7 +21,6 @@ from combined_losses._internal.numerics import (
     log_softmax,
 )
 from combined_losses.losses.base import ChannelLoss, Loss
-from combined_losses.training import backend
 
 __all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal", "WeightedKappa"]
 

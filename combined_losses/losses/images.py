@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.checks import are_numbers, at_least, is_integer
 from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.edges import edges, mean_edge
 from combined_losses._internal.numerics import check_number, decibels, weighted_mean
 from combined_losses.losses.base import ChannelLoss
-from combined_losses.training import backend
 
 __all__ = ["SSIM", "MultiScaleSSIM", "PeakSignalToNoise", "TotalVariation"]
 

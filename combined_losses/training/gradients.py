@@ -15,12 +15,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
+from combined_losses._backend.capture import columns, float32
+from combined_losses._backend.probing import probed
 from combined_losses._internal.compound import Compound, readers_of
 from combined_losses._internal.gramian import Products, powers_of_two
 from combined_losses._internal.owned import owned_by
-from combined_losses.training import backend
-from combined_losses.training.capture import columns, float32
-from combined_losses.training.probing import probed
 
 
 class Taken(NamedTuple):

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
+from combined_losses._backend.capture import columns, float32
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.domains import examining
 from combined_losses._internal.evaluation import split
@@ -18,8 +20,7 @@ from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses._internal.observing import observing
 from combined_losses.composite import CompositeLoss
-from combined_losses.training import backend, gradients, routing
-from combined_losses.training.capture import columns, float32
+from combined_losses.training import gradients, routing
 from combined_losses.training.changes import beside, changed, like, other_mask, unlike
 from combined_losses.training.keeping import measurers, tracking_of
 from combined_losses.training.outputs import name_outputs, places_of

@@ -5,8 +5,9 @@ import warnings
 
 import keras
 
+from combined_losses import _backend as backend
 from combined_losses._internal.compound import weighted_means
-from combined_losses.training import backend, gradients, routing
+from combined_losses.training import gradients, routing
 from combined_losses.training.keeping import apply_pending, skipped_throughout, state_of
 
 

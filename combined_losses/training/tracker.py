@@ -7,10 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import check_trainable
 from combined_losses._internal.config import deeply
-from combined_losses.training import backend, routing
+from combined_losses.training import routing
 from combined_losses.training.keeping import state_of
 from combined_losses.training.outputs import name_outputs, rename_single
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.checks import are_numbers, is_float
 from combined_losses._internal.compound import Compound
 from combined_losses._internal.data_format import Formatted, with_channels_last
@@ -20,7 +21,6 @@ from combined_losses._internal.resizing import (
     takes_ids,
     void_numbers,
 )
-from combined_losses.training import backend
 from combined_losses.training.outputs import NOTHING, entry_of
 from combined_losses.wrappers import levels
 from combined_losses.wrappers.outputs import places_in

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.batch import align, fit_from_left, of_rank
 from combined_losses._internal.checks import LARGEST, check_target, is_float
 from combined_losses._internal.compound import Compound, traits_of
@@ -22,7 +23,6 @@ from combined_losses._internal.names import check_log_keys
 from combined_losses._internal.presence import any_present, presence
 from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
 from combined_losses._internal.resizing import void_numbers
-from combined_losses.training import backend
 from combined_losses.wrappers import levels
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.outputs import OnOutput

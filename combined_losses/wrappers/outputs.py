@@ -6,6 +6,7 @@ import inspect
 import keras
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.checks import is_float, is_integer
 from combined_losses._internal.component import Component
 from combined_losses._internal.compound import Compound
@@ -23,7 +24,6 @@ from combined_losses._internal.owned import OwnedModels
 from combined_losses._internal.presence import presence
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses._internal.traits import Traits
-from combined_losses.training import backend
 from combined_losses.training.outputs import (
     NOTHING,
     entry_of,

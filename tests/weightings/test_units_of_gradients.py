@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.gramian import powers_of_two
-from combined_losses.training import backend, gradients
+from combined_losses.training import gradients
 from combined_losses.weightings import (
     IMTLG,
     MGDA,

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.numerics import check_number, div
 from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, pairs_of
-from combined_losses.training import backend
 
 __all__ = ["NTXent", "SupervisedContrastive"]
 

@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.numerics import bounded, check_number
 from combined_losses.losses.base import Loss
 from combined_losses.losses.embeddings.pairs import LARGEST_DISTANCE, LabelledLoss, pairs_of
-from combined_losses.training import backend
 
 __all__ = ["Contrastive", "ContrastivePairs", "TripletSemiHard"]
 

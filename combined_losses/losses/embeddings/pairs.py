@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from combined_losses import _backend as backend
 from combined_losses._internal.numerics import bounded, div
 from combined_losses.losses.base import Loss
-from combined_losses.training import backend
 
 
 class LabelledLoss(Loss):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from combined_losses.training.capture import Capture, is_scaled
+from combined_losses._backend.capture import Capture, is_scaled
 
 
 def gradient(function):

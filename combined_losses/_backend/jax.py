@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import keras
 
-from combined_losses.training.capture import Capture, columns
-from combined_losses.training.probing import probed, probing
+from combined_losses._backend.capture import Capture, columns
+from combined_losses._backend.probing import probed, probing
 
 
 def is_compiling():

@@ -8,7 +8,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from combined_losses.training.capture import Capture, columns
+from combined_losses._backend.capture import Capture, columns
 
 
 def replica_count():

@@ -5,7 +5,7 @@ import contextlib
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from combined_losses.training._tensorflow import (
+    from combined_losses._backend.tensorflow import (
         as_one_replica,
         as_written,
         attach,
@@ -76,7 +76,7 @@ else:
 
 
 if keras.backend.backend() == "jax":
-    from combined_losses.training._jax import (
+    from combined_losses._backend.jax import (
         attach,
         capture,
         combine,
@@ -136,7 +136,7 @@ if keras.backend.backend() == "torch":
         """Whether the values of variables can be looked at."""
         return True
 
-    from combined_losses.training._torch import (
+    from combined_losses._backend.torch import (
         attach,
         capture,
         combine,
