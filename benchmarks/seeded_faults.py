@@ -74,7 +74,7 @@ FAULTS = [
     ),
     Fault(
         "a share",
-        "reporting/summary.py",
+        "diagnosis/summary.py",
         "np.nansum(sizes[[i, *self.siblings(i)]])",
         "np.nansum(sizes)",
     ),

@@ -14,10 +14,10 @@ with quiet_if_command():
 # First: some losses are made of wrappers, and wrappers of what begins that package.
 from combined_losses import losses  # isort: split
 
-from combined_losses import callbacks, weightings, wrappers
+from combined_losses import callbacks, plots, weightings, wrappers
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss
-from combined_losses.reporting import diagnose, plots
+from combined_losses.diagnosis import diagnose
 from combined_losses.training.mixin import ComponentMetricsMixin
 from combined_losses.training.models import Model, Sequential, track, untrack
 from combined_losses.wrappers.outputs import input_gradients

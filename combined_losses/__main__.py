@@ -8,7 +8,7 @@ from typing import NoReturn
 from combined_losses import demo
 from combined_losses._internal.shell import EXIT_USAGE, CommandError
 from combined_losses._version import __version__
-from combined_losses.reporting import command as diagnose
+from combined_losses.diagnosis import command as diagnose
 
 # Every subcommand is a module with `add_parser(subparsers)`, which sets `run`, a function of the
 # parsed arguments, and `parser`. What is slow to import is imported by `run`, after its checks.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses.reporting import plots
+from combined_losses import plots
 
 LOGS = {
     "loss": [4.0, 2.5],

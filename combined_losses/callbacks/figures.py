@@ -5,10 +5,10 @@ from pathlib import Path
 
 import keras
 
-from combined_losses.reporting import plots
-from combined_losses.reporting.plots.style import make_room
+from combined_losses import plots
+from combined_losses.plots.style import make_room
 from combined_losses.training import routing
-from combined_losses.training.keeping import tracking_of
+from combined_losses.training.keeping import leave_weights, tracking_of
 
 __all__ = ["ComponentPlot"]
 
@@ -105,6 +105,7 @@ class ComponentPlot(keras.callbacks.Callback):
         figure = _new_figure()
         left, right = figure.subplots(1, 2)
         run = _Run(self._rows, self.model)
+        leave_weights(self.model, run)
         plots.components(run, left)
         plots.shares(run, right)
         make_room(figure)
@@ -119,7 +120,7 @@ class _Run:
         keys = dict.fromkeys(key for row in rows.values() for key in row)
         self.history = {key: [row.get(key) for row in rows.values()] for key in keys}
         self.epoch = list(rows)
-        self.model = model
+        self.model = model  # a plain one tells its weights itself
 
 
 def _new_figure():

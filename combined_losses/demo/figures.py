@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from combined_losses import plots
 from combined_losses.demo.comparison import Comparison
 from combined_losses.demo.units import power_of_ten, put_power
-from combined_losses.reporting import plots
 
 STYLE: dict[Any, Any] = {"font.size": 12, "axes.titlesize": 12, "hatch.linewidth": 0.5}
 ALONE, COMPOSITE = "#555555", "#0072B2"

@@ -67,6 +67,19 @@ def component_keys(model):
     return {name: key for route in routes for name, key in route.component_keys.items()}
 
 
+def leave_weights(model, history, weights=None):
+    """Leaves with a `History`, for figures, what multiplies its entries.
+
+    What never changes is not in the logs. `component_weights`: by `<name>_weight`, the given ones
+    or the current ones; `output_weights`: by log key, the compiled `loss_weights`.
+    """
+    tracking = tracking_of(model)
+    if tracking is None:
+        return
+    history.component_weights = weights or tracking.weights(all_of_them=True)
+    history.output_weights = {key: route.weight for route in tracking.routes for key in route.keys}
+
+
 def skipped_throughout(model, logs, prefix=""):
     """Whether a composite has skipped all of its components in every step of an epoch."""
     tracking = tracking_of(model)

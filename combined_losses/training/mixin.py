@@ -10,6 +10,7 @@ from combined_losses.training import gradients, routing
 from combined_losses.training.h5 import CompileConfig
 from combined_losses.training.keeping import (
     STATE,
+    leave_weights,
     running_here,
     state_of,
     stop_keeping,
@@ -328,7 +329,7 @@ class ComponentMetricsMixin(_Base):
         finally:
             stop_keeping(self)  # also where a callback has not come to its end
         fill_in(history.history, before)
-        history.component_weights = before  # for figures: what never changes is not in the logs
+        leave_weights(self, history, before)
         return history
 
     @functools.wraps(keras.Model.evaluate)

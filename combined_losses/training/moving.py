@@ -8,7 +8,12 @@ import keras
 from combined_losses import _backend as backend
 from combined_losses._internal.compound import weighted_means
 from combined_losses.training import gradients, routing
-from combined_losses.training.keeping import apply_pending, skipped_throughout, state_of
+from combined_losses.training.keeping import (
+    apply_pending,
+    leave_weights,
+    skipped_throughout,
+    state_of,
+)
 
 
 class _EpochEnd(keras.callbacks.Callback):
@@ -62,11 +67,17 @@ class _BringBack(keras.callbacks.Callback):
 
 
 class _BeforeStep(keras.callbacks.Callback):
-    """Makes the changes of weights that other threads have asked for, before a step begins."""
+    """Makes the changes of weights that other threads have asked for, before a step begins.
+
+    Leaves the weights at the beginning with the history, which a training that is stopped shows.
+    """
 
     def __init__(self, state):
         super().__init__()
         self._state = state
+
+    def on_train_begin(self, logs=None):
+        leave_weights(self.model, self.model.history)
 
     def on_train_batch_begin(self, batch, logs=None):
         apply_pending(self._state)

@@ -87,7 +87,7 @@ def test_the_table_of_one_healthy_component(healthy):
 )
 @pytest.mark.backend_free
 def test_percentages_do_not_round_to_none_or_all(share, shown):
-    from combined_losses.reporting.diagnosis import percent
+    from combined_losses.diagnosis.tables import percent
 
     assert percent(share) == shown
     assert percent(float("nan")) == "–"

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses.reporting.diagnosis import text
+from combined_losses.diagnosis.terminal import text
 from tests.training.tiny import arrays, line, two_heads
 
 pytestmark = pytest.mark.depends_on_version

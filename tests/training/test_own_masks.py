@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses.training.measuring import measurer_of
+from combined_losses.diagnosis.measurer import measurer_of
 from tests.masks import masked
 
 VOID = 255

@@ -209,7 +209,7 @@ def test_the_saved_batch_is_for_diagnose(tmp_path):
     loss = {"a": cl.CompositeLoss({"mse": "mse", "log": logarithm}), "b": "mse"}
     stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")
     fit(loss, stop, {"left": x, "right": x}, {"a": y, "b": y}, model=two_sides())
-    from combined_losses.reporting.command import read_arrays
+    from combined_losses.diagnosis.command import read_arrays
 
     saved = read_arrays(tmp_path / "batch.npz")
     np.testing.assert_array_equal(saved[0]["right"], x[:5])

@@ -4,7 +4,9 @@ import io
 from html import escape
 
 from combined_losses._version import __version__
-from combined_losses.reporting import diagnosis as tables
+from combined_losses.diagnosis import tables
+from combined_losses.diagnosis.faults import ADVICE
+from combined_losses.diagnosis.unseen import HEADLINE
 
 _STYLE = """
 .cl-diagnosis { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -91,14 +93,14 @@ def _faults(diagnosis):
             f"<li><b>{escape(fault.component)}</b>: {escape(fault.message)}</li>"
             for fault in faults
         )
-        advice = escape(tables.ADVICE[flag])
+        advice = escape(ADVICE[flag])
         parts.append(f'<p><span class="cl-flag">{flag}</span>: {advice}</p>\n<ul>\n{items}\n</ul>')
     if diagnosis.invisible:
         items = "\n".join(
             f"<li><b>{escape(names)}</b>: {escape(message)}</li>"
             for names, message in tables.unseen_lines(diagnosis)
         )
-        parts.append(f"<p>{escape(_sentence(tables.HEADLINE))}</p>\n<ul>\n{items}\n</ul>")
+        parts.append(f"<p>{escape(_sentence(HEADLINE))}</p>\n<ul>\n{items}\n</ul>")
     well = tables.all_is_well(diagnosis)
     return "\n".join(parts if well is None else [*parts, f"<p>{well}</p>"])
 

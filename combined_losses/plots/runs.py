@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from combined_losses.reporting.plots.curves import component_name, is_component
-from combined_losses.reporting.plots.style import (
+from combined_losses.plots.curves import component_name, is_component
+from combined_losses.plots.style import (
     COLOURS,
     MARKERS,
     add_legend,
@@ -52,7 +52,7 @@ def pareto(
 
     Example:
 
-    >>> from combined_losses.reporting import plots
+    >>> from combined_losses import plots
     >>> runs = {
     ...     "1 : 1": {"mse_loss": [2.0, 1.0], "under_loss": [2.0, 0.9]},
     ...     "1 : 4": {"mse_loss": [2.0, 1.2], "under_loss": [2.0, 0.3]},

@@ -20,8 +20,8 @@ from combined_losses._internal.masks import read_mask
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses._internal.observing import observing
 from combined_losses.composite import CompositeLoss
+from combined_losses.diagnosis.perturbations import beside, changed, like, other_mask, unlike
 from combined_losses.training import gradients, routing
-from combined_losses.training.changes import beside, changed, like, other_mask, unlike
 from combined_losses.training.keeping import measurers, tracking_of
 from combined_losses.training.outputs import name_outputs, places_of
 from combined_losses.training.tracker import routed

@@ -7,10 +7,13 @@ import sys
 import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from combined_losses._internal.named_arrays import NAMES, from_named
 from combined_losses._internal.shell import InputError, quiet_stderr, require
+from combined_losses.diagnosis.diagnose import diagnose
+from combined_losses.diagnosis.terminal import text
 
 DESCRIPTION = """Prints what every component of a saved model's loss does on data, and what is
 wrong with it. The data are arrays as numpy.savez("data.npz", x=x, y=y) writes them, and
@@ -68,8 +71,6 @@ def run(args: argparse.Namespace) -> None:
 
 def _print(found):
     """The table, drawn with what the terminal can show."""
-    from combined_losses.reporting.diagnosis import text
-
     try:
         str(found).encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -79,8 +80,6 @@ def _print(found):
 
 
 def _diagnose(model, data, args):
-    from combined_losses.reporting.diagnose import diagnose
-
     try:
         with warnings.catch_warnings(), quiet_stderr():
             warnings.simplefilter("ignore")
@@ -139,8 +138,6 @@ def _import(module):
 def _load(path):
     if not path.is_file() or path.suffix != ".keras":
         raise InputError(f"{path} is not a model saved by model.save('model.keras')")
-    import keras
-
     try:
         with warnings.catch_warnings(), quiet_stderr():
             warnings.simplefilter("ignore")

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from combined_losses._internal.traits import Traits
-from combined_losses.reporting import domains
-from combined_losses.reporting.evidence import may_broadcast
+from combined_losses.diagnosis import domains
+from combined_losses.diagnosis.evidence import may_broadcast
 
 DOMINATES = 0.95
 CONFLICTS = -0.5

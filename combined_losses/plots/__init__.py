@@ -5,8 +5,8 @@ marker or a hatching tells the components apart without colour. Needs matplotlib
 (`pip install "combined_losses[reports]"`), which is imported by the first figure.
 """
 
-from combined_losses.reporting.plots.curves import components, shares
-from combined_losses.reporting.plots.diagnosis import conflicts
-from combined_losses.reporting.plots.runs import pareto
+from combined_losses.plots.curves import components, shares
+from combined_losses.plots.diagnosis import conflicts
+from combined_losses.plots.runs import pareto
 
 __all__ = ["components", "conflicts", "pareto", "shares"]

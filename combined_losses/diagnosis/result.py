@@ -1,11 +1,11 @@
 """`Diagnosis`: what `diagnose` found, as a table, a data frame, a figure, a page."""
 
-import io
 import math
 from dataclasses import asdict, dataclass
 
-from combined_losses.reporting.faults import ADVICE
-from combined_losses.reporting.unseen import HEADLINE
+from combined_losses.diagnosis.page import fragment, page
+from combined_losses.diagnosis.terminal import text
+from combined_losses.plots.diagnosis import overview
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,13 @@ class Diagnosis:
 
     def plot(self):
         """A matplotlib `Figure`: shares of loss and gradient, and the cosines; needs matplotlib."""
-        from combined_losses.reporting.plots.diagnosis import overview
-
         return overview(self)
 
     def to_html(self):
         """A self-contained page with the table, what is wrong, and the figure; needs matplotlib."""
-        from combined_losses.reporting.page import page
-
         return page(self)
 
     def _repr_html_(self):
-        from combined_losses.reporting.page import fragment
-
         return fragment(self)
 
     def __repr__(self):
@@ -157,137 +151,3 @@ class Diagnosis:
 
     def __str__(self):
         return text(self)
-
-
-# The table, for the terminal and the page.
-
-COLUMNS = (
-    "component",
-    "value",
-    "weight",
-    "of loss",
-    "gradient",
-    "of gradient",
-    "min cos",
-    "mean cos",
-)
-
-
-def cells(diagnosis):
-    """The rows of the table, as strings: one for each of `COLUMNS`, and the flags."""
-    for name, found in diagnosis.components.items():
-        depth = diagnosis._depths[name]
-        yield (
-            "  " * depth + name,
-            f"{found.value:.4g}",
-            number(found.weight),
-            percent(found.share),
-            number(found.gradient_norm),
-            percent(found.gradient_share),
-            cosine(found.min_cosine),
-            cosine(found.mean_cosine),
-            ", ".join(found.flags),
-        )
-
-
-def number(value):
-    """Four digits; a dash for what is unknown."""
-    return "–" if math.isnan(value) else f"{value:.4g}"
-
-
-def percent(share):
-    """A share as a percentage; what is not quite 0 or 100 does not look so."""
-    if math.isnan(share):
-        return "–"
-    text = f"{100 * share:.1f} %"
-    if share > 0 and text == "0.0 %":
-        return "<0.1 %"
-    return ">99.9 %" if share < 1 and text == "100.0 %" else text
-
-
-def cosine(value):
-    return "–" if math.isnan(value) else f"{value:+.2f}"
-
-
-def summary_line(diagnosis):
-    """What was looked at, in one line."""
-    where = "at the output" if diagnosis.at == "output" else "at the parameters"
-    batches = "1 batch" if diagnosis.batches == 1 else f"{diagnosis.batches} batches"
-    samples = "1 sample" if diagnosis.samples == 1 else f"{diagnosis.samples} samples"
-    return f"loss {diagnosis.loss:.4g} on {samples} in {batches}, gradients {where}"
-
-
-def proposal(diagnosis):
-    """The proposed weights as code, or None where nothing would change."""
-    weights = diagnosis.proposed_weights
-    now = {name: diagnosis[name].weight for name in weights}
-    same = all(math.isclose(weights[name], now[name], rel_tol=0.01) for name in weights)
-    if same or len(weights) < 2:
-        return None
-    return "{" + ", ".join(f"{name!r}: {weight:g}" for name, weight in weights.items()) + "}"
-
-
-def by_flag(diagnosis):
-    """The faults, a list for each flag."""
-    found = {}
-    for fault in diagnosis.faults:
-        found.setdefault(fault.flag, []).append(fault)
-    return found
-
-
-def unseen_lines(diagnosis):
-    """`(names, message)` of what cannot be seen."""
-    return [(", ".join(found.names), found.message) for found in diagnosis._unseen]
-
-
-def all_is_well(diagnosis):
-    """The sentence that says so; None where it would not be true."""
-    if diagnosis.faults:
-        return None
-    return "No fault is seen." if diagnosis.invisible else "Nothing is wrong."
-
-
-# For terminals that cannot show them.
-_PLAIN = str.maketrans({"–": "-", "…": "."})
-
-
-def text(diagnosis, width=100, plain=False):
-    """The table and what is wrong, for a terminal; `plain`: in ASCII, but for names."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.padding import Padding
-    from rich.table import Table
-
-    table = Table(
-        title=f"{escape(diagnosis.model_name)}: {summary_line(diagnosis)}",
-        title_justify="left",
-        box=box.ASCII if plain else box.HEAVY_HEAD,
-    )
-    for column in COLUMNS:
-        left = column == "component"
-        table.add_column(
-            column, justify="left" if left else "right", no_wrap=not left, overflow="fold"
-        )
-    for *row, _ in cells(diagnosis):
-        table.add_row(*map(escape, row))
-    stream = io.StringIO()
-    console = Console(file=stream, width=width, highlight=False)
-    console.print(table)
-    for flag, faults in by_flag(diagnosis).items():
-        console.print(f"\n{flag}: {escape(ADVICE[flag])}")
-        for fault in faults:
-            console.print(
-                Padding(f"{escape(fault.component)}: {escape(fault.message)}", (0, 0, 0, 2))
-            )
-    if diagnosis.invisible:
-        console.print(f"\n{escape(HEADLINE)}:")
-        for names, message in unseen_lines(diagnosis):
-            console.print(Padding(escape(f"{names}: {message}"), (0, 0, 0, 2)))
-    if all_is_well(diagnosis) is not None:
-        console.print(f"\n{all_is_well(diagnosis)}")
-    weights = proposal(diagnosis)
-    if weights is not None:
-        console.print(f"\nGradients equally long: weights={escape(weights)}")
-    shown = stream.getvalue().rstrip()
-    return shown.translate(_PLAIN) if plain else shown

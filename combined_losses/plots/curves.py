@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from combined_losses.reporting.plots.style import (
+from combined_losses.plots.style import (
     COLOURS,
     HATCHES,
     MARKERS,
@@ -57,7 +57,7 @@ def components(
 
     Example:
 
-    >>> from combined_losses.reporting import plots
+    >>> from combined_losses import plots
     >>> logs = {"loss": [3.0, 2.0], "mse_loss": [2.0, 1.5], "under_loss": [1.0, 0.5]}
     >>> ax = plots.components(logs)
     >>> ax.get_xlabel()
@@ -118,7 +118,7 @@ def shares(
 
     Example:
 
-    >>> from combined_losses.reporting import plots
+    >>> from combined_losses import plots
     >>> logs = {"mse_loss": [2.0, 1.5], "under_loss": [1.0, 0.5]}
     >>> ax = plots.shares(logs, weights={"under": 0.5})
     >>> ax.get_ylabel()
@@ -196,20 +196,15 @@ def _compiled_weights(history):
     """The weights behind a `History`, which are not in the logs where they never change.
 
     First those of the components by name, then by log key those of the outputs (`loss_weights`).
+    The `fit` of a tracked model leaves both with the history.
     """
-    from combined_losses.composite import CompositeLoss
-    from combined_losses.training.keeping import tracking_of
-
-    model = getattr(history, "model", None)
-    tracking = None if model is None else tracking_of(model)
-    if tracking is None:
-        loss = getattr(model, "loss", None)
-        return (loss.weights if isinstance(loss, CompositeLoss) else {}), {}
-    weights = getattr(history, "component_weights", None)  # when that training began
-    if weights is None:
-        weights = tracking.weights(all_of_them=True)
-    factors = {key: route.weight for route in tracking.routes for key in route.keys}
-    return {key.removesuffix("_weight"): weight for key, weight in weights.items()}, factors
+    weights = getattr(history, "component_weights", None)
+    if weights is not None:
+        names = {key.removesuffix("_weight"): weight for key, weight in weights.items()}
+        return names, history.output_weights
+    loss = getattr(getattr(history, "model", None), "loss", None)
+    weights = getattr(loss, "weights", None)  # of a composite in a plain model
+    return (weights if isinstance(weights, Mapping) else {}), {}
 
 
 def _weighted(logs, key, weights):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from combined_losses.reporting.plots.style import COLOURS, new_axes, wrap
+from combined_losses.plots.style import COLOURS, new_axes, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses.reporting.batches import batches
-from combined_losses.reporting.diagnosis import Diagnosis
-from combined_losses.reporting.evidence import Evidence
-from combined_losses.reporting.faults import find_faults
-from combined_losses.reporting.summary import Summary
-from combined_losses.reporting.unseen import unseen
-from combined_losses.training.measuring import measurer_of
+from combined_losses.diagnosis.batches import batches
+from combined_losses.diagnosis.evidence import Evidence
+from combined_losses.diagnosis.faults import find_faults
+from combined_losses.diagnosis.measurer import measurer_of
+from combined_losses.diagnosis.result import Diagnosis
+from combined_losses.diagnosis.summary import Summary
+from combined_losses.diagnosis.unseen import unseen
 
 __all__ = ["diagnose"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from combined_losses.training.measuring import cosines
+from combined_losses.diagnosis.measurer import cosines
 
 
 class Summary:
