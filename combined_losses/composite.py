@@ -136,8 +136,6 @@ class CompositeLoss(Compound):
         if dtype is None and all(loss.dtype == "float64" for loss in parts.values()):
             dtype = "float64"  # the total is as exact as its parts
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        # Keras's saver walks over attributes in alphabetical order and writes a loss inside under
-        # the first that has it: `_nodes`, so this one has to come later.
         self._parts = Losses(parts, name)
         self.weighting = weighting
         self.on_nonfinite = on_nonfinite
@@ -186,7 +184,7 @@ class CompositeLoss(Compound):
             self.reduction = "none"
 
     @property
-    def children(self):
+    def _children(self):
         return [(loss, f"{name}/") for name, loss in self.losses.items()]
 
     @property

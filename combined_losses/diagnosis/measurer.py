@@ -428,7 +428,7 @@ def _is_known(loss):
     """Whether a loss, and all inside, is of Keras or of this library, and reads nothing else."""
     if isinstance(loss, Compound):
         own = type(loss).__module__.startswith("combined_losses")
-        return own and all(_is_known(child) for child, _ in loss.children)
+        return own and all(_is_known(child) for child, _ in loss._children)
     loss = getattr(loss, "loss", loss)  # of a `Component`
     loss = getattr(loss, "function", loss)
     where = (

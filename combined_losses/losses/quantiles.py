@@ -60,7 +60,7 @@ class _QuantileParts(Compound):
         self.name_is_given = name is not None
 
     @property
-    def children(self):
+    def _children(self):
         return [(self._whole, None)]
 
     def judge(self):

@@ -304,7 +304,9 @@ def rules_of(compounds):
     for loss in compounds:
         rule = getattr(loss, "weighting", None)
         found.extend([(loss, rule)] if reads_gradients(rule) else [])
-        found.extend(rules_of([child for child, _ in loss.children if isinstance(child, Compound)]))
+        found.extend(
+            rules_of([child for child, _ in loss._children if isinstance(child, Compound)])
+        )
     return found
 
 
@@ -340,7 +342,7 @@ def is_beyond_output(loss):
     """Whether a loss, or one inside, acts on the model by more than its output."""
     if not isinstance(loss, Compound):
         return False
-    return loss.is_beyond_output or any(is_beyond_output(child) for child, _ in loss.children)
+    return loss.is_beyond_output or any(is_beyond_output(child) for child, _ in loss._children)
 
 
 def warn_of_places(readers):

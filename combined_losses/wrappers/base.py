@@ -72,7 +72,7 @@ class Wrapper(Compound):
         return self._node.loss if isinstance(self._node, Component) else self._node
 
     @property
-    def children(self):
+    def _children(self):
         return [(self.loss, "")]
 
     @property

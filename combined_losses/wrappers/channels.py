@@ -142,7 +142,7 @@ class PerChannel(Formatted, PerPart):
         return super()._wrapped() if self._several is None else self._several
 
     @property
-    def children(self):
+    def _children(self):
         return [(child, None) for child, _, _ in self._groups]
 
     def _evaluate_parts(self, batch, reduction, label):

@@ -172,7 +172,7 @@ class Normalized(Wrapper):
         return self.by == "positives" or callable(self.by)
 
     @property
-    def children(self):
+    def _children(self):
         return [(self.loss, "" if self.over is None else None)]
 
     @property

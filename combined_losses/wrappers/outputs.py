@@ -293,7 +293,7 @@ class OnInputs(Compound):
         self.models = None if models is None else OwnedModels(models)
 
     @property
-    def children(self):
+    def _children(self):
         return []
 
     @property

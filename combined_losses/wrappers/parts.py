@@ -110,7 +110,7 @@ class PerPart(Wrapper):
         return self._weights
 
     @property
-    def children(self):
+    def _children(self):
         return [(self.loss, None)]
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):

@@ -23,7 +23,7 @@ class Levels(Wrapper):
         self._refuse_moving()
 
     @property
-    def children(self):
+    def _children(self):
         return [(self.loss, None)]
 
     def _of_levels(self, reduction):
