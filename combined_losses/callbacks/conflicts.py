@@ -8,7 +8,8 @@ import numpy as np
 
 from combined_losses._internal.named_arrays import from_named
 from combined_losses.diagnosis.batches import batches
-from combined_losses.diagnosis.measurer import cosines, measurer_of
+from combined_losses.diagnosis.measurer import measurer_of
+from combined_losses.diagnosis.summary import cosines
 from combined_losses.training.keeping import keep_batches, last_batch, state_of
 
 __all__ = ["GradientConflict"]

@@ -2,17 +2,16 @@
 
 import warnings
 
-import keras
 import numpy as np
-from keras import ops
 
+from combined_losses.diagnosis import perturbations
 from combined_losses.diagnosis.batches import batches
+from combined_losses.diagnosis.blind_spots import find_blind_spots
 from combined_losses.diagnosis.evidence import Evidence
 from combined_losses.diagnosis.faults import find_faults
 from combined_losses.diagnosis.measurer import measurer_of
 from combined_losses.diagnosis.result import Diagnosis
 from combined_losses.diagnosis.summary import Summary
-from combined_losses.diagnosis.unseen import unseen
 
 __all__ = ["diagnose"]
 
@@ -72,80 +71,48 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
     if not evidence.measured:
         raise ValueError("The data set must have at least one batch. Received: none")
     summary = Summary(measurer, evidence)
-    return Diagnosis(model.name, summary, find_faults(summary, evidence), unseen(summary, evidence))
+    faults, blind_spots = find_faults(summary, evidence), find_blind_spots(summary, evidence)
+    return Diagnosis(model.name, summary, faults, blind_spots)
 
 
-def _examine(measurer, evidence, x, y, sample_weight):
+def _examine(measurer, evidence, *data):
     """Adds one batch to the evidence, and where something looks wrong looks again."""
-    measured = measurer.measure(x, y, sample_weight, _other_weights(sample_weight))
-    data = (x, y, sample_weight)
+    x, y, sample_weight = data
+    measured = measurer.measure(*data, perturbations.other_weights(sample_weight))
     first = not evidence.measured
     if first:
-        evidence.seen = measurer.seen(*data)
+        evidence.observed = measurer.observed(*data)
         evidence.domains, evidence.notes = measurer.domains, measurer.notes
     evidence.add(measured, y)
     if measurer.at == "output":
-        _look_beside(measurer, evidence, first, *data)
+        _look_beyond_output(measurer, evidence, first, *data)
     if not np.isfinite(measured.values).all():
-        evidence.add_faulty_values(measurer.per_sample(x, y))
+        evidence.add_faulty_values(measurer.values_per_sample(x, y))
     if (measured.gramian.diagonal() == 0).any():
-        for change in _other_predictions(y):
+        for change in perturbations.changes_for(y):
             evidence.add_reactions(measurer.values_at(change, *data))
-        evidence.add_slopes(measurer.has_gradient_beside(*data))
+        evidence.add_gradients_nearby(measurer.has_gradient_nearby(*data))
     if evidence.may_broadcast(measurer.parts):
-        for repeated, other in _other_targets(y, measurer.output_shape(x)):
-            turned = measurer.values_at(_turned, x, repeated, sample_weight)
-            moved = measurer.values_at(lambda p: p, x, other, sample_weight)
-            evidence.add_broadcasts(turned, moved)
+        _look_at_broadcasts(measurer, evidence, *data)
 
 
-def _look_beside(measurer, evidence, first, *data):
+def _look_beyond_output(measurer, evidence, first, *data):
     """Adds what tells which parts cannot be seen at the output, or cannot be seen together."""
     if first:
-        evidence.add_acts(np.array([part.is_beyond_output for part in measurer.parts]))
-        if measurer.may_act_beside:
-            evidence.add_acts(measurer.acts_beside(*data))
+        parts = measurer.parts
+        evidence.add_beyond_output(np.array([part.is_beyond_output for part in parts]))
+        if measurer.may_act_beyond_output:
+            evidence.add_beyond_output(measurer.acts_beyond_output(*data))
     if evidence.may_be_apart():
-        evidence.add_meeting(measurer.meeting(*data))
+        evidence.add_common_places(measurer.have_common_places(*data))
 
 
-def _other_targets(y, shape):
-    """Targets repeated to the shape of the predictions, and others; where that can be done."""
-    if shape is None or not hasattr(y, "shape") or len(y.shape) != len(shape):
+def _look_at_broadcasts(measurer, evidence, x, y, sample_weight):
+    """Adds what tells which parts repeat targets for several predictions."""
+    targets = perturbations.repeated_targets(y, measurer.output_shape(x))
+    if targets is None:
         return
-    if all(n in (1, m) for n, m in zip(y.shape, shape, strict=True)):
-        yield np.broadcast_to(y, shape), np.broadcast_to(y + 1 + np.abs(y), shape)
-
-
-def _turned(prediction):
-    return ops.roll(prediction, 1, axis=-1)
-
-
-def _other_predictions(y):
-    """Functions that change predictions in all ways, to see whether a component reacts to any."""
-    leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
-    known = [leaf[np.isfinite(leaf)] for leaf in leaves if leaf.dtype.kind in "fiu"]
-    sizes = [np.abs(leaf.astype("float64")).mean() for leaf in known if leaf.size]
-    step = 1.0 + max(map(float, sizes), default=0.0)
-    rng = np.random.default_rng(0)
-
-    def far(scale):
-        return lambda p: p + ops.cast(scale * step * rng.normal(size=p.shape), p.dtype)
-
-    # The first three leave probabilities what they are.
-    kept = (lambda p: ops.roll(p, 1, axis=0), lambda p: 0.5 * p, lambda p: 1.0 - p)
-    return [*kept, far(1.0), far(1e4)]
-
-
-def _other_weights(weights):
-    """Weights between 0.5 and 1.5 times as large, 0 stays 0; None where one sample alone counts."""
-    leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
-    if not leaves or any(np.count_nonzero(leaf) < 2 for leaf in leaves):
-        return None
-    rng = np.random.default_rng(0)
-
-    def other(weight):
-        drawn = rng.uniform(0.5, 1.5, weight.shape)
-        return (weight * drawn).astype(keras.config.floatx())
-
-    return keras.tree.map_structure(lambda w: None if w is None else other(w), weights)
+    repeated, other = targets
+    turned = measurer.values_at(perturbations.turned_channels, x, repeated, sample_weight)
+    moved = measurer.values_at(lambda p: p, x, other, sample_weight)
+    evidence.add_broadcasts(turned, moved)

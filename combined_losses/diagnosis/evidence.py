@@ -23,16 +23,16 @@ class Evidence:
 
     def __init__(self):
         self.measured = []
-        self.seen = {}  # of the first batch: by the names of the parts
+        self.observed = {}  # of the first batch: `Seen` by the names of the parts
         self.domains, self.notes = {}, {}  # what losses mean, and notes about them, likewise
         self.broadcasts = None
         self._targets_are_whole = True
         self.labels = []
         self._faulty = []  # for each batch, by part: samples, or None
-        self._same = {}  # what was changed -> which parts have kept their values
-        self._sloped = None
-        self._beside = False  # which parts act on the model by more than its output
-        self._meeting = False  # which parts have gradients at some same place
+        self._unchanged = {}  # what was changed -> which parts have the same values as before
+        self._gradients_nearby = None
+        self._beyond_output = False  # which parts act on the model by more than its output
+        self._common_places = False  # which two parts have gradients at some same place
 
     def add(self, measured, y):
         """What was `Measured` on one more batch, and its targets."""
@@ -44,7 +44,7 @@ class Evidence:
             if pair is not None and measured.size > 1:
                 before, after = pair
                 same = _are_same(before, after, _ROUNDINGS) & (before != 0)  # 0 stays 0
-                self._same[what] = _all_of(self._same.get(what), same)
+                self._unchanged[what] = _all_of(self._unchanged.get(what), same)
 
     def add_faulty_values(self, per_sample):
         """For each part its values for each sample of the last batch, or None."""
@@ -60,40 +60,41 @@ class Evidence:
         clipped = (np.abs(values) <= _CLIPPED) & (np.abs(before) <= _CLIPPED)
         # What is not finite at predictions that do not belong there tells nothing.
         same = _are_same(values, before) | clipped | ~np.isfinite(values)
-        self._same["predictions"] = _all_of(self._same.get("predictions"), same)
+        self._unchanged["predictions"] = _all_of(self._unchanged.get("predictions"), same)
 
-    def add_slopes(self, slopes):
-        """Which parts have a gradient beside the place where it was taken in the last batch."""
-        self._sloped = slopes if self._sloped is None else self._sloped | slopes
+    def add_gradients_nearby(self, nearby):
+        """Which parts have a gradient near the place where it was taken in the last batch."""
+        before = self._gradients_nearby
+        self._gradients_nearby = nearby if before is None else before | nearby
 
-    def add_acts(self, beside):
+    def add_beyond_output(self, beyond):
         """Which parts act on the model by more than its output, as far as known."""
-        self._beside = self._beside | beside
+        self._beyond_output = self._beyond_output | beyond
 
     def may_be_apart(self):
         """Whether two parts of the last batch may have no place in common."""
         gramian = self.measured[-1].gramian
         return bool(np.any(gramian == 0))
 
-    def add_meeting(self, meeting):
-        """Which parts of the last batch have gradients at some same place."""
-        self._meeting = self._meeting | meeting
+    def add_common_places(self, common):
+        """Which two parts of the last batch have gradients at some same place."""
+        self._common_places = self._common_places | common
 
     @property
-    def acts_beside(self):
+    def acts_beyond_output(self):
         """Which parts act on the model by more than its output."""
-        return np.zeros(len(self.values), bool) | self._beside
+        return np.zeros(len(self.values), bool) | self._beyond_output
 
     @property
-    def meeting(self):
-        """Which parts have gradients at some same place, `(k, k)`, in any batch."""
-        touching = [np.nan_to_num(m.gramian, nan=1.0) != 0 for m in self.measured]
-        return np.any(touching, axis=0) | self._meeting
+    def have_common_places(self):
+        """Which two parts have gradients at some same place, `(k, k)`, in any batch."""
+        not_orthogonal = [np.nan_to_num(m.gramian, nan=1.0) != 0 for m in self.measured]
+        return np.any(not_orthogonal, axis=0) | self._common_places
 
     def may_broadcast(self, parts):
         """Whether the targets of a part may be repeated, which a closer look has to tell."""
-        seen = [self.seen.get(part.name) for part in parts]
-        return not self._targets_are_whole and any(map(may_broadcast, filter(None, seen)))
+        observed = [self.observed.get(part.name) for part in parts]
+        return not self._targets_are_whole and any(map(may_broadcast, filter(None, observed)))
 
     def add_broadcasts(self, turned, moved):
         """Values with repeated targets and channels turned around, and with other targets."""
@@ -136,13 +137,13 @@ class Evidence:
     @property
     def reacts(self):
         """Which parts change with the predictions, of those that have no gradient."""
-        return ~self._same.get("predictions", np.ones(len(self.values), bool))
+        return ~self._unchanged.get("predictions", np.ones(len(self.values), bool))
 
     @property
     def without_gradient(self):
-        """Which parts have no gradient at any prediction, nor beside one."""
+        """Which parts have no gradient at any prediction, nor near one."""
         none = np.all([m.gramian.diagonal() == 0 for m in self.measured], axis=0)
-        return none if self._sloped is None else none & ~self._sloped
+        return none if self._gradients_nearby is None else none & ~self._gradients_nearby
 
     @property
     def not_finite(self):
@@ -152,7 +153,7 @@ class Evidence:
 
     def ignores(self, what):
         """Which parts have the same value with other sample weights, or with another mask."""
-        return self._same.get(what, np.zeros(len(self.values), bool))
+        return self._unchanged.get(what, np.zeros(len(self.values), bool))
 
     def facts_of(self, name):
         """What the losses of a component were given in all batches, a list of arrays `(6,)`."""

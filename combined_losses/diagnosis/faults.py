@@ -89,7 +89,7 @@ def _classes(evidence, places):
     return f", all of {what} {', '.join(map(str, bad))}"
 
 
-def _dead(index, part, evidence, summary):
+def _without_gradient(index, part, evidence, summary):
     if not evidence.without_gradient[index] or evidence.not_finite[index]:
         return
     if summary.beyond[index]:
@@ -104,7 +104,7 @@ def _dead(index, part, evidence, summary):
 
 
 def _one_channel(part, evidence):
-    seen = evidence.seen.get(part.name)
+    seen = evidence.observed.get(part.name)
     if seen is None or seen.traits == Traits() or seen.traits.elementwise:
         return ""
     if seen.y_pred is None or seen.y_pred[-1:] != (1,):
@@ -142,7 +142,7 @@ def _ignores(index, part, evidence, summary):
     if dead or part.is_beyond_output:
         return
     inside = [
-        seen for name, seen in evidence.seen.items() if f"{name}/".startswith(f"{part.name}/")
+        seen for name, seen in evidence.observed.items() if f"{name}/".startswith(f"{part.name}/")
     ]
     for what, other in (("sample weights", "other ones"), ("mask", "another one")):
         given = any(what in seen.weights for seen in inside)
@@ -153,7 +153,7 @@ def _ignores(index, part, evidence, summary):
 
 
 def _shape(index, part, evidence, summary):
-    seen = evidence.seen.get(part.name)
+    seen = evidence.observed.get(part.name)
     if seen is None or seen.traits != Traits() or seen.y_pred is None:
         return
     pred, true = seen.y_pred, seen.y_true or seen.y_pred
@@ -170,6 +170,6 @@ def _is_within(shape, whole):
 
 
 _SEARCHES = (
-    *(_not_finite, _dead, _dominates, _conflicts, _ignores),
+    *(_not_finite, _without_gradient, _dominates, _conflicts, _ignores),
     *(domains.out_of_domain, _shape),
 )

@@ -5,8 +5,8 @@ from html import escape
 
 from combined_losses._version import __version__
 from combined_losses.diagnosis import tables
+from combined_losses.diagnosis.blind_spots import HEADLINE
 from combined_losses.diagnosis.faults import ADVICE
-from combined_losses.diagnosis.unseen import HEADLINE
 
 _STYLE = """
 .cl-diagnosis { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -98,7 +98,7 @@ def _faults(diagnosis):
     if diagnosis.invisible:
         items = "\n".join(
             f"<li><b>{escape(names)}</b>: {escape(message)}</li>"
-            for names, message in tables.unseen_lines(diagnosis)
+            for names, message in tables.blind_spot_lines(diagnosis)
         )
         parts.append(f"<p>{escape(_sentence(HEADLINE))}</p>\n<ul>\n{items}\n</ul>")
     well = tables.all_is_well(diagnosis)

@@ -69,9 +69,9 @@ class Diagnosis:
     {'mse': 1.0, 'mae': 4.0}
     """
 
-    def __init__(self, model_name, summary, faults, unseen=()):
+    def __init__(self, model_name, summary, faults, blind_spots=()):
         self.model_name = model_name
-        self._unseen = list(unseen)
+        self._blind_spots = list(blind_spots)
         self.names = tuple(summary.names)
         self.faults = list(faults)
         self._depths = {name: summary.depth(index) for index, name in enumerate(self.names)}
@@ -101,8 +101,8 @@ class Diagnosis:
     @property
     def invisible(self):
         """The names of components of which something cannot be seen here, in order."""
-        hidden = {name for found in self._unseen for name in found.names}
-        return [name for name in self.names if name in hidden]
+        invisible = {name for spot in self._blind_spots for name in spot.names}
+        return [name for name in self.names if name in invisible]
 
     @property
     def flags(self):

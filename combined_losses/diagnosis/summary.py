@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from combined_losses.diagnosis.measurer import cosines
-
 
 class Summary:
     """The numbers of a diagnosis, from a `Measurer` and its `Evidence`.
@@ -30,12 +28,12 @@ class Summary:
         gramian = evidence.mean("gramian")
         self.gradient_norms = np.sqrt(gramian.diagonal())
         # What acts on the model in other ways, and what is switched off, shows no gradient here.
-        self.beyond = evidence.acts_beside & (self.at == "output")
-        unseen = self.beyond | (self.weights == 0)
-        self.gradient_norms[unseen | evidence.not_finite] = np.nan
+        self.beyond = evidence.acts_beyond_output & (self.at == "output")
+        hidden = self.beyond | (self.weights == 0)
+        self.gradient_norms[hidden | evidence.not_finite] = np.nan
         self.cosines = cosines(gramian, self.weights)
-        hidden = np.isnan(self.gradient_norms)
-        self.cosines[hidden] = self.cosines[:, hidden] = np.nan
+        unknown = np.isnan(self.gradient_norms)
+        self.cosines[unknown] = self.cosines[:, unknown] = np.nan
         self.shares = self._shares(self.values)
         self.gradient_shares = self._shares(self.gradient_norms)
 
@@ -63,9 +61,9 @@ class Summary:
 
     def cosine_to_others(self, index):
         """The smallest and the mean cosine to the others with the same parent; NaN: none."""
-        found = self.cosines[index, self.siblings(index)]
-        found = found[~np.isnan(found)]
-        return (found.min(), found.mean()) if len(found) else (np.nan, np.nan)
+        known = self.cosines[index, self.siblings(index)]
+        known = known[~np.isnan(known)]
+        return (known.min(), known.mean()) if len(known) else (np.nan, np.nan)
 
     def proposed_weights(self):
         """Weights by name with which the gradients of all components are equally long.
@@ -75,11 +73,22 @@ class Summary:
         top = [i for i, part in enumerate(self.parts) if part.parent is None]
         norms, weights = self.gradient_norms, self.weights
         live = [i for i in top if norms[i] > 0]
-        found = {}
+        proposed = {}
         for i in top:
             weight = weights[i]
             if i in live:
                 length = abs(weights[live[0]]) * norms[live[0]]
                 weight = np.sign(weight) * length / norms[i]
-            found[self.names[i]] = float(f"{weight:.3g}")
-        return found
+            proposed[self.names[i]] = float(f"{weight:.3g}")
+        return proposed
+
+
+def cosines(gramian, weights):
+    """The cosines between the weighted gradients; NaN where there is none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lengths = np.sqrt(gramian.diagonal())
+        signs = np.where(np.isnan(weights), 1.0, np.sign(weights))
+        found = gramian / np.outer(lengths, lengths) * np.outer(signs, signs)
+    found[:, weights == 0] = np.nan
+    found[weights == 0] = np.nan
+    return np.clip(found, -1.0, 1.0)

@@ -70,15 +70,15 @@ def proposal(diagnosis):
 
 def by_flag(diagnosis):
     """The faults, a list for each flag."""
-    found = {}
+    faults = {}
     for fault in diagnosis.faults:
-        found.setdefault(fault.flag, []).append(fault)
-    return found
+        faults.setdefault(fault.flag, []).append(fault)
+    return faults
 
 
-def unseen_lines(diagnosis):
+def blind_spot_lines(diagnosis):
     """`(names, message)` of what cannot be seen."""
-    return [(", ".join(found.names), found.message) for found in diagnosis._unseen]
+    return [(", ".join(spot.names), spot.message) for spot in diagnosis._blind_spots]
 
 
 def all_is_well(diagnosis):

@@ -3,8 +3,8 @@
 import io
 
 from combined_losses.diagnosis import tables
+from combined_losses.diagnosis.blind_spots import HEADLINE
 from combined_losses.diagnosis.faults import ADVICE
-from combined_losses.diagnosis.unseen import HEADLINE
 
 # For terminals that cannot show them.
 _PLAIN = str.maketrans({"–": "-", "…": "."})
@@ -56,7 +56,7 @@ def _print_findings(console, diagnosis):
             print_indented(fault.component, fault.message)
     if diagnosis.invisible:
         console.print(f"\n{escape(HEADLINE)}:")
-        for names, message in tables.unseen_lines(diagnosis):
+        for names, message in tables.blind_spot_lines(diagnosis):
             print_indented(names, message)
     well = tables.all_is_well(diagnosis)
     if well is not None:

@@ -114,7 +114,7 @@ def test_per_sample_totals():
     model = model_of(cl.CompositeLoss({"a": sparse()}))
     found = measurer_of(model)
     found.measure(X, Y)
-    np.testing.assert_allclose(found.per_sample(X, Y)[0], each, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found.values_per_sample(X, Y)[0], each, rtol=1e-5, atol=1e-7)
 
 
 # In wrappers: as `Masked` of a loss that masks nothing.

@@ -1,4 +1,4 @@
-"""What a diagnosis cannot show: gradients that pass the output by, or do not meet there."""
+"""What a diagnosis cannot show: gradients that pass the output by, or share no place of it."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 HEADLINE = 'cannot be seen at the output; look again with at="parameters"'
 
 
-class Unseen(NamedTuple):
+class BlindSpot(NamedTuple):
     """Components of which something cannot be seen.
 
     Attributes:
@@ -19,22 +19,22 @@ class Unseen(NamedTuple):
     message: str
 
 
-def unseen(summary, evidence):
-    """A list of `Unseen`, from a `Summary` and the `Evidence` behind it; empty at the parameters.
+def find_blind_spots(summary, evidence):
+    """A list of `BlindSpot`, from a `Summary` and the `Evidence` behind it.
 
-    The gradients at the parameters hold all ways from a component to the network.
+    At the parameters there is none: those gradients hold all ways from a component to the network.
     """
     if summary.at != "output":
         return []
-    beyond = [name for name, found in zip(summary.names, summary.beyond, strict=True) if found]
-    found = [Unseen(tuple(beyond), _BEYOND)] if beyond else []
-    return [*found, *_apart(summary, evidence.meeting)]
+    beyond = tuple(summary.names[i] for i in np.flatnonzero(summary.beyond))
+    spots = [BlindSpot(beyond, _BEYOND)] if beyond else []
+    return [*spots, *_apart(summary, evidence.have_common_places)]
 
 
 _BEYOND = "the model is acted on by more than its predictions (a layer, a variable, derivatives)."
 
 
-def _apart(summary, meeting):
+def _apart(summary, common):
     """Parts with the same parent, of which some have no place of the output in common."""
     norms = summary.gradient_norms
     families = {}
@@ -42,18 +42,18 @@ def _apart(summary, meeting):
         if norms[index] > 0:
             families.setdefault(part.parent, []).append(index)
     for family in families.values():
-        groups = _groups(family, meeting)
+        groups = _groups(family, common)
         if len(groups) > 1:
             shown = " | ".join(", ".join(summary.names[i] for i in group) for group in groups)
             names = tuple(summary.names[i] for i in sorted(np.concatenate(groups)))
-            yield Unseen(
+            yield BlindSpot(
                 names,
                 f"these read nothing in common ({shown}), so that a conflict between them, in the "
                 "layers that they share, does not show.",
             )
 
 
-def _groups(family, meeting):
+def _groups(family, common):
     """The parts that are connected by places that they have in common."""
     groups, left = [], list(family)
     while left:
@@ -61,6 +61,6 @@ def _groups(family, meeting):
         while new:
             group += new
             left = [i for i in left if i not in new]
-            new = [i for i in left if meeting[i, group].any()]
+            new = [i for i in left if common[i, group].any()]
         groups.append(sorted(group))
     return groups
