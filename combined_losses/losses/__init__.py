@@ -1,42 +1,106 @@
 """Domain losses: `y_true, y_pred` in, one value for each sample (or element) out."""
 
-from combined_losses.losses import (
-    boundaries,
-    boxes,
-    classification,
-    distributions,
-    embeddings,
-    images,
-    presets,
-    quantiles,
-    regions,
-    regression,
-    spectra,
-)
 from combined_losses.losses.base import Loss
-from combined_losses.losses.boundaries import *  # noqa: F403
-from combined_losses.losses.boxes import *  # noqa: F403
-from combined_losses.losses.classification import *  # noqa: F403
-from combined_losses.losses.distributions import *  # noqa: F403
-from combined_losses.losses.embeddings import *  # noqa: F403
-from combined_losses.losses.images import *  # noqa: F403
-from combined_losses.losses.presets import *  # noqa: F403
-from combined_losses.losses.quantiles import *  # noqa: F403
-from combined_losses.losses.regions import *  # noqa: F403
-from combined_losses.losses.regression import *  # noqa: F403
-from combined_losses.losses.spectra import *  # noqa: F403
+from combined_losses.losses.boundaries import (
+    BoundaryDisagreement,
+    HausdorffDistance,
+    SignedDistanceBoundary,
+    SobelEdge,
+    signed_distance,
+)
+from combined_losses.losses.boxes import CIoU, DIoU, GIoU, IoU
+from combined_losses.losses.classification import (
+    BinaryFocal,
+    CategoricalFocal,
+    SparseCategoricalFocal,
+    WeightedKappa,
+)
+from combined_losses.losses.distributions import BetaNLL, GaussianCRPS, GaussianKL, GaussianNLL
+from combined_losses.losses.embeddings import (
+    Contrastive,
+    ContrastivePairs,
+    NTXent,
+    SupervisedContrastive,
+    TripletSemiHard,
+)
+from combined_losses.losses.images import SSIM, MultiScaleSSIM, PeakSignalToNoise, TotalVariation
+from combined_losses.losses.presets import (
+    combo,
+    dice_bce,
+    dice_ce,
+    dice_focal,
+    generalized_dice_focal,
+    unified_focal,
+)
+from combined_losses.losses.quantiles import Pinball
+from combined_losses.losses.regions import (
+    CenterlineDice,
+    Dice,
+    FocalTversky,
+    GeneralizedDice,
+    Jaccard,
+    LovaszHinge,
+    LovaszSoftmax,
+    Tversky,
+)
+from combined_losses.losses.regression import (
+    AsymmetricError,
+    Charbonnier,
+    Expectile,
+    Linex,
+    UnderestimationPenalty,
+)
+from combined_losses.losses.spectra import SISDR, STFT, MultiResolutionSTFT
 
 __all__ = [
+    "SISDR",
+    "SSIM",
+    "STFT",
+    "AsymmetricError",
+    "BetaNLL",
+    "BinaryFocal",
+    "BoundaryDisagreement",
+    "CIoU",
+    "CategoricalFocal",
+    "CenterlineDice",
+    "Charbonnier",
+    "Contrastive",
+    "ContrastivePairs",
+    "DIoU",
+    "Dice",
+    "Expectile",
+    "FocalTversky",
+    "GIoU",
+    "GaussianCRPS",
+    "GaussianKL",
+    "GaussianNLL",
+    "GeneralizedDice",
+    "HausdorffDistance",
+    "IoU",
+    "Jaccard",
+    "Linex",
     "Loss",
-    *regression.__all__,
-    *quantiles.__all__,
-    *distributions.__all__,
-    *classification.__all__,
-    *regions.__all__,
-    *boundaries.__all__,
-    *images.__all__,
-    *spectra.__all__,
-    *boxes.__all__,
-    *embeddings.__all__,
-    *presets.__all__,
+    "LovaszHinge",
+    "LovaszSoftmax",
+    "MultiResolutionSTFT",
+    "MultiScaleSSIM",
+    "NTXent",
+    "PeakSignalToNoise",
+    "Pinball",
+    "SignedDistanceBoundary",
+    "SobelEdge",
+    "SparseCategoricalFocal",
+    "SupervisedContrastive",
+    "TotalVariation",
+    "TripletSemiHard",
+    "Tversky",
+    "UnderestimationPenalty",
+    "WeightedKappa",
+    "combo",
+    "dice_bce",
+    "dice_ce",
+    "dice_focal",
+    "generalized_dice_focal",
+    "signed_distance",
+    "unified_focal",
 ]

@@ -4,8 +4,11 @@
 of labels says of its pairs.
 """
 
-from combined_losses.losses.embeddings import cosines, distances
-from combined_losses.losses.embeddings.cosines import *  # noqa: F403
-from combined_losses.losses.embeddings.distances import *  # noqa: F403
+from combined_losses.losses.embeddings.cosines import NTXent, SupervisedContrastive
+from combined_losses.losses.embeddings.distances import (
+    Contrastive,
+    ContrastivePairs,
+    TripletSemiHard,
+)
 
-__all__ = [*distances.__all__, *cosines.__all__]
+__all__ = ["Contrastive", "ContrastivePairs", "NTXent", "SupervisedContrastive", "TripletSemiHard"]

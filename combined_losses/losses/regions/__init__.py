@@ -3,9 +3,23 @@
 `overlap.py` counts pixels, `lovasz.py` sorts them, `centerline.py` thins them.
 """
 
-from combined_losses.losses.regions import centerline, lovasz, overlap
-from combined_losses.losses.regions.centerline import *  # noqa: F403
-from combined_losses.losses.regions.lovasz import *  # noqa: F403
-from combined_losses.losses.regions.overlap import *  # noqa: F403
+from combined_losses.losses.regions.centerline import CenterlineDice
+from combined_losses.losses.regions.lovasz import LovaszHinge, LovaszSoftmax
+from combined_losses.losses.regions.overlap import (
+    Dice,
+    FocalTversky,
+    GeneralizedDice,
+    Jaccard,
+    Tversky,
+)
 
-__all__ = [*overlap.__all__, *lovasz.__all__, *centerline.__all__]
+__all__ = [
+    "CenterlineDice",
+    "Dice",
+    "FocalTversky",
+    "GeneralizedDice",
+    "Jaccard",
+    "LovaszHinge",
+    "LovaszSoftmax",
+    "Tversky",
+]

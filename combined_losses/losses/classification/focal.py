@@ -1,40 +1,16 @@
-"""Classification: classes against probabilities or logits, one by one or by their order."""
+"""Classes one by one: cross-entropies that fade out what is right already."""
 
 import keras
-import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
-from combined_losses._internal.checks import (
-    check_class_weight,
-    check_flag,
-    check_target_shape,
-    is_integer,
-)
+from combined_losses._internal.checks import check_class_weight, check_flag, check_target_shape
 from combined_losses._internal.data_format import channels_last
 from combined_losses._internal.focal import binary, of_log_probability, of_probability
-from combined_losses._internal.numerics import (
-    accumulating,
-    as_probability,
-    check_number,
-    div,
-    log_softmax,
-)
-from combined_losses.losses.base import ChannelLoss, Loss
+from combined_losses._internal.numerics import check_number, log_softmax
+from combined_losses.losses.base import ChannelLoss
+from combined_losses.losses.classification.base import cast_prediction, known_labels
 
-__all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal", "WeightedKappa"]
-
-
-# A probability near 0 may have a slope of 1e7. What reaches a prediction in float16, whose largest
-# number is 65504, would be infinite.
-_STEEPEST = 2.0**14
-
-
-def _cast(loss, y_pred, weight=None):
-    """Predictions in the dtype of the computation, and the steepest slope by them, or None."""
-    half = keras.backend.standardize_dtype(y_pred.dtype) == "float16"
-    steepest = _STEEPEST / max(1.0, *(weight or [1.0])) if half else None
-    return ops.cast(y_pred, accumulating(loss.dtype)), steepest
+__all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal"]
 
 
 class _Focal(ChannelLoss):
@@ -109,7 +85,7 @@ class BinaryFocal(_Focal):
 
     @channels_last
     def call(self, y_true, y_pred):
-        y_pred, steepest = _cast(self, y_pred)
+        y_pred, steepest = cast_prediction(self, y_pred)
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
         if self.alpha is not None:
             values = values * (self.alpha * y_true + (1 - self.alpha) * (1 - y_true))
@@ -200,7 +176,7 @@ class CategoricalFocal(_Focal):
     def call(self, y_true, y_pred):
         if self.multilabel:
             return ops.sum(self.elements(y_true, y_pred), axis=-1)
-        y_pred, steepest = _cast(self, y_pred, self.class_weight)
+        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
         if self.class_weight is not None:
             y_true = y_true * _class_weight(self, y_pred)
         if self.from_logits:
@@ -211,7 +187,7 @@ class CategoricalFocal(_Focal):
 
     def elements(self, y_true, y_pred):
         """With `multilabel`: what every channel adds to the value, of the shape of `y_pred`."""
-        y_pred, steepest = _cast(self, y_pred, self.class_weight)
+        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
         return values if self.class_weight is None else values * _class_weight(self, y_pred)
 
@@ -277,10 +253,10 @@ class SparseCategoricalFocal(_Focal):
     @channels_last
     def call(self, y_true, y_pred):
         _check_labels(y_true, y_pred)
-        y_pred, steepest = _cast(self, y_pred, self.class_weight)
+        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
         if len(y_true.shape) < len(y_pred.shape):
             y_true = ops.expand_dims(y_true, -1)
-        labels, known = _labels(y_true, ops.shape(y_pred)[-1])
+        labels, known = known_labels(y_true, ops.shape(y_pred)[-1])
         if self.from_logits:
             log_p = ops.take_along_axis(log_softmax(y_pred), labels, axis=-1)
             values = of_log_probability(log_p, self.gamma)
@@ -290,115 +266,6 @@ class SparseCategoricalFocal(_Focal):
         if self.class_weight is not None:
             values = values * ops.take(_class_weight(self, y_pred), labels)
         return -ops.squeeze(ops.where(known, values, float("nan")), axis=-1)
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class WeightedKappa(Loss):
-    """One minus Cohen's weighted kappa, for classes with an order: grades, stages, stars.
-
-    The cost of taking class i for class j is `w_ij = (|i - j| / (C - 1))^power`. The value of a
-    sample is `sum_j w_yj p_j / sum_ij w_ij f_i g_j`: its expected cost, in units of the cost of
-    chance, where f and g are the frequencies of the classes in the truth and in the predictions of
-    the batch. Use it where a miss by two grades is worse than two by one, and agreement beyond
-    chance is what is reported. Large batches: a small one knows little of the frequencies.
-
-    Args:
-        num_classes: the number of classes C, an integer of at least 2.
-        power: how the cost grows with the distance of the classes, above 0. Default 2, "quadratic";
-            1 is "linear".
-        reduction, name, dtype: as in `combined_losses.losses.Loss`.
-
-    Shapes: `y_pred` probabilities `(batch, num_classes)`; `y_true` integer labels `(batch,)` or
-    `(batch, 1)`, or one-hot `(batch, num_classes)`; values `(batch,)`, of at least 0, whose mean is
-    `1 - kappa`: 0 is perfect, 1 is chance. With weights the frequencies are weighted too. A label
-    outside 0 to num_classes - 1 makes all of them NaN: give what is unknown a weight of 0.
-
-    Raises:
-        ValueError: if an argument is outside its range, or if an array has another shape.
-
-    Example:
-
-    >>> import numpy as np
-    >>> import combined_losses as cl
-    >>> loss = cl.losses.WeightedKappa(num_classes=4)
-    >>> labels = np.array([0, 1, 2, 3])
-    >>> float(loss(labels, np.eye(4)))
-    0.0
-    >>> float(loss(labels, np.full((4, 4), 0.25)))  # the same for all: chance
-    1.0
-
-    Limits: on hard predictions the mean is one minus scikit-learn's `cohen_kappa_score(weights=)`.
-    A batch of one class has mean 1 whatever is predicted, so that nothing is learned from it, and 0
-    where that class alone is predicted. Cohen 1968; as a loss de la Torre, Puig & Valls 2018
-    (Pattern Recognition Letters).
-    """
-
-    same_shape = False
-    target_kind = "ids"
-    prediction_kind = "probabilities"
-    takes_ids = True
-    couples_batch = True
-    neutral_target = 0.0
-
-    def __init__(self, num_classes, power=2, **kwargs):
-        super().__init__(**kwargs)
-        if not is_integer(num_classes) or num_classes < 2:
-            raise ValueError(
-                "The argument `num_classes` of WeightedKappa must be an integer of at least 2. "
-                f"Received: {num_classes!r}"
-            )
-        check_number("WeightedKappa", "power", power, minimum=0, exclusive=True)
-        self.num_classes = num_classes
-        self.power = power
-
-    @property
-    def traits(self):
-        return super().traits._replace(casts_prediction=False)
-
-    def call(self, y_true, y_pred, sample_weight=None):
-        y_pred, steepest = _cast(self, y_pred)
-        cost = self._cost(y_true, y_pred)
-        weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
-        y_pred = as_probability(y_pred, ops.cast(ops.equal(cost, 0), y_pred.dtype))
-        # The frequencies are those of the whole batch, also where replicas have a part of it each.
-        number = backend.global_sum(ops.sum(weight))
-        share = ops.expand_dims(div(weight, number), -1)
-        of_truth = backend.global_sum(ops.sum(share * cost, axis=0))
-        predicted = backend.global_sum(ops.sum(share * y_pred, axis=0))
-        # sum_ij w_ij f_i g_j: sum_i f_i w_ij is the mean over the samples of w_yj, what j costs.
-        chance = ops.sum(of_truth * predicted)
-        expected = ops.sum(cost * y_pred, axis=-1)
-        values = expected / ops.maximum(chance, 1e-7)
-        if steepest is None:
-            return values
-        sloped = expected / ops.maximum(chance, 1 / steepest)
-        return sloped + ops.stop_gradient(values - sloped)
-
-    def _cost(self, y_true, y_pred):
-        """What each class would cost each sample, `w_yj`, `(batch, num_classes)`."""
-        batch, classes = y_pred.shape[0], self.num_classes
-        allowed = ((batch,), (batch, 1), (batch, classes))
-        if len(y_pred.shape) != 2 or y_pred.shape[1] not in (classes, None):
-            raise ValueError(
-                f"WeightedKappa(num_classes={classes}) compares predictions of shape "
-                f"{(batch, classes)}: end the model with keras.layers.Dense({classes}, "
-                f"activation='softmax'). Received: y_pred of shape {tuple(y_pred.shape)}"
-            )
-        check_target_shape("WeightedKappa", y_true, y_pred, *allowed)
-        grade = np.arange(classes)
-        cost = (np.abs(grade[:, None] - grade) / (classes - 1)) ** self.power
-        cost = ops.convert_to_tensor(cost, y_pred.dtype)
-        if len(y_true.shape) == 2 and y_true.shape[1] != 1:
-            # No matrix product: accelerators round its factors.
-            return ops.sum(ops.expand_dims(ops.cast(y_true, cost.dtype), -1) * cost, axis=1)
-        labels, known = _labels(y_true if len(y_true.shape) == 1 else y_true[:, 0], classes)
-        return ops.where(known[:, None], ops.take(cost, labels, axis=0), float("nan"))
-
-
-def _labels(y_true, classes):
-    """Integer labels, and whether they are ones: -1 would be taken for the last class."""
-    known = ops.logical_and(y_true >= 0, y_true < classes)
-    return ops.cast(ops.where(known, y_true, 0), "int32"), known
 
 
 def _check_labels(y_true, y_pred):

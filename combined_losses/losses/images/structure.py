@@ -1,19 +1,17 @@
-"""Images: what an eye compares, and what is smooth. Values of shape `(batch,)`."""
+"""Images by their structure, as seen through a window: what an eye compares."""
 
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
 from combined_losses._internal.checks import are_numbers, at_least, is_integer
 from combined_losses._internal.data_format import channels_last
-from combined_losses._internal.edges import edges, mean_edge
-from combined_losses._internal.numerics import check_number, decibels, weighted_mean
+from combined_losses._internal.numerics import check_number
 from combined_losses.losses.base import ChannelLoss
+from combined_losses.losses.images.blur import blurred, gaussian, halved, has_channels_first
 
-__all__ = ["SSIM", "MultiScaleSSIM", "PeakSignalToNoise", "TotalVariation"]
+__all__ = ["SSIM", "MultiScaleSSIM"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -185,122 +183,11 @@ class MultiScaleSSIM(ChannelLoss):
         for power in finer:
             _, structure = _dissimilarity(self, y_true, difference)
             logarithm = logarithm + power * _log_similarity(structure)
-            y_true, difference = _halved(y_true), _halved(difference)
+            y_true, difference = halved(y_true), halved(difference)
         either = _either(*_dissimilarity(self, y_true, difference))
         logarithm = logarithm + coarsest * _log_similarity(either)
         # 1 - exp(x) = -expm1(x), which does not round what is close to 0.
         return ops.mean(-ops.expm1(logarithm), axis=-1)
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class TotalVariation(ChannelLoss):
-    """How rough a field is: the mean absolute difference of neighbours, summed over the axes.
-
-    The sum over the spatial axes of `mean |p[i + 1] - p[i]|` along that axis. It reads no target:
-    `y_true` is ignored, and may be None. Add it, with a small weight, where predictions are to be
-    smooth but may have edges: a ramp costs no more than a step of its height.
-
-    Args:
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
-        reduction, name, dtype: as in `combined_losses.losses.Loss`.
-
-    Shapes: `y_pred` `(batch, spatial..., channels)` of one to three spatial axes: signals, images
-    or volumes; `y_true` any. Values `(batch,)`, of at least 0, in units of the field per pixel,
-    whatever the size of the image. An axis of length 1 contributes 0.
-
-    Raises:
-        ValueError: if `y_pred` has another number of axes.
-
-    Example: a step of height 1 between two of four columns.
-
-    >>> import numpy as np
-    >>> import combined_losses as cl
-    >>> step = np.tile([0.0, 0.0, 1.0, 1.0], (3, 1)).reshape(1, 3, 4, 1)
-    >>> round(float(cl.losses.TotalVariation()(None, step)), 4)
-    0.3333
-
-    Limits: `tf.image.total_variation` and torchmetrics sum what is averaged here, so that their
-    weight depends on the size. A flat field has gradient 0, as has every plateau of it.
-
-    Rudin, Osher & Fatemi 1992 (Physica D 60); this is the anisotropic form.
-    """
-
-    same_shape = False
-    has_channels = True
-    needs_target = False
-
-    @channels_last
-    def call(self, y_true, y_pred):
-        rank = len(y_pred.shape)
-        if not 3 <= rank <= 5:
-            raise ValueError(
-                "TotalVariation needs fields (batch, spatial..., channels) with one to three "
-                "spatial axes: give those of one channel an axis for it. "
-                f"Received: y_pred of shape {tuple(y_pred.shape)}"
-            )
-        return sum(mean_edge(edges(y_pred, axis)) for axis in range(1, rank - 1))
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class PeakSignalToNoise(ChannelLoss):
-    """Minus the peak signal-to-noise ratio in decibels: the mean squared error, on their scale.
-
-    `10 log10(mean((y_true - y_pred)^2) / max_value^2 + 1e-10)`, the mean over all elements of a
-    sample. Use it where the ratio is what is reported: unlike with the mean squared error, a sample
-    that is nearly right counts as much as one that is not.
-
-    Args:
-        max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
-            bytes.
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
-        reduction, name, dtype: as in `combined_losses.losses.Loss`.
-
-    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `(batch,)` in dB, the smaller the
-    better: -100 for equal images, 0 for an error of `max_value` everywhere. Weights and masks of
-    pixels act inside the mean; a sample without any that counts has value 0.
-
-    Raises:
-        ValueError: if `max_value` is not above 0, or the shapes differ.
-
-    Example: an error of a tenth everywhere.
-
-    >>> import numpy as np
-    >>> import combined_losses as cl
-    >>> y_true = np.zeros((1, 8, 8, 3))
-    >>> round(float(cl.losses.PeakSignalToNoise()(y_true, y_true + 0.1)), 3)
-    -20.0
-
-    Limits: minus `keras.ops.psnr`, `tf.image.psnr` and scikit-image's ratio, where they are finite;
-    the 1e-10 keeps the value of equal images at -100 and their gradient at 0. The gradient grows
-    as the error shrinks, like its inverse, until the error is a hundred-thousandth of `max_value`.
-    """
-
-    has_channels = True
-    target_kind = "images"
-    neutral_target = 1.0
-
-    def __init__(self, max_value=1.0, **kwargs):
-        super().__init__(**kwargs)
-        check_number("PeakSignalToNoise", "max_value", max_value, minimum=0, exclusive=True)
-        self.max_value = max_value
-
-    @property
-    def traits(self):
-        return super().traits._replace(apart=True)  # an error is that of one channel
-
-    @channels_last
-    def call(self, y_true, y_pred, sample_weight=None):
-        axes = tuple(range(1, len(y_pred.shape)))
-        squared = ops.square((y_true - y_pred) / self.max_value)
-        mean = weighted_mean(squared, sample_weight, axes) if axes else squared
-        values = decibels(mean + 1e-10)
-        if sample_weight is None:
-            return values
-        return ops.where(ops.sum(sample_weight, axis=axes) <= 0, 0.0, values)
 
 
 # What the two similarities share.
@@ -338,14 +225,9 @@ def _images(loss, y_true, y_pred, side, cure):
     # The similarity of a y and a p at a range of a L is that of y and p at L, whatever a.
     if loss.max_value != 1:
         y_true, y_pred = y_true / loss.max_value, y_pred / loss.max_value
-    if _channels_first():
+    if has_channels_first():
         y_true, y_pred = ops.moveaxis(y_true, -1, 1), ops.moveaxis(y_pred, -1, 1)
     return y_true, y_true - y_pred
-
-
-def _channels_first():
-    """Whether what follows has the channels before the rows: where products blur."""
-    return keras.config.backend() == "jax"
 
 
 def _dissimilarity(loss, y_true, difference):
@@ -358,12 +240,12 @@ def _dissimilarity(loss, y_true, difference):
     # Four windows instead of five, the first of them without gradient where the truth has none; and
     # nothing close to 1 is taken from 1: where images are alike, so are the roundings of s, which
     # then only scale a small d.
-    window = _window(loss.filter_size, loss.filter_sigma)
+    window = gaussian(loss.filter_size, loss.filter_sigma)
     twice = 2 * y_true
     total = twice - difference
-    (mean_twice,) = _blurred([twice], window)
+    (mean_twice,) = blurred([twice], window)
     parts = [difference, ops.square(difference), ops.square(total)]
-    mean_difference, square_difference, square_total = _blurred(parts, window)
+    mean_difference, square_difference, square_total = blurred(parts, window)
     md2, ms2 = ops.square(mean_difference), ops.square(mean_twice - mean_difference)
     # Variances are not below 0, but for rounding, after which a sum of them could be -2 c2.
     vd, vs = ops.relu(square_difference - md2), ops.relu(square_total - ms2)
@@ -379,59 +261,6 @@ def _either(luminance, structure):
 
 def _log_similarity(dissimilarity):
     """`log(max(1 - mean, 1e-6))` for each sample and channel; gradient 0 at the floor."""
-    mean = ops.mean(dissimilarity, axis=(2, 3) if _channels_first() else (1, 2))
+    mean = ops.mean(dissimilarity, axis=(2, 3) if has_channels_first() else (1, 2))
     floored = mean > 1 - 1e-6
     return ops.where(floored, math.log(1e-6), ops.log1p(-ops.where(floored, 0.0, mean)))
-
-
-def _halved(images):
-    """Means of 2 x 2 pixels; the last window of an odd side has one pixel less along it."""
-    layout = "channels_first" if _channels_first() else "channels_last"
-    return ops.average_pool(images, 2, strides=2, padding="same", data_format=layout)
-
-
-def _window(size, sigma):
-    """A Gaussian of `size` numbers that sum to 1; the window is the product of two."""
-    # The squares are counted from the smallest, a factor that the sum takes out again: so that one
-    # number is 1. A deviation below 1e-3 leaves nothing but the nearest pixels, as 1e-3 does.
-    squares = (np.arange(size) - (size - 1) / 2) ** 2
-    window = np.exp((squares.min() - squares) / (2 * max(sigma, 1e-3) ** 2))
-    return window / window.sum()
-
-
-def _blurred(images, window):
-    """Each of `images` under a separable window, where all of it lies inside.
-
-    The fastest way: depthwise convolutions, but for XLA on a CPU, where matrix products take a
-    tenth of their time, and sums of slices as long as the products.
-    """
-    if _channels_first():
-        return [_multiplied(image, window) for image in images]
-    channels = ops.shape(images[0])[-1] * len(images)
-    blurred = ops.concatenate(images, axis=-1) if len(images) > 1 else images[0]
-    for shape in ((1, -1, 1, 1), (-1, 1, 1, 1)):
-        kernel = ops.convert_to_tensor(window.reshape(shape), images[0].dtype)
-        kernel = ops.tile(kernel, (1, 1, channels, 1))
-        blurred = ops.depthwise_conv(blurred, kernel, data_format="channels_last")
-    return ops.split(blurred, len(images), axis=-1) if len(images) > 1 else [blurred]
-
-
-def _multiplied(image, window):
-    """The blurred image, with rows and columns interchanged: no loss of means minds."""
-    return _along_last(ops.swapaxes(_along_last(image, window), 2, 3), window)
-
-
-def _along_last(rows, window):
-    """Rows cut into blocks, each with the rim that its last window needs, times a band matrix."""
-    rim = len(window) - 1
-    block = max(32, rim)
-    band = np.zeros((block + rim, block), "float32")
-    for column in range(block):
-        band[column : column + rim + 1, column] = window
-    *shape, size = rows.shape
-    count = -(-(size - rim) // block)
-    rows = ops.pad(rows, [(0, 0)] * 3 + [(0, (count + 1) * block - size)])
-    rows = ops.reshape(rows, (*shape, count + 1, block))
-    rows = ops.concatenate([rows[..., :-1, :], rows[..., 1:, :rim]], axis=-1)
-    rows = backend.products(rows, ops.convert_to_tensor(band.T, rows.dtype))
-    return ops.reshape(rows, (*shape, count * block))[..., : size - rim]

@@ -1,0 +1,70 @@
+"""Images pixel by pixel: how loud the error is beside the signal."""
+
+import keras
+from keras import ops
+
+from combined_losses._internal.data_format import channels_last
+from combined_losses._internal.numerics import check_number, decibels, weighted_mean
+from combined_losses.losses.base import ChannelLoss
+
+__all__ = ["PeakSignalToNoise"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class PeakSignalToNoise(ChannelLoss):
+    """Minus the peak signal-to-noise ratio in decibels: the mean squared error, on their scale.
+
+    `10 log10(mean((y_true - y_pred)^2) / max_value^2 + 1e-10)`, the mean over all elements of a
+    sample. Use it where the ratio is what is reported: unlike with the mean squared error, a sample
+    that is nearly right counts as much as one that is not.
+
+    Args:
+        max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
+            bytes.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `(batch,)` in dB, the smaller the
+    better: -100 for equal images, 0 for an error of `max_value` everywhere. Weights and masks of
+    pixels act inside the mean; a sample without any that counts has value 0.
+
+    Raises:
+        ValueError: if `max_value` is not above 0, or the shapes differ.
+
+    Example: an error of a tenth everywhere.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> y_true = np.zeros((1, 8, 8, 3))
+    >>> round(float(cl.losses.PeakSignalToNoise()(y_true, y_true + 0.1)), 3)
+    -20.0
+
+    Limits: minus `keras.ops.psnr`, `tf.image.psnr` and scikit-image's ratio, where they are finite;
+    the 1e-10 keeps the value of equal images at -100 and their gradient at 0. The gradient grows
+    as the error shrinks, like its inverse, until the error is a hundred-thousandth of `max_value`.
+    """
+
+    has_channels = True
+    target_kind = "images"
+    neutral_target = 1.0
+
+    def __init__(self, max_value=1.0, **kwargs):
+        super().__init__(**kwargs)
+        check_number("PeakSignalToNoise", "max_value", max_value, minimum=0, exclusive=True)
+        self.max_value = max_value
+
+    @property
+    def traits(self):
+        return super().traits._replace(apart=True)  # an error is that of one channel
+
+    @channels_last
+    def call(self, y_true, y_pred, sample_weight=None):
+        axes = tuple(range(1, len(y_pred.shape)))
+        squared = ops.square((y_true - y_pred) / self.max_value)
+        mean = weighted_mean(squared, sample_weight, axes) if axes else squared
+        values = decibels(mean + 1e-10)
+        if sample_weight is None:
+            return values
+        return ops.where(ops.sum(sample_weight, axis=axes) <= 0, 0.0, values)
