@@ -17,6 +17,8 @@ from combined_losses._internal.data_format import (
 from combined_losses._internal.layouts import View
 from combined_losses._internal.reduction import PER_COMPONENT
 
+__all__ = ["Wrapper"]
+
 
 class Wrapper(Compound):
     """A loss that shows its child another view of the data (abstract).

@@ -21,6 +21,8 @@ from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.parts import PerPart
 from combined_losses.wrappers.softmax import loading, refuse_softmax
 
+__all__ = ["PerChannel"]
+
 
 @keras.saving.register_keras_serializable("combined_losses")
 class PerChannel(Formatted, PerPart):

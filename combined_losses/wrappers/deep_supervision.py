@@ -23,7 +23,7 @@ from combined_losses._internal.resizing import (
 )
 from combined_losses.training.outputs import NOTHING, entry_of
 from combined_losses.wrappers import levels
-from combined_losses.wrappers.outputs import places_in
+from combined_losses.wrappers.output_weights import places_in
 from combined_losses.wrappers.scales import Levels
 
 __all__ = ["DeepSupervision"]

@@ -15,6 +15,8 @@ from combined_losses._internal.presence import presence
 from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.wrappers.parts import PerPart
 
+__all__ = ["PerElement"]
+
 
 @keras.saving.register_keras_serializable("combined_losses")
 class PerElement(PerPart):

@@ -1,4 +1,4 @@
-"""Predictions changed on their way to the loss: an activation, or no way back for the gradient."""
+"""Predictions on their way to the loss: alone, through an activation, or without a gradient."""
 
 import keras
 from keras import ops
@@ -13,7 +13,36 @@ from combined_losses._internal.evaluation import Evaluation
 from combined_losses._internal.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
-__all__ = ["Activated", "StopGradient"]
+__all__ = ["Activated", "PredictionOnly", "StopGradient"]
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class PredictionOnly(Wrapper):
+    """A term without a target: a regulariser of the predictions, a divergence, sparsity.
+
+    `fit(x)` needs no `y` where no component needs one.
+
+    Args:
+        loss: a loss or a string, which is given zeros as `y_true`; or a function of the predictions
+            alone, `f(y_pred)`.
+        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.wrappers.PredictionOnly("mae")
+    >>> float(loss(None, np.array([[2.0], [4.0]])))
+    3.0
+    """
+
+    needs_target = reads_target = False
+
+    def arranged(self, batch):
+        return batch
+
+    def see(self, batch, label):
+        return batch.replaced(y_true=None).with_target()
 
 
 @keras.saving.register_keras_serializable("combined_losses")

@@ -1,4 +1,4 @@
-"""Parts of one array: slices, units, channels, elements."""
+"""Parts of one array: slices, and units."""
 
 import operator
 
@@ -14,11 +14,9 @@ from combined_losses._internal.layouts import as_rows
 from combined_losses._internal.numerics import accumulating
 from combined_losses._internal.reduction import fits
 from combined_losses.wrappers.base import Wrapper
-from combined_losses.wrappers.channels import PerChannel
-from combined_losses.wrappers.elements import PerElement
 from combined_losses.wrappers.softmax import softmax_inside
 
-__all__ = ["OnSlice", "PerChannel", "PerElement", "Scaled"]
+__all__ = ["OnSlice", "Scaled"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")

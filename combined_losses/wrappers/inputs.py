@@ -1,0 +1,215 @@
+"""Terms of the model itself: its inputs, targets and outputs in one function."""
+
+import functools
+import inspect
+
+import keras
+from keras import ops
+
+from combined_losses._internal.component import Component
+from combined_losses._internal.compound import Compound
+from combined_losses._internal.config import (
+    check_no_lambda,
+    construct,
+    serialize_function,
+    signature_config,
+)
+from combined_losses._internal.evaluation import Evaluation
+from combined_losses._internal.named_errors import NamedErrors
+from combined_losses._internal.names import derive_name
+from combined_losses._internal.owned import OwnedModels
+from combined_losses._internal.presence import presence
+from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._internal.traits import Traits
+from combined_losses.training.outputs import NOTHING, entry_of
+from combined_losses.wrappers.output_weights import mean_weight, places_in
+
+__all__ = ["OnInputs"]
+
+
+_SIGNATURE = "model, x, y, y_pred"
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class OnInputs(Compound):
+    """A term of the model itself, its inputs, targets and outputs: an equation, a symmetry.
+
+    Args:
+        function: `f(model, x, y, y_pred)`, which returns values of shape `(batch,)` or
+            `(batch, ...)`; or one number where it has nothing to do with the samples, such as the
+            mean over points of its own. `y` and `y_pred` are as the model has them. Register the
+            function to save the model. With derivatives in it, torch cannot compile the step
+            (`jit_compile=True`): it differentiates once only.
+        reduction: one of Keras's, default `"sum_over_batch_size"`.
+        name: default the name of the function.
+        dtype: default `keras.config.floatx()`.
+        output: None, or the name of the output whose sample weights it takes where each output has
+            its own. By default it takes their mean; where they have several shapes, none, which a
+            warning says unless the term is one number.
+        models: None, or a list of models that the function is given after the others,
+            `f(model, x, y, y_pred, *models)`: a teacher, a critic. They are saved with the model,
+            and not trained by it.
+
+    A second network, variable or seed that the function reads by itself, from its closure, its
+    globals or what it is bound to, is looked for and threaded through compiled steps too, but saved
+    where you save it.
+
+    `cl.input_gradients(model, x)` gives derivatives by the inputs. It trains in `cl.Model`,
+    `cl.Sequential` and `cl.track`, and sees all outputs.
+
+    Example:
+
+    >>> import keras
+    >>> import combined_losses as cl
+    >>> def flat(model, x, y, y_pred):
+    ...     return keras.ops.square(cl.input_gradients(model, x))
+    >>> loss = cl.CompositeLoss({"flat": cl.wrappers.OnInputs(flat)})
+    """
+
+    routes = reads_target = is_beyond_output = True
+    needs_target = False
+
+    def __init__(
+        self,
+        function,
+        reduction="sum_over_batch_size",
+        name=None,
+        dtype=None,
+        *,
+        output=None,
+        models=None,
+    ):
+        owned = isinstance(models, (list, tuple)) and len(models)
+        if models is not None and not (owned and all(isinstance(m, keras.Model) for m in models)):
+            raise ValueError(
+                "The argument `models` of OnInputs must be a list of keras.Model, or None. "
+                f"Received: {models!r}"
+            )
+        if not _takes(function, 4 + len(models or ())):
+            raise ValueError(
+                f"OnInputs needs a function f(model, x, y, y_pred{', *models' if models else ''}). "
+                f"Received: {function!r} of type {type(function).__name__}"
+            )
+        super().__init__(name or derive_name(function)[0], reduction, dtype)
+        if output is not None and not isinstance(output, str):
+            raise ValueError(
+                f"The argument `output` of OnInputs ('{self.name}') must be the name of an output, "
+                f"or None. Received: {output!r}"
+            )
+        self.function = function
+        self.output = output
+        self.models = None if models is None else OwnedModels(models)
+
+    @property
+    def _children(self):
+        return []
+
+    @property
+    def component_names(self):
+        return ()
+
+    def check_lambdas(self, label):
+        check_no_lambda(self.function, label, _SIGNATURE)
+
+    def find_readers(self):
+        return [self.function, *(self.models or ())]
+
+    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+        if batch.model is None:
+            raise ValueError(
+                f"Component '{label or self.name}' needs the model and its inputs, which Keras "
+                "does not give to a loss. Compile it in cl.Model, cl.Sequential or "
+                "cl.track(model). Received: a call without a model"
+            )
+        label = label or self.name
+        with NamedErrors(label):
+            given = (batch.model, batch.x, batch.y_true, batch.outputs, *(self.models or ()))
+            with batch.noting_reads(label):
+                values = self.function(*given)
+            if values is None or keras.tree.is_nested(values):
+                raise ValueError(
+                    f"The function of component '{label}' must return one tensor. "
+                    f"Received: {values!r}"
+                )
+            values = ops.convert_to_tensor(values)
+        # Where the batch size is unknown, values of a known number are none of the batch.
+        if len(values.shape) and values.shape[0] not in (None, batch.size):
+            raise ValueError(
+                f"Component '{label}' must return values that begin with the batch axis, of shape "
+                f"({batch.size}, ...), or one number: for points of its own the mean over them. "
+                f"Received: values of shape {tuple(values.shape)}"
+            )
+        if keras.tree.is_nested(batch.sample_weight):
+            batch = batch.replaced(sample_weight=self._weight(batch, values, label))
+        imposed = reduction != PER_COMPONENT
+        values, batch_counted = self._component.accounted(values, batch, imposed, label)
+        values = ops.cast(values, self._component.dtype)
+        total = self._component.reduce(values, batch_counted, reduction, label)
+        return Evaluation(total, present=presence(batch, values, batch_counted))
+
+    def _weight(self, batch, values, label):
+        """The sample weights of one output, or the mean of those of all; None without a mean."""
+        weights = batch.sample_weight
+        if self.output is not None:
+            return self._stated_weight(batch, label)
+        leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
+        if len({tuple(leaf.shape) for leaf in leaves}) < 2:
+            return mean_weight(weights, label)
+        if len(values.shape):
+            self._component._warn(
+                label,
+                "several weights",
+                f"Component '{label}' counts unweighted: the sample weights of the outputs have "
+                f"the shapes {', '.join(str(tuple(leaf.shape)) for leaf in leaves)}, and no mean. "
+                "State whose it takes: OnInputs(..., output=name).",
+            )
+        return None
+
+    def _stated_weight(self, batch, label):
+        outputs = list(batch.y_pred)
+        if self.output not in outputs:
+            raise ValueError(
+                f"Component '{label}' takes the sample weights of an output that the model has "
+                f"not; it has {', '.join(map(repr, outputs))}. Received: output={self.output!r}"
+            )
+        found = entry_of(batch.sample_weight, self.output, places_in(batch), below=True)
+        return None if found is NOTHING else mean_weight(found, label)
+
+    @functools.cached_property
+    def _component(self):
+        return Component(self.name, self, Traits(), opaque=False)
+
+    def get_config(self):
+        return {
+            **signature_config(self, without=["function", "models"]),
+            "function": serialize_function(self.function, self.name, _SIGNATURE),
+            "models": None if self.models is None else self.models.serialized(),
+        }
+
+    # Keras's saver writes a network once, wherever it meets it first: where the trained model has
+    # it too, or a layer of it, that place is another one when the file is loaded.
+
+    def save_own_variables(self, store):
+        if self.models is not None:
+            self.models.save(store)
+
+    def load_own_variables(self, store):
+        if self.models is not None:
+            self.models.load(store)
+
+    @classmethod
+    def from_config(cls, config):
+        return construct(cls, config)
+
+
+def _takes(function, count):
+    """Whether `function` is one, no loss, and takes `count` positional arguments."""
+    if not callable(function) or isinstance(function, keras.losses.Loss):
+        return False
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # some built-in ones have no signature to see
+        return True
+    return True
