@@ -377,7 +377,7 @@ class CompositeLoss(Compound):
         super().warn_of_values()
 
     def warn_of_places(self):
-        if gradients.reads_gradients(self.weighting):
+        if self._weights.reads_gradients:
             gradients.warn_of_places([(self, self.weighting)])
         super().warn_of_places()
 

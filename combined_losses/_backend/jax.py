@@ -274,7 +274,7 @@ class _Capture(Capture):
 
         def repeated(at):
             moved = dict(zip(map(id, points), at, strict=True)) if at_parameters else {}
-            self._moved = {} if at_parameters else {rule.gradient_rule.gradients: iter(at)}
+            self._moved = {} if at_parameters else {rule.place: iter(at)}
             return self._values(rule, moved) * scale
 
         _, pullback = jax.vjp(repeated, at)

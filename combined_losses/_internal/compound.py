@@ -59,6 +59,8 @@ class Compound(Operators, Limited, keras.losses.Loss):
         """Whether one array may stand for the outputs that it reads, see `DeepSupervision`."""
         return any(child.takes_one_output for child, _ in self._compounds())
 
+    weighting: Any = None  # the rule that moves the weights of its components
+
     # Kept, because each level of nested wrappers asks all below it.
 
     @functools.cached_property

@@ -80,22 +80,21 @@ class Weights:
     @property
     def reads_gradients(self):
         """Whether the rule is given the gradients of the components."""
-        return gradients.reads_gradients(self.rule)
+        return self.rule is not None and self.rule.reads_gradients
 
     @property
     def gives_gradient(self):
         """Whether the gradients that the rule is given are whole ones, taken in every step."""
         return (
-            gradients.where_read(self.rule) == "parameters"
-            and gradients.shared_layers(self.rule) is None
-            and self.rule.gradient_rule.update_every == 1
+            self.rule.place == "parameters"
+            and self.rule.shared_layers is None
+            and self.rule.innermost.update_every == 1
         )
 
     @property
     def logs_conflict(self):
         """Whether the smallest cosine between two gradients is logged."""
-        rule = self.rule
-        return rule is not None and getattr(rule.gradient_rule, "log_conflict", False)
+        return self.rule is not None and self.rule.logs_conflict
 
     def now(self):
         """c of this step, `(k,)`."""
@@ -189,9 +188,7 @@ class Weights:
             extras.append(term)
         extras.append(_weighted_sum(values, self.final()))
         if self.logs_conflict:
-            extras.append(
-                ops.cast(self.rule.gradient_rule.min_cosine, values.dtype) / batch.replicas
-            )
+            extras.append(ops.cast(self.rule.innermost.min_cosine, values.dtype) / batch.replicas)
         if batch.training:
             self._advance()
         return total, extras
@@ -213,7 +210,7 @@ class Weights:
 
     def warn_of_values(self, name):
         """Says, once, which components had a value that the rule is not made for."""
-        rule = None if self.rule is None else self.rule.gradient_rule
+        rule = None if self.rule is None else self.rule.innermost
         if rule is None or rule.has_warned:
             return
         found = rule.values_beyond()
@@ -224,14 +221,14 @@ class Weights:
         values = " and ".join(f"{value:.6g} of '{names[i]}'" for i, value in found.items())
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{name}', is made for values above "
-            f"{getattr(rule, 'lower_bound', 0):g}: what it makes of others is no balance. "
+            f"{rule.lower_bound:g}: what it makes of others is no balance. "
             f"For these components {rule.cure}. Received: {values}",
             stacklevel=2,
         )
 
     def note_lone_step(self, name):
         """Says, once, where a rule waits for the end of an epoch, which nobody tells it of."""
-        rule = None if self.rule is None else self.rule.gradient_rule
+        rule = None if self.rule is None else self.rule.innermost
         if rule is None or not rule.goes_by_epochs:
             return
         self.lone_steps += 1

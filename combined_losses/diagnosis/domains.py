@@ -74,6 +74,3 @@ def _predictions(domain, low, high):
             f"the predictions go from {low:.4g} to {high:.4g}, and the loss means probabilities."
         )
         yield "predictions out of range", found
-
-
-__all__ = ["ADVICE", "out_of_domain"]

@@ -37,21 +37,6 @@ class Taken(NamedTuple):
     points: Any = None
 
 
-def reads_gradients(rule):
-    """Whether a rule needs the gradients of the components."""
-    return rule is not None and bool({"gramian", "rows"} & rule.needs)
-
-
-def where_read(rule):
-    """`"output"`, `"parameters"` or the name of a layer."""
-    return getattr(rule.gradient_rule, "gradients", "output")
-
-
-def shared_layers(rule):
-    """The names of the layers whose parameters count, or None for all."""
-    return getattr(rule.gradient_rule, "shared_layers", None)
-
-
 def evaluate(rule, batch, parts, label, moving=()):
     """The evaluations of `parts`, and what is `Taken` of their gradients in a training step.
 
@@ -63,14 +48,14 @@ def evaluate(rule, batch, parts, label, moving=()):
         moving: variables that the parts move in a loop of one's own; of a model they are its own.
     """
     capture, probe = _current.get(), probed()
-    if not reads_gradients(rule) or not batch.training:
+    if rule is None or not rule.reads_gradients or not batch.training:
         return [part(batch) for part in parts], None
     if probe is not None and probe[0] is rule:
         found = [part(batch) for part in parts]
         if not probe[1]:  # once, also where a rule around it reads the gradients of its value
             probe[1].extend(each.total for each in found)
         return found, None
-    if where_read(rule) == "output":
+    if rule.place == "output":
         variables = list(moving) if batch.model is None else batch.model.variables
         return _at_output(rule, batch, parts, variables)
     if batch.model is None:
@@ -78,7 +63,7 @@ def evaluate(rule, batch, parts, label, moving=()):
             f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
             "takes a training step of cl.Model, cl.Sequential or cl.track(model): in a loop of "
             "your own call `model.train_on_batch(...)` of such a model, or take "
-            f"gradients='output'. Received: gradients={where_read(rule)!r}"
+            f"gradients='output'. Received: gradients={rule.place!r}"
         )
     # Taken already where the step, or this loss alone, is repeated for another rule's sake.
     if capture is not None and (probe is not None or id(rule) in capture.taken):
@@ -88,7 +73,7 @@ def evaluate(rule, batch, parts, label, moving=()):
             f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
             "takes the whole training step, and this `train_step` is not the one of "
             "cl.ComponentMetricsMixin: call `super().train_step(...)` in it, or take "
-            f"gradients='output'. Received: gradients={where_read(rule)!r}"
+            f"gradients='output'. Received: gradients={rule.place!r}"
         )
     found = [part(batch) for part in parts]
     return found, capture.take(rule, [each.total for each in found])
@@ -155,11 +140,11 @@ def capturing(model, readers, compounds, arguments):
         compounds: its losses that are made of losses.
         arguments: those of the step.
     """
-    rules = [rule for _, rule in readers if where_read(rule) != "output"]
+    rules = [rule for _, rule in readers if rule.place != "output"]
     if not rules:
         yield
         return
-    layers = [where_read(rule) for rule in rules if where_read(rule) != "parameters"]
+    layers = [rule.place for rule in rules if rule.place != "parameters"]
     with backend.capture(model, arguments) as steps:
         token = _current.set(Captured(model, compounds, steps))
         try:
@@ -226,7 +211,7 @@ class Captured:
         return self.taken[id(rule)]
 
     def _take_if_due(self, rule, values):
-        timed = rule.gradient_rule
+        timed = rule.innermost
         # Replicas cannot add up inside a condition; there the rule leaves alone what it is given.
         if timed.update_every == 1 or backend.replica_count() > 1:
             return self._take(rule, values)
@@ -247,15 +232,15 @@ class Captured:
             return Taken(_no_products(rule, k), [], [])
         scale = self.steps.loss_scale()
         rows = self.steps.rows(rule, values, points, scale)
-        shared = where_read(rule) == "parameters"
+        shared = rule.place == "parameters"
         # Every replica has its part of the gradient at a parameter, but its own rows of a layer.
         whole = [backend.global_sum(column) for column in rows] if shared else rows
         return Taken(_products(rule, whole, shared), rows, points)
 
     def _points(self, rule):
-        place = where_read(rule)
+        place = rule.place
         if place == "parameters":
-            return parameters(self.model, self.compounds, shared_layers(rule))
+            return parameters(self.model, self.compounds, rule.shared_layers)
         points = self.steps.watched(place)
         if not points:
             raise ValueError(
@@ -302,8 +287,8 @@ def rules_of(compounds):
     """The rules that read gradients, `(composite, rule)`, of composites and of those inside."""
     found = []
     for loss in compounds:
-        rule = getattr(loss, "weighting", None)
-        found.extend([(loss, rule)] if reads_gradients(rule) else [])
+        rule = loss.weighting
+        found.extend([(loss, rule)] if rule is not None and rule.reads_gradients else [])
         found.extend(
             rules_of([child for child, _ in loss._children if isinstance(child, Compound)])
         )
@@ -312,14 +297,14 @@ def rules_of(compounds):
 
 def check_parts(composite, rule):
     """Raises where a component acts on more than the place where a rule reads its gradient."""
-    if not reads_gradients(rule) or where_read(rule) == "parameters":
+    if rule is None or not rule.reads_gradients or rule.place == "parameters":
         return
     for name, loss in composite.losses.items():
         if is_beyond_output(loss):
             raise ValueError(
                 f"Component '{name}' of '{composite.name}' acts on the model by more than its "
                 "output, where the weighting reads gradients: take gradients='parameters'. "
-                f"Received: gradients={where_read(rule)!r}"
+                f"Received: gradients={rule.place!r}"
             )
 
 
@@ -330,9 +315,9 @@ def acts_beside(composite):
     functions alone that hold a network, a layer or a variable.
     """
     rule = composite.weighting
-    if where_read(rule) == "parameters" and shared_layers(rule) is None:
+    if rule.place == "parameters" and rule.shared_layers is None:
         return None
-    if where_read(rule) != "output":
+    if rule.place != "output":
         return np.ones(len(composite.losses), bool)
     readers = [filter(callable, readers_of(loss)) for loss in composite.losses.values()]
     return np.array([any(owned_by(reader) for reader in each) for each in readers])
@@ -347,27 +332,27 @@ def is_beyond_output(loss):
 
 def warn_of_places(readers):
     """Says, once, what rules do not see where they read gradients; called after a first step."""
-    warn_of_unread(readers)
+    warn_of_missing(readers)
     warn_of_disjoint(readers)
 
 
 def warn_of_disjoint(readers):
     """Says, once, where a rule cannot see a conflict."""
     for composite, rule in readers:
-        rule = rule.gradient_rule
-        if rule in _judged or not getattr(rule, "reads_cosines", False):
+        rule = rule.innermost
+        if rule in _compared or not rule.reads_cosines:
             continue
         if len(composite.names) == 1:
-            _judged.add(rule)
+            _compared.add(rule)
             continue
         meet = ops.convert_to_numpy(rule.cosines) != 0
         live = np.flatnonzero(np.diagonal(meet))
         if len(live) < 2:
             continue  # too few had a gradient; the next step may tell
-        _judged.add(rule)
+        _compared.add(rule)
         group = _group(meet, live[0])
         others = [i for i in live if i not in group]
-        if others and where_read(rule) != "parameters":
+        if others and rule.place != "parameters":
             names = [" and ".join(repr(composite.names[i]) for i in g) for g in (group, others)]
             warnings.warn(
                 f"{type(rule).__name__} cannot see a conflict between {names[0]} and {names[1]} in "
@@ -378,28 +363,28 @@ def warn_of_disjoint(readers):
             )
 
 
-def warn_of_unread(readers):
+def warn_of_missing(readers):
     """Says, once, which components have no gradient where a rule reads it."""
     for composite, rule in readers:
-        rule = rule.gradient_rule
-        found = getattr(rule, "unread_components", list)()  # of a rule with a `weigh` of its own
-        if rule in _told or not found:
+        rule = rule.innermost
+        found = rule.components_without_gradient()
+        if rule in _warned_of_missing or not found:
             continue
-        _told.add(rule)
+        _warned_of_missing.add(rule)
         names = " and ".join(repr(composite.names[i]) for i in found)
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{composite.name}', reads gradients at "
             f"{_place(rule)}, where these components have none: {names}. It does not weigh them: "
             "they keep their fixed weights. If it should, take the gradients where all of them "
             'have one, such as gradients="parameters". '
-            f"Received: gradients={where_read(rule)!r}",
+            f"Received: gradients={rule.place!r}",
             stacklevel=2,
         )
 
 
 def _place(rule):
     """Where a rule reads gradients, in words."""
-    place, layers = where_read(rule), shared_layers(rule)
+    place, layers = rule.place, rule.shared_layers
     if place == "output":
         return "the output"
     if place != "parameters":
@@ -407,8 +392,8 @@ def _place(rule):
     return "the parameters" + (f" of {', '.join(map(repr, layers))}" if layers else "")
 
 
-_judged: Any = weakref.WeakSet()
-_told: Any = weakref.WeakSet()
+_compared: Any = weakref.WeakSet()
+_warned_of_missing: Any = weakref.WeakSet()
 
 
 def _group(meet, first):
@@ -426,14 +411,14 @@ def check_layers(model, readers):
     layers = getattr(model, "layers", ())  # a trainer need not have them
     names = [layer.name for layer in layers]
     for composite, rule in readers:
-        place = where_read(rule)
-        wanted = list(shared_layers(rule) or [])
+        place = rule.place
+        wanted = list(rule.shared_layers or [])
         wanted += [] if place in ("output", "parameters") else [place]
         unknown = [name for name in wanted if name not in names]
         bare = [
             layer.name
             for layer in layers
-            if layer.name in (shared_layers(rule) or ()) and layer.built and not layer.weights
+            if layer.name in (rule.shared_layers or ()) and layer.built and not layer.weights
         ]
         if bare:
             raise ValueError(

@@ -1,21 +1,46 @@
 """Weightings: rules that give the weights of the components of a composite."""
 
-from combined_losses.weightings import directions, fixed, learned, norms, projections, values
-from combined_losses.weightings.base import GramianWeighting, Weighting
-from combined_losses.weightings.directions import *  # noqa: F403
-from combined_losses.weightings.fixed import *  # noqa: F403
-from combined_losses.weightings.learned import *  # noqa: F403
-from combined_losses.weightings.norms import *  # noqa: F403
-from combined_losses.weightings.projections import *  # noqa: F403
-from combined_losses.weightings.values import *  # noqa: F403
+from combined_losses.weightings.base import Weighting
+from combined_losses.weightings.directions import IMTLG, AlignedMTL, ConFIG, FairGrad, NashMTL
+from combined_losses.weightings.fixed import Average, RandomWeighting, Worst
+from combined_losses.weightings.gramian import GramianWeighting
+from combined_losses.weightings.learned import UncertaintyWeighting
+from combined_losses.weightings.magnitudes import CoVWeighting, GeometricMean, MagnitudeBalance
+from combined_losses.weightings.norms import GradientNormBalance, GradNorm, InverseGradientNorm
+from combined_losses.weightings.projections import MGDA, CAGrad, DualProj, PCGrad, UPGrad
+from combined_losses.weightings.rates import FAMO, DynamicWeightAverage, ReLoBRaLo, SoftAdapt
+from combined_losses.weightings.schedules import Cyclical, LinearRamp, Sigmoid
+from combined_losses.weightings.smoothed import Smoothed
 
 __all__ = [
+    "FAMO",
+    "IMTLG",
+    "MGDA",
+    "AlignedMTL",
+    "Average",
+    "CAGrad",
+    "CoVWeighting",
+    "ConFIG",
+    "Cyclical",
+    "DualProj",
+    "DynamicWeightAverage",
+    "FairGrad",
+    "GeometricMean",
+    "GradNorm",
+    "GradientNormBalance",
     "GramianWeighting",
+    "InverseGradientNorm",
+    "LinearRamp",
+    "MagnitudeBalance",
+    "NashMTL",
+    "PCGrad",
+    "RandomWeighting",
+    "ReLoBRaLo",
+    "Sigmoid",
+    "Smoothed",
+    "SoftAdapt",
+    "UPGrad",
+    "UncertaintyWeighting",
     "Weighting",
-    *directions.__all__,
-    *fixed.__all__,
-    *learned.__all__,
-    *norms.__all__,
-    *projections.__all__,
-    *values.__all__,
+    "Worst",
 ]

@@ -5,6 +5,7 @@ from keras import ops
 
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
+from combined_losses.weightings.state import state_variable
 
 __all__ = ["UncertaintyWeighting"]
 
@@ -82,8 +83,8 @@ class UncertaintyWeighting(Weighting):
             # Not a clip alone: beyond it there would be no gradient back.
             self._state["log_variances"].constraint = _WithinLimits()
 
-    def _variable(self, name, value, trainable=False):
-        return super()._variable(name, value, self.learned and name == "log_variances")
+    def _variable(self, name, value):
+        return state_variable(name, value, self.learned and name == "log_variances")
 
     def _where(self, kind, yes, no):
         """A constant of each component, by its kind."""

@@ -7,7 +7,7 @@ from combined_losses._internal.adam import adam_step
 from combined_losses._internal.checks import is_integer
 from combined_losses._internal.live import live_mean, live_softmax, ratio
 from combined_losses._internal.numerics import check_number
-from combined_losses.weightings.base import GramianWeighting
+from combined_losses.weightings.gramian import GramianWeighting
 
 __all__ = ["GradNorm", "GradientNormBalance", "InverseGradientNorm"]
 

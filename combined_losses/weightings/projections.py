@@ -8,7 +8,7 @@ from combined_losses._internal.checks import is_number
 from combined_losses._internal.linalg import identity, nonnegative, solve_on, times
 from combined_losses._internal.live import live_mean
 from combined_losses._internal.numerics import check_number
-from combined_losses.weightings.base import GramianWeighting
+from combined_losses.weightings.gramian import GramianWeighting
 
 __all__ = ["MGDA", "CAGrad", "DualProj", "PCGrad", "UPGrad"]
 

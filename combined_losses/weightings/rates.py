@@ -1,25 +1,15 @@
-"""Rules that balance the components by their values."""
+"""Rules that balance the components by how fast their values fall."""
 
 import keras
 from keras import ops
 
 from combined_losses._internal.adam import adam_step
 from combined_losses._internal.checks import is_integer, shown
-from combined_losses._internal.live import live_mean, live_softmax, logarithms, ratio
+from combined_losses._internal.live import live_softmax, ratio
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
 
-__all__ = [
-    "FAMO",
-    "CoVWeighting",
-    "DynamicWeightAverage",
-    "GeometricMean",
-    "MagnitudeBalance",
-    "ReLoBRaLo",
-    "SoftAdapt",
-]
-
-_HISTORY = frozenset({"values", "history"})
+__all__ = ["FAMO", "DynamicWeightAverage", "ReLoBRaLo", "SoftAdapt"]
 
 
 def _per_step(change, state):
@@ -28,85 +18,6 @@ def _per_step(change, state):
     A pause would make it another one, and throw the weights around when the component is back.
     """
     return change / (state["missed"] + 1)
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class MagnitudeBalance(Weighting):
-    """Every component counts 1: its value divided by the running mean of its magnitude.
-
-    `w_i = 1 / max(m_i, eps)`, `m_i = momentum * m_i + (1 - momentum) * |l_i|`, which begins with
-    the first value that is not 0. When to use it: parts of different units, of which none vanishes.
-    A component that falls to zero by itself takes all the weight: set `max_weight`. One that has
-    been 0 so far has no unit yet: it has the geometric mean of the others' weights. After a pause
-    of a component the mean moves as if the steps it has missed had brought its new value.
-
-    Args:
-        momentum: in `[0, 1)`, default 0.99.
-        eps: the least mean that is divided by, default 1e-30, which is of no unit in use.
-        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
-
-    Example:
-
-    >>> import combined_losses as cl
-    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.MagnitudeBalance())
-    """
-
-    needs = _HISTORY
-
-    def __init__(self, momentum=0.99, eps=1e-30, **kwargs):
-        super().__init__(**kwargs)
-        check_number(type(self).__name__, "momentum", momentum, 0, below=1)
-        check_number(type(self).__name__, "eps", eps, 0, exclusive=True)
-        self.momentum, self.eps = momentum, eps
-
-    def initial_state(self, k):
-        return {"mean": [0.0] * k}
-
-    def rule(self, values, state, live):
-        size = ops.abs(values)
-        # The steps that it has missed count as if they had brought the value of this one.
-        past = ops.power(float(self.momentum), state["missed"] + 1)
-        moved = past * state["mean"] + (1 - past) * size
-        mean = ops.where(state["mean"] > 0, moved, size)
-        known = live * ops.cast(mean > 0, "float32")
-        logs = ops.log(ops.where(known > 0, mean, 1.0))
-        size = ops.where(known > 0, mean, ops.exp(live_mean(logs, known)))
-        return 1 / ops.maximum(size, float(self.eps)), {"mean": mean}
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class GeometricMean(Weighting):
-    """Minimises the geometric mean of the components, whatever their scales.
-
-    `T = exp(mean(log l))`, `w_i = T / (k * l_i)`, the derivative of `T` by `l_i`; the total is `T`.
-    Components must be above `lower_bound`; one that falls to it takes all the weight: set
-    `max_weight`. At the bound and below, a value counts as 1e-8 of the geometric mean of the rest.
-
-    Args:
-        lower_bound: a number below all values, default 0.
-        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
-
-    References:
-        - Chennupati et al., 2019, MultiNet++, arXiv:1904.08492.
-
-    Example:
-
-    >>> import combined_losses as cl
-    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.GeometricMean())
-    """
-
-    def __init__(self, lower_bound=0, **kwargs):
-        super().__init__(**kwargs)
-        check_number(type(self).__name__, "lower_bound", lower_bound)
-        self.lower_bound = lower_bound
-
-    def beyond(self, values, state):
-        return values <= float(self.lower_bound)
-
-    def rule(self, values, state, live):
-        logs = logarithms(values - float(self.lower_bound), live)
-        powers = ops.minimum(live_mean(logs, live) - logs, 85.0)
-        return ops.exp(powers) / ops.maximum(ops.sum(live), 1.0)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -137,7 +48,7 @@ class DynamicWeightAverage(Weighting):
     >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=rule)
     """
 
-    needs = _HISTORY
+    needs = frozenset({"values", "history"})
     masks_state = True
 
     def __init__(self, temperature=2, period="epoch", lower_bound=0, **kwargs):
@@ -199,15 +110,15 @@ _PERIOD = ("sum", "count", "last", "before", "periods", "span", "pause", "length
 
 def _next_period(state):
     """The state after a period; a component without a value in it keeps its means."""
-    seen = state["count"] > 0
+    had_value = state["count"] > 0
     some = ops.cast(state["length"] > 0, "float32")  # an epoch without steps is no period
     mean = state["sum"] / ops.maximum(state["count"], 1.0)
     return {
-        "before": ops.where(seen, state["last"], state["before"]),
-        "last": ops.where(seen, mean, state["last"]),
-        "periods": state["periods"] + ops.cast(seen, "float32"),
-        "span": ops.where(seen, state["pause"] + 1, state["span"]),
-        "pause": ops.where(seen, 0.0, state["pause"] + some),
+        "before": ops.where(had_value, state["last"], state["before"]),
+        "last": ops.where(had_value, mean, state["last"]),
+        "periods": state["periods"] + ops.cast(had_value, "float32"),
+        "span": ops.where(had_value, state["pause"] + 1, state["span"]),
+        "pause": ops.where(had_value, 0.0, state["pause"] + some),
         "sum": ops.zeros_like(mean),
         "count": ops.zeros_like(mean),
         "length": ops.zeros_like(state["length"]),
@@ -238,7 +149,7 @@ class SoftAdapt(Weighting):
     >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.SoftAdapt(normalized=True))
     """
 
-    needs = _HISTORY
+    needs = frozenset({"values", "history"})
     sums_to_one = True
 
     def __init__(self, beta=0.1, normalized=False, loss_weighted=False, **kwargs):
@@ -309,7 +220,7 @@ class ReLoBRaLo(Weighting):
     >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.ReLoBRaLo(seed=0))
     """
 
-    needs = _HISTORY
+    needs = frozenset({"values", "history"})
     draws = True
 
     def __init__(self, alpha=0.999, rho=0.999, temperature=1.0, seed=None, lower_bound=0, **kwargs):
@@ -357,71 +268,9 @@ class ReLoBRaLo(Weighting):
         first = ops.where(state["started"] > 0, state["first"], values)
         started = ops.maximum(state["started"], live)
         # Without those that are missing now the rest have together what they had.
-        kept = weights / ops.where(share > 0, share, 1.0)
-        new = {"weights": kept, "before": values, "first": first, "started": started}
+        unscaled = weights / ops.where(share > 0, share, 1.0)
+        new = {"weights": unscaled, "before": values, "first": first, "started": started}
         return weights, new
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class CoVWeighting(Weighting):
-    """Weights by the coefficient of variation of each component's relative decrease.
-
-    `w_i` is proportional to `std(r_i) / mean(r_i)`, `r_i` the value divided by the running mean of
-    the values before; 1/k in the first two steps. A component whose ratio moves much, relative to
-    its size, is learned. Values should keep their sign. After a pause of a component the running
-    mean moves as if the steps it has missed had brought its new value.
-
-    Args:
-        decay: None (default): all steps count alike; or the share of the past, in `(0, 1)`.
-        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
-
-    References:
-        - Groenendijk et al., 2021, Multi-Loss Weighting with Coefficient of Variations,
-          arXiv:2009.01717.
-
-    Example:
-
-    >>> import combined_losses as cl
-    >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.CoVWeighting())
-    """
-
-    needs = _HISTORY
-    sums_to_one = True
-
-    def __init__(self, decay=None, **kwargs):
-        super().__init__(**kwargs)
-        if decay is not None:
-            check_number(type(self).__name__, "decay", decay, 0, exclusive=True, below=1)
-        self.decay = decay
-
-    def initial_state(self, k):
-        return {name: [0.0] * k for name in ("value", "ratio", "squares", "deviation", "seen")}
-
-    def rule(self, values, state, live):
-        seen = state["seen"]
-        past = 1 - 1 / (seen + 1) if self.decay is None else ops.where(seen > 0, self.decay, 0.0)
-        # The steps that it has missed count as if they had brought the value of this one.
-        kept = ops.where(state["missed"] > 0, ops.power(past, state["missed"]), 1.0)
-        mean = kept * state["value"] + (1 - kept) * values
-        known = ops.logical_and(seen > 0, ops.not_equal(mean, 0.0))
-        ratio = ops.where(known, values / ops.where(known, mean, 1.0), 1.0)
-        spread = live * state["deviation"] / ops.maximum(ops.abs(state["ratio"]), 1e-8)
-        # A component that has no spread yet counts as the others do in the mean.
-        has_spread = ops.cast(seen > 1, "float32")
-        spread = ops.where(seen > 1, spread, live * live_mean(spread, live * has_spread))
-        weights = spread / ops.maximum(ops.sum(spread), 1e-30)
-        equal = live / ops.maximum(ops.sum(live), 1.0)
-        weights = ops.where(ops.max(seen * live) <= 1, equal, weights)
-        # Welford's update of the mean and the sum of squares.
-        moved = past * state["ratio"] + (1 - past) * ratio
-        squares = state["squares"] + (ratio - state["ratio"]) * (ratio - moved)
-        return weights, {
-            "value": past * mean + (1 - past) * values,
-            "ratio": moved,
-            "squares": squares,
-            "deviation": ops.sqrt(squares / (seen + 1) + 1e-8),
-            "seen": seen + live,
-        }
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -450,7 +299,7 @@ class FAMO(Weighting):
     >>> loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.FAMO())
     """
 
-    needs = _HISTORY
+    needs = frozenset({"values", "history"})
     sums_to_one = True
 
     def __init__(self, learning_rate=0.025, weight_decay=1e-3, lower_bound=0, **kwargs):
