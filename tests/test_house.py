@@ -3,6 +3,7 @@
 import ast
 import configparser
 import doctest
+import importlib
 import inspect
 import json
 import re
@@ -68,6 +69,70 @@ print(*sorted((set(sys.modules) - before) & set({FRAMEWORKS})), "tensorflow" in 
 """
     on_tensorflow = keras.backend.backend() == "tensorflow"
     assert run_python(source, tmp_path).split() == [str(on_tensorflow)]
+
+
+def stated_names(path: Path) -> list[str] | None:
+    """The names in `__all__` of a file, read as a type checker does: one list of plain strings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "__all__"]
+    if not named:
+        return None
+    (only,) = named  # not added to
+    (stated,) = (
+        node for node in tree.body if isinstance(node, ast.Assign) and node.targets == [only]
+    )
+    assert isinstance(stated.value, ast.List)
+    names = [ast.literal_eval(each) for each in stated.value.elts]
+    assert all(isinstance(name, str) for name in names)
+    return names
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    "source", ["__all__ = [*a.__all__]", "__all__ = a", "__all__ = ['b']\n__all__ += ['c']"]
+)
+def test_stated_names_refuses_what_a_type_checker_does_not_read(source, tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(source, encoding="utf-8")
+    with pytest.raises((AssertionError, ValueError)):
+        stated_names(path)
+
+
+STATED = {path: names for path in PACKAGE.rglob("*.py") if (names := stated_names(path))}
+
+
+def imported(path: Path):
+    """The module of a file of the package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return importlib.import_module(".".join(part for part in parts if part != "__init__"))
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("path", sorted(STATED), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_all_is_a_list_of_plain_names_that_are_there(path):
+    names, module = STATED[path], imported(path)
+    assert module.__all__ == names
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for p in STATED if p.name == "__init__.py" and not p.parent.name.startswith("_")),
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_all_names_what_a_public_package_exports(path):
+    """What its namespace holds without an underscore, and what its files state as theirs."""
+    module, names = imported(path), set(STATED[path]) - {"__version__"}
+    held = {
+        name
+        for name, thing in vars(module).items()
+        if not name.startswith("_") and not inspect.ismodule(thing)
+    }
+    assert held == {name for name in names if not inspect.ismodule(getattr(module, name))}
+    stated = [set(STATED.get(each, ())) for each in path.parent.glob("*.py") if each != path]
+    assert set().union(*stated) <= names
 
 
 def public_objects(module) -> dict[str, object]:
