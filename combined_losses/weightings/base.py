@@ -198,7 +198,7 @@ class Weighting(Limited):
 
     def _initial(self):
         k = self.num_components
-        equal = np.full(k, self.equal_weight(k))
+        equal = np.full(k, self._equal_weight(k))
         state = {"steps": 0.0, "current": equal, "missed": np.zeros(k)}
         if self.beyond is not None:
             # The last value of each component that the rule is not made for, and whether there is.
@@ -344,7 +344,7 @@ class Weighting(Limited):
 
     # The limits of the weights.
 
-    def equal_weight(self, k):
+    def _equal_weight(self, k):
         """The weight of each of k components that count alike."""
         total = 1.0 if self.total is None and self.sums_to_one else self.total
         return 1.0 if total is None or total == "k" else total / k
@@ -374,7 +374,7 @@ class Weighting(Limited):
         overflow, so that a `LossScaleOptimizer` does not skip the step: for ever.
         """
         last = ops.convert_to_tensor(self._state["current"])
-        equal = self.equal_weight(self.num_components)
+        equal = self._equal_weight(self.num_components)
         return ops.where(ops.equal(last, 0.0), equal, last)
 
     # Saving.

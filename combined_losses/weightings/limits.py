@@ -61,7 +61,7 @@ def within_limits(rule, weights, state, present, live):
     if rule.update_every > 1:
         weights = ops.where(rule.is_due(steps), weights, state["current"] * present)
     if rule.warmup:
-        equal = present * rule.equal_weight(ops.maximum(ops.sum(present), 1.0))
+        equal = present * rule._equal_weight(ops.maximum(ops.sum(present), 1.0))
         weights = ops.where(steps < rule.warmup, equal, weights)
     return weights
 

@@ -87,21 +87,9 @@ class OnOutput(Wrapper):
                 f"call it with a dict of outputs. Received: y_pred of {received}"
             )
         several = isinstance(self.output, (tuple, list))
-        shared = shared_names(batch.places)
-        for name in self.output if several else [self.output]:
-            if name in shared:
-                raise ValueError(
-                    f"Component '{label}' reads the output {name!r}, and several have that name: "
-                    f"{' and '.join(map(repr, shared[name]))}. Let the model return a "
-                    f"dict, so that each has a key of its own. Received: output={name!r}"
-                )
-        unknown = [n for n in (self.output if several else [self.output]) if n not in outputs]
-        if unknown:
-            raise ValueError(
-                f"Component '{label}' reads an output that the model has not; it has "
-                f"{', '.join(map(repr, outputs))}. Received: {unknown[0]!r}"
-            )
-        y_pred = tuple(outputs[n] for n in self.output) if several else outputs[self.output]
+        names = self.output if several else [self.output]
+        _check_outputs(names, outputs, batch.places, label)
+        y_pred = tuple(outputs[name] for name in names) if several else outputs[self.output]
         return batch.replaced(
             y_true=self._target(batch, label),
             y_pred=y_pred,
@@ -145,3 +133,21 @@ class OnOutput(Wrapper):
         # Keras gives one array of weights again for each entry of `y`, whatever its keys are.
         named = any(entry_of(batch.y_true, key, places) is not NOTHING for key in read)
         return mean_weight(found if found or named else weight, label)
+
+
+def _check_outputs(names, outputs, places, label):
+    """Raises unless each is the name of one output."""
+    shared = shared_names(places)
+    for name in names:
+        if name in shared:
+            raise ValueError(
+                f"Component '{label}' reads the output {name!r}, and several have that name: "
+                f"{' and '.join(map(repr, shared[name]))}. Let the model return a "
+                f"dict, so that each has a key of its own. Received: output={name!r}"
+            )
+    unknown = [name for name in names if name not in outputs]
+    if unknown:
+        raise ValueError(
+            f"Component '{label}' reads an output that the model has not; it has "
+            f"{', '.join(map(repr, outputs))}. Received: {unknown[0]!r}"
+        )

@@ -418,3 +418,53 @@ def test_a_rule_of_gradients_is_not_given_none():
     rule.build(2)
     with raises(ValueError, "GradientNormBalance needs the `rows`", "Received: None"):
         rule.weigh(gramian=ops.convert_to_tensor(np.eye(2, dtype="float32")))
+
+
+# What a rule answers.
+
+
+class OfItsOwn(Weighting):
+    """All of one's own, from the Gramian."""
+
+    needs = frozenset({"gramian"})
+
+    def weigh(self, values=None, gramian=None, rows=None, training=True):
+        return 1 / ops.sqrt(ops.diagonal(gramian))
+
+
+def _answers(rule):
+    return rule.reads_gradients, rule.place, rule.shared_layers, rule.logs_conflict
+
+
+@pytest.mark.backend_free
+def test_a_rule_answers_where_it_reads_gradients():
+    assert _answers(cl.weightings.MagnitudeBalance()) == (False, None, None, False)
+    assert _answers(OfItsOwn()) == (True, "output", None, False)
+    assert _answers(UPGrad()) == (True, "output", None, False)
+    assert _answers(UPGrad(gradients="trunk", log_conflict=True)) == (True, "trunk", None, True)
+    shared = GradientNormBalance(
+        mode="max_mean", reference=0, gradients="parameters", shared_layers=["trunk"]
+    )
+    assert _answers(shared) == (True, "parameters", ["trunk"], False)
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    "inside",
+    [cl.weightings.FAMO(), MGDA(gradients="trunk"), OfItsOwn()],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_a_rule_around_a_rule_answers_as_that_does(inside):
+    twice = cl.weightings.Smoothed(cl.weightings.Smoothed(inside))
+    assert _answers(twice) == _answers(inside)
+    assert twice.innermost is inside.innermost is inside
+    parameters = UPGrad(gradients="parameters", shared_layers=["trunk"], log_conflict=True)
+    assert _answers(cl.weightings.Smoothed(parameters)) == _answers(parameters)
+
+
+@pytest.mark.backend_free
+def test_a_rule_of_ones_own_has_answers_without_a_state():
+    rule = OfItsOwn()
+    assert rule.values_beyond() == {}
+    assert rule.components_without_gradient() == []
+    assert not rule.reads_cosines
