@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from combined_losses._backend import keras_private
+
 
 class Capture:
     """A training step that keeps what gradients at layers and parameters need (abstract).
@@ -28,7 +30,7 @@ class Capture:
 
     def loss_scale(self):
         """The factor of losses that keeps float16 gradients from vanishing; 1.0 without one."""
-        return self._model.optimizer.scale_loss(1.0)
+        return keras_private.loss_scale(self._model.optimizer)
 
 
 def is_scaled(scale):

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import keras
 
+from combined_losses._backend import keras_private
 from combined_losses._backend.capture import Capture, columns
 from combined_losses._backend.probing import probed, probing
 
@@ -41,13 +42,14 @@ def restore_state(model, state):
     Keras takes them out of the variables before the first step. It gives them back from the result
     of a step, so that a first one that fails, for targets of a wrong shape say, leaves none.
     """
-    trainable, non_trainable, *optimizer, metrics = state
+    given = keras_private.read_state(state)
     pairs = [
-        (model.trainable_variables, trainable),
-        (model.non_trainable_variables, non_trainable),
-        (model.metrics_variables, metrics),
-        *((model.optimizer.variables, values) for values in optimizer),
+        (model.trainable_variables, given.trainable),
+        (model.non_trainable_variables, given.non_trainable),
+        (model.metrics_variables, given.metrics),
     ]
+    if given.optimizer is not None:
+        pairs.append((model.optimizer.variables, given.optimizer))
     for variables, values in pairs:
         for variable, value in zip(variables, values or (), strict=False):
             if not value.is_deleted():
@@ -71,16 +73,18 @@ def is_traced(values):
 
 def complete_state(given, state, tracker):
     """The state that a step returns, with the variables of `tracker` where it has left them out."""
-    *others, metrics = state
-    missing = len(given[-1]) - len(metrics)
+    before = keras_private.read_state(given).metrics
+    metrics = keras_private.read_state(state).metrics
+    missing = len(before) - len(metrics)
     if missing == len(tracker.variables):
-        metrics = [*metrics, *given[-1][-missing:]]
-    return (*others, metrics)
+        metrics = [*metrics, *before[-missing:]]
+    return keras_private.with_metrics(state, metrics)
 
 
 def result_in(states, tracker):
     """The result of a metric whose variables are the last of those that a step returns."""
-    return tracker.stateless_result(states[0][-1][-len(tracker.variables) :])
+    metrics = keras_private.read_state(states[0]).metrics
+    return tracker.stateless_result(metrics[-len(tracker.variables) :])
 
 
 def evaluate_with_rows(points, view, parts, variables):
@@ -249,7 +253,8 @@ class _Capture(Capture):
 
     def __init__(self, model, arguments):
         super().__init__(model)
-        self._optimizer_variables = arguments[0][2]
+        state = keras_private.state_given(arguments)
+        self._optimizer_variables = keras_private.read_state(state).optimizer
         self._moved: Any = {}  # while repeating: what is added to outputs of layers
         self.call: Any = None  # the state, arguments and keywords of the model's call
         self.loss: Any = None  # the metrics and keywords of its loss

@@ -8,6 +8,7 @@ import threading
 import keras
 import tensorflow as tf
 
+from combined_losses._backend import keras_private
 from combined_losses._backend.capture import Capture, columns
 
 
@@ -100,16 +101,21 @@ def gradient(function):
 
 def sound_gradient(tensor):
     """`tensor`, with a gradient of 0 where any entry of it, in any replica, is not finite."""
-    symbolic = not isinstance(tensor, (tf.__internal__.EagerTensor, tf.Variable))
     # Keras's cross-entropies take the logits behind probabilities: their gradient goes there.
-    if hasattr(tensor, "_keras_logits"):
+    logits = keras_private.logits_before(tensor)
+    if logits is not None:
         found = _sound(tensor)
-        found._keras_logits = _sound(tensor._keras_logits)
+        keras_private.keep_logits(found, _sound(logits))
         return found
-    if symbolic and tensor.op.type in ("Softmax", "Sigmoid"):
-        activation = tf.nn.softmax if tensor.op.type == "Softmax" else tf.sigmoid
+    made_by = _activation_before(tensor)
+    if made_by is not None:
+        activation = tf.nn.softmax if made_by == "Softmax" else tf.sigmoid
         return activation(_sound(tensor.op.inputs[0]))
     return _sound(tensor)
+
+
+def _activation_before(tensor):
+    return keras_private.activation_before(tensor) if tf.is_symbolic_tensor(tensor) else None
 
 
 @tf.custom_gradient
@@ -181,10 +187,7 @@ def _rows_of(function, points, variables):
 
 def _has_logits(tensor):
     """Whether Keras finds the logits behind probabilities."""
-    if hasattr(tensor, "_keras_logits"):
-        return True
-    symbolic = not isinstance(tensor, (tf.__internal__.EagerTensor, tf.Variable))
-    return symbolic and tensor.op.type in ("Softmax", "Sigmoid")
+    return keras_private.logits_before(tensor) is not None or _activation_before(tensor) is not None
 
 
 def _gradients(tape, value, points):

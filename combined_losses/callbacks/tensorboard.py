@@ -1,12 +1,11 @@
 """`TensorBoard`: Keras's callback, and all components of a composite in one chart."""
 
 import os
-import re
 import textwrap
-import time
 
 import keras
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.names import log_key, weight_key
 from combined_losses.training import routing
 from combined_losses.training.keeping import tracking_of
@@ -74,13 +73,12 @@ class TensorBoard(keras.callbacks.TensorBoard):
         for composite, charts in _composites(self.model, logs).items():
             category = layout.category.add(title=composite)
             for title, keys in charts.items():
-                # Tags of Keras's callback, in whichever run.
-                tag = f"epoch_(?:{'|'.join(map(re.escape, keys))})$"
+                tag = keras_private.epoch_tags(keys)
                 category.chart.add(title=title, multiline={"tag": [tag]})
         content = layout.SerializeToString(deterministic=True)
         if content != self._layout:
             self._layout = content
-            _write(os.path.join(self.log_dir, "train"), content)
+            keras_private.write_layout(os.path.join(self.log_dir, "train"), content)
 
 
 def _composites(model, logs):
@@ -115,26 +113,3 @@ def _charts(names, prefix, known):
         if keys:
             charts[title] = list(keys.values())
     return charts
-
-
-def _write(folder, layout):
-    """Adds the serialized `layout` to the file that TensorBoard reads first of the run `folder`.
-
-    A file with a number after that of Keras's would make TensorBoard leave Keras's file while the
-    training still writes to it.
-    """
-    from tensorboard.compat import tf  # where there is a TensorFlow: also remote folders
-    from tensorboard.compat.proto import event_pb2, summary_pb2
-    from tensorboard.plugins.custom_scalar import metadata
-    from tensorboard.summary.writer.record_writer import RecordWriter
-    from tensorboard.util import tensor_util
-
-    value = summary_pb2.Summary.Value(
-        tag=metadata.CONFIG_SUMMARY_TAG,
-        metadata=metadata.create_summary_metadata(),
-        tensor=tensor_util.make_tensor_proto(layout),
-    )
-    event = event_pb2.Event(wall_time=time.time(), summary=summary_pb2.Summary(value=[value]))
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(os.path.join(folder, "events.out.tfevents.0.composites"), "ab") as file:
-        RecordWriter(file).write(event.SerializeToString())

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
+from combined_losses._backend import keras_private
 from combined_losses._backend.capture import columns, float32
 from combined_losses._backend.probing import probed
 from combined_losses._internal.compound import Compound, readers_of
@@ -169,13 +170,12 @@ def _watched(layers):
     # puts watchers on and off, and each finds its own step.
     ours = [layer for layer in layers if not hasattr(layer.call, "watches")]
     for layer in ours:
-        # Not by `setattr`, which tracks what a layer is given.
-        vars(layer)["call"] = _watching(layer.name, layer.call)
+        keras_private.put_call(layer, _watching(layer.name, layer.call))
     try:
         yield
     finally:
         for layer in ours:
-            del vars(layer)["call"]
+            keras_private.restore_call(layer)
 
 
 def _watching(name, call):

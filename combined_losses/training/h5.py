@@ -7,7 +7,7 @@ from combined_losses.training.routing import as_compiled, by_output
 
 
 class CompileConfig:
-    """In the place of `model._compile_config`, which that saver reads (Keras 3.15.1).
+    """In the place of what Keras saves of `compile`, see `keras_private.replace_compile_config`.
 
     The file comes back as a plain Keras model, compiled with the composite and its fixed weights as
     they are when it is saved. Only layers have their weights in it, so that state is lost.

@@ -7,12 +7,14 @@ is a second step function, which the batch leaves beside the logs.
 import contextlib
 import threading
 
+from combined_losses._backend import keras_private
+
 STATE = "_combined_losses"
 
 
 def state_of(model):
     """What a model keeps that is compiled with a composite, or None."""
-    return model.__dict__.get(STATE)
+    return keras_private.hidden(model, STATE)
 
 
 def tracking_of(model, y_pred=None):
@@ -98,11 +100,12 @@ def retrace(model):
     state = state_of(model)
     state.measurers.clear()
     state.resting = state.keeping = None
-    if getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)
-        state.keeping = model.train_function if state.keepers else None
-    if getattr(model, "test_function", None) is not None:
-        model.make_test_function(force=True)
+    if keras_private.step_function(model, "train_step") is not None:
+        keras_private.compile_step_anew(model, "train_step")
+        function = keras_private.step_function(model, "train_step")
+        state.keeping = function if state.keepers else None
+    if keras_private.step_function(model, "test_step") is not None:
+        keras_private.compile_step_anew(model, "test_step")
 
 
 # Batches.
@@ -113,8 +116,7 @@ def keep_batches(model, owner):
 
     Of several steps in one call, or of several replicas, that would be one part of several.
     """
-    strategy = getattr(model, "distribute_strategy", None)
-    replicas = getattr(strategy, "num_replicas_in_sync", 1)
+    replicas = keras_private.replicas_of(keras_private.strategy_of(model))
     if model.steps_per_execution != 1 or replicas > 1:
         raise ValueError(
             f"{owner} sees one batch a step: compile with steps_per_execution=1, on one replica. "
@@ -123,9 +125,10 @@ def keep_batches(model, owner):
     state = state_of(model)
     state.keepers += 1
     if state.keepers == 1:
-        state.resting, model.train_function = model.train_function, state.keeping
-        model.make_train_function()
-        state.keeping = model.train_function
+        state.resting = keras_private.step_function(model, "train_step")
+        keras_private.set_step_function(model, "train_step", state.keeping)
+        keras_private.make_step_function(model, "train_step")
+        state.keeping = keras_private.step_function(model, "train_step")
 
 
 def stop_keeping(model):
@@ -133,7 +136,8 @@ def stop_keeping(model):
     state = state_of(model)
     if state is not None and state.keepers:
         state.keepers, state.batch = 0, None
-        model.train_function, state.resting = state.resting, None
+        keras_private.set_step_function(model, "train_step", state.resting)
+        state.resting = None
 
 
 def last_batch(model):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.config import deeply, serialize_losses
 from combined_losses.training import gradients, routing
 from combined_losses.training.h5 import CompileConfig
@@ -23,7 +24,6 @@ from combined_losses.training.model_state import (
     exclude_learned,
     fill_in,
     find_owned,
-    is_untouched,
     joined,
     loss_variables,
     ordered,
@@ -81,9 +81,6 @@ class ComponentMetricsMixin(_Base):
     """
 
     loss: Any
-    train_function: Any
-    test_function: Any
-    _compile_config: Any  # Keras's, see `training.h5`
 
     # Compiling: Keras is given no loss of its own to compute, so that there is one way from the
     # outputs to the total, this one, and nothing is computed or logged twice.
@@ -98,24 +95,22 @@ class ComponentMetricsMixin(_Base):
         weighted_metrics=None,
         **kwargs,
     ):
-        self.__dict__.pop(STATE, None)
+        keras_private.drop_hidden(self, STATE)
         before = getattr(self, "loss", None)
         routing.check_compiled(loss, loss_weights)
         kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
         if not routing.compounds(loss):
             if loss is None and routing.compounds(before):
-                self.loss = None
+                keras_private.forget_loss(self)
             super().compile(optimizer, loss, loss_weights, **kwargs)
             return
-        # A loss that Keras computed before stays in it until it is given another one.
-        stale = before is not None and not routing.compounds(before)
-        super().compile(optimizer, loss if stale else None, **kwargs)
-        self.loss = loss
+        computed = before is not None and not routing.compounds(before)
+        keras_private.compile_without_loss(super().compile, self, optimizer, loss, computed, kwargs)
         exclude_learned(self)
         is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
         state = ModelState(loss, loss_weights, [metrics, weighted_metrics], is_whole)
-        self.__dict__[STATE] = state
-        self._compile_config = CompileConfig(self._compile_config, state)
+        keras_private.hide(self, STATE, state)
+        keras_private.replace_compile_config(self, lambda plain: CompileConfig(plain, state))
         find_owned(self)
         tracking_of(self)  # checks names and outputs now, where the outputs are known
         for compound in state.compounds:
@@ -195,7 +190,8 @@ class ComponentMetricsMixin(_Base):
                 result = None
             names.extend(result if isinstance(result, dict) else [metric.name])
         tracking = tracking_of(self)
-        return names if tracking is None else [*names[:1], *tracking.visible, *names[1:]]
+        more = () if tracking is None else tracking.visible
+        return keras_private.behind_loss(names, more)
 
     # Outputs: a subclassed model shows its outputs when it is called, the others beforehand.
 
@@ -221,7 +217,7 @@ class ComponentMetricsMixin(_Base):
             """Also of what is trained in the losses, which is no parameter of the module."""
             super().zero_grad(*args, **kwargs)
             for variable in loss_variables(self):
-                variable.value.grad = None
+                keras_private.clear_gradient(variable)
 
     if keras.backend.backend() == "jax":  # what a repetition of the step needs
 
@@ -272,7 +268,7 @@ class ComponentMetricsMixin(_Base):
         with inside("step"), gradients.capturing(self, readers, compounds, args):
             result = super().train_step(*args)
         keeps = state is not None and state.keepers > 0
-        return with_batch(result, args[-1]) if keeps else result
+        return with_batch(result, keras_private.batch_of(args)) if keeps else result
 
     def test_step(self, *args):
         with inside("step"), testing():
@@ -286,30 +282,28 @@ class ComponentMetricsMixin(_Base):
         packed = tracking.tracker.result()
         if is_inside_step():
             return {**results, tracking.tracker.name: packed}
-        if is_untouched(super().metrics[:1]):  # a step of the user's has computed the loss alone
+        if keras_private.has_counted_no_loss(
+            super().metrics
+        ):  # a step of the user's has computed the loss alone
             results = {key: value for key, value in results.items() if key != "loss"}
         return tracking.unpack(results, LazyVector(packed).number)
 
     def make_train_function(self, force=False):
-        stale = force or self.train_function is None
+        stale = force or keras_private.step_function(self, "train_step") is None
         if stale:
             exclude_learned(self)  # again: the user may have replaced what is excluded
         with anew(self, "train_step"):
             result = super().make_train_function(force)
         if stale:
-            self.train_function = unpacking(
-                self, self.train_function, "train_step", _is_ours(self, "train_step")
-            )
+            _unpack(self, "train_step")
         return result
 
     def make_test_function(self, force=False):
-        stale = force or self.test_function is None
+        stale = force or keras_private.step_function(self, "test_step") is None
         with anew(self, "test_step"):
             result = super().make_test_function(force)
         if stale:
-            self.test_function = unpacking(
-                self, self.test_function, "test_step", _is_ours(self, "test_step")
-            )
+            _unpack(self, "test_step")
         return result
 
     # Training: checked before the first step, reported in order.
@@ -386,6 +380,13 @@ class ComponentMetricsMixin(_Base):
     def predict(self, *args, **kwargs):
         with running_here(self):
             return super().predict(*args, **kwargs)
+
+
+def _unpack(model, step):
+    """Lets the function that Keras has compiled of a step give logs by name."""
+    function = keras_private.step_function(model, step)
+    function = unpacking(model, function, step, _is_ours(model, step))
+    keras_private.set_step_function(model, step, function)
 
 
 def _is_ours(model, step):

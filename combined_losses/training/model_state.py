@@ -5,13 +5,12 @@ import threading
 import warnings
 
 import keras
-import numpy as np
-from keras import ops
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.owned import owned_by, variables_of
 from combined_losses.training import gradients, routing
 from combined_losses.training.keeping import state_of, tracking_of
-from combined_losses.training.moving import check_scope, exclude_from_weight_decay
+from combined_losses.training.moving import check_scope
 from combined_losses.training.outputs import penalty_names, places_of, single_names
 from combined_losses.training.tracker import Tracking
 
@@ -57,7 +56,7 @@ class ModelState:
     def _start(self, model, y_pred, places):
         if list(places) == [""]:
             routing.check_single(self.loss, self.loss_weights, single_names(model, y_pred))
-        strategy = getattr(model, "distribute_strategy", None)
+        strategy = keras_private.strategy_of(model)
         check_scope(strategy, self.compounds)
         gradients.check_layers(model, self.readers)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
@@ -72,7 +71,7 @@ class ModelState:
     def _find_places(self, model, y_pred):
         if isinstance(model, keras.Sequential):
             return places_of(None)
-        layer_names = getattr(model, "output_names", None)
+        layer_names = keras_private.output_names(model)
         if layer_names is not None and y_pred is None:
             return places_of(model.output, layer_names)
         return self.places if y_pred is None else places_of(y_pred, layer_names)
@@ -149,7 +148,7 @@ def owned_variables(model):
 def exclude_learned(model):
     """Keeps weight decay from what the optimizer trains in the losses."""
     learned = [v for compound in compiled_compounds(model) for v in compound.learned_variables]
-    exclude_from_weight_decay(model.optimizer, learned)
+    keras_private.keep_from_weight_decay(model.optimizer, learned)
 
 
 def joined(variables, more):
@@ -180,14 +179,6 @@ def ordered(model, logs, return_dict):
     names += [name for name in logs if name not in names]
     logs = {name: _python_number(logs[name]) for name in names}
     return logs if return_dict else list(logs.values())
-
-
-def is_untouched(metrics):
-    """Whether what comes first is Keras's tracker of the loss, and has counted nothing."""
-    first = next((m for m in metrics if m.name == "loss" and hasattr(m, "count")), None)
-    return first is not None and not np.any(
-        ops.convert_to_numpy(ops.convert_to_tensor(first.count))
-    )
 
 
 def _python_number(value):

@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
+from combined_losses._backend import keras_private
 from combined_losses.training.mixin import ComponentMetricsMixin
 
-# The class behind `keras.Model(inputs, outputs)`, which Keras does not export.
-_KerasFunctional: Any = type(keras.Model.__new__(keras.Model, inputs=None, outputs=None))
+_KerasFunctional: Any = keras_private.FUNCTIONAL
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -32,13 +32,15 @@ class Model(ComponentMetricsMixin, keras.Model):
     """
 
     def __new__(cls, *args, **kwargs):
-        if cls is Model and _is_functional(args, kwargs):
+        if cls is Model and keras_private.are_functional_arguments(args, kwargs):
             return super().__new__(Functional)
         return super().__new__(cls)
 
     def __init__(self, *args, **kwargs):
-        if _is_functional(args, kwargs) and not isinstance(self, _KerasFunctional):
-            _become_functional(type(self))
+        functional = keras_private.are_functional_arguments(args, kwargs)
+        if functional and not isinstance(self, _KerasFunctional):
+            # Keras would do so, too, but for every class of the user's at once.
+            keras_private.put_functional_below(type(self), Model, Functional)
         super().__init__(*args, **kwargs)
 
 
@@ -65,23 +67,6 @@ class Sequential(ComponentMetricsMixin, keras.Sequential):
     >>> model.metrics_names
     ['loss', 'mse_loss', 'mae_loss']
     """
-
-
-def _is_functional(args, kwargs):
-    """Whether these are the arguments of `Model(inputs, outputs)`."""
-    return len(args) == 2 or "outputs" in kwargs
-
-
-def _become_functional(cls):
-    """Puts `Functional` in the place of `Model` among the bases of a user's class.
-
-    Keras does so itself with its own classes, but it would rewrite the bases of every class above,
-    `cl.Model` included, and with it every other class of the user's.
-    """
-    for base in cls.__bases__:
-        if base is not Model and issubclass(base, Model):
-            _become_functional(base)
-    cls.__bases__ = tuple(Functional if base is Model else base for base in cls.__bases__)
 
 
 def track(model):
@@ -152,7 +137,7 @@ def _rebuild(model, classes):
         rebuilt = cls(layers, name=model.name)
     else:
         rebuilt = cls(model.input, model.output, name=model.name)
-    rebuilt.dtype_policy = model.dtype_policy
+    keras_private.copy_dtype_policy(rebuilt, model)
     if not model.trainable:
         rebuilt.trainable = False
     return rebuilt

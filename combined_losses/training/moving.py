@@ -1,11 +1,11 @@
 """What weights that move need of a model: ends of epochs, and an optimizer that lets them alone."""
 
-import inspect
 import warnings
 
 import keras
 
 from combined_losses import _backend as backend
+from combined_losses._backend import keras_private
 from combined_losses._internal.compound import weighted_means
 from combined_losses.training import gradients, routing
 from combined_losses.training.keeping import (
@@ -31,7 +31,7 @@ class _EpochEnd(keras.callbacks.Callback):
                 compound.warn_of_values()
 
     def on_epoch_end(self, epoch, logs=None):
-        # `self.model` brings JAX's state back into the variables first.
+        keras_private.bring_back_state(self.model)
         for compound in routing.compounds(self.model.loss):
             compound.end_epoch()
 
@@ -61,7 +61,7 @@ class _BringBack(keras.callbacks.Callback):
     step on JAX has taken with that of the model."""
 
     def on_train_batch_end(self, batch, logs=None):
-        _ = self.model  # brings JAX's state back
+        keras_private.bring_back_state(self.model)
 
     on_test_batch_end = on_train_batch_end
 
@@ -94,22 +94,13 @@ def with_callbacks(fit, model, args, kwargs):
     if any(compound.skips for compound in state.compounds):
         first.append(_SkippedAll())
     last = _BeforeStep(state)
-    bound = inspect.signature(fit).bind(model, *args, **kwargs)
-    callbacks = bound.arguments.get("callbacks")
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        for callback in (*first, last):
-            callback.set_model(model)
-        callbacks.callbacks[:] = [*first, *callbacks.callbacks, last]
-    else:
-        given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
-        bound.arguments["callbacks"] = [*first, *(c for c in given if c is not None), last]
-    return bound.args[1:], bound.kwargs
+    return keras_private.add_callbacks(fit, model, args, kwargs, first, [last])
 
 
 def check_scope(strategy, compounds):
     """Raises where weights that move were made outside the scope of a strategy: each replica would
     move them."""
-    if getattr(strategy, "num_replicas_in_sync", 1) == 1:
+    if keras_private.replicas_of(strategy) == 1:
         return
     for compound in compounds:
         outside = [v for v in compound.variables if not backend.is_in_scope(strategy, v)]
@@ -123,7 +114,7 @@ def check_scope(strategy, compounds):
 
 def warn_of_accumulation(optimizer, compounds):
     """Says where an optimizer would average means over sample weights as if those were equal."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss scaler
+    optimizer = keras_private.inner_optimizer(optimizer)
     steps = getattr(optimizer, "gradient_accumulation_steps", None)
     names = [name for loss in compounds for name in weighted_means(loss, loss.name)]
     if not steps or not names:
@@ -136,17 +127,3 @@ def warn_of_accumulation(optimizer, compounds):
         "Received: reduction='mean_with_sample_weight'",
         stacklevel=4,
     )
-
-
-def exclude_from_weight_decay(optimizer, variables):
-    """Excludes variables beside those that the user has excluded."""
-    if not variables:
-        return
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # that of a loss scaler
-    if getattr(optimizer, "weight_decay", None) is None:
-        return
-    # Keras's own method replaces what was excluded before, and shows it nowhere.
-    keys = {optimizer._var_key(variable) for variable in variables}
-    known = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
-    optimizer._exclude_from_weight_decay = set(known) | keys
-    optimizer._exclude_from_weight_decay_cache = {}

@@ -5,6 +5,7 @@ import itertools
 
 import keras
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.named_arrays import to_named
 from combined_losses._internal.names import make_unique
 
@@ -184,7 +185,7 @@ def single_names(model, y_pred=None):
     """What the one output of a model may be called; nothing where the model does not tell."""
     if isinstance(model, keras.Sequential):
         return [layer.name for layer in model.layers[-1:]]
-    names = getattr(model, "output_names", None)
+    names = keras_private.output_names(model)
     if names is None:
         return list(y_pred) if isinstance(y_pred, dict) else []
     output = model.output if y_pred is None else y_pred
@@ -201,6 +202,6 @@ def penalty_names(model):
 
 def with_batch(result, data):
     """What a `train_step` returned, with the arrays of its batch among the logs."""
-    logs, *state = result if isinstance(result, tuple) else (result,)
+    logs, state = keras_private.split_result(result)
     logs = {**logs, BATCH: to_named(*keras.utils.unpack_x_y_sample_weight(data))}
-    return (logs, *state) if state else logs
+    return keras_private.join_result(logs, state)

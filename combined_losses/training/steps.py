@@ -3,6 +3,7 @@
 import contextlib
 
 from combined_losses import _backend as backend
+from combined_losses._backend import keras_private
 from combined_losses.training.keeping import state_of, tracking_of
 from combined_losses.training.outputs import BATCH
 from combined_losses.training.tracker import LazyVector, inside, testing
@@ -23,23 +24,21 @@ def anew(model, step):
         result = method(*args)
         return result if state is None else _with_parts(model, state, args, result)
 
-    model.__dict__[step] = own_step
-    try:
+    with keras_private.replacing_step(model, step, own_step):
         yield
-    finally:
-        model.__dict__.pop(step, None)  # another thread may have been here
 
 
 def _with_parts(model, state, args, result):
     """What a step returns, with the vector of the parts, and the variables that count them."""
     tracking = tracking_of(model)
-    logs, *rest = result if isinstance(result, tuple) else (result,)
+    logs, rest = keras_private.split_result(result)
     if tracking is None or not isinstance(logs, dict) or tracking.tracker.name in logs:
         return result
-    rest = [backend.complete_state(args[0], part, tracking.tracker) for part in rest]
+    given = keras_private.state_given(args)
+    rest = [backend.complete_state(given, part, tracking.tracker) for part in rest]
     if state.recorded:
         logs = {**logs, tracking.tracker.name: backend.result_in(rest, tracking.tracker)}
-    return (logs, *rest) if rest else logs
+    return keras_private.join_result(logs, rest)
 
 
 def unpacking(model, function, step, ours):
@@ -55,9 +54,9 @@ def unpacking(model, function, step, ours):
             with inside("function" if ours else "step"), still:
                 result = function(*args)
         except Exception:
-            backend.restore_state(model, args[0])
+            backend.restore_state(model, keras_private.state_given(args))
             raise
-        logs, *state = result if isinstance(result, tuple) else (result,)
+        logs, state = keras_private.split_result(result)
         if BATCH in logs:
             logs = dict(logs)
             state_of(model).batch = logs.pop(BATCH)
@@ -68,6 +67,6 @@ def unpacking(model, function, step, ours):
             logs = dict(logs)
             vector = LazyVector(logs.pop(tracking.tracker.name))
             logs = tracking.unpack(logs, vector.read)
-        return (logs, *state) if state else logs
+        return keras_private.join_result(logs, state)
 
     return unpacked

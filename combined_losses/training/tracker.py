@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
+from combined_losses._backend import keras_private
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import check_trainable
 from combined_losses._internal.config import deeply
@@ -127,7 +128,7 @@ class Tracking:
 
     def evaluate(self, model, x, y, y_pred, sample_weight, training):
         """The total; adds this batch to the tracker."""
-        outputs = name_outputs(y_pred, getattr(model, "output_names", None))
+        outputs = name_outputs(y_pred, keras_private.output_names(model))
         if set(outputs) != set(self.places):  # torch may sort a dict of outputs
             raise ValueError(
                 f"The model was compiled for the outputs {list(self.places)} and now gives "

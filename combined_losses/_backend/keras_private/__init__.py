@@ -1,0 +1,134 @@
+"""Everything that this package relies on and Keras does not promise, a named function each.
+
+No other file may use what is private in Keras. Each docstring says what Keras does and in which
+version that was read; tests/test_keras_seams.py tries each with Keras alone. The files go by idea.
+This package imports nothing of ours, so that a test, or a person, can try it by itself.
+"""
+
+from combined_losses._backend.keras_private.callbacks import add_callbacks
+from combined_losses._backend.keras_private.compiling import (
+    behind_loss,
+    compile_without_loss,
+    compiled_loss_weights,
+    forget_loss,
+    has_counted_no_loss,
+    replace_compile_config,
+)
+from combined_losses._backend.keras_private.layers import put_call, restore_call
+from combined_losses._backend.keras_private.logits import (
+    activation_before,
+    keep_logits,
+    logits_before,
+)
+from combined_losses._backend.keras_private.losses import (
+    arguments_of_function,
+    calls_for_itself,
+    function_called_by,
+    is_numbered_name,
+    whole_config,
+)
+from combined_losses._backend.keras_private.masks import mask_of, prepare_masks, put_mask
+from combined_losses._backend.keras_private.models import (
+    FUNCTIONAL,
+    are_functional_arguments,
+    copy_dtype_policy,
+    output_names,
+    put_functional_below,
+)
+from combined_losses._backend.keras_private.optimizers import (
+    inner_optimizer,
+    keep_from_weight_decay,
+    loss_scale,
+)
+from combined_losses._backend.keras_private.replicas import replicas_of, strategy_of
+from combined_losses._backend.keras_private.saving import (
+    complete_config,
+    drop_hidden,
+    hidden,
+    hide,
+    names_in,
+    share,
+)
+from combined_losses._backend.keras_private.steps import (
+    batch_of,
+    bring_back_state,
+    compile_step_anew,
+    join_result,
+    make_step_function,
+    read_state,
+    replacing_step,
+    set_step_function,
+    split_result,
+    state_given,
+    step_function,
+    with_metrics,
+)
+from combined_losses._backend.keras_private.tensorboard import epoch_tags, write_layout
+from combined_losses._backend.keras_private.variables import (
+    clear_gradient,
+    constrain,
+    noting_reads,
+    seed_state,
+    variables_of_layer,
+)
+
+READ_IN = "3.15.1"  # the version of Keras whose sources were read for all of this
+
+__all__ = [
+    "FUNCTIONAL",
+    "READ_IN",
+    "activation_before",
+    "add_callbacks",
+    "are_functional_arguments",
+    "arguments_of_function",
+    "batch_of",
+    "behind_loss",
+    "bring_back_state",
+    "calls_for_itself",
+    "clear_gradient",
+    "compile_step_anew",
+    "compile_without_loss",
+    "compiled_loss_weights",
+    "complete_config",
+    "constrain",
+    "copy_dtype_policy",
+    "drop_hidden",
+    "epoch_tags",
+    "forget_loss",
+    "function_called_by",
+    "has_counted_no_loss",
+    "hidden",
+    "hide",
+    "inner_optimizer",
+    "is_numbered_name",
+    "join_result",
+    "keep_from_weight_decay",
+    "keep_logits",
+    "logits_before",
+    "loss_scale",
+    "make_step_function",
+    "mask_of",
+    "names_in",
+    "noting_reads",
+    "output_names",
+    "prepare_masks",
+    "put_call",
+    "put_functional_below",
+    "put_mask",
+    "read_state",
+    "replace_compile_config",
+    "replacing_step",
+    "replicas_of",
+    "restore_call",
+    "seed_state",
+    "set_step_function",
+    "share",
+    "split_result",
+    "state_given",
+    "step_function",
+    "strategy_of",
+    "variables_of_layer",
+    "whole_config",
+    "with_metrics",
+    "write_layout",
+]

@@ -1,0 +1,49 @@
+"""What Keras's savers walk over, and what their files look like.
+
+Keras 3.15.1: the saver of `.keras` and `.weights.h5` goes through the attributes of a model in
+alphabetical order, and through lists and dicts in them. It meets `model.loss` there and calls its
+`save_own_variables`; so it does with every loss inside of that one, once each, under the attribute
+by which it meets it first. It passes by all that is neither an object of Keras nor a container.
+"""
+
+
+def hide(model, name, value):
+    """Keeps a value at a model that Keras does not look into.
+
+    Keras 3.15.1: a model tracks what is set by `setattr`; it never looks at its `__dict__` alone.
+    """
+    model.__dict__[name] = value
+
+
+def hidden(model, name):
+    """What `hide` has kept, or None."""
+    return model.__dict__.get(name)
+
+
+def drop_hidden(model, name):
+    """Forgets what `hide` has kept."""
+    model.__dict__.pop(name, None)
+
+
+def complete_config(serialized, key, value):
+    """Adds an argument to a serialized object that its `get_config` has left out.
+
+    Keras 3.15.1: the arguments are a dict under `"config"`.
+    """
+    serialized["config"].setdefault(key, value)
+
+
+def share(serialized, thing):
+    """A serialized object that becomes one with others of the same `thing` when it is loaded.
+
+    Keras 3.15.1: within one file, `"shared_object_id"` tells which objects are one; it is the `id`.
+    """
+    return {**serialized, "shared_object_id": id(thing)}
+
+
+def names_in(store):
+    """The names of the variables that the store of `load_own_variables` has.
+
+    Keras 3.15.1: it has `keys()`, also where it can neither be iterated over nor asked with `in`.
+    """
+    return list(store.keys())
