@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
+from combined_losses._backend import keras_private
 from combined_losses._internal import checks, names, skipping
 from combined_losses._internal.arguments import Losses, as_child, as_children, as_weights
 from combined_losses._internal.batch import Batch
@@ -450,8 +451,7 @@ class CompositeLoss(Compound):
         # JAX keeps the state of a running fit outside the variables; bring it back first, else
         # the next step would overwrite what is assigned here.
         for model in self._models:
-            if hasattr(model, "jax_state_sync"):
-                model.jax_state_sync()
+            keras_private.bring_back_state(model)
 
     def _retrace_models(self):
         for model in self._models:
@@ -714,7 +714,7 @@ class CompositeLoss(Compound):
 
     def load_own_variables(self, store):
         """Called by Keras's saver; a file without weights leaves them as they are."""
-        if "weights" not in store.keys():  # noqa: SIM118 - an h5 store, not a dict
+        if "weights" not in keras_private.names_in(store):
             return
         self._sync_models()
         flags = zip(self.names, np.array(store["changed"]), strict=True)

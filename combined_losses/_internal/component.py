@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from combined_losses import _backend as backend
+from combined_losses._backend import keras_private
 from combined_losses._internal import checks, domains, layouts
 from combined_losses._internal.batch import align, fit_from_left
 from combined_losses._internal.data_format import (
@@ -58,7 +59,7 @@ class Component:
         self.traits = traits
         call = type(loss).__call__
         ours = call in _ONE_REDUCTION
-        own_call = call is not keras.losses.Loss.__call__ and not ours
+        own_call = keras_private.calls_for_itself(loss) and not ours
         self.opaque = own_call if opaque is None else opaque
         # Our own losses compute in float32 or more, whatever they are given.
         self.dtype = accumulating(loss.dtype) if ours else loss.dtype

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from combined_losses import _backend as backend
-from combined_losses._internal import masks
+from combined_losses._backend import keras_private
 from combined_losses._internal.batch import Batch
 from combined_losses._internal.checks import (
     Limited,
@@ -44,7 +44,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
         self._first_model: Any = None  # a weak reference to the model that it was compiled in first
         self._warned_of_moves = False
         self._loop_steps = 0  # in loops of the user's
-        masks.prepare()
+        keras_private.prepare_masks()
 
     def _check_reduction(self):
         check_reduction(self.name, self.reduction, (PER_COMPONENT, *REDUCTIONS))

@@ -6,6 +6,7 @@ import sys
 
 import keras
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.checks import check_entries
 
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
@@ -146,24 +147,18 @@ def _check_stored(value):
 def serialize_loss(loss):
     """A loss object as Keras stores it, plus the arguments that Keras's own `get_config` drops.
 
-    `Huber(delta)`, `CosineSimilarity(axis)`, `SparseCategoricalCrossentropy(axis)` return the
-    config of the plain `Loss`; their arguments are in the config of the class between. No class of
-    Keras stores its `dtype`.
+    See `keras_private.whole_config`; besides, no class of Keras stores its `dtype`.
     """
     serialized = keras.saving.serialize_keras_object(loss)
     parameters = inspect.signature(type(loss).__init__).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    complete = {}
-    for cls in reversed(type(loss).__mro__):
-        get_config = vars(cls).get("get_config")
-        if get_config is not None and cls.__module__.split(".")[0] == "keras":
-            complete.update(get_config(loss))
+    complete = keras_private.whole_config(loss)
     if isinstance(loss, keras.losses.Loss):
         complete["dtype"] = loss.dtype
     for key, value in complete.items():
         is_dtype = key == "dtype" and takes_any and value != keras.config.floatx()
         if key in parameters or is_dtype:
-            serialized["config"].setdefault(key, value)
+            keras_private.complete_config(serialized, key, value)
     return serialized
 
 

@@ -3,6 +3,8 @@
 import inspect
 import re
 
+from combined_losses._backend import keras_private
+
 # Log keys that the library itself writes.
 RESERVED_KEYS = ("loss", "regularization_loss", "weighting_loss", "base_loss")
 FORBIDDEN_CHARACTERS = "/.[]{}"
@@ -43,8 +45,7 @@ def derive_name(loss):
     if isinstance(name, str):
         default = snake_case(type(loss).__name__)
         automatic = {default, _default_name(type(loss))}
-        # Keras numbers the objects that are not named: my_loss, my_loss_1, ...
-        if name in automatic or re.fullmatch(rf"{re.escape(default)}_\d+", name):
+        if name in automatic or keras_private.is_numbered_name(name, default):
             return default, False
         return name, True
     function = getattr(loss, "func", loss)  # functools.partial

@@ -9,6 +9,8 @@ import warnings
 
 import keras
 
+from combined_losses._backend import keras_private
+
 
 def owned_by(read):
     """The layers, models, variables and seed generators that a function or a loss holds.
@@ -80,11 +82,12 @@ def variables_of(things):
     found = {}
     for thing in things:
         if isinstance(thing, keras.random.SeedGenerator):
-            variables = [thing.state]
+            variables = [keras_private.seed_state(thing)]
+        elif isinstance(thing, keras.Variable):
+            variables = [thing]
         else:
             # Without what a tracked model adds: it may hold the model that this one is owned by.
-            of_layer = keras.layers.Layer.variables.fget
-            variables = [thing] if isinstance(thing, keras.Variable) else of_layer(thing)
+            variables = keras_private.variables_of_layer(thing)
         found.update((id(v), v) for v in variables)
     return list(found.values())
 
@@ -105,9 +108,9 @@ class OwnedModels(collections.abc.Sequence):
         return repr(list(self._models))
 
     def serialized(self):
-        """As Keras stores them; the `id` by which Keras knows, when it loads, that two are one."""
-        stored = [keras.saving.serialize_keras_object(model) for model in self]
-        return [{**m, "shared_object_id": id(of)} for m, of in zip(stored, self, strict=True)]
+        """As Keras stores them; what is one with another network is one again when it is loaded."""
+        store = keras.saving.serialize_keras_object
+        return [keras_private.share(store(model), model) for model in self]
 
     def save(self, store):
         for index, variable in enumerate(variables_of(self)):
@@ -115,11 +118,12 @@ class OwnedModels(collections.abc.Sequence):
 
     def load(self, store):
         variables = variables_of(self)
-        if len(store.keys()) != len(variables):
+        found = len(keras_private.names_in(store))
+        if found != len(variables):
             raise ValueError(
                 f"The models {[model.name for model in self]} of OnInputs have {len(variables)} "
                 "variables: load the weights into a model whose loss has the same models, built. "
-                f"Received: {len(store.keys())} variables"
+                f"Received: {found} variables"
             )
         for index, variable in enumerate(variables):
             variable.assign(store[f"{index}"])
@@ -134,22 +138,13 @@ def warning_of_reads(model, label):
     optimizer = getattr(model, "optimizer", None)
     own = (*model.variables, *model.metrics_variables, *getattr(optimizer, "variables", ()))
     known, read = {id(v) for v in own}, {}
-    value, had = keras.Variable.value, "value" in vars(keras.Variable)
 
-    def noting(variable):
+    def note(variable):
         if id(variable) not in known:
             read[id(variable)] = variable
-        return value.__get__(variable)
 
-    # Keras has no other way to see who reads a variable; in the trace alone, which is one thread's.
-    keras.Variable.value = property(noting)
-    try:
+    with keras_private.noting_reads(note):
         yield
-    finally:
-        if had:
-            keras.Variable.value = value
-        else:
-            del keras.Variable.value
     if read:
         paths = ", ".join(repr(v.path) for v in list(read.values())[:3])
         warnings.warn(

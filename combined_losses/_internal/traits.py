@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import keras
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.layouts import check_layout
 
 
@@ -73,8 +74,6 @@ _FUNCTIONS = {
     for name, traits in _BY_NAME.items()
     if hasattr(keras.losses, name)  # an older Keras has fewer
 }
-# The class that all of Keras's losses are made from: `call` calls the function `fn`.
-_MADE_FROM_A_FUNCTION = keras.losses.MeanSquaredError.__bases__[0]
 
 
 def keras_traits(loss):
@@ -92,12 +91,10 @@ def keras_traits(loss):
         return Traits(neutral_target=1.0, has_channels=True, layout=layout)
     if not isinstance(loss, keras.losses.Loss):
         return _of_function(loss)
-    if "call" in vars(loss) or type(loss).call is not _MADE_FROM_A_FUNCTION.call:
-        return Traits()
-    traits = _of_function(loss.fn)
+    traits = _of_function(keras_private.function_called_by(loss))
     if traits.neutral_target is None or traits.elementwise:
         return traits
-    config = _MADE_FROM_A_FUNCTION.get_config(loss)
+    config = keras_private.arguments_of_function(loss)
     axis, ignored = config.get("axis", -1), config.get("ignore_class")
     if not isinstance(axis, int):
         return Traits()
@@ -108,8 +105,7 @@ def keras_function(loss):
     """The function of Keras that a loss, or a `FunctionLoss`, calls; None for any other."""
     function = getattr(loss, "_function", loss)
     if isinstance(function, keras.losses.Loss):
-        own = "call" in vars(loss) or type(loss).call is not _MADE_FROM_A_FUNCTION.call
-        function = None if own else loss.fn
+        function = keras_private.function_called_by(loss)
     known = isinstance(function, types.FunctionType) and function in _FUNCTIONS
     return function if known else None
 

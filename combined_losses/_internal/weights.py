@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
+from combined_losses._backend import keras_private
 from combined_losses._internal.loop_steps import is_repeated
 from combined_losses.training import gradients
 from combined_losses.weightings.base import Weighting
@@ -263,10 +264,11 @@ class Weights:
     def load(self, store):
         """Reads all but the fixed weights, which the composite assigns."""
         self.schedules = self._schedules_left()
-        if self.steps is not None and "steps" in store.keys():  # noqa: SIM118 - an h5 store
+        stored = keras_private.names_in(store)
+        if self.steps is not None and "steps" in stored:
             self.steps.assign(np.array(store["steps"]))
         if self.rule is not None:
-            names = [key for key in store.keys() if key.startswith("rule_")]  # noqa: SIM118
+            names = [key for key in stored if key.startswith("rule_")]
             self.rule.load({name[5:]: store[name] for name in names})
 
 

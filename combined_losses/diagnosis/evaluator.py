@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.domains import examining
 from combined_losses._internal.evaluation import split
 from combined_losses._internal.names import weight_key
@@ -59,9 +60,8 @@ class Evaluator:
                 y_pred = self.predict(x)
             tracking = tracking_of(model, y_pred)
         if tracking is None:
-            self._places = places_of(y_pred, getattr(model, "output_names", None))
-            # Elsewhere they are only together with the losses, saved, which a lambda cannot be.
-            weights = getattr(model._compile_loss, "_user_loss_weights", None)
+            self._places = places_of(y_pred, keras_private.output_names(model))
+            weights = keras_private.compiled_loss_weights(model)
             self._routes = routing.make_routes(model.loss, weights, self._places)
         else:
             self._routes, self._places = tracking.routes, tracking.places
@@ -137,7 +137,7 @@ class Evaluator:
         return np.array(weights, "float64")
 
     def _routed(self, x, y, y_pred, sample_weight):
-        outputs = name_outputs(y_pred, getattr(self.model, "output_names", None))
+        outputs = name_outputs(y_pred, keras_private.output_names(self.model))
         data = (self.model, x, y, y_pred, sample_weight)
         return routed(self._routes, self._places, outputs, *data)
 

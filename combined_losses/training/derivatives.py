@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from combined_losses import _backend as backend
+from combined_losses._backend import keras_private
 from combined_losses._internal.checks import is_float, is_integer
 from combined_losses.training.outputs import name_outputs, rename_single
 
@@ -85,7 +86,7 @@ def _as_inputs(x):
 def _one_output(model, x, output):
     """The output of a model, or of a function, as `(batch, outputs)`."""
     found = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
-    named = name_outputs(found, getattr(model, "output_names", None))
+    named = name_outputs(found, keras_private.output_names(model))
     named = rename_single(named, found, model)
     if output is None and len(named) == 1:
         chosen = next(iter(named.values()))

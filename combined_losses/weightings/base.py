@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.checks import Limited
 from combined_losses._internal.config import construct, signature_config
 from combined_losses._internal.gramian import Products, products_of
@@ -194,7 +195,7 @@ class Weighting(Limited):
         self._state = State(variables, num_components)
         if self.draws:
             self.generator = keras.random.SeedGenerator(self.seed)
-            self._first_draw = ops.convert_to_numpy(self.generator.state)
+            self._first_draw = ops.convert_to_numpy(keras_private.seed_state(self.generator))
 
     def _initial(self):
         k = self.num_components
@@ -211,26 +212,26 @@ class Weighting(Limited):
     @property
     def variables(self):
         """The state, which the composite hands to the model."""
-        drawn = [self.generator.state] if self.draws else []
+        drawn = [keras_private.seed_state(self.generator)] if self.draws else []
         return [*self._state.values(), *drawn]
 
     def reset(self):
         """Starts over: the state is again what `build` made."""
         self._state.restart(self._initial())
         if self.draws:
-            self.generator.state.assign(self._first_draw)
+            keras_private.seed_state(self.generator).assign(self._first_draw)
 
     def save(self, store):
         """Writes the state into a dict of arrays."""
         self._state.save(store)
         if self.draws:
-            store["draw"] = ops.convert_to_numpy(self.generator.state)
+            store["draw"] = ops.convert_to_numpy(keras_private.seed_state(self.generator))
 
     def load(self, store):
         """Reads the state from a dict of arrays."""
         self._state.load(store)
         if self.draws:
-            self.generator.state.assign(np.array(store["draw"]))
+            keras_private.seed_state(self.generator).assign(np.array(store["draw"]))
 
     @property
     def step_count(self):

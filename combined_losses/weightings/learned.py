@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from combined_losses._backend import keras_private
 from combined_losses._internal.numerics import check_number
 from combined_losses.weightings.base import Weighting
 from combined_losses.weightings.state import state_variable
@@ -81,7 +82,7 @@ class UncertaintyWeighting(Weighting):
         super().build(num_components, weights)
         if self.learned:
             # Not a clip alone: beyond it there would be no gradient back.
-            self._state["log_variances"].constraint = _WithinLimits()
+            keras_private.constrain(self._state["log_variances"], _WithinLimits())
 
     def _variable(self, name, value):
         return state_variable(name, value, self.learned and name == "log_variances")
