@@ -281,6 +281,46 @@ def test_shares_of_an_old_training_keep_its_weights(ax):
     assert drawn_shares(ax) == pytest.approx({"one": 50.0, "two": 50.0})
 
 
+class Late(cl.ComponentMetricsMixin, keras.Model):
+    """A model whose outputs are not known before its first batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1, kernel_initializer="zeros")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_shares_of_a_model_that_was_built_in_that_training(ax):
+    model = Late()
+    model.compile("sgd", loss=cl.CompositeLoss(["mse", "mae"], weights=[1.0, 6.0]))
+    history = model.fit(np.zeros((4, 1)), np.full((4, 1), 2.0), batch_size=4, verbose=0)
+    plots.shares(history, ax)
+    assert drawn_shares(ax) == pytest.approx({"mse": 25.0, "mae": 75.0})
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_shares_of_a_training_that_was_stopped_by_hand(ax):
+    inputs = keras.Input((1,))
+    heads = {n: keras.layers.Dense(1, kernel_initializer="zeros", name=n)(inputs) for n in "ab"}
+    model = cl.Model(inputs, heads)
+    composite = cl.CompositeLoss(["mse", "mae"], weights=[1.0, 3.0])
+    model.compile(
+        keras.optimizers.SGD(0.0), loss={"a": composite, "b": "mse"}, loss_weights={"b": 2.5}
+    )
+    y = np.full((4, 1), 2.0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(np.zeros((4, 1)), {"a": y, "b": y}, epochs=3, verbose=0, callbacks=[Stop()])
+    plots.shares(model.history, ax)
+    assert drawn_shares(ax) == pytest.approx({"a_mse": 20.0, "a_mae": 30.0, "b": 50.0})
+
+
 @pytest.mark.backend_free
 def test_components_on_a_shared_axis_that_is_logarithmic_already():
     from matplotlib.figure import Figure

@@ -22,8 +22,8 @@ def batches(x, y, sample_weight, batch_size):
             f"A data set holds its targets and sample weights: leave out `{what}`. "
             f"Received: x of type {type(x).__name__} and {what}"
         )
-    found = (x[i] for i in range(len(x))) if isinstance(x, keras.utils.PyDataset) else x
-    for batch in found:
+    data_set = (x[i] for i in range(len(x))) if isinstance(x, keras.utils.PyDataset) else x
+    for batch in data_set:
         yield tuple(map(_floats, keras.utils.unpack_x_y_sample_weight(batch)))
 
 

@@ -55,12 +55,12 @@ def _apart(summary, common):
 
 def _groups(family, common):
     """The parts that are connected by places that they have in common."""
-    groups, left = [], list(family)
-    while left:
-        group, new = [], [left[0]]
-        while new:
-            group += new
-            left = [i for i in left if i not in new]
-            new = [i for i in left if common[i, group].any()]
+    groups, others = [], list(family)
+    while others:
+        group, added = [], [others[0]]
+        while added:
+            group += added
+            others = [i for i in others if i not in added]
+            added = [i for i in others if common[i, group].any()]
         groups.append(sorted(group))
     return groups

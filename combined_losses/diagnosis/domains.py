@@ -35,12 +35,12 @@ def out_of_domain(index, part, evidence, summary):
     if evidence.without_gradient[index] and not evidence.reacts[index]:
         return  # whatever it is given, it makes nothing of it
     domains = evidence.domains.get(part.name, [])
-    found = []
+    pairs = []
     for (domain, classes), facts in zip(domains, evidence.facts_of(part.name), strict=False):
-        found += _targets(domain, classes, *facts[:4])
-        found += _predictions(domain, *facts[4:])
-    found += evidence.notes.get(part.name, [])
-    yield from dict.fromkeys(found)
+        pairs += _targets(domain, classes, *facts[:4])
+        pairs += _predictions(domain, *facts[4:])
+    pairs += evidence.notes.get(part.name, [])
+    yield from dict.fromkeys(pairs)
 
 
 def _targets(domain, classes, low, high, fraction, missing):
@@ -70,7 +70,5 @@ def _targets(domain, classes, low, high, fraction, missing):
 
 def _predictions(domain, low, high):
     if domain.predictions == "probabilities" and (low < -_ROUGHLY or high > 1 + _ROUGHLY):
-        found = (
-            f"the predictions go from {low:.4g} to {high:.4g}, and the loss means probabilities."
-        )
-        yield "predictions out of range", found
+        span = f"the predictions go from {low:.4g} to {high:.4g}"
+        yield "predictions out of range", f"{span}, and the loss means probabilities."

@@ -19,18 +19,28 @@ _SMALLEST = np.array([True, False, False, False, True, False])  # of `Facts.numb
 
 
 class Evidence:
-    """What was measured of k parts, batch by batch."""
+    """What was measured of k parts, batch by batch.
+
+    What is said of each part is an array `(k,)`.
+
+    Attributes:
+        measured: what was `Measured`, a list with an entry for each batch.
+        labels: the class of each sample `(N,)`, or None, likewise.
+        observed: what parts were given in the first batch: `Seen` by the names of the parts.
+        domains, notes: those of `Facts`, by the names of the parts.
+        broadcasts: which parts repeat targets for several predictions; None where nobody looked.
+    """
 
     def __init__(self):
         self.measured = []
-        self.observed = {}  # of the first batch: `Seen` by the names of the parts
-        self.domains, self.notes = {}, {}  # what losses mean, and notes about them, likewise
+        self.labels = []
+        self.observed = {}
+        self.domains, self.notes = {}, {}
         self.broadcasts = None
         self._targets_are_whole = True
-        self.labels = []
-        self._faulty = []  # for each batch, by part: samples, or None
+        self._faulty = []  # for each batch, by part: which samples, `(N,)`, or None
         self._unchanged = {}  # what was changed -> which parts have the same values as before
-        self._gradients_nearby = None
+        self._gradients_nearby = None  # which parts have a gradient near a place that has none
         self._beyond_output = False  # which parts act on the model by more than its output
         self._common_places = False  # which two parts have gradients at some same place
 
@@ -99,8 +109,8 @@ class Evidence:
     def add_broadcasts(self, turned, moved):
         """Values with repeated targets and channels turned around, and with other targets."""
         values = self.measured[-1].values
-        found = _are_same(turned, values) & ~_are_same(moved, values)
-        self.broadcasts = _all_of(self.broadcasts, found)
+        repeats = _are_same(turned, values) & ~_are_same(moved, values)
+        self.broadcasts = _all_of(self.broadcasts, repeats)
 
     @property
     def sizes(self):
@@ -114,14 +124,14 @@ class Evidence:
         """The mean of an attribute of `Measured` over all samples; of NaN, that of the others."""
         stacked = np.stack([np.asarray(getattr(m, what), "float64") for m in self.measured])
         shares = self.sizes.reshape(-1, *([1] * (stacked.ndim - 1)))
-        fine = ~np.isnan(stacked)
-        total = np.where(fine, stacked * shares, 0.0).sum(axis=0)
-        count = np.where(fine, shares, 0.0).sum(axis=0)
+        known = ~np.isnan(stacked)
+        total = np.where(known, stacked * shares, 0.0).sum(axis=0)
+        count = np.where(known, shares, 0.0).sum(axis=0)
         return np.where(count > 0, total / np.maximum(count, 1e-300), np.nan)
 
     @property
     def values(self):
-        """As `evaluate` gives them: NaN where one batch is."""
+        """The values as `evaluate` gives them: NaN where they are NaN in one batch."""
         shares = self.sizes / self.sizes.sum()
         return np.stack([m.values for m in self.measured]).T @ shares
 

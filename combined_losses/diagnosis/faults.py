@@ -51,30 +51,33 @@ class Fault(NamedTuple):
 
 def find_faults(summary, evidence):
     """The faults of all parts, in order, from a `Summary` and the `Evidence` behind it."""
-    found = []
+    faults = []
     for index, part in enumerate(summary.parts):
         if summary.weights[index] == 0:  # switched off, and cut off from the gradient
             continue
         for search in _SEARCHES:
-            found += [Fault(part.name, *pair) for pair in search(index, part, evidence, summary)]
-    return found
+            faults += [Fault(part.name, *pair) for pair in search(index, part, evidence, summary)]
+    return faults
+
+
+# Searches: functions of a part that give pairs of a flag and a message.
 
 
 def _not_finite(index, part, evidence, summary):
     values = evidence.values
     others = any(not np.isfinite(values[i]) for i in summary.siblings(index))
     # The gradients of parts of one array are taken together: 0 * NaN of another part is NaN.
-    spilt = np.isfinite(values[index]) and not part.is_own and others
-    if not evidence.not_finite[index] or spilt:
+    is_of_another = np.isfinite(values[index]) and not part.is_own and others
+    if not evidence.not_finite[index] or is_of_another:
         return
     what = "value" if not np.isfinite(evidence.values[index]) else "gradient"
-    found = f"its {what} is NaN or infinite"
+    message = f"its {what} is NaN or infinite"
     places = evidence.faulty_samples(index)
     if places is not None:
         shown = ", ".join(map(str, places[:5])) + (", …" if len(places) > 5 else "")
-        found += f" in {len(places)} of {evidence.samples} samples ({shown})"
-        found += _classes(evidence, places)
-    yield "not finite", f"{found}."
+        message += f" in {len(places)} of {evidence.samples} samples ({shown})"
+        message += _classes(evidence, places)
+    yield "not finite", f"{message}."
 
 
 def _classes(evidence, places):
@@ -82,11 +85,11 @@ def _classes(evidence, places):
     if any(labels is None for labels in evidence.labels):
         return ""
     labels = np.concatenate(evidence.labels)
-    bad, all_of_them = np.unique(labels[places]), np.unique(labels)
-    if len(bad) == len(all_of_them) or len(bad) > 5:
+    faulty, every = np.unique(labels[places]), np.unique(labels)
+    if len(faulty) == len(every) or len(faulty) > 5:
         return ""
-    what = "class" if len(bad) == 1 else "classes"
-    return f", all of {what} {', '.join(map(str, bad))}"
+    what = "class" if len(faulty) == 1 else "classes"
+    return f", all of {what} {', '.join(map(str, faulty))}"
 
 
 def _without_gradient(index, part, evidence, summary):
@@ -97,8 +100,8 @@ def _without_gradient(index, part, evidence, summary):
     zero, reacts = evidence.always_zero[index], evidence.reacts[index]
     if not reacts:
         value = "0" if zero else f"{evidence.values[index]:.4g}"
-        found = f"it is {value}, whatever the predictions{_one_channel(part, evidence)}."
-        yield "always zero" if zero else "constant", found
+        message = f"it is {value}, whatever the predictions{_one_channel(part, evidence)}."
+        yield "always zero" if zero else "constant", message
     elif not zero:
         yield "no gradient", "its value changes with the predictions, its gradient is 0 everywhere."
 
@@ -122,8 +125,8 @@ def _dominates(index, part, evidence, summary):
     # the share of the gradient alone says little.
     least = share if summary.at == "parameters" else min(share, of_loss)
     if live and least > DOMINATES:
-        found = f"it has {_percent(share)} of the gradient, {_percent(of_loss)} of the loss."
-        yield "dominates", found
+        message = f"it has {_percent(share)} of the gradient, {_percent(of_loss)} of the loss."
+        yield "dominates", message
 
 
 def _percent(share):
@@ -138,8 +141,8 @@ def _conflicts(index, part, evidence, summary):
 
 
 def _ignores(index, part, evidence, summary):
-    dead = evidence.without_gradient[index] and not evidence.reacts[index]
-    if dead or part.is_beyond_output:
+    is_constant = evidence.without_gradient[index] and not evidence.reacts[index]
+    if is_constant or part.is_beyond_output:
         return
     inside = [
         seen for name, seen in evidence.observed.items() if f"{name}/".startswith(f"{part.name}/")

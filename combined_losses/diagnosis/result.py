@@ -144,10 +144,10 @@ class Diagnosis:
         return fragment(self)
 
     def __repr__(self):
-        found = ", ".join(f"{name}: {'; '.join(flags)}" for name, flags in self.flags.items())
+        wrong = ", ".join(f"{name}: {'; '.join(flags)}" for name, flags in self.flags.items())
         hidden = f"cannot see all of {', '.join(self.invisible)}" if self.invisible else ""
-        said = "; ".join(filter(None, [found, hidden])) or "nothing is wrong"
-        return f"<Diagnosis of '{self.model_name}': {said}>"
+        findings = "; ".join(filter(None, [wrong, hidden])) or "nothing is wrong"
+        return f"<Diagnosis of '{self.model_name}': {findings}>"
 
     def __str__(self):
         return text(self)

@@ -77,7 +77,7 @@ def components(
         for which, dash in ((key, "-"), (f"val_{key}", "--")):
             if which not in logs:
                 continue
-            x, values = _measured(epochs, logs[which])
+            x, values = _with_values(epochs, logs[which])
             style["markerfacecolor"] = "white" if dash == "--" else style["color"]
             handles += ax.plot(x, values, dash, markevery=max(1, len(x) // 8), **style)
             drawn.append(values)
@@ -168,8 +168,8 @@ def _epochs(history, count):
     return np.array(epochs) + 1 if len(epochs) == count else np.arange(1, count + 1)
 
 
-def _measured(epochs, values):
-    """The epochs that have a value, and the values, in which infinite ones are gaps."""
+def _with_values(epochs, values):
+    """The epochs that have a value, and these values; what is infinite becomes a gap."""
     if len(values) < len(epochs):  # `validation_freq`: one value after every so many epochs
         every = len(epochs) // max(1, len(values))
         epochs = epochs[every - 1 :: every][: len(values)]

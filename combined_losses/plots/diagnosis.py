@@ -51,7 +51,7 @@ def conflicts(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
     _draw_cosines(ax, names, np.array(cosines, "float64"))
     bar = ax.figure.colorbar(ax.images[0], ax=ax, label="cosine of the gradients", shrink=0.8)
     bar.set_ticks([-1, -0.5, 0, 0.5, 1])
-    _write(ax, cosines)
+    _write_numbers(ax, cosines)
     return ax
 
 
@@ -72,8 +72,8 @@ def _colours():
     return LinearSegmentedColormap.from_list("conflict", stops).with_extremes(bad="#E6E6E6")
 
 
-def _write(ax, cosines):
-    """Writes the numbers, as large as the squares allow."""
+def _write_numbers(ax, cosines):
+    """Writes each cosine into its square, as large as the squares allow; none where too small."""
     ax.figure.draw_without_rendering()  # the layout decides how large they are
     square = ax.get_window_extent().width * 72 / ax.figure.dpi / len(cosines)
     size = min(10.0, square / 3.2)
@@ -98,7 +98,7 @@ def overview(diagnosis) -> "Figure":
     cosines = diagnosis.cosines[np.ix_(whole, whole)]
     _draw_cosines(right, [names[i] for i in whole], cosines)
     right.set_title("cosine of the gradients", loc="right", fontsize="medium")
-    _write(right, cosines)
+    _write_numbers(right, cosines)
     return figure
 
 
