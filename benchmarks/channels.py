@@ -64,7 +64,7 @@ def make_loss(variant, channels):
     from keras import ops
 
     import combined_losses as cl
-    from combined_losses._internal.batch import Batch
+    from combined_losses._core.batch import Batch
 
     plain = keras.losses.MeanSquaredError()
     if variant == "plain":

@@ -38,7 +38,7 @@ FAULTS = [
     Fault("a sign", "losses/regression.py", "over * ops.relu(-error)", "over * ops.relu(error)"),
     Fault(
         "an axis",
-        "_internal/edges.py",
+        "_numerics/edges.py",
         "part(field, axis, 1, None) - part(field, axis, None, -1)",
         "part(field, -1, 1, None) - part(field, -1, None, -1)",
     ),
@@ -50,13 +50,13 @@ FAULTS = [
     ),
     Fault(
         "a mask dropped",
-        "_internal/reduction.py",
+        "_core/reduction.py",
         "mask = None if mask is None else _as_weight(mask, values)",
         "mask = None",
     ),
     Fault(
         "a config key dropped",
-        "_internal/config.py",
+        "_core/config.py",
         "for name in (*names, *base)}",
         "for name in (*names, *base[:-1])}",
     ),

@@ -6,15 +6,12 @@ one number; a *domain loss* is one of `cl.losses`; a *tracked model* is a Keras 
 every component (`cl.Model`, `cl.Sequential`, `cl.track`).
 """
 
-from combined_losses._internal.shell import quiet_if_command as _quiet_if_command
+from combined_losses._core.shell import quiet_if_command as _quiet_if_command
 
 with _quiet_if_command():
     import keras  # noqa: F401 - first: the command must not show what TensorFlow logs
 
-# First: some losses are made of wrappers, and wrappers of what begins that package.
-from combined_losses import losses  # isort: split
-
-from combined_losses import callbacks, plots, weightings, wrappers
+from combined_losses import callbacks, losses, plots, weightings, wrappers
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss
 from combined_losses.diagnosis import diagnose

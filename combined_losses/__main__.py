@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from combined_losses import demo
-from combined_losses._internal.shell import EXIT_USAGE, CommandError
+from combined_losses._core.shell import EXIT_USAGE, CommandError
 from combined_losses._version import __version__
 from combined_losses.diagnosis import command as diagnose
 

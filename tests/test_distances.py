@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from combined_losses._internal.distances import to_other_kind
+from combined_losses._numerics.distances import to_other_kind
 from combined_losses.losses.boundaries import signed_distance
 from tests.messages import raises
 from tests.oracles.boundaries import other_kind

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from combined_losses._internal.named_arrays import from_named
+from combined_losses._core.named_arrays import from_named
 from combined_losses.diagnosis.batches import batches
 from combined_losses.diagnosis.measurer import measurer_of
 from combined_losses.diagnosis.summary import cosines

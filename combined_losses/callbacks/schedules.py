@@ -2,7 +2,7 @@
 
 import keras
 
-from combined_losses._internal.checks import as_number
+from combined_losses._core.checks import as_number
 from combined_losses.training import routing
 
 __all__ = ["LossWeightScheduler"]

@@ -6,7 +6,7 @@ import textwrap
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._internal.names import log_key, weight_key
+from combined_losses._core.names import log_key, weight_key
 from combined_losses.training import routing
 from combined_losses.training.keeping import tracking_of
 

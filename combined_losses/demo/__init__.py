@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from combined_losses._internal.shell import quiet_stderr, require
+from combined_losses._core.shell import quiet_stderr, require
 from combined_losses.demo.folder import check_out
 from combined_losses.demo.tables import check_data, read_table
 

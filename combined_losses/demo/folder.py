@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from combined_losses._internal.shell import InputError
+from combined_losses._core.shell import InputError
 
 SUMMARY = "summary.json"
 COMMAND = "combined-losses demo"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from combined_losses._internal.shell import InputError
+from combined_losses._core.shell import InputError
 
 MIN_ROWS = 20
 

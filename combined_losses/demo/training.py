@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import combined_losses as cl
-from combined_losses._internal.shell import CommandError, quiet_stderr
+from combined_losses._core.shell import CommandError, quiet_stderr
 
 EVALUATION_BATCH = 1024
 

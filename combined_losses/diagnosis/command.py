@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from combined_losses._internal.named_arrays import NAMES, from_named
-from combined_losses._internal.shell import InputError, quiet_stderr, require
+from combined_losses._core.named_arrays import NAMES, from_named
+from combined_losses._core.shell import InputError, quiet_stderr, require
 from combined_losses.diagnosis.diagnose import diagnose
 from combined_losses.diagnosis.terminal import text
 

@@ -1,6 +1,6 @@
 """Targets and predictions that are not what a loss means."""
 
-from combined_losses._internal.domains import RANGES
+from combined_losses._core.domains import RANGES
 
 ADVICE = {
     "targets out of range": (

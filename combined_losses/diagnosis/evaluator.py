@@ -12,14 +12,14 @@ import numpy as np
 from keras import ops
 
 from combined_losses._backend import keras_private
-from combined_losses._internal.domains import examining
-from combined_losses._internal.evaluation import split
-from combined_losses._internal.names import weight_key
-from combined_losses._internal.observing import observing
+from combined_losses._core.domains import examining
+from combined_losses._core.evaluation import split
+from combined_losses._core.names import weight_key
+from combined_losses._core.observing import observing
+from combined_losses._core.outputs import name_outputs, places_of
 from combined_losses.diagnosis.parts import Part, is_known, parts_of
 from combined_losses.training import routing
 from combined_losses.training.keeping import tracking_of
-from combined_losses.training.outputs import name_outputs, places_of
 from combined_losses.training.tracker import routed
 
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from combined_losses._internal.traits import Traits
+from combined_losses._core.traits import Traits
 
 # Two values closer than this are one: float32 has 7 digits, and sums lose one or two.
 _SAME = 1e-5

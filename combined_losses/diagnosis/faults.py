@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from combined_losses._internal.traits import Traits
+from combined_losses._core.traits import Traits
 from combined_losses.diagnosis import domains
 from combined_losses.diagnosis.evidence import may_broadcast
 

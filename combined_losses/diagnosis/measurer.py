@@ -11,7 +11,8 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._backend.capture import columns, float32
-from combined_losses._internal.masks import read_mask
+from combined_losses._core.masks import read_mask
+from combined_losses.composite import gradients
 from combined_losses.diagnosis.evaluator import Evaluator
 from combined_losses.diagnosis.perturbations import (
     different_samples,
@@ -21,7 +22,7 @@ from combined_losses.diagnosis.perturbations import (
     packed_like,
     perturbed,
 )
-from combined_losses.training import gradients, routing
+from combined_losses.training import routing
 from combined_losses.training.keeping import measurers
 
 

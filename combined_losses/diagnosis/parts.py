@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from combined_losses._internal.compound import Compound
-from combined_losses._internal.names import log_key
-from combined_losses.composite import CompositeLoss
-from combined_losses.training import gradients
+from combined_losses._core.compound import Compound
+from combined_losses._core.names import log_key
+from combined_losses.composite import gradients
+from combined_losses.composite.loss import CompositeLoss
 
 
 class Part(NamedTuple):

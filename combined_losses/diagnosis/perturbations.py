@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.masks import read_mask, with_mask
+from combined_losses._core.masks import read_mask, with_mask
 
 # Tensors.
 

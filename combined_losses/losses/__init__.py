@@ -1,6 +1,6 @@
 """Domain losses: `y_true, y_pred` in, one value for each sample (or element) out."""
 
-from combined_losses.losses.base import Loss
+from combined_losses._core.loss import Loss
 from combined_losses.losses.boundaries import (
     BoundaryDisagreement,
     HausdorffDistance,

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_finite, at_least
-from combined_losses._internal.data_format import channels_last
-from combined_losses._internal.distances import nearest_other, to_other_kind
-from combined_losses._internal.edges import edges, mean_edge
-from combined_losses._internal.numerics import check_number, magnitude, weighted_mean
-from combined_losses.losses.base import ChannelLoss
+from combined_losses._core.checks import are_finite, at_least, check_number
+from combined_losses._core.data_format import channels_last
+from combined_losses._core.loss import ChannelLoss
+from combined_losses._numerics.distances import nearest_other, to_other_kind
+from combined_losses._numerics.edges import edges, mean_edge
+from combined_losses._numerics.floats import magnitude, weighted_mean
 from combined_losses.losses.regions.base import LogitsMasks, probabilities, spatial_axes
 
 __all__ = [

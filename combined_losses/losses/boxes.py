@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._internal.numerics import bounded
-from combined_losses.losses.base import Loss
+from combined_losses._core.loss import Loss
+from combined_losses._numerics.floats import bounded
 
 __all__ = ["CIoU", "DIoU", "GIoU", "IoU"]
 

@@ -9,9 +9,9 @@ import math
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import check_target_shape
-from combined_losses._internal.numerics import check_number, em1x, linexp
-from combined_losses.losses.base import Loss
+from combined_losses._core.checks import check_number, check_target_shape
+from combined_losses._core.loss import Loss
+from combined_losses._numerics.floats import em1x, linexp
 
 __all__ = ["BetaNLL", "GaussianCRPS", "GaussianKL", "GaussianNLL"]
 

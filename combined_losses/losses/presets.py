@@ -5,10 +5,11 @@ Their parts stay visible in the logs, and what a composite can do they can: `wei
 also at probabilities of 0 and 1, where Keras's is flat.
 """
 
-from combined_losses._internal.checks import check_flag
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_flag, check_number
+from combined_losses.composite.loss import CompositeLoss
 from combined_losses.losses.classification import BinaryFocal, CategoricalFocal
 from combined_losses.losses.regions import Dice, FocalTversky, GeneralizedDice
+from combined_losses.wrappers import Activated, Masked
 
 __all__ = ["combo", "dice_bce", "dice_ce", "dice_focal", "generalized_dice_focal", "unified_focal"]
 
@@ -327,24 +328,15 @@ def _with_focal(name, named, gamma, kinds, data_format, kwargs):
     return _composite({part: region, "focal": _masked(focal, ignore_value)}, name, kwargs)
 
 
-# The composites and wrappers are made of losses: they come in when a preset is made.
-
-
 def _composite(parts, name, kwargs):
-    from combined_losses.composite import CompositeLoss
-
     return CompositeLoss(parts, **{"name": name, **kwargs})
 
 
 def _of_logits(region, from_logits, activation):
     """A region loss on logits of an activation that is that of the pixel loss."""
-    from combined_losses.wrappers import Activated
-
     return Activated(region, activation) if from_logits else region
 
 
 def _masked(pixel, ignore_value):
     """A loss of single pixels that leaves the void ones out."""
-    from combined_losses.wrappers import Masked
-
     return pixel if ignore_value is None else Masked(pixel, mask_value=ignore_value)

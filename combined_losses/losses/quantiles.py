@@ -7,17 +7,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal import checks
-from combined_losses._internal.batch import align
-from combined_losses._internal.component import Component
-from combined_losses._internal.compound import Compound
-from combined_losses._internal.config import construct, signature_config
-from combined_losses._internal.evaluation import Evaluation
-from combined_losses._internal.layouts import beside
-from combined_losses._internal.names import make_unique
-from combined_losses._internal.presence import presence
-from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
-from combined_losses.losses.base import Loss
+from combined_losses._core import checks
+from combined_losses._core.batch import align
+from combined_losses._core.component import Component
+from combined_losses._core.compound import Compound
+from combined_losses._core.config import construct, signature_config
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.layouts import beside
+from combined_losses._core.loss import Loss
+from combined_losses._core.names import make_unique
+from combined_losses._core.presence import presence
+from combined_losses._core.reduction import PER_COMPONENT, reduce_values
 
 __all__ = ["Pinball"]
 

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.numerics import check_number, em1x, magnitude
-from combined_losses.losses.base import Loss
+from combined_losses._core.checks import check_number
+from combined_losses._core.loss import Loss
+from combined_losses._numerics.floats import em1x, magnitude
 
 __all__ = [
     "AsymmetricError",

@@ -9,23 +9,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import (
+from combined_losses._core.checks import (
     are_numbers,
     at_least,
     check_equal_shapes,
     check_flag,
+    check_number,
     is_integer,
 )
-from combined_losses._internal.names import make_unique, snake_case
-from combined_losses._internal.numerics import (
-    accumulating,
-    check_number,
-    decibels,
-    div,
-    weighted_mean,
-)
-from combined_losses._internal.reduction import fits
-from combined_losses.losses.base import Loss
+from combined_losses._core.loss import Loss
+from combined_losses._core.names import make_unique, snake_case
+from combined_losses._core.reduction import fits
+from combined_losses._numerics.floats import accumulating, decibels, div, weighted_mean
+from combined_losses.composite.loss import CompositeLoss
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["SISDR", "STFT", "MultiResolutionSTFT"]
@@ -41,9 +37,6 @@ class _Spectral(Wrapper):
     """
 
     def __init__(self, losses, weights, reduction, name, dtype):
-        # It comes in when a loss is made: composites are made of losses.
-        from combined_losses.composite import CompositeLoss
-
         own = name or snake_case(type(self).__name__)
         super().__init__(CompositeLoss(losses, weights, name=own), reduction, own, dtype)
         self.name_is_given = name is not None

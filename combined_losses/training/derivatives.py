@@ -5,8 +5,8 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
-from combined_losses._internal.checks import is_float, is_integer
-from combined_losses.training.outputs import name_outputs, rename_single
+from combined_losses._core.checks import is_float, is_integer
+from combined_losses._core.outputs import name_outputs, rename_single
 
 __all__ = ["input_gradients"]
 

@@ -2,7 +2,7 @@
 
 import warnings
 
-from combined_losses._internal.config import serialize_losses
+from combined_losses._core.config import serialize_losses
 from combined_losses.training.routing import as_compiled, by_output
 
 

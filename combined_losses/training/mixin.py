@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._internal.config import deeply, serialize_losses
-from combined_losses.training import gradients, routing
+from combined_losses._core.config import deeply, serialize_losses
+from combined_losses._core.outputs import places_of, with_batch
+from combined_losses.composite import gradients
+from combined_losses.training import routing
 from combined_losses.training.h5 import CompileConfig
 from combined_losses.training.keeping import (
     STATE,
@@ -31,7 +33,6 @@ from combined_losses.training.model_state import (
     warn_of_parts,
 )
 from combined_losses.training.moving import warn_of_accumulation, with_callbacks
-from combined_losses.training.outputs import places_of, with_batch
 from combined_losses.training.steps import anew, unpacking
 from combined_losses.training.tracker import (
     LazyVector,

@@ -7,11 +7,12 @@ import warnings
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._internal.owned import owned_by, variables_of
-from combined_losses.training import gradients, routing
+from combined_losses._core.outputs import penalty_names, places_of, single_names
+from combined_losses._core.owned import owned_by, variables_of
+from combined_losses.composite import gradients
+from combined_losses.training import routing
 from combined_losses.training.keeping import state_of, tracking_of
 from combined_losses.training.moving import check_scope
-from combined_losses.training.outputs import penalty_names, places_of, single_names
 from combined_losses.training.tracker import Tracking
 
 

@@ -6,8 +6,9 @@ import keras
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
-from combined_losses._internal.compound import weighted_means
-from combined_losses.training import gradients, routing
+from combined_losses._core.compound import weighted_means
+from combined_losses.composite import gradients
+from combined_losses.training import routing
 from combined_losses.training.keeping import (
     apply_pending,
     leave_weights,

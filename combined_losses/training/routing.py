@@ -5,12 +5,12 @@ from typing import Any
 
 import keras
 
-from combined_losses._internal import checks
-from combined_losses._internal.arguments import as_child
-from combined_losses._internal.compound import Compound, as_node
-from combined_losses._internal.names import log_key, weight_key
-from combined_losses.composite import CompositeLoss
-from combined_losses.training.outputs import spread
+from combined_losses._core import checks
+from combined_losses._core.arguments import as_child
+from combined_losses._core.compound import Compound, as_node
+from combined_losses._core.names import log_key, weight_key
+from combined_losses._core.outputs import spread
+from combined_losses.composite.loss import CompositeLoss
 
 
 @dataclasses.dataclass

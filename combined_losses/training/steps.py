@@ -4,8 +4,8 @@ import contextlib
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
+from combined_losses._core.outputs import BATCH
 from combined_losses.training.keeping import state_of, tracking_of
-from combined_losses.training.outputs import BATCH
 from combined_losses.training.tracker import LazyVector, inside, testing
 
 

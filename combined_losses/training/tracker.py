@@ -9,12 +9,12 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
-from combined_losses._internal.batch import Batch
-from combined_losses._internal.checks import check_trainable
-from combined_losses._internal.config import deeply
+from combined_losses._core.batch import Batch
+from combined_losses._core.checks import check_trainable
+from combined_losses._core.config import deeply
+from combined_losses._core.outputs import name_outputs, rename_single
 from combined_losses.training import routing
 from combined_losses.training.keeping import state_of
-from combined_losses.training.outputs import name_outputs, rename_single
 
 # "step" inside a training or test step, "function" inside a step function of a tracked model, which
 # is compiled anew where the composite asks for it; else None.

@@ -7,10 +7,10 @@ import numpy as np
 from keras import ops
 
 from combined_losses._backend import keras_private
-from combined_losses._internal.checks import Limited
-from combined_losses._internal.config import construct, signature_config
-from combined_losses._internal.gramian import Products, products_of
+from combined_losses._core.checks import Limited
+from combined_losses._core.config import construct, signature_config
 from combined_losses.weightings.limits import check_limits, check_seed, within_limits
+from combined_losses.weightings.products import Products, products_of
 from combined_losses.weightings.state import State, state_variable
 
 __all__ = ["Weighting"]

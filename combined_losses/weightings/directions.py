@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.gramian import plain_cosines
-from combined_losses._internal.linalg import fair_shares, solve, times
-from combined_losses._internal.live import live_mean
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_number
+from combined_losses._numerics.linalg import fair_shares, solve, times
 from combined_losses.weightings.gramian import GramianWeighting
+from combined_losses.weightings.live import live_mean
+from combined_losses.weightings.products import plain_cosines
 from combined_losses.weightings.projections import PreferredWeighting
 
 __all__ = ["IMTLG", "AlignedMTL", "ConFIG", "FairGrad", "NashMTL"]

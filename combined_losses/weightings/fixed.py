@@ -4,10 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import are_finite, as_array, shown
-from combined_losses._internal.live import live_softmax
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import are_finite, as_array, check_number, shown
 from combined_losses.weightings.base import Weighting
+from combined_losses.weightings.live import live_softmax
 
 __all__ = ["Average", "RandomWeighting", "Worst"]
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.gramian import describe, live_rows, plain_cosines
 from combined_losses.weightings.base import Weighting, with_state
+from combined_losses.weightings.products import describe, live_rows, plain_cosines
 
 __all__ = ["GramianWeighting"]
 

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from combined_losses._backend import keras_private
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_number
 from combined_losses.weightings.base import Weighting
 from combined_losses.weightings.state import state_variable
 

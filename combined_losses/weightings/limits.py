@@ -3,8 +3,7 @@
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import is_integer, shown
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_number, is_integer, shown
 
 
 def check_limits(owner, update_every, warmup, min_weight, max_weight, total):

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.live import live_mean, logarithms
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_number
 from combined_losses.weightings.base import Weighting
+from combined_losses.weightings.live import live_mean, logarithms
 
 __all__ = ["CoVWeighting", "GeometricMean", "MagnitudeBalance"]
 

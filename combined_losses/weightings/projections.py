@@ -4,11 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import is_number
-from combined_losses._internal.linalg import identity, nonnegative, solve_on, times
-from combined_losses._internal.live import live_mean
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_number, is_number
+from combined_losses._numerics.linalg import identity, nonnegative, solve_on, times
 from combined_losses.weightings.gramian import GramianWeighting
+from combined_losses.weightings.live import live_mean
 
 __all__ = ["MGDA", "CAGrad", "DualProj", "PCGrad", "UPGrad"]
 

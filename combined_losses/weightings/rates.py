@@ -3,11 +3,10 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.adam import adam_step
-from combined_losses._internal.checks import is_integer, shown
-from combined_losses._internal.live import live_softmax, ratio
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_number, is_integer, shown
+from combined_losses.weightings.adam import adam_step
 from combined_losses.weightings.base import Weighting
+from combined_losses.weightings.live import live_softmax, ratio
 
 __all__ = ["FAMO", "DynamicWeightAverage", "ReLoBRaLo", "SoftAdapt"]
 

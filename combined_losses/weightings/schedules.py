@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import LEAST, is_number, shown
+from combined_losses._core.checks import LEAST, is_number, shown
 
 __all__ = ["Cyclical", "LinearRamp", "Sigmoid"]
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_number
 from combined_losses.weightings.base import Weighting
 
 __all__ = ["Smoothed"]

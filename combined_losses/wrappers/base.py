@@ -2,20 +2,15 @@
 
 import functools
 
-from combined_losses._internal.arguments import as_child, component_name
-from combined_losses._internal.batch import Batch, align, of_rank
-from combined_losses._internal.checks import check_single, check_single_weight, check_target
-from combined_losses._internal.component import Component
-from combined_losses._internal.compound import Compound, as_node, has_channels, layout_of
-from combined_losses._internal.config import construct, signature_config
-from combined_losses._internal.data_format import (
-    as_given,
-    formats_in,
-    telling,
-    with_channels_last,
-)
-from combined_losses._internal.layouts import View
-from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._core.arguments import as_child, component_name
+from combined_losses._core.batch import Batch, align, of_rank
+from combined_losses._core.checks import check_single, check_single_weight, check_target
+from combined_losses._core.component import Component
+from combined_losses._core.compound import Compound, as_node, has_channels, layout_of
+from combined_losses._core.config import construct, signature_config
+from combined_losses._core.data_format import as_given, formats_in, telling, with_channels_last
+from combined_losses._core.layouts import View
+from combined_losses._core.reduction import PER_COMPONENT
 
 __all__ = ["Wrapper"]
 

@@ -8,17 +8,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.arguments import as_child
-from combined_losses._internal.channels import evaluate_channels
-from combined_losses._internal.checks import (
-    is_integer,
-)
-from combined_losses._internal.compound import Compound, as_node
-from combined_losses._internal.config import serialize_loss
-from combined_losses._internal.data_format import Formatted
-from combined_losses._internal.presence import any_present
-from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._core.arguments import as_child
+from combined_losses._core.checks import is_integer
+from combined_losses._core.compound import Compound, as_node
+from combined_losses._core.config import serialize_loss
+from combined_losses._core.data_format import Formatted
+from combined_losses._core.presence import any_present
+from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.wrappers.parts import PerPart
+from combined_losses.wrappers.per_channel import evaluate_channels
 from combined_losses.wrappers.softmax import loading, refuse_softmax
 
 __all__ = ["PerChannel"]

@@ -4,16 +4,19 @@ import keras
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._internal.checks import are_numbers, is_float
-from combined_losses._internal.compound import Compound
-from combined_losses._internal.data_format import Formatted, with_channels_last
-from combined_losses._internal.evaluation import Evaluation
-from combined_losses._internal.masks import read_mask
-from combined_losses._internal.names import check_log_keys
-from combined_losses._internal.numerics import accumulating
-from combined_losses._internal.presence import any_present
-from combined_losses._internal.reduction import PER_COMPONENT
-from combined_losses._internal.resizing import (
+from combined_losses._core.checks import are_numbers, is_float
+from combined_losses._core.compound import Compound
+from combined_losses._core.data_format import Formatted, with_channels_last
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.masks import read_mask
+from combined_losses._core.names import check_log_keys
+from combined_losses._core.outputs import NOTHING, entry_of
+from combined_losses._core.presence import any_present
+from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._numerics.floats import accumulating
+from combined_losses.wrappers import levels
+from combined_losses.wrappers.output_weights import places_in
+from combined_losses.wrappers.resizing import (
     averaged_of_what_counts,
     is_same,
     is_static,
@@ -21,9 +24,6 @@ from combined_losses._internal.resizing import (
     takes_ids,
     void_numbers,
 )
-from combined_losses.training.outputs import NOTHING, entry_of
-from combined_losses.wrappers import levels
-from combined_losses.wrappers.output_weights import places_in
 from combined_losses.wrappers.scales import Levels
 
 __all__ = ["DeepSupervision"]

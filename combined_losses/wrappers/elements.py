@@ -5,15 +5,13 @@ import math
 import keras
 from keras import ops
 
-from combined_losses._internal.batch import fit_from_left
-from combined_losses._internal.channels import all_at_once, evaluate_channels
-from combined_losses._internal.checks import (
-    check_reduction,
-)
-from combined_losses._internal.compound import Compound, traits_of
-from combined_losses._internal.presence import presence
-from combined_losses._internal.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
+from combined_losses._core.batch import fit_from_left
+from combined_losses._core.checks import check_reduction
+from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.presence import presence
+from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.wrappers.parts import PerPart
+from combined_losses.wrappers.per_channel import all_at_once, evaluate_channels
 
 __all__ = ["PerElement"]
 

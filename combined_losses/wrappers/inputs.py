@@ -6,22 +6,22 @@ import inspect
 import keras
 from keras import ops
 
-from combined_losses._internal.component import Component
-from combined_losses._internal.compound import Compound
-from combined_losses._internal.config import (
+from combined_losses._core.component import Component
+from combined_losses._core.compound import Compound
+from combined_losses._core.config import (
     check_no_lambda,
     construct,
     serialize_function,
     signature_config,
 )
-from combined_losses._internal.evaluation import Evaluation
-from combined_losses._internal.named_errors import NamedErrors
-from combined_losses._internal.names import derive_name
-from combined_losses._internal.owned import OwnedModels
-from combined_losses._internal.presence import presence
-from combined_losses._internal.reduction import PER_COMPONENT
-from combined_losses._internal.traits import Traits
-from combined_losses.training.outputs import NOTHING, entry_of
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.named_errors import NamedErrors
+from combined_losses._core.names import derive_name
+from combined_losses._core.outputs import NOTHING, entry_of
+from combined_losses._core.owned import OwnedModels
+from combined_losses._core.presence import presence
+from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._core.traits import Traits
 from combined_losses.wrappers.output_weights import mean_weight, places_in
 
 __all__ = ["OnInputs"]

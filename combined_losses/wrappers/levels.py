@@ -4,7 +4,7 @@ Each output is a part under its own name, and so is each part of a composite the
 `full_dice`, `full_bce`.
 """
 
-from combined_losses._internal.compound import Compound
+from combined_losses._core.compound import Compound
 
 
 def part_names(outputs, loss):

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.batch import fit_from_left
-from combined_losses._internal.checks import (
+from combined_losses._core.batch import fit_from_left
+from combined_losses._core.checks import (
     LARGEST,
     are_finite,
     as_array,
@@ -17,10 +17,10 @@ from combined_losses._internal.checks import (
     is_nan,
     shown,
 )
-from combined_losses._internal.compound import Compound, has_whole_rows
-from combined_losses._internal.data_format import Formatted
-from combined_losses._internal.domains import Domain, examined, leave, own_voids
-from combined_losses._internal.reduction import fits
+from combined_losses._core.compound import Compound, has_whole_rows
+from combined_losses._core.data_format import Formatted
+from combined_losses._core.domains import Domain, examined, leave, own_voids
+from combined_losses._core.reduction import fits
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["ClassWeighted", "Masked", "OneHot"]

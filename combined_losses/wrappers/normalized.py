@@ -8,24 +8,20 @@ import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._internal.batch import align, fit_from_left, of_rank
-from combined_losses._internal.checks import LARGEST, check_target, is_float
-from combined_losses._internal.compound import Compound, traits_of
-from combined_losses._internal.config import (
-    check_no_lambda,
-    serialize_function,
-    signature_config,
-)
-from combined_losses._internal.data_format import as_given, moved
-from combined_losses._internal.domains import domain_of, is_void
-from combined_losses._internal.evaluation import Evaluation
-from combined_losses._internal.names import check_log_keys
-from combined_losses._internal.presence import any_present, presence
-from combined_losses._internal.reduction import PER_COMPONENT, reduce_values
-from combined_losses._internal.resizing import void_numbers
+from combined_losses._core.batch import align, fit_from_left, of_rank
+from combined_losses._core.checks import LARGEST, check_target, is_float
+from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.config import check_no_lambda, serialize_function, signature_config
+from combined_losses._core.data_format import as_given, moved
+from combined_losses._core.domains import domain_of, is_void
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.names import check_log_keys
+from combined_losses._core.presence import any_present, presence
+from combined_losses._core.reduction import PER_COMPONENT, reduce_values
 from combined_losses.wrappers import levels
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.outputs import OnOutput
+from combined_losses.wrappers.resizing import void_numbers
 
 __all__ = ["Normalized"]
 

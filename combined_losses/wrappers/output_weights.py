@@ -2,7 +2,7 @@
 
 import keras
 
-from combined_losses.training.outputs import places_of
+from combined_losses._core.outputs import places_of
 
 
 def places_in(batch):

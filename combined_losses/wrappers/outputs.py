@@ -2,9 +2,9 @@
 
 import keras
 
-from combined_losses._internal.compound import Compound
-from combined_losses._internal.masks import read_mask
-from combined_losses.training.outputs import NOTHING, entry_of, shared_names
+from combined_losses._core.compound import Compound
+from combined_losses._core.masks import read_mask
+from combined_losses._core.outputs import NOTHING, entry_of, shared_names
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.output_weights import mean_weight, places_in
 

@@ -3,17 +3,11 @@
 import numpy as np
 from keras import ops
 
-from combined_losses._internal.checks import (
-    are_finite,
-    as_array,
-    check_equal_shapes,
-    check_size,
-    shown,
-)
-from combined_losses._internal.data_format import telling
-from combined_losses._internal.evaluation import Evaluation
-from combined_losses._internal.names import check_log_keys, check_name
-from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._core.checks import are_finite, as_array, check_equal_shapes, check_size, shown
+from combined_losses._core.data_format import telling
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.names import check_log_keys, check_name
+from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
 AGGREGATIONS = ("sum", "mean", "weighted_mean")

@@ -3,14 +3,10 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.config import (
-    check_no_lambda,
-    serialize_function,
-    signature_config,
-)
-from combined_losses._internal.data_format import Formatted, moved
-from combined_losses._internal.evaluation import Evaluation
-from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._core.config import check_no_lambda, serialize_function, signature_config
+from combined_losses._core.data_format import Formatted, moved
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["Activated", "PredictionOnly", "StopGradient"]

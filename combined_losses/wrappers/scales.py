@@ -3,13 +3,13 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.batch import fit_from_left
-from combined_losses._internal.checks import are_numbers, at_least, is_integer
-from combined_losses._internal.data_format import Formatted, telling
-from combined_losses._internal.evaluation import Evaluation
-from combined_losses._internal.numerics import accumulating
-from combined_losses._internal.presence import any_present
-from combined_losses._internal.reduction import PER_COMPONENT
+from combined_losses._core.batch import fit_from_left
+from combined_losses._core.checks import are_numbers, at_least, is_integer
+from combined_losses._core.data_format import Formatted, telling
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.presence import any_present
+from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._numerics.floats import accumulating
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["MultiScale"]

@@ -6,7 +6,7 @@ import warnings
 
 import keras
 
-from combined_losses._internal.compound import Compound, traits_of
+from combined_losses._core.compound import Compound, traits_of
 from combined_losses.wrappers.predictions import Activated
 
 _loading = contextvars.ContextVar("combined_losses_loading", default=False)

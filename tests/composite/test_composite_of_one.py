@@ -13,7 +13,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses._internal.names import snake_case
+from combined_losses._core.names import snake_case
 from tests.composite.children import KERAS_CHILDREN, REDUCTIONS, SCALAR_CHILDREN, uniform, value
 from tests.masks import masked
 

@@ -8,8 +8,8 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses._internal.names import snake_case
-from combined_losses._internal.traits import keras_traits
+from combined_losses._core.names import snake_case
+from combined_losses._core.traits import keras_traits
 from tests.composite.children import (
     KERAS_CHILDREN,
     KERAS_CLASSES,

@@ -9,8 +9,8 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses._internal.compound import traits_of
-from combined_losses._internal.traits import Traits, keras_traits
+from combined_losses._core.compound import traits_of
+from combined_losses._core.traits import Traits, keras_traits
 from tests.composite.children import KERAS_CLASSES, WEIGHTS, uniform, value
 from tests.contracts.registry import CASES
 from tests.gradients import gradient

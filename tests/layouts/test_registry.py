@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses._internal.compound import has_whole_rows
-from combined_losses._internal.domains import domain_of
+from combined_losses._core.compound import has_whole_rows
+from combined_losses._core.domains import domain_of
 from combined_losses.wrappers import Masked
 from tests.contracts.registry import CASES
 from tests.gradients import gradient

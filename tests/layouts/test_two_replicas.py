@@ -27,8 +27,8 @@ import tensorflow as tf
 import numpy as np
 
 import combined_losses as cl
-from combined_losses._internal.batch import Batch
-from combined_losses._internal.evaluation import split
+from combined_losses._core.batch import Batch
+from combined_losses._core.evaluation import split
 from combined_losses.wrappers import Masked, PerElement
 from tests.layouts.losses import LAYOUT_CASES
 

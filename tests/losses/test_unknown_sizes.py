@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses._internal.distances import to_other_kind
+from combined_losses._numerics.distances import to_other_kind
 from tests.composite.children import value
 from tests.contracts.registry import CASES
 from tests.gradients import gradient

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses._internal.domains import KINDS, domain_of
+from combined_losses._core.domains import KINDS, domain_of
 from tests.composite.children import KERAS_CHILDREN
 from tests.contracts.registry import CASES
 

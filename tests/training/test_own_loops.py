@@ -275,7 +275,7 @@ def warnings_of(loss, steps, end=None, loop=False):
 
 @pytest.fixture
 def little_patience(monkeypatch):
-    monkeypatch.setattr("combined_losses._internal.weights.PATIENCE", 4)
+    monkeypatch.setattr("combined_losses.composite.weights.PATIENCE", 4)
 
 
 @pytest.mark.parametrize("loop", [False, True], ids=["train_on_batch", "training_step"])

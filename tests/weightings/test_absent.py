@@ -178,8 +178,8 @@ def test_levels_scales_and_quantiles_are_absent_as_wholes():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
 def test_every_loss_is_absent_without_weights(case):
     """Of its samples, whatever it does with them; and present with some."""
-    from combined_losses._internal.batch import Batch
-    from combined_losses._internal.compound import as_node
+    from combined_losses._core.batch import Batch
+    from combined_losses._core.compound import as_node
 
     node, size = as_node("part", case.make()), len(case.y_true)
     for weight, there in ((np.zeros(size, "float32"), False), (np.ones(size, "float32"), True)):
@@ -193,7 +193,7 @@ def test_every_loss_is_absent_without_weights(case):
 
 
 def test_nobody_pays_who_does_not_ask():
-    from combined_losses._internal.batch import Batch
+    from combined_losses._core.batch import Batch
 
     loss = cl.CompositeLoss(["mse"])
     assert loss.evaluate(Batch(Y, P, np.zeros(4, "float32"))).present is None

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from keras import ops
 
-from combined_losses._internal.gramian import Products, describe
 from combined_losses.weightings import (
     IMTLG,
     MGDA,
@@ -23,6 +22,7 @@ from combined_losses.weightings import (
     PCGrad,
     UPGrad,
 )
+from combined_losses.weightings.products import Products, describe
 from combined_losses.weightings.projections import _weights_for_orders
 from tests.oracles import weightings as oracle
 from tests.weightings.gradients import (

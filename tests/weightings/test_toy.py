@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses._internal.gramian import Products
+from combined_losses.weightings.products import Products
 
 BACKEND = keras.backend.backend()
 STARTS = [(-8.5, 7.5), (0.0, 0.0), (9.0, 9.0), (-7.5, -0.5), (9.0, -1.0)]

@@ -9,8 +9,7 @@ import pytest
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._internal.gramian import powers_of_two
-from combined_losses.training import gradients
+from combined_losses.composite import gradients
 from combined_losses.weightings import (
     IMTLG,
     MGDA,
@@ -26,6 +25,7 @@ from combined_losses.weightings import (
     PCGrad,
     UPGrad,
 )
+from combined_losses.weightings.products import powers_of_two
 from tests.oracles import weightings as oracle
 from tests.weightings.gradients import PLAIN, every_rule, rules, rules_but, samples, steps_of
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.numerics import accumulating
+from combined_losses._numerics.floats import accumulating
 
 # A probability near 0 may have a slope of 1e7. What reaches a prediction in float16, whose largest
 # number is 65504, would be infinite.

@@ -3,12 +3,17 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import check_class_weight, check_flag, check_target_shape
-from combined_losses._internal.data_format import channels_last
-from combined_losses._internal.focal import binary, of_log_probability, of_probability
-from combined_losses._internal.numerics import check_number, log_softmax
-from combined_losses.losses.base import ChannelLoss
+from combined_losses._core.checks import (
+    check_class_weight,
+    check_flag,
+    check_number,
+    check_target_shape,
+)
+from combined_losses._core.data_format import channels_last
+from combined_losses._core.loss import ChannelLoss
+from combined_losses._numerics.floats import log_softmax
 from combined_losses.losses.classification.base import cast_prediction, known_labels
+from combined_losses.losses.focal_formulas import binary, of_log_probability, of_probability
 
 __all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal"]
 

@@ -5,9 +5,10 @@ import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._internal.checks import check_target_shape, is_integer
-from combined_losses._internal.numerics import as_probability, check_number, div
-from combined_losses.losses.base import Loss
+from combined_losses._core.checks import check_number, check_target_shape, is_integer
+from combined_losses._core.loss import Loss
+from combined_losses._core.probabilities import as_probability
+from combined_losses._numerics.floats import div
 from combined_losses.losses.classification.base import cast_prediction, known_labels
 
 __all__ = ["WeightedKappa"]

@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._internal.numerics import check_number, div
+from combined_losses._core.checks import check_number
+from combined_losses._numerics.floats import div
 from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, pairs_of
 
 __all__ = ["NTXent", "SupervisedContrastive"]

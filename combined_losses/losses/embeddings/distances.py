@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._internal.numerics import bounded, check_number
-from combined_losses.losses.base import Loss
+from combined_losses._core.checks import check_number
+from combined_losses._core.loss import Loss
+from combined_losses._numerics.floats import bounded
 from combined_losses.losses.embeddings.pairs import LARGEST_DISTANCE, LabelledLoss, pairs_of
 
 __all__ = ["Contrastive", "ContrastivePairs", "TripletSemiHard"]

@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.data_format import channels_last
-from combined_losses._internal.numerics import check_number, decibels, weighted_mean
-from combined_losses.losses.base import ChannelLoss
+from combined_losses._core.checks import check_number
+from combined_losses._core.data_format import channels_last
+from combined_losses._core.loss import ChannelLoss
+from combined_losses._numerics.floats import decibels, weighted_mean
 
 __all__ = ["PeakSignalToNoise"]
 

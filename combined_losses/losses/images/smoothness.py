@@ -2,9 +2,9 @@
 
 import keras
 
-from combined_losses._internal.data_format import channels_last
-from combined_losses._internal.edges import edges, mean_edge
-from combined_losses.losses.base import ChannelLoss
+from combined_losses._core.data_format import channels_last
+from combined_losses._core.loss import ChannelLoss
+from combined_losses._numerics.edges import edges, mean_edge
 
 __all__ = ["TotalVariation"]
 

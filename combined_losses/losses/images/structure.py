@@ -5,10 +5,9 @@ import math
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import are_numbers, at_least, is_integer
-from combined_losses._internal.data_format import channels_last
-from combined_losses._internal.numerics import check_number
-from combined_losses.losses.base import ChannelLoss
+from combined_losses._core.checks import are_numbers, at_least, check_number, is_integer
+from combined_losses._core.data_format import channels_last
+from combined_losses._core.loss import ChannelLoss
 from combined_losses.losses.images.blur import blurred, gaussian, halved, has_channels_first
 
 __all__ = ["SSIM", "MultiScaleSSIM"]

@@ -2,11 +2,12 @@
 
 from keras import ops
 
-from combined_losses._internal.checks import check_flag, is_nan
-from combined_losses._internal.data_format import channels_last
-from combined_losses._internal.domains import is_void
-from combined_losses._internal.numerics import as_probability, check_number, softmax
-from combined_losses.losses.base import ChannelLoss
+from combined_losses._core.checks import check_flag, check_number, is_nan
+from combined_losses._core.data_format import channels_last
+from combined_losses._core.domains import is_void
+from combined_losses._core.loss import ChannelLoss
+from combined_losses._core.probabilities import as_probability
+from combined_losses._numerics.floats import softmax
 
 
 class Region(ChannelLoss):

@@ -3,9 +3,8 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import is_integer
-from combined_losses._internal.distances import part
-from combined_losses._internal.numerics import check_number
+from combined_losses._core.checks import check_number, is_integer
+from combined_losses._numerics.distances import part
 from combined_losses.losses.regions.base import LogitsRegion, spatial_axes
 
 __all__ = ["CenterlineDice"]

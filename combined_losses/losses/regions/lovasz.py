@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses._internal.numerics import div
+from combined_losses._numerics.floats import div
 from combined_losses.losses.regions.base import LogitsRegion, Region, rows
 
 __all__ = ["LovaszHinge", "LovaszSoftmax"]

@@ -5,8 +5,8 @@ import math
 import keras
 from keras import ops
 
-from combined_losses._internal.checks import check_class_weight, check_flag
-from combined_losses._internal.numerics import check_number, div
+from combined_losses._core.checks import check_class_weight, check_flag, check_number
+from combined_losses._numerics.floats import div
 from combined_losses.losses.regions.base import LogitsRegion, rows
 
 __all__ = ["Dice", "FocalTversky", "GeneralizedDice", "Jaccard", "Tversky"]

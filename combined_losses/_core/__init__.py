@@ -1,0 +1,1 @@
+"""From targets and predictions to a number: one idea a file."""

@@ -1,0 +1,99 @@
+"""A component as a user gives it: a loss, a string or a function. Checked, and its name."""
+
+import functools
+import inspect
+
+import keras
+
+from combined_losses._core import checks, names
+from combined_losses._core.loss import FunctionLoss
+
+
+def as_child(loss, owner, name):
+    """A component as a `keras.losses.Loss`."""
+    where = f"Component '{name}' of '{owner}'" if name else f"A component of '{owner}'"
+    if isinstance(loss, str):
+        try:
+            known = keras.losses.get(loss)
+        except ValueError as error:
+            raise ValueError(
+                f"{where} must be a loss that `keras.losses.get` knows, for example 'mse' or "
+                f"'categorical_crossentropy'. Received: {loss!r}"
+            ) from error
+        return known if isinstance(known, keras.losses.Loss) else FunctionLoss(loss)
+    if isinstance(loss, keras.losses.Loss):
+        checks.check_dtype(f"component '{name or loss.name}'", loss.dtype)
+        if type(loss).__call__ is keras.losses.Loss.__call__:
+            _check_takes(loss.call, where, "call")
+        return loss
+    if isinstance(loss, type) or not callable(loss) or isinstance(_behind(loss), _NO_LOSSES):
+        raise ValueError(
+            f"{where} must be a keras.losses.Loss, a string, or a function f(y_true, y_pred)"
+            f"{_hint(loss)}. Received: {loss!r} of type {type(loss).__name__}"
+        )
+    _check_takes(loss, where, "function")
+    return FunctionLoss(loss)
+
+
+# What can be called, and judges no predictions.
+_NO_LOSSES = (
+    keras.metrics.Metric,
+    keras.layers.Layer,  # a model is one
+    keras.optimizers.Optimizer,
+    keras.optimizers.schedules.LearningRateSchedule,
+    keras.initializers.Initializer,
+)
+
+
+def _behind(function):
+    """The object that a partial function or the method `__call__` of an object stands for."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    bound = getattr(function, "__name__", "") == "__call__"
+    return getattr(function, "__self__", function) if bound else function
+
+
+def _hint(loss):
+    """What to do with what is no loss."""
+    loss = _behind(loss)
+    if isinstance(loss, type):
+        return f"; create it first: {loss.__name__}()"
+    if isinstance(loss, keras.metrics.Metric):
+        return (
+            ": a metric adds up over batches, so that its value is not that of this one; take the "
+            "loss or function of the same name, and give the metric to `compile(metrics=...)`"
+        )
+    if isinstance(loss, keras.layers.Layer):
+        return ": write a function that calls it and returns one value for each sample"
+    if isinstance(loss, keras.optimizers.schedules.LearningRateSchedule):
+        return ": a schedule is a weight, give it in `weights`"
+    return ""
+
+
+def _check_takes(function, where, what):
+    """Raises unless a function can be called with targets and predictions, or with the latter."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in ones have none to see
+        return
+    for arguments in (("y_true", "y_pred"), ("y_pred",)):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return
+    name = getattr(function, "__name__", type(function).__name__)
+    raise ValueError(
+        f"{where} must be a loss or a function f(y_true, y_pred), or f(y_pred) of predictions "
+        f"alone; give what else its {what} needs a default, or bind it with functools.partial. "
+        f"Received: {name}{signature}"
+    )
+
+
+def component_name(loss):
+    """The name of a component without one, and whether the user chose it."""
+    if isinstance(loss, FunctionLoss):
+        return loss.name, loss.name != names.derive_name(loss.function)[0]
+    if hasattr(loss, "name_is_given"):  # a wrapper, which else has the name of its child
+        return loss.name, loss.name_is_given
+    return names.derive_name(loss)

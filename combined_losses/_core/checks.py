@@ -1,0 +1,385 @@
+"""Checks of what a component is given and what it returns; each message names the component."""
+
+import functools
+import math
+import numbers
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses import _backend as backend
+
+# The largest number that a weight may be: what a float32 holds.
+LARGEST = float(np.finfo("float32").max)
+# The least number above 0 that is one everywhere: what is below it may be taken for 0.
+LEAST = float(np.finfo("float32").tiny)
+
+
+def check_trainable(name, y_pred):
+    """Raises where predictions that are trained on are whole numbers: they have no gradient."""
+    for leaf in keras.tree.flatten(y_pred):
+        if not is_float(leaf):
+            dtype = keras.backend.standardize_dtype(leaf.dtype)
+            raise ValueError(
+                f"`y_pred` of '{name}' must be floating point in training: whole numbers have no "
+                "gradient. Give the model's output a float dtype, for example with "
+                "keras.ops.cast(y_pred, 'float32') in its last layer. "
+                f"Received: y_pred of dtype {dtype} and shape {tuple(leaf.shape)}"
+            )
+
+
+def is_float(tensor):
+    """Whether an array or tensor is of a floating-point dtype."""
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
+
+
+def to_tensor(name, what, value):
+    """An array of numbers as a tensor; raises on None, strings, objects and complex numbers."""
+    error = None
+    try:
+        tensor = backend.read_variable(ops.convert_to_tensor(value))
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+    except (TypeError, ValueError) as found:
+        error, dtype = found, str(getattr(value, "dtype", type(value).__name__))
+    if error is None and dtype != "string" and "complex" not in dtype:
+        _check_rank(name, what, tensor)
+        return tensor
+    if type(value) is np.ndarray and value.dtype.kind in "iuf" and dtype != "float64":
+        # A backend may lack whole numbers without a sign, or the other order of bytes.
+        return to_tensor(name, what, value.astype("float64"))
+    shape = getattr(value, "shape", None)
+    raise ValueError(
+        f"`{what}` of '{name}' must be an array of numbers: floats, whole numbers or booleans. "
+        f"Received: {what} of dtype {dtype}" + ("" if shape is None else f" and shape {shape}")
+    ) from error
+
+
+def _check_rank(name, what, tensor):
+    """Raises where TensorFlow does not know how many axes an array has."""
+    if getattr(tensor.shape, "rank", 0) is None:
+        raise ValueError(
+            f"`{what}` of '{name}' must have a known number of axes, which `tf.numpy_function` and "
+            "`tf.py_function` lose. Give it back in the data set: `array.set_shape((None, 3))` or "
+            "`tf.ensure_shape(array, (None, 3))`, with None for what varies. "
+            f"Received: {what} of unknown rank"
+        )
+
+
+def check_single_weight(name, sample_weight):
+    """Raises where one loss is given several arrays of sample weights."""
+    if keras.tree.is_nested(sample_weight):
+        keys = list(sample_weight) if isinstance(sample_weight, dict) else len(sample_weight)
+        raise ValueError(
+            f"`sample_weight` of component '{name}' must be one array. A dict or list with one for "
+            "each output is for a model of several outputs. "
+            f"Received: a {type(sample_weight).__name__} of {keys}"
+        )
+
+
+def check_dtype(owner, dtype):
+    """Raises where a loss would compute in whole numbers, or in what is no dtype."""
+    try:
+        computed = keras.dtype_policies.get(dtype or keras.config.floatx()).compute_dtype
+    except Exception:
+        computed = None
+    if computed is None or not keras.backend.is_float_dtype(computed):
+        raise ValueError(
+            f"The `dtype` of {owner} must be a floating-point one, such as 'float32': a "
+            f"whole number would cut 0.81 to 0. Received: dtype={shown(dtype)}"
+        )
+
+
+def check_reduction(name, reduction, allowed):
+    """Raises where a reduction is none of those `allowed`."""
+    if not isinstance(reduction, (str, type(None))) or reduction not in allowed:
+        raise ValueError(
+            f"`reduction` must be one of {', '.join(map(repr, allowed))}; that of '{name}' is not. "
+            f"Received: {reduction!r}"
+        )
+
+
+def check_target(name, y_true):
+    """Raises where a loss that compares is given no target."""
+    if y_true is None:
+        raise ValueError(
+            f"Component '{name}' needs a target. Give `y`, or wrap a term without a target in "
+            "cl.wrappers.PredictionOnly. Received: y_true=None"
+        )
+
+
+def check_single(name, y_true, y_pred):
+    """Raises where a loss that compares two arrays is given several targets or predictions."""
+    for what, values, hint in (
+        ("target", y_true, "as the entry of `y` for its output, or by OnOutput(..., target=key)"),
+        ("prediction", y_pred, "by OnOutput(loss, output)"),
+    ):
+        if not keras.tree.is_nested(values):
+            continue
+        keys = f"the keys {', '.join(map(repr, values))}" if isinstance(values, dict) else ""
+        raise ValueError(
+            f"Component '{name}' compares with one {what}; give it its own, {hint}. "
+            f"Received: {keys or f'{len(values)} arrays'}"
+        )
+
+
+def check_equal_shapes(name, y_true, y_pred):
+    """Raises where `y_true` would be broadcast against `y_pred`."""
+    true, pred = tuple(y_true.shape), tuple(y_pred.shape)
+    if _compatible(true, pred):
+        return
+    hint = reshape_hint(true, pred)
+    if hint is None:
+        hint = (
+            f"they would be broadcast against each other, which gives a wrong number. Give "
+            f"targets of shape {pred}"
+        )
+        if true in (pred[:-1], (*pred[:-1], 1)):
+            hint += f", or, if these are class ids, cl.wrappers.OneHot(loss, {pred[-1]})"
+    raise ValueError(
+        f"Component '{name}' compares arrays of one shape, but {hint}. "
+        f"Received: y_true of shape {true} and y_pred of shape {pred}"
+    )
+
+
+def _compatible(true, pred):
+    return len(true) == len(pred) and all(
+        a == b or a is None or b is None for a, b in zip(true, pred, strict=True)
+    )
+
+
+def check_target_shape(owner, y_true, y_pred, *allowed):
+    """Raises unless `y_true` has one of the `allowed` shapes that go with this `y_pred`."""
+    true, pred = tuple(y_true.shape), tuple(y_pred.shape)
+    if any(_compatible(true, shape) for shape in allowed):
+        return
+    shapes = " or ".join(str(shape) for shape in allowed)
+    raise ValueError(
+        f"{owner} compares predictions of shape {pred} with targets of shape {shapes}; others "
+        "would be broadcast, which gives a wrong number. Reshape the targets, or give the model's "
+        f"last layer another size. Received: y_true of shape {true} and y_pred of shape {pred}"
+    )
+
+
+def reshape_hint(true, pred):
+    """What to do where a sample has the right number of elements in another shape, else None."""
+    if len(true) < 1 or len(pred) < 1 or true[1:] == pred[1:]:
+        return None
+    if None in true[1:] or None in pred[1:] or math.prod(true[1:]) != math.prod(pred[1:]):
+        return None
+    return (
+        f"y_pred has the right number of elements ({math.prod(pred[1:])}) in another shape than "
+        f"y_true: end the model with keras.layers.Reshape({true[1:]})"
+    )
+
+
+def has_axes_of(values, y_pred):
+    """Whether each axis of `values` is one of `y_pred`, or of length 1."""
+    pairs = zip(values.shape, y_pred.shape, strict=False)
+    return len(values.shape) <= len(y_pred.shape) and all(
+        ours in (theirs, 1) or theirs is None for ours, theirs in pairs
+    )
+
+
+def check_own_mask(name, mask, values):
+    """Raises where the mask that a loss has put on its values is not one of them."""
+    from_left = tuple(values.shape)[: len(mask.shape)]
+    if len(mask.shape) <= len(values.shape) and _compatible(tuple(mask.shape), from_left):
+        return
+    raise ValueError(
+        f"The mask that component '{name}' puts on its values must have their shape, "
+        f"{tuple(values.shape)}. Received: mask of shape {tuple(mask.shape)}"
+    )
+
+
+def too_fine(name, weight, values):
+    """The message where sample weights tell apart what a loss has already reduced."""
+    shape = tuple(values.shape)
+    possible = " or ".join(str(shape[: i + 1]) for i in range(len(shape)))
+    return (
+        f"Component '{name}' cannot honour the sample_weight of shape {tuple(weight.shape)}: it "
+        f"returns values of shape {shape}, and weights match these from the left. Give weights of "
+        f"shape {possible}, or let the loss return one value for each weight. "
+        f"Received: sample_weight of shape {tuple(weight.shape)}"
+    )
+
+
+def check_values(name, values, batch_size):
+    """Raises unless a child returned a scalar or values that begin with the batch axis."""
+    shape = tuple(values.shape)
+    if not shape or batch_size is None or shape[0] is None or shape[0] == batch_size:
+        return
+    raise ValueError(
+        f"Component '{name}' must return a scalar or values that begin with the batch axis, of "
+        f"shape ({batch_size}, ...): reduce over the last axes (axis=-1), not over the first. "
+        f"Received: values of shape {shape}"
+    )
+
+
+MOST_ENTRIES = 100_000  # of an argument, so that a small file cannot ask for gigabytes
+
+
+class Limited:
+    """A class whose arguments hold at most 100,000 entries each."""
+
+    def __new__(cls, *args, **kwargs):
+        for place, value in (*enumerate(args, 1), *kwargs.items()):
+            if isinstance(value, (list, tuple, dict, set)):
+                which = f"`{place}`" if isinstance(place, str) else f"number {place}"
+                check_entries(f"The argument {which} of {cls.__name__}", len(value))
+        return super().__new__(cls)
+
+
+def check_entries(what, count):
+    """Raises where more parts or entries are asked for than anybody needs."""
+    if count > MOST_ENTRIES:
+        raise ValueError(
+            f"{what} may have at most {MOST_ENTRIES:,} entries. Received: {count:,} entries"
+        )
+
+
+def check_size(size, owner, tuples):
+    """Raises unless `size` is None, an integer of at least 1 or, with `tuples`, a tuple of such."""
+    allowed = "an integer of at least 1" + (", or a tuple of such" if tuples else "")
+    several = tuples and isinstance(size, (tuple, list)) and len(size)
+    for number in size if several else [size]:
+        if size is None or (is_integer(number) and number >= 1):
+            continue
+        raise ValueError(f"The argument `size` of {owner} must be {allowed}. Received: {size!r}")
+    if size is not None:
+        check_entries(
+            f"The parts of {owner}, the product of `size`,",
+            math.prod(map(int, np.atleast_1d(size))),
+        )
+
+
+def check_flag(owner, name, value):
+    """Raises a `ValueError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"The argument `{name}` of {owner} must be True or False. Received: {value!r}"
+        )
+
+
+def is_nan(number):
+    """Whether an argument is the number that equals nothing, not even itself."""
+    return isinstance(number, numbers.Real) and number != number
+
+
+def is_integer(value):
+    """Whether a value is a Python or NumPy integer, no boolean, that an int32 can hold."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and abs(int(value)) < 2**31
+
+
+def as_array(values):
+    """A NumPy array; one of objects where lists of several lengths make none."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.array(None)
+
+
+def is_number(value):
+    """Whether a value is a number of Python, no boolean, that a float32 can hold."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= LARGEST
+
+
+def are_finite(array):
+    """Whether a NumPy array holds numbers alone, all of which a float32 can hold."""
+    return array.dtype.kind in "fiu" and bool(np.all(np.abs(array) <= LARGEST))
+
+
+def are_numbers(values):
+    """Whether `values` is a list, tuple or vector of finite numbers, at least one."""
+    if not isinstance(values, (list, tuple, np.ndarray)):
+        return False
+    array = as_array(values)
+    return array.ndim == 1 and array.size > 0 and are_finite(array)
+
+
+def check_class_weight(owner, class_weight, background=True):
+    """Raises unless it is None or a number for each class, not all 0 among those that count."""
+    if class_weight is None:
+        return
+    if are_numbers(class_weight) and min(class_weight) >= 0:
+        only_one = len(class_weight) == 1
+        if sum(class_weight if background or only_one else class_weight[1:]) > 0:
+            return
+    raise ValueError(
+        f"The argument `class_weight` of {owner} must be None, or a list of one finite number of "
+        f"at least 0 for each class, not all 0 where they count. Received: {class_weight!r}"
+    )
+
+
+def check_weight(name, value):
+    """A fixed weight as a float; raises where it is not a number that a float32 can hold."""
+    return as_number(f"The weight of component '{name}'", value)
+
+
+def as_number(what, value):
+    """A number as a float; raises where it is none, or not one that a float32 can hold."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, (bool, str, bytes)) or not abs(number) <= LARGEST:
+        raise ValueError(
+            f"{what} must be a finite number, of at most {LARGEST:.2g}, the largest float32. "
+            f"Received: {shown(value)}"
+        )
+    return number
+
+
+def shown(value):
+    """A value in a message; a whole number of more than 4,300 digits has no `repr`."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a whole number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def at_least(array, axes, least, message):
+    """`array`, if each of `axes` is `least` long; else an error with `message`.
+
+    Where TensorFlow does not know a size yet, it raises when it runs.
+    """
+    known = [array.shape[axis] for axis in axes]
+    if any(size is not None and size < least for size in known):
+        raise ValueError(message)
+    if None not in known:
+        return array
+    sizes = ops.shape(array)
+    shortest = functools.reduce(ops.minimum, [sizes[axis] for axis in axes])
+    return backend.requiring(array, shortest >= least, message)
+
+
+def check_number(
+    owner, name, value, minimum=None, exclusive=False, maximum=None, below=None, why=None
+):
+    """Raises a `ValueError` unless `value` is a finite number in its range.
+
+    The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound;
+    `why` says what is wrong beyond it.
+    """
+    valid = is_number(value)
+    bounds = []
+    if minimum is not None:
+        bounds.append(f"{'above' if exclusive else 'of at least'} {minimum}")
+        if valid and exclusive and minimum == 0 and 0 < value < LEAST:
+            valid, why = False, f"less than {LEAST:.2g} is 0 in float32"
+        valid = valid and (value > minimum if exclusive else value >= minimum)
+    if maximum is not None:
+        bounds.append(f"at most {maximum}")
+        valid = valid and value <= maximum
+    if below is not None:
+        bounds.append(f"below {below}")
+        valid = valid and value < below
+    if not valid:
+        allowed = f"a finite number {' and '.join(bounds)}".strip()
+        allowed += "" if why is None else f": {why}"
+        raise ValueError(
+            f"The argument `{name}` of {owner} must be {allowed}. Received: {shown(value)}"
+        )

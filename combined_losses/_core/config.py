@@ -1,0 +1,220 @@
+"""Configs that lose nothing: from the `__init__` signature, and for Keras's own lossy losses."""
+
+import contextlib
+import inspect
+import sys
+
+import keras
+
+from combined_losses._backend import keras_private
+from combined_losses._core.checks import check_entries
+
+_BASE_ARGUMENTS = ("reduction", "name", "dtype")
+
+
+def signature_config(loss, without=(), base=_BASE_ARGUMENTS):
+    """The config of a loss: every argument of its `__init__`, read from the attribute of its name,
+    `without` some that the loss stores itself.
+
+    A hyper-parameter cannot be forgotten, because there is no list of them to keep.
+    """
+    others = (*base, *without)
+    names = [name for name in _arguments(type(loss)) if name not in others]
+    missing = [name for name in names if not hasattr(loss, name)]
+    if missing:
+        raise ValueError(
+            f"{type(loss).__name__} cannot be saved: its `__init__` must store every argument "
+            "under its own name, for example `self.cost = cost` for an argument `cost`. "
+            f"Received: no attribute for {', '.join(missing)}"
+        )
+    config = {name: getattr(loss, name) for name in (*names, *base)}
+    with deeply():
+        return {key: _serialize(value) for key, value in config.items()}
+
+
+def _serialize(value):
+    """A value as Keras stores it; losses in it without loss of their arguments."""
+    if isinstance(value, keras.losses.Loss):
+        return serialize_loss(value)
+    if isinstance(value, list):
+        return [_serialize(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _serialize(item) for key, item in value.items()}
+    return keras.saving.serialize_keras_object(value)
+
+
+def _arguments(cls):
+    """The arguments of `cls`, also those that it hands on to its bases through `**kwargs`."""
+    found = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        found.update(
+            {p.name: None for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        )
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(found)
+
+
+@contextlib.contextmanager
+def deeply():
+    """In the block Python calls itself some more: Keras's way through 200 nested losses takes 2,000
+    calls, and Python stops at 1,000."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+_DEEPEST = 6_000
+
+
+def construct(cls, config):
+    """The inverse of `signature_config`."""
+    check_config(cls, config)
+    with deeply():
+        return made(cls, {key: read_entry(cls, key, value) for key, value in config.items()})
+
+
+def made(cls, arguments):
+    """An object of a class; of a file that was changed, any error names the class."""
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError):
+        raise  # these name it already
+    except Exception as error:
+        raise ValueError(
+            f"{cls.__name__} cannot be made from its config: {type(error).__name__}: {error}. "
+            f"Received: the keys {', '.join(map(repr, arguments))}"
+        ) from error
+
+
+def read_entry(cls, key, value):
+    """An entry of a config as it was stored; an error names the class and the key."""
+    try:
+        return _deserialize(value)
+    except Exception as error:
+        raise ValueError(
+            f"The entry {key!r} of the config of {cls.__name__} cannot be read: {error}"
+        ) from error
+
+
+def check_config(cls, config):
+    """Raises where a config, as of a file that was changed, has not the arguments of a class."""
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"The config of {cls.__name__} must be a dict. Received: {type(config).__name__}"
+        )
+    parameters = {}
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            of_base = dict(list(inspect.signature(vars(base)["__init__"]).parameters.items())[1:])
+            parameters = {**of_base, **parameters}
+            if not any(p.kind is p.VAR_KEYWORD for p in of_base.values()):
+                break
+    named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    missing = [n for n, p in named.items() if p.default is p.empty and n not in config]
+    unknown = [key for key in config if key not in named]
+    for what, keys in (("lacks", missing), ("has, which is no argument,", unknown)):
+        if keys:
+            raise ValueError(
+                f"The config of {cls.__name__} {what} {keys[0]!r}: the file was changed, or is of "
+                f"another version. Received: the keys {', '.join(map(repr, config)) or 'none'}"
+            )
+
+
+def _deserialize(value):
+    if isinstance(value, (dict, list)):
+        _check_stored(value)
+        return keras.saving.deserialize_keras_object(value)
+    return value
+
+
+def _check_stored(value):
+    """Raises where any list or dict in a stored value is too long: Keras goes through it slowly."""
+    open_values = [value]
+    while open_values:
+        value = open_values.pop()
+        if isinstance(value, (dict, list)):
+            check_entries("It", len(value))
+            open_values.extend(value.values() if isinstance(value, dict) else value)
+
+
+def serialize_loss(loss):
+    """A loss object as Keras stores it, plus the arguments that Keras's own `get_config` drops.
+
+    See `keras_private.whole_config`; besides, no class of Keras stores its `dtype`.
+    """
+    serialized = keras.saving.serialize_keras_object(loss)
+    parameters = inspect.signature(type(loss).__init__).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    complete = keras_private.whole_config(loss)
+    if isinstance(loss, keras.losses.Loss):
+        complete["dtype"] = loss.dtype
+    for key, value in complete.items():
+        is_dtype = key == "dtype" and takes_any and value != keras.config.floatx()
+        if key in parameters or is_dtype:
+            keras_private.complete_config(serialized, key, value)
+    return serialized
+
+
+def serialize_losses(losses):
+    """What was compiled as `loss`, in any structure, without loss of arguments."""
+    if isinstance(losses, (list, tuple)):
+        return [serialize_losses(loss) for loss in losses]
+    if isinstance(losses, dict):
+        return {name: serialize_losses(loss) for name, loss in losses.items()}
+    return _serialize(losses)
+
+
+class LambdaError(ValueError):
+    """A lambda is to be saved, which has no name to be found by."""
+
+
+def check_no_lambda(function, name, signature="y_true, y_pred"):
+    """Raises a `LambdaError` on a function that cannot be saved because it is a lambda."""
+    if getattr(function, "__name__", None) == "<lambda>":
+        raise LambdaError(
+            f"Component '{name}' is a lambda: it trains, but it cannot be saved, because a lambda "
+            "has no name to be found by when loading. Write it as a function and register it:\n"
+            '    @keras.saving.register_keras_serializable("my_package")\n'
+            f"    def {name if name != 'lambda' else 'my_function'}({signature}): ...\n"
+            f"Received: {function!r}"
+        )
+
+
+def serialize_function(function, name, signature="y_true, y_pred"):
+    """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
+    check_no_lambda(function, name, signature)
+    try:
+        return keras.saving.serialize_keras_object(function)
+    except Exception as error:
+        raise ValueError(
+            f"Component '{name}' cannot be saved. Write it as a function and register it with "
+            f'@keras.saving.register_keras_serializable("my_package"). Received: {function!r}'
+        ) from error
+
+
+def serialize_child(name, loss):
+    """A component as it is stored; where it cannot be, the error names it."""
+    if hasattr(loss, "serialized_function"):
+        loss.serialized_function(name)  # names the component where it cannot be saved
+    return serialize_loss(loss)
+
+
+def deserialize_child(name, child):
+    """The inverse of `serialize_child`."""
+    try:
+        _check_stored(child)
+        return keras.saving.deserialize_keras_object(child)
+    except Exception as error:
+        # Not a note: Keras makes a new exception from the text of this one.
+        raise ValueError(
+            f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
+            'class with @keras.saving.register_keras_serializable("my_package") before saving, '
+            f"and import it before loading, or pass it in custom_objects. {error}"
+        ) from error

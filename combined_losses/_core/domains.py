@@ -1,0 +1,222 @@
+"""What the numbers mean that a loss compares: shares, classes, ids, images, probabilities.
+
+Our losses say it by their class attributes `target_kind` and `prediction_kind`; of Keras's a table
+knows it. Of any other loss nothing is known, and nothing is asked.
+"""
+
+import contextlib
+import contextvars
+import math
+import numbers
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from combined_losses._core.traits import keras_function, says
+
+# Targets: the range that they must lie in. Of "ids" (those of classes), "labels" (any to be told
+# apart) and "images" (which span a range that the loss is told) it is found otherwise.
+RANGES = {
+    "shares": (0.0, 1.0),  # masks, labels that are independent, soft ones too
+    "classes": (0.0, 1.0),  # rows, one-hot or soft, of classes that exclude each other
+    "signs": (-1.0, 1.0),
+    "amounts": (0.0, float("inf")),
+}
+WHOLE = ("ids", "labels")
+KINDS = (None, *RANGES, *WHOLE, "images")
+
+
+class Domain(NamedTuple):
+    """What a loss means.
+
+    Attributes:
+        targets: one of `KINDS`; None: any number, or unknown.
+        predictions: "probabilities", or None: any number, or unknown.
+        classes: how many there are, where the loss says it.
+        max_value: of images, the range that they span.
+        voids: targets that stand for missing or void ones.
+    """
+
+    targets: str | None = None
+    predictions: str | None = None
+    classes: int | None = None
+    max_value: float | None = None
+    voids: frozenset = frozenset()
+
+
+def domain_of(loss):
+    """The `Domain` of a single loss: ours, Keras's, or a string or function that names one."""
+    targets, predictions = _kinds(loss)
+    if getattr(loss, "from_logits", False):
+        predictions = None
+    if targets == "classes" and getattr(loss, "multilabel", False):
+        targets = "shares"
+    found = Domain(targets, predictions, voids=own_voids(loss))
+    if targets == "ids":
+        found = found._replace(classes=getattr(loss, "num_classes", None))
+    return found._replace(
+        max_value=getattr(loss, "max_value", None) if targets == "images" else None
+    )
+
+
+def _kinds(loss):
+    function = keras_function(loss)
+    if function is not None:
+        return _OF_KERAS.get(function.__name__, (None, None))
+    return _claim(loss, "target_kind"), _claim(loss, "prediction_kind")
+
+
+def _claim(loss, name):
+    """What `says` tells, unless a class of the user's gives another `call` than the one meant."""
+    bases = type(loss).__mro__
+    giver = next((i for i, base in enumerate(bases) if "call" in vars(base)), 0)
+    place = next((i for i, base in enumerate(bases) if name in vars(base)), 0)
+    ours = bases[giver].__module__.partition(".")[0] == __name__.partition(".")[0]
+    meant = [base for base in bases[place:] if "call" in vars(base) and base is not _LOSS]
+    return says(loss, name) if ours or giver >= place or not meant else None
+
+
+def own_voids(loss):
+    """The targets that a loss takes for missing or void, beside what is inside of it."""
+    names = ("mask_value", "ignore_value", "ignore_class")
+    own = (getattr(loss, name, None) for name in names)
+    return frozenset(number for number in own if isinstance(number, numbers.Real))
+
+
+def is_void(array, voids):
+    """Where a target is one of the numbers that mean "void"; None without such numbers."""
+    found = None
+    for number in voids:
+        same = ops.isnan(array) if math.isnan(number) else ops.equal(array, float(number))
+        found = same if found is None else ops.logical_or(found, same)
+    return found
+
+
+_LOSS = keras.losses.Loss
+_SHARES, _CLASSES = ("shares", "probabilities"), ("classes", "probabilities")
+_OF_KERAS = {
+    "binary_crossentropy": _SHARES,
+    "binary_focal_crossentropy": _SHARES,
+    "dice": _SHARES,
+    "tversky": _SHARES,
+    "categorical_crossentropy": _CLASSES,
+    "categorical_focal_crossentropy": _CLASSES,
+    "kl_divergence": _CLASSES,
+    "categorical_hinge": ("classes", None),
+    "sparse_categorical_crossentropy": ("ids", "probabilities"),
+    "categorical_generalized_cross_entropy": ("ids", "probabilities"),
+    "circle": ("labels", None),
+    "hinge": ("signs", None),
+    "squared_hinge": ("signs", None),
+    "mean_squared_logarithmic_error": ("amounts", None),
+    "poisson": ("amounts", None),
+}
+
+
+# What losses are given, as far as it may lie outside of what they mean.
+
+
+class Facts:
+    """What single losses were given in one evaluation, each by the label of its component.
+
+    Attributes:
+        domains: by label a list of pairs of the `Domain` of a loss and its number of classes.
+        numbers: by label a list of tensors `(6,)`, one for each of these: the smallest and the
+            largest target, 1 where one is no whole number, 1 where one is missing, the smallest and
+            the largest prediction. Of what counts; infinite where nothing does.
+        notes: by label a list of pairs of a flag and a message.
+    """
+
+    def __init__(self):
+        self.domains: dict[str, list] = {}
+        self.numbers: dict[str, list] = {}
+        self.notes: dict[str, list] = {}
+
+    def note(self, label, flag, message):
+        """Leaves a message that is true whatever the numbers are."""
+        self.notes.setdefault(label, []).append((flag, message))
+
+
+_facts: Any = contextvars.ContextVar("combined_losses_facts", default=None)
+
+
+@contextlib.contextmanager
+def examining():
+    """In the block losses leave what they are given; it gives the `Facts`."""
+    token = _facts.set(Facts())
+    try:
+        yield _facts.get()
+    finally:
+        _facts.reset(token)
+
+
+def examined():
+    """The `Facts` of who is `examining`, or None."""
+    return _facts.get()
+
+
+def examine(label, loss, batch, y_true, y_pred, axis=-1):
+    """Leaves what a loss is given to who is `examining`."""
+    if examined() is None or keras.tree.is_nested(y_pred) or keras.tree.is_nested(y_true):
+        return
+    domain = domain_of(loss)
+    classes = domain.classes
+    if domain.targets == "ids" and classes is None:
+        classes = y_pred.shape[axis]
+    leave(label, domain, classes, batch, y_true, y_pred, axis)
+
+
+def leave(label, domain, classes, batch, y_true, y_pred, axis=-1):
+    """Leaves the facts of one loss, or of a wrapper that reads targets by itself."""
+    if domain.targets is None and domain.predictions is None:
+        return
+    targets = _facts_of(y_true, batch, axis, domain.voids)
+    predictions = _facts_of(y_pred, batch, axis, frozenset())[:2]
+    examined().domains.setdefault(label, []).append((domain, classes))
+    examined().numbers.setdefault(label, []).append(ops.stack([*targets, *predictions]))
+
+
+def _facts_of(array, batch, axis, voids):
+    """The smallest, the largest, whether one is no whole number, whether one is missing."""
+    if array is None:
+        return [ops.convert_to_tensor(n, "float32") for n in (math.inf, -math.inf, 0.0, 0.0)]
+    counts = batch.keep(array, axis)
+    array = ops.cast(array, "float32")
+    counts = ops.ones_like(array, dtype="bool") if counts is None else counts
+    counts = ops.broadcast_to(counts, ops.shape(array))
+    void = is_void(array, voids)
+    if void is not None:
+        counts = ops.logical_and(counts, ops.logical_not(void))
+    finite = ops.logical_and(counts, ops.isfinite(array))
+    missing = ops.any(ops.logical_and(counts, ops.logical_not(ops.isfinite(array))))
+    known = ops.where(finite, array, ops.zeros_like(array))
+    found = [
+        ops.min(ops.where(finite, array, math.inf), initial=math.inf),
+        ops.max(ops.where(finite, array, -math.inf), initial=-math.inf),
+        ops.any(ops.not_equal(known, ops.floor(known))),
+        missing,
+    ]
+    return [ops.stop_gradient(ops.cast(fact, "float32")) for fact in found]
+
+
+def mended(loss, y_true, y_pred, axis=-1):
+    """Targets moved to the nearest that the loss means, void ones left alone; None: unknown.
+
+    Keras's losses raise on some, where `cl.diagnose` has more to say.
+    """
+    domain = domain_of(loss)
+    if domain.targets in RANGES:
+        least, most = RANGES[domain.targets]
+    elif domain.targets == "ids":
+        least, most = 0, (domain.classes or y_pred.shape[axis]) - 1
+    else:
+        return None
+    wide = ops.cast(y_true, "float32")
+    known = ops.where(ops.isnan(wide), float(least), wide)
+    inside = ops.clip(known, least, min(most, float(np.finfo("float32").max)))
+    void = is_void(wide, domain.voids)
+    if void is not None:
+        inside = ops.where(void, wide, inside)
+    return ops.cast(inside, y_true.dtype)

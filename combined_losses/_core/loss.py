@@ -1,0 +1,226 @@
+"""The base of every loss of this library: one reduction, a lossless config, operators."""
+
+import functools
+import inspect
+
+import keras
+
+from combined_losses._core.batch import Batch
+from combined_losses._core.checks import Limited, check_dtype
+from combined_losses._core.component import Component, one_reduction
+from combined_losses._core.config import construct, serialize_function, signature_config
+from combined_losses._core.data_format import Formatted
+from combined_losses._core.layouts import check_layout
+from combined_losses._core.names import derive_name, snake_case
+from combined_losses._core.operators import Operators
+from combined_losses._core.traits import Traits, keras_traits, says
+
+
+class Loss(Operators, Limited, keras.losses.Loss):
+    """Base class of domain losses: subclass it, store the arguments, write `call`.
+
+    What a subclass gets: `y_true` and `y_pred` of one rank and in one dtype, and an error where
+    they would be broadcast; masks and sample weights on its values, per-sample weights from the
+    left; rows of weight 0 that cannot spoil the gradient; the mask that `call` puts on its values,
+    as Keras does; a config with every argument of its `__init__`; the right scale under
+    `tf.distribute`; operators.
+
+    Args:
+        reduction: one of Keras's: `"sum_over_batch_size"` (default), `"sum"`, `"mean"`,
+            `"mean_with_sample_weight"`, `"none"` or `None`.
+        name: a string, default the class in snake case.
+        dtype: the dtype of the computation, default `keras.config.floatx()`.
+
+    A subclass implements `call(y_true, y_pred)`, which returns *unreduced* values: of shape
+    `(batch,)` or `(batch, ...)`, so that sample weights, masks and replicas stay right. Class
+    attributes tell what is special:
+
+    - `same_shape = False` where `y_true` has another shape than `y_pred` by design (labels, say).
+    - `elementwise = True` where the values are means over the last axis of elements that do not see
+      each other.
+    - `prediction_layout = "blocks"` where each target has k predictions and the last axis of
+      `y_pred` holds k blocks of the D targets, `(..., k * D)` for targets `(..., D)`: the means and
+      then the log-variances, say; the values are means over D. `"columns"` where `y_pred` is `(...,
+      D, k)`, or `(..., k)` where D is 1; `call` is given targets `(..., 1)` beside predictions
+      `(..., k)`, and the values have the shape of the targets. Either says that targets do not see
+      each other, so that weights and missing labels are those of single targets. `rescaled(y_pred,
+      scale)` says what becomes of such predictions in another unit of the target; by default all
+      are divided by the scale.
+    - `neutral_target = 1.0`, or another target that the loss can take, where the rows of a batch do
+      not see each other: targets of weight 0 are then replaced by it and predictions by 0.5, so
+      that they may be invalid, a label -1 for example. None (default) where a row may read others
+      (a count of positives, a smoothness term): then all finite numbers stay as they are; what is
+      not finite in rows of weight 0 is replaced, and their predictions get no gradient.
+    - `couples_batch = True` where the samples of a batch see each other.
+    - `has_channels = True` where the last axis holds channels, so that `(batch, height, width)`
+      becomes `(batch, height, width, 1)`. A wrapper with `data_format="channels_first"` then shows
+      it the channels last; other losses see them where the data have them.
+    - `casts_target = False` where `y_true` holds labels to be told apart: they keep their dtype,
+      since as floats 16777217 would be 16777216.
+    - `whole_rows = True` where a row of `y_true` is one object, such as a box: for
+      `cl.wrappers.Masked` with a number it is missing where all of it is that number.
+    - `takes_ids = True` where `y_true` holds class ids: `cl.wrappers.DeepSupervision` picks them
+      for its coarser outputs, where it would take means of other numbers.
+
+    - `target_kind` and `prediction_kind`, of which `cl.diagnose` knows what to expect: targets are
+      `"shares"` (of 0 to 1), `"classes"` (one-hot rows), `"ids"`, `"labels"` (whole numbers),
+      `"signs"`, `"amounts"` (of at least 0) or `"images"` (of the range `max_value`), predictions
+      `"probabilities"` (unless `from_logits`). None (default): any numbers.
+
+    A class that overrides the `call` of another one says `elementwise`, `prediction_layout` and
+    `neutral_target` anew: they describe a `call`, and are not inherited by another.
+
+    Weights that the values cannot carry act inside: a `call(y_true, y_pred, sample_weight=None)`
+    is given those finer than one for each sample, in the shape of `y_pred`, where it returns
+    `(batch,)`; with `couples_batch`, those of the samples, `(batch,)`, which act on the values too.
+    The mask is part of them, and None stands for weights of 1.
+
+    Example:
+
+    >>> import keras
+    >>> import combined_losses as cl
+    >>> @keras.saving.register_keras_serializable("my_package")
+    ... class Understock(cl.losses.Loss):
+    ...     def __init__(self, cost=2.0, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.cost = cost
+    ...
+    ...     def call(self, y_true, y_pred):
+    ...         return keras.ops.mean(self.cost * keras.ops.relu(y_true - y_pred), axis=-1)
+    >>> loss = "mse" + 0.5 * Understock(cost=3.0)
+    >>> sorted(loss.weights.items())
+    [('mse', 1.0), ('understock', 0.5)]
+    """
+
+    same_shape = True
+    elementwise = False
+    prediction_layout: str | None = None
+    couples_batch = False
+    has_channels = False
+    casts_target = True
+    takes_ids = False
+    whole_rows = False
+    neutral_target: float | None = None
+    target_kind: str | None = None  # what the numbers mean, see `_core/domains.py`
+    prediction_kind: str | None = None
+
+    def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
+        name = name or snake_case(type(self).__name__)
+        check_dtype(f"{type(self).__name__} '{name}'", dtype)
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    @one_reduction
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return self._component.reduced(Batch(y_true, y_pred, sample_weight, self.name))
+
+    @property
+    def traits(self):
+        elementwise, neutral = bool(says(self, "elementwise")), says(self, "neutral_target")
+        layout = says(self, "prediction_layout")
+        check_layout(type(self).__name__, layout)
+        single = elementwise or layout is not None
+        return Traits(
+            same_shape=self.same_shape and self.prediction_layout is None,
+            elementwise=elementwise and layout is None,
+            couples_batch=self.couples_batch,
+            neutral_target=1.0 if single and neutral is None else neutral,
+            has_channels=self.has_channels or layout is not None,
+            casts_target=self.casts_target,
+            reads_last=elementwise or self.has_channels or layout is not None,
+            takes_ids=self.takes_ids,
+            whole_rows=self.whole_rows,
+            layout=layout,
+        )
+
+    def rescaled(self, y_pred, scale):
+        """Predictions for targets that are divided by `scale`, which broadcasts against them.
+
+        For `cl.wrappers.Scaled`. With a `prediction_layout` the last axis of `y_pred` holds the
+        predictions of one target each.
+        """
+        return y_pred / scale
+
+    @functools.cached_property
+    def _component(self):
+        return Component(self.name, self, self.traits, opaque=False)
+
+    def get_config(self):
+        return signature_config(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return construct(cls, config)
+
+
+class ChannelLoss(Formatted, Loss):
+    """A loss of arrays that have channels, first or last (abstract).
+
+    Its `call` is decorated with `channels_last`, so that no formula has to know of the format.
+
+    Args:
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
+            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+    """
+
+    def __init__(self, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        self._set_format(data_format)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class FunctionLoss(Loss):
+    """A loss given as a function `f(y_true, y_pred)` or as a string that names one of Keras's.
+
+    Args:
+        function: a function of targets and predictions, or of the predictions alone; or a string
+            that `keras.losses.get` knows.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from combined_losses._core.loss import FunctionLoss
+    >>> loss = FunctionLoss("mae")
+    >>> float(loss(np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]])))
+    1.0
+    """
+
+    def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):
+        super().__init__(reduction=reduction, name=name or derive_name(function)[0], dtype=dtype)
+        self.function = function
+        self._function = keras.losses.get(function) if isinstance(function, str) else function
+        self.needs_target = not _takes_one(self._function)
+        self._traits = keras_traits(self._function)
+
+    @property
+    def traits(self):
+        return self._traits
+
+    def call(self, y_true, y_pred):
+        return self._function(y_true, y_pred) if self.needs_target else self._function(y_pred)
+
+    def get_config(self):
+        return {
+            "function": self.serialized_function(self.name),
+            "reduction": self.reduction,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+    def serialized_function(self, name):
+        """The function as it is saved; where it cannot be, the error names component `name`."""
+        if isinstance(self.function, str):
+            return self.function
+        return serialize_function(self.function, name)
+
+
+def _takes_one(function):
+    """Whether a function takes one argument alone: the predictions."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in ones have none to see
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return len(positional) == 1 and not several

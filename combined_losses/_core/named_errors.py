@@ -1,0 +1,32 @@
+"""The component's name in whatever goes wrong inside of it."""
+
+import keras
+
+from combined_losses._core import checks
+
+
+class NamedErrors:
+    """Adds the component's name to whatever goes wrong inside a child."""
+
+    def __init__(self, name, y_true=None, y_pred=None):
+        self.name = name
+        self.y_true = y_true
+        self.y_pred = y_pred
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if error is None or not isinstance(error, Exception):
+            return False
+        nested = keras.tree.is_nested(self.y_true) or keras.tree.is_nested(self.y_pred)
+        if self.y_true is not None and not nested:
+            true, pred = tuple(self.y_true.shape), tuple(self.y_pred.shape)
+            hint = checks.reshape_hint(true, pred)
+            if hint is not None:
+                raise ValueError(
+                    f"Component '{self.name}' failed, and {hint}. "
+                    f"Received: y_true of shape {true} and y_pred of shape {pred}"
+                ) from error
+        error.add_note(f"This happened in component '{self.name}'.")
+        return False

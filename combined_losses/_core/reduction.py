@@ -1,0 +1,84 @@
+"""The one reduction: from the values of a loss to the number that enters the total."""
+
+from keras import ops
+
+from combined_losses import _backend as backend
+from combined_losses._core.batch import fit_from_left
+
+REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
+PER_COMPONENT = "per_component"
+
+
+def reduce_values(values, batch, reduction, axes=None):
+    """Reduces `values` of shape `(batch, ...)` by `reduction`, after sample weights and mask.
+
+    Over all axes, or those given, which then hold the batch; the others are parts, each reduced as
+    it would be alone. Means over all replicas have one denominator, the sum over all of them: each
+    replica returns its contribution to the mean of the whole batch, so that the sum over replicas,
+    which is what an optimizer forms of the gradients, equals the result on one device also where
+    the replicas got unequal parts. The result is scaled for distribution once, here.
+    """
+    axes = None if axes is None else tuple(axes)
+    weight, mask = batch.sample_weight, batch.mask
+    weight = None if weight is None else _as_weight(weight, values)
+    mask = None if mask is None else _as_weight(mask, values)
+    combined = weight if mask is None else mask if weight is None else weight * mask
+    if combined is not None:
+        # where, not the product alone: 0 * inf is NaN.
+        values = ops.where(ops.equal(combined, 0.0), ops.zeros_like(values), values * combined)
+    if reduction in ("none", None):
+        return values
+    if reduction == "sum":
+        total = ops.sum(values, axis=axes)
+        return total / ops.cast(batch.elements, total.dtype)
+    counted = combined if reduction == "mean_with_sample_weight" else mask
+    if counted is not None:
+        return _divide(ops.sum(values, axis=axes), _count(counted, values, axes), batch)
+    mean = _mean(values, axes)
+    return mean if batch.replicas == 1 else mean * ops.cast(batch.share, mean.dtype)
+
+
+def _mean(values, axes):
+    """The mean; 0 of an empty batch, or of a replica without samples, where it would be NaN."""
+    if None not in values.shape and 0 not in values.shape:
+        return ops.mean(values, axis=axes)
+    total = ops.sum(values, axis=axes)
+    count = ops.size(values) // ops.maximum(ops.size(total), 1)
+    return total / ops.cast(ops.maximum(count, 1), total.dtype)
+
+
+def _count(weight, values, axes):
+    return ops.sum(ops.broadcast_to(weight, ops.shape(values)), axis=axes)
+
+
+def per_sample(values):
+    """The mean of `values` over all axes but the first."""
+    axes = tuple(range(1, len(values.shape)))
+    return ops.mean(values, axis=axes) if axes else values
+
+
+def fits(name, what, weight, values):
+    """Whether `values` still distinguish what `weight` weighs; raises where the sizes differ."""
+    if len(values.shape) and fit_from_left(weight, values) is not None:
+        return True
+    for ours, theirs in zip(weight.shape, values.shape, strict=False):
+        if ours not in (1, None) and theirs is not None and ours != theirs:
+            raise ValueError(
+                f"The {what} of component '{name}' must have the shape of its values from the "
+                f"left: {tuple(values.shape)[:1]} or {tuple(values.shape)}. "
+                f"Received: {what} of shape {tuple(weight.shape)}"
+            )
+    return False
+
+
+def _as_weight(weight, values):
+    weight = fit_from_left(weight, values)
+    return None if weight is None else ops.cast(weight, values.dtype)
+
+
+def _divide(total, count, batch):
+    if batch.replicas > 1:
+        count = backend.global_sum(count)
+    # An all-masked batch gives 0 with gradient 0.
+    empty = ops.equal(count, 0.0)
+    return ops.where(empty, ops.zeros_like(total), total / ops.where(empty, 1.0, count))

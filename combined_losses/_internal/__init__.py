@@ -1,1 +1,0 @@
-"""What two families share: one idea a file. Nothing here is public."""

@@ -1,0 +1,1 @@
+"""Mathematics on `keras.ops`: one idea a file. Imports nothing of ours."""

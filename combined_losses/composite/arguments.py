@@ -1,0 +1,106 @@
+"""What a user gave as `losses` and `weights` of a composite, checked."""
+
+import keras
+
+from combined_losses._core import checks, names
+from combined_losses._core.arguments import as_child, component_name
+from combined_losses.weightings.base import Weighting
+
+
+class Losses(dict):
+    """The components of a composite by name, which cannot be changed."""
+
+    def __init__(self, losses, owner):
+        super().__init__(losses)
+        self._owner = owner
+
+    def __reduce__(self):  # else a copy would be filled entry by entry
+        return Losses, (dict(self), self._owner)
+
+    def _refuse(self, *change, **more):
+        raise TypeError(
+            f"The `losses` of '{self._owner}' are fixed when it is made: make another one, for "
+            "example CompositeLoss({**loss.losses, 'new': 'mse'}). "
+            f"Received: a change of {next(iter(change), more)!r}"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+
+def as_children(losses, owner):
+    if isinstance(losses, dict):
+        pairs = list(losses.items())
+        for name, _ in pairs:
+            names.check_name(name, owner)
+    elif isinstance(losses, (list, tuple)):
+        pairs = _named(losses, owner)
+    else:
+        raise ValueError(
+            f"`losses` of '{owner}' must be a dict from name to loss, or a list of losses. "
+            f"Received: {losses!r}"
+        )
+    if not pairs:
+        raise ValueError(f"`losses` of '{owner}' must not be empty. Received: {losses!r}")
+    return {name: as_child(loss, owner, name) for name, loss in pairs}
+
+
+def _named(losses, owner):
+    """Names for the components of a list; two that the user gave must differ."""
+    pairs, chosen, numbers = {}, set(), {}
+    for loss in losses:
+        if not isinstance(loss, str) and not callable(loss):
+            as_child(loss, owner, None)  # raises
+        name, given = component_name(loss)
+        if given and name in chosen:
+            raise ValueError(
+                f"Two components of '{owner}' have the same name; rename one of them. "
+                f"Received: {name!r} twice"
+            )
+        chosen.update([name] if given else [])
+        names.check_name(name, owner)
+        pairs[names.make_unique(name, pairs, numbers)] = loss
+    return list(pairs.items())
+
+
+def as_weights(weights, component_names, owner):
+    """A dict from name to float or schedule; 1.0 for what is not given."""
+    if weights is None:
+        weights = {}
+    if isinstance(weights, Weighting):
+        raise ValueError(
+            f"`weights` of '{owner}' are numbers or schedules; pass a rule as `weighting=`. "
+            f"Received: {weights!r}"
+        )
+    if isinstance(weights, (list, tuple)):
+        if len(weights) != len(component_names):
+            raise ValueError(
+                f"`weights` of '{owner}' must have one number for each of its "
+                f"{len(component_names)} components {list(component_names)}. "
+                f"Received: {len(weights)} weights, {weights!r}"
+            )
+        weights = dict(zip(component_names, weights, strict=True))
+    if not isinstance(weights, dict):
+        raise ValueError(
+            f"`weights` of '{owner}' must be a dict from component name to number, or a list of "
+            f"numbers. Received: {weights!r}"
+        )
+    unknown = [name for name in weights if name not in component_names]
+    if unknown:
+        raise ValueError(
+            f"`weights` of '{owner}' must name components: {list(component_names)}. "
+            f"Received: {unknown[0]!r}"
+        )
+    return {name: _as_weight(name, weights.get(name, 1.0)) for name in component_names}
+
+
+def _as_weight(name, weight):
+    """A float, or a schedule as it is."""
+    if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
+        return weight
+    if isinstance(weight, Weighting):
+        raise ValueError(
+            f"The weight of component '{name}' must be a number or a schedule; pass a rule, which "
+            f"weighs all components, as `weighting=`. Received: {weight!r}"
+        )
+    return checks.check_weight(name, weight)

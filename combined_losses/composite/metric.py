@@ -1,0 +1,45 @@
+"""A component as a metric of a plain `keras.Model`: `CompositeLoss.as_metrics`."""
+
+import keras
+from keras import ops
+
+from combined_losses._core.names import log_key
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class ComponentMetric(keras.metrics.Metric):
+    """One component of a `CompositeLoss` as a metric of a plain `keras.Model`.
+
+    Args:
+        loss: the `CompositeLoss`.
+        component: the name of one of its components, `outer/inner` for a part of a nested one.
+        name: the key in the logs, default `<component>_loss`.
+    """
+
+    def __init__(self, loss, component, name=None):
+        super().__init__(name=name or log_key(component))
+        self.loss = loss
+        self.component = component
+        self.total = self.add_variable((), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if self.loss.skips:
+            found = self.loss.logged_components(y_true, y_pred, sample_weight)
+            value = found[self.component]
+        else:
+            value = self.loss.component(self.component, y_true, y_pred, sample_weight)
+        size = ops.cast(ops.shape(keras.tree.flatten(y_pred)[0])[0], self.dtype)
+        self.total.assign_add(ops.cast(value, self.dtype) * size)
+        self.count.assign_add(size)
+
+    def result(self):
+        return self.total / ops.maximum(self.count, 1.0)
+
+    def get_config(self):
+        loss = keras.saving.serialize_keras_object(self.loss)
+        return {"loss": loss, "component": self.component, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})

@@ -1,0 +1,47 @@
+"""What `a + b` and `0.5 * a` build: flat composites."""
+
+from combined_losses._core import checks, names
+from combined_losses._core.arguments import as_child, component_name
+from combined_losses._core.operators import Builders, Operators
+from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses.composite.loss import CompositeLoss
+
+
+def add(left, right):
+    """The flat composite of two losses; plain composites are merged, others stay one component."""
+    if not all(isinstance(side, str) or _is_callable(side) for side in (left, right)):
+        return NotImplemented
+    terms = [*_terms(left), *_terms(right)]
+    losses, weights = {}, {}
+    for name, loss, weight in terms:
+        name = names.make_unique(name, losses)
+        losses[name], weights[name] = loss, weight
+    return CompositeLoss(losses, weights)
+
+
+def _is_callable(side):
+    return callable(side) and not isinstance(side, type)
+
+
+def scale(loss, factor):
+    """`factor * loss` as a composite."""
+    if not isinstance(factor, (int, float)) or isinstance(factor, bool):
+        return NotImplemented
+    factor = checks.as_number(f"The factor of component '{loss.name}'", factor)
+    terms = _terms(loss)
+    return CompositeLoss(
+        {name: child for name, child, _ in terms},
+        {name: factor * weight for name, _, weight in terms},
+    )
+
+
+def _terms(loss):
+    """`(name, loss, weight)` of what an operator sees in `loss`."""
+    flat = isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT
+    if flat and not loss.has_moving_weights and loss.on_nonfinite == "propagate":
+        return [(name, child, loss.weights[name]) for name, child in loss.losses.items()]
+    child = as_child(loss, "a sum", None)
+    return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]
+
+
+Operators._builders = Builders(add, scale)

@@ -1,0 +1,172 @@
+"""The value of a loss on every channel: in one pass where the loss allows that."""
+
+import types
+
+import keras
+from keras import ops
+
+from combined_losses._core.batch import fit_from_left
+from combined_losses._core.checks import check_reduction
+from combined_losses._core.component import Component
+from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.layouts import as_rows
+from combined_losses._core.loss import FunctionLoss
+from combined_losses._core.presence import any_present, presence
+from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
+from combined_losses._numerics.floats import accumulating
+
+
+def evaluate_channels(child, node, batch, imposed, label, importance=None):
+    """The value of a loss on every channel, the last axis, as if it saw only that one.
+
+    Args:
+        child: the loss, and `node`, what evaluates it on a batch.
+        imposed: a reduction, or `PER_COMPONENT` for the loss's own.
+        importance: None, or an array of the shape of one sample that multiplies the values.
+
+    Returns:
+        `(channels,)`, or `(channels, batch)` where nothing is reduced; and the `presence`.
+    """
+    reduction = child.reduction if imposed == PER_COMPONENT else imposed
+    traits = traits_of(child)
+    single = traits.elementwise or traits.layout is not None
+    directly = single and not isinstance(child, Compound)
+    one_pass = all_at_once if directly else _folded
+    found = one_pass(child, node, batch, imposed != PER_COMPONENT, label)
+    if importance is not None:
+        found = _times(importance, found, child, label)
+    if found is None:
+        return _one_by_one(node, batch, imposed, label)
+    check_reduction(label, reduction, REDUCTIONS)
+    values, judged = found
+    present = presence(batch, values, judged)
+    values = _without_last_axis(values, judged, reduction)
+    reduced = reduce_values(values, judged, reduction, axes=range(len(values.shape) - 1))
+    if reduction not in ("none", None):
+        return reduced, present
+    inner = tuple(range(1, len(values.shape) - 1))
+    return ops.transpose(ops.mean(reduced, axis=inner) if inner else reduced), present
+
+
+def _times(importance, found, child, label):
+    """`found` with the values multiplied by an importance map, for losses of single elements."""
+    shape = None if found is None else tuple(found[0].shape[1:])
+    for fitted in (importance, importance[..., None, :]):  # as `Masked` sees single elements
+        if shape == fitted.shape:
+            return found[0] * ops.cast(fitted, found[0].dtype), found[1]
+    raise ValueError(
+        f"Component '{label}' has an importance map for a loss that does not judge single "
+        f"elements. Received: {child!r}"
+    )
+
+
+# Each of the following gives values `(batch, ..., channels)`, and the batch whose weights and mask
+# are theirs; or None where the loss has no such values.
+
+
+def all_at_once(child, node, batch, imposed, label):
+    """A loss of single elements sees them all."""
+    if node.traits.summed:
+        values = node.of_elements().values(batch, label)[0]
+        return ops.cast(values, accumulating(values.dtype)), batch
+    formula = _FORMULAS.get(_function(child))
+    if formula is None:
+        # It averages over the last axis: here one of length 1, so over none.
+        seen = as_rows(batch).replaced(channels="last")
+        if node.opaque:
+            return None
+        values, judged = node.unreduced(seen, imposed, label)
+        return values, batch.replaced(mask=judged.mask)
+    node = Component(label, child, node.traits._replace(elementwise=False))
+    node.loss = types.SimpleNamespace(call=formula)
+    values = node.values(batch, label)[0]
+    return ops.cast(values, accumulating(values.dtype)), batch
+
+
+# Losses of Keras without their mean over the last axis. Over an axis of length 1 it is the
+# identity, but XLA then keeps the differences for the gradient in an array of their own, as large
+# as y_pred (`benchmarks/channels.py`). Other losses are dearer than the pass that this costs.
+_FORMULAS = {
+    keras.losses.mean_squared_error: lambda y_true, y_pred: ops.square(y_true - y_pred),
+    keras.losses.mean_absolute_error: lambda y_true, y_pred: ops.abs(y_true - y_pred),
+}
+_FUNCTIONS = {
+    keras.losses.MeanSquaredError: keras.losses.mean_squared_error,
+    keras.losses.MeanAbsoluteError: keras.losses.mean_absolute_error,
+}
+
+
+def _function(child):
+    """The function of Keras that a child is; None for others, such as subclasses."""
+    return child._function if type(child) is FunctionLoss else _FUNCTIONS.get(type(child))
+
+
+def _folded(child, node, batch, imposed, label):
+    """Any loss that judges samples sees each channel as a sample with one channel."""
+    if traits_of(child).couples_batch or getattr(node, "opaque", False):
+        return None
+    rows = as_rows(batch)
+    count, rank = batch.shape[-1], len(batch.shape)
+
+    def fold(array):
+        channels = ops.moveaxis(array, rank - 1, 1)
+        return ops.reshape(channels, (-1, *ops.shape(channels)[2:]))
+
+    def fold_weight(weight):
+        if weight is None or not len(weight.shape):
+            return weight
+        finer = len(weight.shape) == rank
+        return fold(ops.expand_dims(weight, -1)) if finer else ops.repeat(weight, count, 0)
+
+    folded = rows.replaced(
+        y_true=fold(rows.y_true),
+        y_pred=fold(rows.y_pred),
+        sample_weight=fold_weight(batch.sample_weight),
+        mask=fold_weight(batch.mask),
+    )
+    found = node.unreduced(folded, imposed, label)
+    if found is None or not len(found[0].shape):
+        return None
+    values, seen = found
+
+    def unfold(array):
+        return ops.moveaxis(ops.reshape(array, (-1, count, *ops.shape(array)[1:])), 1, -1)
+
+    def unfold_weight(weight, before, original):
+        if weight is None or not len(weight.shape):
+            return weight
+        fitted = fit_from_left(weight, values)
+        if fitted is None:
+            return None
+        return original if weight is before and len(original.shape) < rank else unfold(fitted)
+
+    weight = unfold_weight(seen.sample_weight, folded.sample_weight, batch.sample_weight)
+    mask = unfold_weight(seen.mask, folded.mask, batch.mask)
+    seen = batch.replaced(sample_weight=weight, mask=mask, elements=seen.elements)
+    return unfold(values), seen
+
+
+def _one_by_one(node, batch, imposed, label):
+    """A loss that takes the batch as a whole, or several losses: called for each channel."""
+    found = []
+    last = len(batch.shape) - 1
+    for channel in range(batch.shape[-1]):
+        at = (*[slice(None)] * last, slice(channel, channel + 1))
+        seen = batch.map_elements(lambda array, at=at: array[at])
+        if batch.own_axes:
+            seen = seen.replaced(y_pred=ops.squeeze(seen.y_pred, last), own_axes=0)
+        found.append(node.evaluate(seen, imposed, label))
+    present = any_present(batch, [each.present for each in found])
+    return ops.stack([each.total for each in found]), present
+
+
+def _without_last_axis(values, batch, reduction):
+    """Values `(batch, ..., channels)` reduced over the axis before the channels, where it is free.
+
+    Weights and mask do not reach it, so that it makes no difference but in time: one reduction over
+    all axes leaves XLA with columns, which it neither vectorises nor spreads over cores.
+    """
+    rank = len(values.shape)
+    if rank < 3 or any(len(weight.shape) > rank - 2 for _, weight in batch.weights()):
+        return values
+    return (ops.sum if reduction == "sum" else ops.mean)(values, axis=-2)

@@ -1,0 +1,101 @@
+"""Targets, weights and masks at the resolution of a coarser output."""
+
+import numpy as np
+from keras import ops
+
+from combined_losses._core.batch import fit_from_left
+from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.domains import is_void, own_voids
+
+
+def picked(array, axes, sizes):
+    """The entries at the indices `floor(i * given / size)` along each of `axes`.
+
+    Where sizes divide these are every n-th. An axis of length 1 holds for all resolutions.
+    """
+    for axis, size in zip(axes, sizes, strict=True):
+        given = array.shape[axis]
+        if given == 1 or is_same(given, size):
+            continue
+        if is_static(given, size) and given % size == 0:
+            index = [slice(None)] * len(array.shape)
+            index[axis] = slice(None, None, given // size)
+            array = array[tuple(index)]
+        elif is_static(given, size):
+            array = ops.take(array, np.arange(size) * given // size, axis=axis)
+        else:
+            array = ops.take(array, ops.arange(size) * ops.shape(array)[axis] // size, axis=axis)
+    return array
+
+
+def averaged(array, axes, sizes):
+    """The means over `size` equal cells along each of `axes`; an entry on a border is divided."""
+    for axis, size in zip(axes, sizes, strict=True):
+        given = array.shape[axis]
+        if is_same(given, size):
+            continue
+        if is_static(given, size) and given % size == 0:
+            shape = [*ops.shape(array)]
+            shape[axis : axis + 1] = [size, given // size]
+            array = ops.mean(ops.reshape(array, shape), axis=axis + 1)
+            continue
+        known = is_static(given, size)
+        shares = _shares(given, size, np) if known else _shares(ops.shape(array)[axis], size, ops)
+        shares = ops.cast(ops.convert_to_tensor(shares), array.dtype)
+        lines = ops.matmul(ops.moveaxis(array, axis, -1), ops.transpose(shares))
+        array = ops.moveaxis(lines, -1, axis)
+    return array
+
+
+def _shares(given, size, xp):
+    """The share of each of `given` entries in the mean of each of `size` cells, `(size, given)`.
+
+    In units of 1 / size of an entry, cells are `given` long and entries `size`: whole numbers.
+    """
+    cells, entries = xp.expand_dims(xp.arange(size), -1) * given, xp.arange(given) * size
+    common = xp.minimum(cells + given, entries + size) - xp.maximum(cells, entries)
+    return xp.maximum(common, 0) / given
+
+
+def averaged_of_what_counts(array, axes, sizes, voids, weighs=None):
+    """`averaged`, over the entries of each cell that are no void ones and have a weight, `weighs`.
+
+    A cell is void, and stays so, where `picked` finds a void entry.
+    """
+    void = is_void(array, voids)
+    counts = None if void is None else ops.logical_not(void)
+    weighs = None if weighs is None else fit_from_left(weighs, array)
+    if weighs is not None:
+        used = ops.broadcast_to(weighs, ops.shape(array))
+        counts = used if counts is None else ops.logical_and(counts, used)
+    if counts is None:
+        return averaged(array, axes, sizes)
+    sums = averaged(ops.where(counts, array, ops.zeros_like(array)), axes, sizes)
+    share = averaged(ops.cast(counts, array.dtype), axes, sizes)
+    found = picked(counts, axes, sizes)
+    means = sums / ops.where(found, share, ops.ones_like(share))
+    return ops.where(found, means, picked(array, axes, sizes))
+
+
+def void_numbers(loss):
+    """The targets that a loss, or one of those inside, takes for missing or void."""
+    children = loss._children if isinstance(loss, Compound) else ()
+    return own_voids(loss).union(*(void_numbers(child) for child, _ in children))
+
+
+def takes_ids(loss):
+    """Whether a loss, or one of those inside, compares with class ids, which have no mean."""
+    if isinstance(loss, Compound):
+        inside = any(takes_ids(child) for child, _ in loss._children)
+        return getattr(loss, "takes_ids", False) or inside
+    return traits_of(loss).takes_ids
+
+
+def is_static(*sizes):
+    """Whether all sizes are numbers, which they are not where TensorFlow does not know them yet."""
+    return all(isinstance(size, int) for size in sizes)
+
+
+def is_same(given, size):
+    """Whether two sizes are known to be equal; one that TensorFlow does not know yet is not."""
+    return is_static(given, size) and given == size
