@@ -1,9 +1,10 @@
 """What Keras's savers walk over, and what their files look like.
 
-Keras 3.15.1: the saver of `.keras` and `.weights.h5` goes through the attributes of a model in
-alphabetical order, and through lists and dicts in them. It meets `model.loss` there and calls its
-`save_own_variables`; so it does with every loss inside of that one, once each, under the attribute
-by which it meets it first. It passes by all that is neither an object of Keras nor a container.
+Keras 3.15.1: the saver of `.keras` and `.weights.h5` goes through the attributes of a model, public
+ones first, each group by the alphabet, and through lists and dicts in them. It meets `model.loss`
+there and calls its `save_own_variables`; so it does with every loss inside of that one, once each,
+under the attribute by which it meets it first. It passes by all that is neither an object of Keras
+nor a container.
 """
 
 

@@ -42,8 +42,9 @@ def compile_step_anew(model, step):
 def replacing_step(model, step, function):
     """In the block Keras compiles `function` as the step of a model.
 
-    Keras 3.15.1: it reads `self.train_step` at the object. A function of its own is compiled anew,
-    where JAX takes a method that equals an earlier one for compiled already.
+    Keras 3.15.1: it reads `self.train_step`, at the object, when it makes the function. JAX takes a
+    method that equals an earlier one for compiled already; a function of its own is compiled anew.
+    On torch the step is read when the function runs, so that this changes nothing there.
     """
     model.__dict__[step] = function
     try:
