@@ -213,7 +213,7 @@ class Component:
         return values, batch
 
     def _call_with_weights(self, batch, label):
-        """A loss gets the weights that act inside of it, see `losses.base.Loss`."""
+        """A loss gets the weights that act inside of it, see `_core.loss.Loss`."""
         if self.traits.couples_batch:
             inside, rest = batch.weights(), batch
         else:

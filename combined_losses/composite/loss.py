@@ -31,6 +31,7 @@ from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite import gradients, skipping
 from combined_losses.composite.arguments import Losses, as_children, as_weights
+from combined_losses.composite.metric import ComponentMetric
 from combined_losses.composite.weights import Weights, check_rule
 from combined_losses.training.keeping import retrace, standing_still
 
@@ -666,8 +667,6 @@ class CompositeLoss(Compound):
         >>> [metric.name for metric in cl.CompositeLoss(["mse", "mae"]).as_metrics()]
         ['mse_loss', 'mae_loss']
         """
-        from combined_losses.composite.metric import ComponentMetric
-
         return [ComponentMetric(self, name) for name in self.component_names]
 
     # Saving.
