@@ -6,12 +6,15 @@ one number; a *domain loss* is one of `cl.losses`; a *tracked model* is a Keras 
 every component (`cl.Model`, `cl.Sequential`, `cl.track`).
 """
 
+import inspect
+import sys
+
 from combined_losses._core.shell import quiet_if_command as _quiet_if_command
 
 with _quiet_if_command():
     import keras  # noqa: F401 - first: the command must not show what TensorFlow logs
 
-from combined_losses import callbacks, losses, plots, weightings, wrappers
+from combined_losses import callbacks, diagnosis, losses, plots, weightings, wrappers
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss
 from combined_losses.diagnosis import diagnose
@@ -36,3 +39,23 @@ __all__ = [
     "weightings",
     "wrappers",
 ]
+
+
+def _place_in(module):
+    """Makes the public module of each class and function its `__module__`.
+
+    Pickles and configs name it, so that they load wherever code has moved inside the package.
+    Methods follow, because doctest passes by what is not of the module of its class.
+    """
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if inspect.ismodule(thing):
+            _place_in(thing)
+        elif inspect.isclass(thing) or inspect.isfunction(thing):
+            methods = filter(inspect.isfunction, vars(thing).values())
+            for each in (thing, *methods):
+                each.__module__ = module.__name__
+
+
+_place_in(diagnosis)
+_place_in(sys.modules[__name__])  # last, because it has `diagnose` as well

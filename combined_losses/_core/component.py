@@ -26,7 +26,7 @@ from combined_losses._core.reduction import (
     per_sample,
     reduce_values,
 )
-from combined_losses._core.traits import Traits, is_default, keras_function, says
+from combined_losses._core.traits import Traits, is_default, is_ours, keras_function, says
 from combined_losses._numerics.floats import accumulating
 
 _ONE_REDUCTION = set()
@@ -187,7 +187,7 @@ class Component:
         judge = getattr(self.loss, "function", self.loss)
         if says(judge, "elementwise") is not None and not is_default(judge, "elementwise"):
             return True
-        ours = type(self.loss).call.__module__.startswith("combined_losses.")
+        ours = is_ours(type(self.loss).call)
         return self.traits != Traits() and (ours or not hasattr(self.loss, "prediction_layout"))
 
     def of_elements(self):

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._core.traits import keras_function, says
+from combined_losses._core.traits import is_ours, keras_function, says
 
 # Targets: the range that they must lie in. Of "ids" (those of classes), "labels" (any to be told
 # apart) and "images" (which span a range that the loss is told) it is found otherwise.
@@ -73,7 +73,7 @@ def _claim(loss, name):
     bases = type(loss).__mro__
     giver = next((i for i, base in enumerate(bases) if "call" in vars(base)), 0)
     place = next((i for i, base in enumerate(bases) if name in vars(base)), 0)
-    ours = bases[giver].__module__.partition(".")[0] == __name__.partition(".")[0]
+    ours = is_ours(bases[giver])
     meant = [base for base in bases[place:] if "call" in vars(base) and base is not _LOSS]
     return says(loss, name) if ours or giver >= place or not meant else None
 

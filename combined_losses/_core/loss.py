@@ -208,6 +208,11 @@ class FunctionLoss(Loss):
             "dtype": self.dtype,
         }
 
+    def __reduce__(self):
+        # A pickle names the public `Loss`, because the module of this class is private.
+        rebuild, arguments = super().__reduce__()
+        return getattr(Loss, rebuild.__name__), arguments
+
     def serialized_function(self, name):
         """The function as it is saved; where it cannot be, the error names component `name`."""
         if isinstance(self.function, str):

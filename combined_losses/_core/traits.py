@@ -143,7 +143,12 @@ def is_default(loss, name):
     bases = type(loss).__mro__
     place = _first(bases, name)
     own = name in getattr(loss, "__dict__", {})
-    return not own and place is not None and bases[place].__module__.startswith("combined_losses.")
+    return not own and place is not None and is_ours(bases[place])
+
+
+def is_ours(thing):
+    """Whether a class or function is from this package."""
+    return thing.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _first(bases, name):

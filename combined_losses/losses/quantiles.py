@@ -117,6 +117,9 @@ class _QuantileParts(Compound):
     def from_config(cls, config):
         return construct(cls, config)
 
+    def __reduce__(self):  # a pickle names `Pinball`, because this class may be moved or renamed
+        return Pinball.from_config, (self.get_config(),)
+
 
 @keras.saving.register_keras_serializable("combined_losses")
 class Pinball(Loss):

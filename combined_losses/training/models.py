@@ -48,6 +48,11 @@ class Model(ComponentMetricsMixin, keras.Model):
 class Functional(Model, _KerasFunctional):
     """What `cl.Model(inputs, outputs)` creates."""
 
+    def __reduce__(self):
+        # A pickle names the public `Model`, because this class is private.
+        rebuild, arguments = super().__reduce__()
+        return getattr(Model, rebuild.__name__), arguments
+
 
 @keras.saving.register_keras_serializable("combined_losses")
 class Sequential(ComponentMetricsMixin, keras.Sequential):

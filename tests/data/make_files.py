@@ -1,6 +1,7 @@
 """Makes the files of models in this folder, which every later version must load.
 
-They were made once, before the private modules of the package moved. Do not make them again to
+They were made once, before the private modules of the package moved; `moving.pickle.gz`, the loss
+of `moving.keras`, when pickles had begun to name public modules alone. Do not make them again to
 mend a test: a file that does not load any more is a fault of the package. Make new ones, under new
 names, when a format gains something:
 
@@ -9,7 +10,9 @@ names, when a format gains something:
 with the lowest versions that setup.cfg admits: older versions of Keras cannot read newer files.
 """
 
+import gzip
 import json
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -205,19 +208,17 @@ def arrays_of(model):
     return {**found, **{f"loss/{key}": value for key, value in state_of(model.loss).items()}}
 
 
-def numbers_of(model, x, y):
+def numbers_of(model, loss, x, y):
     """The loss of its predictions, the components and their weights, as floats."""
     y_pred = model(x)
-    if model.loss.routes:
-        y_pred = dict(zip("ab", keras.tree.flatten(y_pred), strict=True))
-    components = model.loss.components(y, y_pred)
+    components = loss.components(y, y_pred)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that move stand still here, as they should
-        total = model.loss(y, y_pred)
+        total = loss(y, y_pred)
     return {
         "total": float(ops.convert_to_numpy(total)),
         "components": {name: float(ops.convert_to_numpy(v)) for name, v in components.items()},
-        "weights": {name: model.loss.weight_of(name) for name in model.loss.settable_names},
+        "weights": {name: loss.weight_of(name) for name in loss.settable_names},
     }
 
 
@@ -235,6 +236,13 @@ def trained(make, make_loss, data, changed):
     return model, x, y
 
 
+def make_pickle(folder):
+    """Of the loss in the file `moving.keras`, whose numbers it then has."""
+    loss = keras.models.load_model(folder / "moving.keras").loss
+    pickled = gzip.compress(pickle.dumps(loss, protocol=4), mtime=0)
+    (folder / "moving.pickle.gz").write_bytes(pickled)
+
+
 def make_files(folder):
     numbers, arrays = {"keras": keras.__version__, "backend": keras.backend.backend()}, {}
     for name, (*recipe, endings) in MODELS.items():
@@ -243,7 +251,7 @@ def make_files(folder):
             save = model.save_weights if ending == ".weights.h5" else model.save
             save(folder / f"{name}{ending}")
         arrays.update({f"{name}/{key}": value for key, value in arrays_of(model).items()})
-        numbers[name] = numbers_of(model, x, y)
+        numbers[name] = numbers_of(model, model.loss, x, y)
         numbers[name]["next_epoch"] = next_epoch(model, x, y)
     (folder / "files.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     np.savez_compressed(folder / "files.npz", **arrays)
@@ -253,4 +261,6 @@ if __name__ == "__main__":
     # By its own name, under which functions and classes are stored, not as `__main__`.
     from tests.data import make_files as this
 
-    this.make_files(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    this.make_files(folder)
+    this.make_pickle(folder)
