@@ -135,6 +135,82 @@ def test_all_names_what_a_public_package_exports(path):
     assert set().union(*stated) <= names
 
 
+# Used in keras_private alone, though their names do not begin with an underscore.
+UNPROMISED = {
+    *("inner_optimizer", "scale_loss", "fn", "shared_object_id", "output_names", "dtype_policy"),
+    *("jax_state_sync", "train_function", "test_function", "distribute_strategy"),
+    *("make_train_function", "make_test_function", "zero_grad", "__bases__"),
+}
+
+
+def used_names(tree: ast.AST) -> set[str]:
+    """The attributes that are used, by a dot or as a string.
+
+    Not those of `super()`, which are overridden in the open, nor the functions of `keras_private`.
+    """
+    used = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            allowed = ast.unparse(node.value) in ("super()", "keras_private")
+            used |= set() if allowed else {node.attr}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("attr"):
+            used |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            used |= {node.slice.value}
+    return {name for name in used if isinstance(name, str)}
+
+
+def own_names(tree: ast.AST) -> set[str]:
+    """The attributes that a file gives objects of its own: methods, and what is set on `self`."""
+    functions = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    stored = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+    stored = [n for n in stored if isinstance(n.ctx, ast.Store)]
+    return functions | {n.attr for n in stored if ast.unparse(n.value) == "self"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names_of_keras() -> set[str]:
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("adam", "mse", metrics=["mae"])
+    callbacks = keras.callbacks.CallbackList([keras.callbacks.Callback()])
+    things = [model, model.optimizer, *model.layers, *model.metrics, *model.weights, callbacks]
+    things += [model.input, keras.losses.Huber(), keras.random.SeedGenerator(1), keras.Sequential()]
+    things.append(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
+    return {name for thing in things for name in dir(thing) if is_private(name)}
+
+
+TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in sorted(PACKAGE.rglob("*.py"))}
+SEAMS = [tree for path, tree in TREES.items() if path.parent.name == "keras_private"]
+
+
+def test_what_is_private_in_keras_is_used_in_keras_private_alone():
+    in_seams = {name for tree in SEAMS for name in used_names(tree) if is_private(name)}
+    in_seams -= {name for tree in SEAMS for name in own_names(tree)}
+    assert in_seams >= {"_var_key", "_compile_config", "_keras_mask"}
+    own = {name for tree in TREES.values() for name in own_names(tree)}
+    # Some names of Keras's, such as `_layout`, are names of ours, too.
+    forbidden = in_seams | UNPROMISED | (private_names_of_keras() - own)
+    found = {
+        str(path.relative_to(PACKAGE)): names
+        for path, tree in TREES.items()
+        if tree not in SEAMS and (names := used_names(tree) & forbidden)
+    }
+    assert not found, f"private in Keras: give them functions in _backend/keras_private/, {found}"
+
+
+@pytest.mark.backend_free
+def test_used_names_sees_every_way():
+    source = """
+a._one.two; getattr(a, "_three", None); vars(a)["_four"]; a._five = 1; hasattr(a, "_six")
+super()._seven(); keras_private._eight; "_nine"
+"""
+    assert used_names(ast.parse(source)) == {"_one", "two", "_three", "_four", "_five", "_six"}
+
+
 def public_objects(module) -> dict[str, object]:
     """Every class and function that `__all__` of a module, and of the modules in it, names."""
     found = {}
