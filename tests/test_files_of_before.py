@@ -64,6 +64,7 @@ def check_numbers(model, loss, name):
 
 
 @pytest.mark.depends_on_version
+@pytest.mark.fast  # on every backend
 @every_file
 def test_a_file_tells_what_it_told(name, ending):
     model = loaded(name, ending)
@@ -82,6 +83,7 @@ def test_training_goes_on_as_it_would_have(name, ending):
 
 
 @pytest.mark.depends_on_version
+@pytest.mark.fast
 def test_a_pickle_tells_what_it_told():
     loss = pickle.loads(gzip.decompress((FOLDER / "moving.pickle.gz").read_bytes()))
     check_arrays(make_files.state_of(loss), "moving", "loss/")

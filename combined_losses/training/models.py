@@ -49,9 +49,11 @@ class Functional(Model, _KerasFunctional):
     """What `cl.Model(inputs, outputs)` creates."""
 
     def __reduce__(self):
-        # A pickle names the public `Model`, because this class is private.
+        # A pickle names the public `Model`, because this class is private; that of a user's class
+        # below it names that one, so that loading imports its module and registers it.
         rebuild, arguments = super().__reduce__()
-        return getattr(Model, rebuild.__name__), arguments
+        named = Model if type(self) is Functional else type(self)
+        return getattr(named, rebuild.__name__), arguments
 
 
 @keras.saving.register_keras_serializable("combined_losses")
