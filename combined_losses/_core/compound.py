@@ -407,10 +407,10 @@ class Compound(Operators, Limited, keras.losses.Loss):
     def __getstate__(self):
         return {**vars(self), "_first_model": None}  # a copy is compiled in no model yet
 
-    def register_model(self, model):
+    def add_listener(self, listener):
         """Called by the mixin: a model whose compiled steps hold the state of this loss."""
         for child, _ in self._compounds():
-            child.register_model(model)
+            child.add_listener(listener)
 
 
 def as_node(name, loss):

@@ -3,7 +3,6 @@
 import collections
 import functools
 import warnings
-import weakref
 from typing import Any
 
 import keras
@@ -31,9 +30,9 @@ from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite import gradients, skipping
 from combined_losses.composite.arguments import Losses, as_children, as_weights
+from combined_losses.composite.listeners import Listeners
 from combined_losses.composite.metric import ComponentMetric
 from combined_losses.composite.weights import Weights, check_rule
-from combined_losses.training.keeping import retrace, standing_still
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -154,7 +153,7 @@ class CompositeLoss(Compound):
         # Components that have had weight 0: see `_guarded`.
         self._switched_off = {key for key, c in self._weights.fixed.items() if c == 0}
         self._switched_off.update(self._weights.schedules)
-        self._models = weakref.WeakSet()
+        self._listeners = Listeners()
         self._held_as_constants = False
         self._pending: collections.deque = collections.deque()  # changes by other threads
 
@@ -252,10 +251,10 @@ class CompositeLoss(Compound):
     @property
     def weights(self):
         """The current fixed or scheduled weight of each component, a dict from name to float."""
-        with standing_still(self._models) as still:
+        with self._listeners.held_still() as still:
             if not still:
                 return {**self._weights.fixed, **dict(self._pending)}
-            self._sync_models()
+            self._listeners.sync()
             return self._weights.current()
 
     def weight_of(self, name):
@@ -291,14 +290,14 @@ class CompositeLoss(Compound):
             super().set_weight(name, value)
             return
         value = checks.check_weight(name, value)
-        with standing_still(self._models) as still:
+        with self._listeners.held_still() as still:
             if still:
                 self._set(name, value)
             else:  # a step that runs holds the weights: the next one is given the new ones
                 self._pending.append((name, value))
 
     def _set(self, name, value):
-        if self._compiled_in and not self._models:
+        if self._compiled_in and not self._listeners:
             self._compiled_in = False  # once
             warnings.warn(
                 f"'{self.name}' was compiled in a plain keras.Model or a function of your own, "
@@ -306,24 +305,24 @@ class CompositeLoss(Compound):
                 "there. Train it in cl.Model, cl.Sequential or cl.track(model).",
                 stacklevel=2,
             )
-        self._sync_models()
+        self._listeners.sync()
         first = not self._weights.changed and not self._weights.move
-        retrace = first or self._held_as_constants or name in self._weights.schedules
+        rebuild = first or self._held_as_constants or name in self._weights.schedules
         self._weights.changed.add(name)
-        self._assign({name: value}, retrace)
+        self._assign({name: value}, rebuild)
 
     def apply_pending(self):
         while self._pending:
             self._set(*self._pending.popleft())
         super().apply_pending()
 
-    def _assign(self, weights, retrace):
+    def _assign(self, weights, rebuild):
         """Gives components new weights; compiles steps anew where they hold the old ones."""
         newly_off = {name for name, weight in weights.items() if weight == 0} - self._switched_off
         self._switched_off |= newly_off
         self._weights.assign(weights)
-        if retrace or newly_off:
-            self._retrace_models()
+        if rebuild or newly_off:
+            self._listeners.rebuild()
 
     def current_weights(self, all_of_them=False):
         shown = self.losses if all_of_them else self._weights.changed
@@ -436,7 +435,7 @@ class CompositeLoss(Compound):
         """
         self._weights.lone_steps = 0
         if self.weighting is not None:
-            self._sync_models()
+            self._listeners.sync()
             self.weighting.end_epoch()
             self._weights.warn_of_values(self.name)
         super().end_epoch()
@@ -445,19 +444,9 @@ class CompositeLoss(Compound):
         self._weights.note_lone_step(self.name)
         super().note_lone_step()
 
-    def register_model(self, model):
-        self._models.add(model)
-        super().register_model(model)
-
-    def _sync_models(self):
-        # JAX keeps the state of a running fit outside the variables; bring it back first, else
-        # the next step would overwrite what is assigned here.
-        for model in self._models:
-            keras_private.bring_back_state(model)
-
-    def _retrace_models(self):
-        for model in self._models:
-            retrace(model)
+    def add_listener(self, listener):
+        self._listeners.add(listener)
+        super().add_listener(listener)
 
     @property
     def own_variables(self):
@@ -671,9 +660,6 @@ class CompositeLoss(Compound):
 
     # Saving.
 
-    def __getstate__(self):
-        return {**super().__getstate__(), "_models": weakref.WeakSet()}
-
     def get_config(self):
         with deeply():
             losses = [[name, serialize_child(name, loss)] for name, loss in self.losses.items()]
@@ -716,16 +702,16 @@ class CompositeLoss(Compound):
         """Called by Keras's saver; a file without weights leaves them as they are."""
         if "weights" not in keras_private.names_in(store):
             return
-        self._sync_models()
+        self._listeners.sync()
         flags = zip(self.names, np.array(store["changed"]), strict=True)
         changed = {name for name, is_changed in flags if is_changed}
         weights = dict(zip(self.names, map(float, np.array(store["weights"])), strict=True))
         # What has been changed decides, too, whether a step may hold the weights as constants.
-        retrace = weights != self._weights.fixed or changed != self._weights.changed
+        rebuild = weights != self._weights.fixed or changed != self._weights.changed
         self._weights.changed = changed
         self._weights.load(store)
         scheduled = self._weights.schedules
-        self._assign({n: w for n, w in weights.items() if n not in scheduled}, retrace)
+        self._assign({n: w for n, w in weights.items() if n not in scheduled}, rebuild)
 
 
 # Components.

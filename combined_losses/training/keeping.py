@@ -5,7 +5,6 @@ is a second step function, which the batch leaves beside the logs.
 """
 
 import contextlib
-import threading
 
 from combined_losses._backend import keras_private
 
@@ -23,43 +22,13 @@ def tracking_of(model, y_pred=None):
     return None if state is None else state.tracking_for(model, y_pred)
 
 
-@contextlib.contextmanager
 def running_here(model):
     """The block is a `fit`, an `evaluate` or the like, of this thread; afterwards what other
     threads asked for is done."""
     state = state_of(model)
-    if state is None or state.thread is not None:
-        yield
-        return
-    with state.lock:
-        state.thread = threading.get_ident()
-    try:
-        yield
-    finally:
-        with state.lock:
-            state.thread = None
-            apply_pending(state)
-
-
-@contextlib.contextmanager
-def standing_still(models):
-    """In the block no other thread lets one of the models begin to run.
-
-    Gives whether none of them runs in another thread already, so that its state may be changed.
-    """
-    # In one order, so that two threads cannot wait for each other.
-    states = [state_of(model) for model in sorted(models, key=id)]
-    with contextlib.ExitStack() as stack:
-        for state in filter(None, states):
-            stack.enter_context(state.lock)
-        here = (None, threading.get_ident())
-        yield all(state is None or state.thread in here for state in states)
-
-
-def apply_pending(state):
-    """Makes the changes of weights that other threads have asked for."""
-    for compound in state.compounds:
-        compound.apply_pending()
+    if state is None:
+        return contextlib.nullcontext()
+    return state.running.here(then=state.apply_pending)
 
 
 def component_keys(model):
@@ -93,19 +62,6 @@ def measurers(model):
     """What has been made to measure its components, until it is compiled again."""
     state = state_of(model)
     return {} if state is None else state.measurers
-
-
-def retrace(model):
-    """Called where what is compiled holds what a loss has not any more."""
-    state = state_of(model)
-    state.measurers.clear()
-    state.resting = state.keeping = None
-    if keras_private.step_function(model, "train_step") is not None:
-        keras_private.compile_step_anew(model, "train_step")
-        function = keras_private.step_function(model, "train_step")
-        state.keeping = function if state.keepers else None
-    if keras_private.step_function(model, "test_step") is not None:
-        keras_private.compile_step_anew(model, "test_step")
 
 
 # Batches.

@@ -109,7 +109,7 @@ class ComponentMetricsMixin(_Base):
         keras_private.compile_without_loss(super().compile, self, optimizer, loss, computed, kwargs)
         exclude_learned(self)
         is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
-        state = ModelState(loss, loss_weights, [metrics, weighted_metrics], is_whole)
+        state = ModelState(self, loss, loss_weights, [metrics, weighted_metrics], is_whole)
         keras_private.hide(self, STATE, state)
         keras_private.replace_compile_config(self, lambda plain: CompileConfig(plain, state))
         find_owned(self)

@@ -1,8 +1,8 @@
 """All that a model keeps that is compiled with a composite, under one name of its own."""
 
 import contextlib
-import threading
 import warnings
+import weakref
 
 import keras
 
@@ -13,19 +13,24 @@ from combined_losses.composite import gradients
 from combined_losses.training import routing
 from combined_losses.training.keeping import state_of, tracking_of
 from combined_losses.training.moving import check_scope
+from combined_losses.training.running import Running
 from combined_losses.training.tracker import Tracking
 
 
 class ModelState:
     """What a model compiled with a composite keeps; no Keras object, so that no saver walks it.
 
+    It listens to the composites: see `composite.listeners.Listener`.
+
     Args:
+        model: the model.
         loss, loss_weights: as compiled.
         metrics: the compiled metrics and weighted metrics.
         is_whole: whether `compute_loss` is the mixin's, so that `evaluate` gives the whole loss.
     """
 
-    def __init__(self, loss, loss_weights, metrics, is_whole):
+    def __init__(self, model, loss, loss_weights, metrics, is_whole):
+        self._model = weakref.ref(model)
         self.loss = loss
         self.compounds = routing.compounds(loss)
         self.readers = gradients.rules_of(self.compounds)
@@ -41,8 +46,7 @@ class ModelState:
         self.batch = None
         self.keeping = self.resting = None  # the step functions with and without batches
         self.measurers = {}
-        self.thread: int | None = None  # that in which the model runs, see `keeping.running_here`
-        self.lock = threading.RLock()  # held while that, or the state of the losses, is changed
+        self.running = Running()
         self.recorded = False  # whether the step that is traced, or runs, has recorded its parts
         self.loss_owners: list[int | None] = []  # on JAX, see `tracker.owners_of`
 
@@ -67,7 +71,38 @@ class ModelState:
         tracking.is_whole = self.is_whole
         self.tracking = tracking
         for composite in self.compounds:
-            composite.register_model(model)
+            composite.add_listener(self)
+
+    def apply_pending(self):
+        """Makes the changes of weights that other threads have asked for."""
+        for compound in self.compounds:
+            compound.apply_pending()
+
+    def held_still(self):
+        return self.running.held_still()
+
+    def sync(self):
+        model = self._current_model()
+        if model is not None:
+            keras_private.bring_back_state(model)
+
+    def rebuild(self):
+        model = self._current_model()
+        if model is None:
+            return
+        self.measurers.clear()
+        self.resting = self.keeping = None
+        if keras_private.step_function(model, "train_step") is not None:
+            keras_private.compile_step_anew(model, "train_step")
+            function = keras_private.step_function(model, "train_step")
+            self.keeping = function if self.keepers else None
+        if keras_private.step_function(model, "test_step") is not None:
+            keras_private.compile_step_anew(model, "test_step")
+
+    def _current_model(self):
+        """The model; None where it is gone, or has been compiled anew and keeps another state."""
+        model = self._model()
+        return model if model is not None and state_of(model) is self else None
 
     def _find_places(self, model, y_pred):
         if isinstance(model, keras.Sequential):

@@ -10,7 +10,6 @@ from combined_losses._core.compound import weighted_means
 from combined_losses.composite import gradients
 from combined_losses.training import routing
 from combined_losses.training.keeping import (
-    apply_pending,
     leave_weights,
     skipped_throughout,
     state_of,
@@ -81,7 +80,7 @@ class _BeforeStep(keras.callbacks.Callback):
         leave_weights(self.model, self.model.history)
 
     def on_train_batch_begin(self, batch, logs=None):
-        apply_pending(self._state)
+        self._state.apply_pending()
 
 
 def with_callbacks(fit, model, args, kwargs):
