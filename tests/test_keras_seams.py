@@ -237,6 +237,19 @@ def test_what_the_call_of_a_loss_does():
         np.testing.assert_allclose(numbers(found), value, rtol=1e-6)
 
 
+@on("tensorflow")
+@seam(files=["_core/reduction.py", "_backend/tensorflow.py: as_one_replica"])
+def test_a_loss_divides_a_mean_by_the_number_of_replicas(monkeypatch):
+    import tensorflow as tf
+
+    y_true, y_pred = ops.zeros((2, 1)), ops.ones((2, 1))
+    two = SimpleNamespace(num_replicas_in_sync=2)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: two)
+    reductions = ("sum_over_batch_size", "mean_with_sample_weight", "sum")
+    found = [MyOwnLoss(reduction=reduction)(y_true, y_pred) for reduction in reductions]
+    assert list(map(numbers, found)) == [0.5, 0.5, 2.0]
+
+
 @seam("mask_of")
 def test_the_mask_of_a_layer():
     padded = np.array([[[1.0], [0.0]]], "float32")

@@ -345,9 +345,9 @@ def test_nobody_looks_into_what_is_hidden(tmp_path):
 
 @seam("complete_config")
 def test_the_arguments_of_a_serialized_object():
-    serialized = keras.saving.serialize_keras_object(keras.losses.CosineSimilarity())
+    serialized = keras.saving.serialize_keras_object(keras.losses.CosineSimilarity(name="own"))
+    serialized["config"].pop("axis", None)  # a later Keras has it
     keras_private.complete_config(serialized, "axis", 1)
     keras_private.complete_config(serialized, "name", "another")
-    config = keras.saving.deserialize_keras_object(serialized).__class__
-    assert config is keras.losses.CosineSimilarity
-    assert serialized["config"]["axis"] == 1 and serialized["config"]["name"] != "another"
+    loss = keras.saving.deserialize_keras_object(serialized)
+    assert keras_private.whole_config(loss)["axis"] == 1 and loss.name == "own"

@@ -24,7 +24,8 @@ def keep_from_weight_decay(optimizer, variables):
 
     Keras 3.15.1: `exclude_from_weight_decay` replaces what was excluded before, shows it nowhere,
     and is refused once the optimizer is built. It fills `_exclude_from_weight_decay` with the keys
-    of the variables (`_var_key`), and empties a cache of answers.
+    of the variables (`_var_key`), and empties a cache of answers. Keras 3.16 (in development) has
+    no cache; it notes the answers by key when the optimizer is built.
     """
     optimizer = inner_optimizer(optimizer)
     if not variables or getattr(optimizer, "weight_decay", None) is None:
@@ -33,3 +34,5 @@ def keep_from_weight_decay(optimizer, variables):
     known = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
     optimizer._exclude_from_weight_decay = set(known) | keys
     optimizer._exclude_from_weight_decay_cache = {}
+    noted = getattr(optimizer, "_weight_decay_by_var_key", {})
+    noted.update((key, False) for key in keys & noted.keys())
