@@ -65,6 +65,34 @@ readme_command() {
 # The requirements of an extra of setup.cfg, one a line.
 extra() { sed -n "/^$1 =/,/^[^ ]/s/^ \+//p" "$root/setup.cfg"; }
 
+# newest_keras VENV: the newest Keras that the registry has, "keras==…" or "keras-nightly==…"; nothing
+# unless it is newer than the one whose sources were read for _backend/keras_private/.
+newest_keras() {
+    local read_in name
+    read_in=$(sed -n 's/^READ_IN = "\(.*\)".*/\1/p' "$root/combined_losses/_backend/keras_private/__init__.py")
+    for name in keras keras-nightly; do
+        PIP_QUIET=0 timeout 30 "$1/bin/pip" index versions --pre "$name" 2>/dev/null | sed -n '1s/ (\(.*\))/==\1/p'
+    done | "$1/bin/python" -c '
+import sys
+from packaging.version import Version
+
+found = {Version(line.split("==")[1]): line.strip() for line in sys.stdin}
+newest = max(found, default=Version("0"))
+print(found[newest] if newest > Version(sys.argv[1]) else "")' "$read_in"
+}
+
+# try_newest_keras VENV KERAS TESTS...: runs tests with another Keras, and all else from VENV; in at
+# most 5 minutes. Called in a condition, where bash does not stop at errors: hence each `&&`.
+try_newest_keras() {
+    local venv=$1 keras=$2
+    shift 2
+    python3 -m venv "$work/newest" &&
+        echo "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+            >"$(echo "$work"/newest/lib/python3*/site-packages)/borrowed.pth" &&
+        timeout 60 "$work/newest/bin/pip" install "$keras" &&
+        timeout 220 "$work/newest/bin/python" -m pytest --at-most 1 -m "not slow and not browser" "$@"
+}
+
 need_chromium() {
     if ! command -v chromium || ! command -v chromedriver; then
         local as_root
