@@ -67,12 +67,12 @@ class Compound(Operators, Limited, keras.losses.Loss):
     @functools.cached_property
     def needs_target(self):
         """Whether it has to be given `y_true`."""
-        return any(getattr(child, "needs_target", True) for child, _ in self._children)
+        return any(getattr(child, "needs_target", True) for child, _ in self._children())
 
     @functools.cached_property
     def reads_target(self):
         """Whether it reads `y_true` where that is given."""
-        own = ((getattr(child, "needs_target", True), child) for child, _ in self._children)
+        own = ((getattr(child, "needs_target", True), child) for child, _ in self._children())
         return any(getattr(child, "reads_target", needed) for needed, child in own)
 
     # A method: Keras's saver walks over attributes, and would not come to an end.
@@ -80,15 +80,14 @@ class Compound(Operators, Limited, keras.losses.Loss):
         """The loss that judges in the end: that inside a wrapper which only changes the view."""
         return self
 
-    @property
     def _children(self):
         """The losses it is made of: pairs of a loss and the prefix of the names of its parts.
 
         The prefix is None for a loss whose parts have no names here.
 
-        Private for the sake of files: Keras's saver goes through the attributes, public ones first,
-        by the alphabet, and writes a loss inside under the first that holds it. That must be
-        `losses` or `loss` in every version of Keras; only some of them look into a list of pairs.
+        A method for the sake of files: Keras's saver goes through the attributes, by the alphabet,
+        and writes a loss inside under the first that holds it. That must be `losses` or `loss` in
+        every version of Keras; only some of them look into a list of pairs.
         """
         raise NotImplementedError
 
@@ -285,14 +284,14 @@ class Compound(Operators, Limited, keras.losses.Loss):
     # Its state, and that of the compounds inside.
 
     def _compounds(self):
-        return [(child, p) for child, p in self._children if isinstance(child, Compound)]
+        return [(child, p) for child, p in self._children() if isinstance(child, Compound)]
 
     def _named_compounds(self):
         return [(child, prefix) for child, prefix in self._compounds() if prefix is not None]
 
     def find_readers(self):
         """The functions and losses of the user's that are called in it, each as it was given."""
-        return [reader for child, _ in self._children for reader in readers_of(child)]
+        return [reader for child, _ in self._children() for reader in readers_of(child)]
 
     @property
     def own_variables(self):
@@ -397,7 +396,7 @@ class Compound(Operators, Limited, keras.losses.Loss):
 
         Without making a config, for which Keras imports TensorFlow on every backend.
         """
-        for child, prefix in self._children:
+        for child, prefix in self._children():
             name = prefix[:-1] if prefix else label
             if isinstance(child, Compound):
                 child.check_lambdas(name)
@@ -429,28 +428,28 @@ def traits_of(loss):
 def has_channels(loss):
     """Whether a loss, or one of those inside, needs the axis of the channels."""
     if isinstance(loss, Compound):
-        return any(has_channels(child) for child, _ in loss._children)
+        return any(has_channels(child) for child, _ in loss._children())
     return traits_of(loss).has_channels
 
 
 def has_whole_rows(loss):
     """Whether rows of targets are objects for a loss, or for one of those inside."""
     if isinstance(loss, Compound):
-        return any(has_whole_rows(child) for child, _ in loss._children)
+        return any(has_whole_rows(child) for child, _ in loss._children())
     return traits_of(loss).whole_rows
 
 
 def layout_of(loss):
     """How predictions belong to targets for a loss, or for the first inside that says so."""
     if isinstance(loss, Compound):
-        return next(filter(None, (layout_of(child) for child, _ in loss._children)), None)
+        return next(filter(None, (layout_of(child) for child, _ in loss._children())), None)
     return traits_of(loss).layout
 
 
 def rescaling_of(loss):
     """The loss, or the first inside, that says how its predictions change with the unit."""
     if isinstance(loss, Compound):
-        return next(filter(None, (rescaling_of(child) for child, _ in loss._children)), None)
+        return next(filter(None, (rescaling_of(child) for child, _ in loss._children())), None)
     own = isinstance(loss, Loss) and type(loss).rescaled is not Loss.rescaled
     return loss if own else None
 
@@ -466,7 +465,7 @@ def moving_composites(loss):
     if not isinstance(loss, Compound):
         return []
     own = [loss] if getattr(loss, "has_moving_weights", False) else []
-    return [*own, *(found for child, _ in loss._children for found in moving_composites(child))]
+    return [*own, *(found for child, _ in loss._children() for found in moving_composites(child))]
 
 
 def weighted_means(loss, label, path=""):
@@ -479,7 +478,7 @@ def weighted_means(loss, label, path=""):
     if not isinstance(loss, Compound) or loss.reduction != PER_COMPONENT:
         return []
     found = []
-    for child, prefix in loss._children:
+    for child, prefix in loss._children():
         inner = path + (prefix or "")
         found.extend(weighted_means(child, inner[:-1] if prefix else label, inner))
     return found

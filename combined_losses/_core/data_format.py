@@ -105,14 +105,15 @@ def formats_in(loss, with_itself=True):
     """The `Format` of each loss in `loss` that has one, down to the first on each way."""
     if with_itself and isinstance(loss, Formatted):
         return loss.formats
-    return [found for child, _ in getattr(loss, "_children", ()) for found in formats_in(child)]
+    children = getattr(loss, "_children", tuple)()
+    return [found for child, _ in children for found in formats_in(child)]
 
 
 def _has_classes_first(loss):
     """Whether there is a loss of Keras's inside whose classes are on axis 1, as it says."""
     children = getattr(loss, "_children", None)
     if children is not None:
-        return any(_has_classes_first(child) for child, _ in children)
+        return any(_has_classes_first(child) for child, _ in children())
     return keras_traits(loss).axis == 1
 
 

@@ -290,7 +290,7 @@ def rules_of(compounds):
         rule = loss.weighting
         found.extend([(loss, rule)] if rule is not None and rule.reads_gradients else [])
         found.extend(
-            rules_of([child for child, _ in loss._children if isinstance(child, Compound)])
+            rules_of([child for child, _ in loss._children() if isinstance(child, Compound)])
         )
     return found
 
@@ -327,7 +327,7 @@ def is_beyond_output(loss):
     """Whether a loss, or one inside, acts on the model by more than its output."""
     if not isinstance(loss, Compound):
         return False
-    return loss.is_beyond_output or any(is_beyond_output(child) for child, _ in loss._children)
+    return loss.is_beyond_output or any(is_beyond_output(child) for child, _ in loss._children())
 
 
 def warn_of_places(readers):

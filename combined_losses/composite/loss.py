@@ -185,7 +185,6 @@ class CompositeLoss(Compound):
         if unreduced:
             self.reduction = "none"
 
-    @property
     def _children(self):
         return [(loss, f"{name}/") for name, loss in self.losses.items()]
 

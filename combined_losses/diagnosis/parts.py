@@ -65,7 +65,7 @@ def is_known(loss):
     """Whether a loss, and all inside, is of Keras or of this library, and reads nothing else."""
     if isinstance(loss, Compound):
         own = type(loss).__module__.startswith("combined_losses")
-        return own and all(is_known(child) for child, _ in loss._children)
+        return own and all(is_known(child) for child, _ in loss._children())
     loss = getattr(loss, "loss", loss)  # of a `Component`
     loss = getattr(loss, "function", loss)
     module = getattr(loss, "__module__", type(loss).__module__)

@@ -59,7 +59,6 @@ class _QuantileParts(Compound):
         self._single = Component(self.name, single, traits, opaque=False)
         self.name_is_given = name is not None
 
-    @property
     def _children(self):
         return [(self._whole, None)]
 

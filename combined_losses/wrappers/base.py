@@ -68,7 +68,6 @@ class Wrapper(Compound):
     def _wrapped(self):
         return self._node.loss if isinstance(self._node, Component) else self._node
 
-    @property
     def _children(self):
         return [(self.loss, "")]
 

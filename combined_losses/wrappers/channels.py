@@ -141,7 +141,6 @@ class PerChannel(Formatted, PerPart):
     def _wrapped(self):
         return super()._wrapped() if self._several is None else self._several
 
-    @property
     def _children(self):
         return [(child, None) for child, _, _ in self._groups]
 

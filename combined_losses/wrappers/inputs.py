@@ -100,7 +100,6 @@ class OnInputs(Compound):
         self.output = output
         self.models = None if models is None else OwnedModels(models)
 
-    @property
     def _children(self):
         return []
 

@@ -167,7 +167,6 @@ class Normalized(Wrapper):
     def _counts_targets(self):
         return self.by == "positives" or callable(self.by)
 
-    @property
     def _children(self):
         return [(self.loss, "" if self.over is None else None)]
 

@@ -103,7 +103,6 @@ class PerPart(Wrapper):
         """What multiplies the parts before they are added up: an array, or None."""
         return self._weights
 
-    @property
     def _children(self):
         return [(self.loss, None)]
 

@@ -79,14 +79,14 @@ def averaged_of_what_counts(array, axes, sizes, voids, weighs=None):
 
 def void_numbers(loss):
     """The targets that a loss, or one of those inside, takes for missing or void."""
-    children = loss._children if isinstance(loss, Compound) else ()
+    children = loss._children() if isinstance(loss, Compound) else ()
     return own_voids(loss).union(*(void_numbers(child) for child, _ in children))
 
 
 def takes_ids(loss):
     """Whether a loss, or one of those inside, compares with class ids, which have no mean."""
     if isinstance(loss, Compound):
-        inside = any(takes_ids(child) for child, _ in loss._children)
+        inside = any(takes_ids(child) for child, _ in loss._children())
         return getattr(loss, "takes_ids", False) or inside
     return traits_of(loss).takes_ids
 

@@ -22,7 +22,6 @@ class Levels(Wrapper):
         super().__init__(loss, **kwargs)
         self._refuse_moving()
 
-    @property
     def _children(self):
         return [(self.loss, None)]
 

@@ -63,5 +63,5 @@ def softmax_inside(loss, axis=-1):
         return None
     if isinstance(loss, Activated) and loss._function in _ACTIVATIONS:
         return loss
-    found = (softmax_inside(child, axis) for child, _ in loss._children)
+    found = (softmax_inside(child, axis) for child, _ in loss._children())
     return next((child for child in found if child is not None), None)
