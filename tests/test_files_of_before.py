@@ -6,11 +6,14 @@ They load for ever. `tests/data/make_files.py` made them, on TensorFlow.
 import gzip
 import importlib
 import inspect
+import io
 import json
 import pickle
 import pickletools
 import re
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -28,14 +31,29 @@ FILES = [(name, ending) for name, (*_, endings) in MODELS.items() for ending in 
 every_file = pytest.mark.parametrize(("name", "ending"), FILES, ids=map("".join, FILES))
 
 
-def loaded(name, ending):
+# The same, written with Keras 3.15.1 before the losses inside had one place in every version.
+OF_3_15 = "of_keras_3_15_"
+
+
+def loaded(name, ending, written=""):
     make, make_loss, *_ = MODELS[name]
+    file = FOLDER / f"{written}{name}{ending}"
     if ending != ".weights.h5":
-        return keras.models.load_model(FOLDER / f"{name}{ending}")
+        return keras.models.load_model(file)
     model = make(make_loss())
     model.optimizer.build(model.trainable_variables)  # else Keras does not read its state
-    model.load_weights(FOLDER / f"{name}{ending}")
+    model.load_weights(file)
     return model
+
+
+def groups_in(file):
+    """Where the state of the losses is in a file."""
+    if file.suffix == ".keras":
+        file = io.BytesIO(zipfile.ZipFile(file).read("model.weights.h5"))
+    found = []
+    with h5py.File(file) as opened:
+        opened["loss"].visit(found.append)
+    return found
 
 
 def check_arrays(found, name, prefix="", without=()):
@@ -71,6 +89,30 @@ def test_a_file_tells_what_it_told(name, ending):
     # Such a file has the weights in the config, without whether they have been changed.
     check_arrays(make_files.arrays_of(model), name, without=("/changed",) * (ending == ".h5"))
     check_numbers(model, model.loss, name)
+
+
+def loads_3_15():
+    return tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 15)
+
+
+@pytest.mark.fast
+@pytest.mark.skipif(not loads_3_15(), reason="Keras does not load files of a later version")
+@pytest.mark.parametrize(
+    ("name", "ending"), [("moving", ".keras"), ("moving", ".weights.h5"), ("heads", ".keras")]
+)
+def test_a_file_of_another_layout_is_written_anew_in_that_of_today(name, ending, tmp_path):
+    model = loaded(name, ending, OF_3_15)
+    check_arrays(make_files.arrays_of(model), name)
+    check_numbers(model, model.loss, name)
+    (model.save if ending == ".keras" else model.save_weights)(tmp_path / f"new{ending}")
+    assert groups_in(tmp_path / f"new{ending}") == groups_in(FOLDER / f"{name}{ending}")
+
+
+@pytest.mark.skipif(not loads_3_15(), reason="Keras does not load files of a later version")
+def test_a_pickle_of_another_layout_comes_back():
+    file = FOLDER / f"{OF_3_15}moving.pickle.gz"
+    loss = pickle.loads(gzip.decompress(file.read_bytes()))
+    check_arrays(make_files.state_of(loss), "moving", "loss/")
 
 
 @pytest.mark.depends_on_version

@@ -406,6 +406,21 @@ class Compound(Operators, Limited, keras.losses.Loss):
     def __getstate__(self):
         return {**vars(self), "_first_model": None}  # a copy is compiled in no model yet
 
+    # Files of before: Keras 3.15 wrote the losses inside under `children`, an attribute then, and
+    # reads them there if there is such an attribute.
+
+    def load_own_variables(self, store):
+        """Called by Keras's saver, before it goes on to the attributes."""
+        vars(self).pop("children", None)
+        if keras_private.is_beside(store, "children"):
+            vars(self)["children"] = self._children
+
+    def leave_former_place(self):
+        """What is saved has the losses inside where they belong now."""
+        vars(self).pop("children", None)
+        for child, _ in self._compounds():
+            child.leave_former_place()
+
     def add_listener(self, listener):
         """Called by the mixin: a model whose compiled steps hold the state of this loss."""
         for child, _ in self._compounds():

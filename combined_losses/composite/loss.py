@@ -695,10 +695,12 @@ class CompositeLoss(Compound):
 
     def save_own_variables(self, store):
         """Called by Keras's saver, which walks `model.loss`."""
+        self.leave_former_place()
         self._weights.save(store)
 
     def load_own_variables(self, store):
         """Called by Keras's saver; a file without weights leaves them as they are."""
+        super().load_own_variables(store)
         if "weights" not in keras_private.names_in(store):
             return
         self._listeners.sync()

@@ -46,6 +46,7 @@ from combined_losses._backend.keras_private.saving import (
     drop_hidden,
     hidden,
     hide,
+    is_beside,
     names_in,
     share,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "hidden",
     "hide",
     "inner_optimizer",
+    "is_beside",
     "is_numbered_name",
     "join_result",
     "keep_from_weight_decay",

@@ -48,3 +48,14 @@ def names_in(store):
     Keras 3.15.1: it has `keys()`, also where it can neither be iterated over nor asked with `in`.
     """
     return list(store.keys())
+
+
+def is_beside(store, name):
+    """Whether the file has an entry `name` beside the variables of `load_own_variables`.
+
+    Keras 3.15.1: the store is that of the whole file, and remembers at which path it stands.
+    """
+    if not hasattr(store, "h5_file"):
+        return False
+    path = getattr(store, "_h5_entry_path", "")  # empty for what is saved by itself
+    return (f"{path}/{name}" if path else name) in store.h5_file
