@@ -271,7 +271,7 @@ class Keeps(keras.losses.Loss):
         # The saver meets `_a` first; it looks into lists, not into objects that are none of Keras.
         self._b, self._a, self._inner = list(inner[1:]), list(inner), list(inner)
         self.networks, self.state = tuple(networks), keras.Variable(1.0)
-        self.found = None
+        self.found = self.beside = None
 
     def call(self, y_true, y_pred):
         return ops.mean(ops.abs(y_true - y_pred), axis=-1)
@@ -281,6 +281,7 @@ class Keeps(keras.losses.Loss):
 
     def load_own_variables(self, store):
         self.found = keras_private.names_in(store)
+        self.beside = [n for n in ("_a", "_b", "loss") if keras_private.is_beside(store, n)]
         self.state.assign(np.array(store["state"]))
 
     def get_config(self):
@@ -296,7 +297,9 @@ class Keeps(keras.losses.Loss):
         return cls(config["name"], **stored)
 
 
-@seam("names_in", "share", files=["composite: save_own_variables", "wrappers/outputs.py"])
+@seam(
+    "names_in", "is_beside", "share", files=["composite: save_own_variables", "wrappers/outputs.py"]
+)
 def test_the_saver_walks_over_the_loss_of_a_model(tmp_path):
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)], name="network")
     inner = [Keeps("one"), Keeps("two")]
@@ -306,7 +309,7 @@ def test_the_saver_walks_over_the_loss_of_a_model(tmp_path):
     model.save(tmp_path / "model.keras")
     loss = keras.models.load_model(tmp_path / "model.keras").loss
     assert [numbers(each.state) for each in (loss, *loss._inner)] == [5.0] * 3
-    assert loss.found == ["state"]
+    assert loss.found == ["state"] and loss.beside == ["_a"]
     assert loss.networks[0] is loss.networks[1]
 
 

@@ -85,9 +85,9 @@ class Compound(Operators, Limited, keras.losses.Loss):
 
         The prefix is None for a loss whose parts have no names here.
 
-        A method for the sake of files: Keras's saver goes through the attributes, by the alphabet,
-        and writes a loss inside under the first that holds it. That must be `losses` or `loss` in
-        every version of Keras; only some of them look into a list of pairs.
+        A method for the sake of files: Keras's saver goes through the attributes, and writes a loss
+        inside under the first that holds it. That must be `losses` or `loss` in every version of
+        Keras; only some of them look into a list of pairs.
         """
         raise NotImplementedError
 
@@ -411,13 +411,13 @@ class Compound(Operators, Limited, keras.losses.Loss):
 
     def load_own_variables(self, store):
         """Called by Keras's saver, before it goes on to the attributes."""
-        vars(self).pop("children", None)
+        self.__dict__.pop("children", None)
         if keras_private.is_beside(store, "children"):
-            vars(self)["children"] = self._children
+            self.__dict__["children"] = self._children()
 
     def leave_former_place(self):
         """What is saved has the losses inside where they belong now."""
-        vars(self).pop("children", None)
+        self.__dict__.pop("children", None)
         for child, _ in self._compounds():
             child.leave_former_place()
 

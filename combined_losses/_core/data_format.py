@@ -105,16 +105,18 @@ def formats_in(loss, with_itself=True):
     """The `Format` of each loss in `loss` that has one, down to the first on each way."""
     if with_itself and isinstance(loss, Formatted):
         return loss.formats
-    children = getattr(loss, "_children", tuple)()
-    return [found for child, _ in children for found in formats_in(child)]
+    return [found for child in _inside(loss) for found in formats_in(child)]
 
 
 def _has_classes_first(loss):
     """Whether there is a loss of Keras's inside whose classes are on axis 1, as it says."""
-    children = getattr(loss, "_children", None)
-    if children is not None:
-        return any(_has_classes_first(child) for child, _ in children())
-    return keras_traits(loss).axis == 1
+    children = _inside(loss)
+    return any(map(_has_classes_first, children)) if children else keras_traits(loss).axis == 1
+
+
+def _inside(loss):
+    """The losses that a loss is made of; none where it is no compound."""
+    return [child for child, _ in loss._children()] if hasattr(loss, "_children") else []
 
 
 def moved(array, rank, source=1, destination=-1):
