@@ -13,6 +13,7 @@ import keras
 import pytest
 
 import combined_losses
+from tests.imports import arrows_in, circle_in, imports_of
 from tests.processes import PACKAGE, run_python
 from tests.strip_notebooks import strip_file, stripped
 
@@ -234,6 +235,58 @@ def test_public_name_has_an_example_that_runs(name):
     run = [example for example in examples if not example.options.get(doctest.SKIP)]
     short = name.rpartition(".")[2]
     assert any(short in example.source for example in run), f"no example of {short}"
+
+
+# A folder, or a file of the package itself, imports only from floors below its own.
+FLOORS = {
+    "_backend": 0,
+    "_numerics": 0,
+    "_version": 0,
+    "_core": 1,
+    "weightings": 2,
+    "wrappers": 2,
+    "composite": 3,
+    "losses": 4,
+    "training": 4,
+    "plots": 5,
+    "diagnosis": 6,
+    "callbacks": 7,
+    "": 8,  # the face: `import combined_losses`
+    "demo": 9,
+    "__main__": 10,
+}
+
+
+def folder_of(module):
+    return module.partition(".")[0]
+
+
+@pytest.mark.backend_free
+def test_imports_go_down_the_stairs():
+    arrows = [(m, target) for m, targets in arrows_in(PACKAGE).items() for target in targets]
+    between = [(m, t) for m, t in arrows if folder_of(m) != folder_of(t)]
+    up = [(m, t) for m, t in between if FLOORS[folder_of(m)] <= FLOORS[folder_of(t)]]
+    assert not up, f"{up[0][0]} imports {up[0][1]}, which is not below it"
+
+
+@pytest.mark.backend_free
+def test_no_files_import_each_other_in_a_circle():
+    assert circle_in(arrows_in(PACKAGE)) == []
+
+
+@pytest.mark.backend_free
+def test_imports_and_circles_are_found():
+    source = """
+import combined_losses.a
+def f():
+    from combined_losses import b, name
+    from combined_losses.b import c
+    from keras import a
+"""
+    assert imports_of(source, ["", "a", "b", "b.c", "d"]) == {"a", "", "b", "b.c"}
+    arrows = {"a": {"b"}, "b": {"c", "d"}, "c": {"d"}, "d": {"b"}}
+    assert circle_in(arrows) == ["b", "c", "d"]
+    assert circle_in({**arrows, "d": set()}) == []
 
 
 @pytest.mark.backend_free
