@@ -16,7 +16,7 @@ from combined_losses._backend import keras_private
 from tests import test_keras_seams_in_training as in_training
 from tests.seams import X, Y, line, numbers, on, seam, users_of
 
-pytestmark = pytest.mark.depends_on_version
+pytestmark = [pytest.mark.depends_on_version, pytest.mark.fast]
 
 
 def test_every_function_is_tried_and_used():

@@ -8,7 +8,7 @@ from keras import ops
 from combined_losses._backend import keras_private
 from tests.seams import X, Y, line, numbers, on, seam
 
-pytestmark = pytest.mark.depends_on_version
+pytestmark = [pytest.mark.depends_on_version, pytest.mark.fast]
 
 
 # Steps and their functions.
