@@ -42,6 +42,7 @@ class Batch:
         self.is_one_output = False  # of a model of several: the finest of `DeepSupervision`
         self.replicas = backend.replica_count()
         self.asks_presence = False  # by a rule around it, see `presence`
+        self.captured = None  # the step of training that may be asked for gradients, where there is
         self.training = False  # in a step of training of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self.is_unthreaded = False  # in a step on JAX that cannot read or keep variables

@@ -28,7 +28,7 @@ from combined_losses._core.masks import read_mask
 from combined_losses._core.operators import Operators
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
-from combined_losses.composite import gradients, skipping
+from combined_losses.composite import gradients, reading, skipping
 from combined_losses.composite.arguments import Losses, as_children, as_weights
 from combined_losses.composite.listeners import Listeners
 from combined_losses.composite.metric import ComponentMetric
@@ -145,9 +145,9 @@ class CompositeLoss(Compound):
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
         names.check_log_keys(self.component_names, name)
         self._check_moving(weighting)
-        gradients.check_parts(self, weighting)
+        reading.check_parts(self, weighting)
         if on_nonfinite == "skip":
-            skipping.check_parts(self, gradients.is_beyond_output)
+            skipping.check_parts(self, reading.is_beyond_output)
         # Last, because it binds the rule to this composite.
         self._weights = Weights(as_weights(weights, self.names, name), weighting, self.dtype)
         # Components that have had weight 0: see `_guarded`.
@@ -379,7 +379,7 @@ class CompositeLoss(Compound):
 
     def warn_of_places(self):
         if self._weights.reads_gradients:
-            gradients.warn_of_places([(self, self.weighting)])
+            reading.warn_of_places([(self, self.weighting)])
         super().warn_of_places()
 
     @backend.as_written
@@ -577,7 +577,7 @@ class CompositeLoss(Compound):
 
     @functools.cached_property
     def _acts_beside(self):
-        return gradients.acts_beside(self)
+        return reading.acts_beside(self)
 
     def _check_unthreaded(self):
         """A step that reads weights outside of Keras's scope holds them as constants."""

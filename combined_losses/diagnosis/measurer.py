@@ -23,6 +23,7 @@ from combined_losses.diagnosis.perturbations import (
     perturbed,
 )
 from combined_losses.training import routing
+from combined_losses.training.captured import parameters
 from combined_losses.training.keeping import measurers
 
 
@@ -223,7 +224,7 @@ class Measurer:
         return of_parameters, [ops.convert_to_tensor(v.value) for v in variables]
 
     def _parameters(self):
-        return gradients.parameters(self.model, routing.compounds(self.model.loss))
+        return parameters(self.model, routing.compounds(self.model.loss))
 
     def _evaluated(self, *data):
         entries, total, facts = self._evaluator.evaluate(*data)

@@ -6,8 +6,8 @@ import numpy as np
 
 from combined_losses._core.compound import Compound
 from combined_losses._core.names import log_key
-from combined_losses.composite import gradients
 from combined_losses.composite.loss import CompositeLoss
+from combined_losses.composite.reading import is_beyond_output
 
 
 class Part(NamedTuple):
@@ -38,7 +38,7 @@ def parts_of(route):
     loss, parts, whole = route.loss, [], None
     if route.reports_total:
         whole = route.output
-        beyond = gradients.is_beyond_output(loss)
+        beyond = is_beyond_output(loss)
         parts.append(Part(whole, log_key(whole), None, beyond, route.weight, 1.0, True))
     if not isinstance(loss, Compound):
         return parts
@@ -58,7 +58,7 @@ def _is_beyond_output(loss, path):
     """Whether the outermost component of a path acts on the model by more than its output."""
     first = path.partition("/")[0]
     child = loss.losses.get(first) if isinstance(loss, CompositeLoss) else loss
-    return gradients.is_beyond_output(child)
+    return is_beyond_output(child)
 
 
 def is_known(loss):

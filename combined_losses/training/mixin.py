@@ -8,8 +8,9 @@ import keras
 from combined_losses._backend import keras_private
 from combined_losses._core.config import deeply, serialize_losses
 from combined_losses._core.outputs import places_of, with_batch
-from combined_losses.composite import gradients
+from combined_losses.composite.reading import warn_of_places
 from combined_losses.training import routing
+from combined_losses.training.captured import capturing, note
 from combined_losses.training.h5 import CompileConfig
 from combined_losses.training.keeping import (
     STATE,
@@ -224,7 +225,7 @@ class ComponentMetricsMixin(_Base):
 
         @functools.wraps(keras.Model.stateless_call)
         def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
-            gradients.note(self, call=(non_trainable_variables, args, kwargs))
+            note(self, call=(non_trainable_variables, args, kwargs))
             with calling():
                 return super().stateless_call(
                     trainable_variables, non_trainable_variables, *args, **kwargs
@@ -257,7 +258,7 @@ class ComponentMetricsMixin(_Base):
                 "sample_weight": sample_weight,
                 "training": training,
             }
-            gradients.note(self, loss=(metrics_variables, given))
+            note(self, loss=(metrics_variables, given))
             with recording():
                 return super().stateless_compute_loss(
                     trainable_variables, non_trainable_variables, metrics_variables, **given
@@ -266,7 +267,7 @@ class ComponentMetricsMixin(_Base):
     def train_step(self, *args):
         state = state_of(self)
         readers, compounds = (state.readers, state.compounds) if state else ((), ())
-        with inside("step"), gradients.capturing(self, readers, compounds, args):
+        with inside("step"), capturing(self, readers, compounds, args):
             result = super().train_step(*args)
         keeps = state is not None and state.keepers > 0
         return with_batch(result, keras_private.batch_of(args)) if keeps else result
@@ -363,7 +364,7 @@ class ComponentMetricsMixin(_Base):
         with running_here(self):
             logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
         if tracked:
-            gradients.warn_of_places(state_of(self).readers)
+            warn_of_places(state_of(self).readers)
             for compound in state_of(self).compounds:
                 compound.warn_of_values()
                 compound.note_lone_step()

@@ -9,7 +9,7 @@ import keras
 from combined_losses._backend import keras_private
 from combined_losses._core.outputs import penalty_names, places_of, single_names
 from combined_losses._core.owned import owned_by, variables_of
-from combined_losses.composite import gradients
+from combined_losses.composite import reading
 from combined_losses.training import routing
 from combined_losses.training.keeping import state_of, tracking_of
 from combined_losses.training.moving import check_scope
@@ -33,7 +33,7 @@ class ModelState:
         self._model = weakref.ref(model)
         self.loss = loss
         self.compounds = routing.compounds(loss)
-        self.readers = gradients.rules_of(self.compounds)
+        self.readers = reading.rules_of(self.compounds)
         self.loss_weights = loss_weights
         self.metrics = metrics
         self.is_whole = is_whole
@@ -63,7 +63,7 @@ class ModelState:
             routing.check_single(self.loss, self.loss_weights, single_names(model, y_pred))
         strategy = keras_private.strategy_of(model)
         check_scope(strategy, self.compounds)
-        gradients.check_layers(model, self.readers)
+        reading.check_layers(model, self.readers)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             names = penalty_names(model)
             tracking = Tracking(self.loss, self.loss_weights, places, names)

@@ -7,7 +7,7 @@ import keras
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
 from combined_losses._core.compound import weighted_means
-from combined_losses.composite import gradients
+from combined_losses.composite import reading
 from combined_losses.training import routing
 from combined_losses.training.keeping import (
     leave_weights,
@@ -26,7 +26,7 @@ class _EpochEnd(keras.callbacks.Callback):
         if self._first:
             self._first = False
             compounds = routing.compounds(self.model.loss)
-            gradients.warn_of_places(gradients.rules_of(compounds))
+            reading.warn_of_places(reading.rules_of(compounds))
             for compound in compounds:
                 compound.warn_of_values()
 

@@ -14,6 +14,7 @@ from combined_losses._core.checks import check_trainable
 from combined_losses._core.config import deeply
 from combined_losses._core.outputs import name_outputs, rename_single
 from combined_losses.training import routing
+from combined_losses.training.captured import captured_step
 from combined_losses.training.keeping import state_of
 
 # "step" inside a training or test step, "function" inside a step function of a tracked model, which
@@ -219,7 +220,7 @@ def routed(routes, places, outputs, model, x, y, y_pred, sample_weight):
         joint = route.output is None
         seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
         batch = Batch(target, seen, weight, route.loss.name, source=(model, x, y_pred))
-        batch.places = places
+        batch.places, batch.captured = places, captured_step()
         yield route, batch
 
 

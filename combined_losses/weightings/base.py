@@ -81,6 +81,8 @@ class Weighting(Limited):
         self.num_components: Any = None  # until `build`
         self.has_warned = False  # of a value that it is not made for
         self.has_warned_of_epochs = False  # that nobody tells it of their ends
+        self.has_been_compared = False  # by `reading.warn_of_disjoint`
+        self.has_warned_of_missing = False  # of components without a gradient where it reads
 
     # What a subclass gives.
 

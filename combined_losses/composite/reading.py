@@ -1,0 +1,155 @@
+"""Where rules read gradients: what cannot be seen there, as errors and warnings."""
+
+import warnings
+
+import numpy as np
+from keras import ops
+
+from combined_losses._core.compound import Compound, readers_of
+from combined_losses._core.owned import owned_by
+
+
+def rules_of(compounds):
+    """The rules that read gradients, `(composite, rule)`, of composites and of those inside."""
+    found = []
+    for loss in compounds:
+        rule = loss.weighting
+        found.extend([(loss, rule)] if rule is not None and rule.reads_gradients else [])
+        found.extend(
+            rules_of([child for child, _ in loss._children() if isinstance(child, Compound)])
+        )
+    return found
+
+
+def check_parts(composite, rule):
+    """Raises where a component acts on more than the place where a rule reads its gradient."""
+    if rule is None or not rule.reads_gradients or rule.place == "parameters":
+        return
+    for name, loss in composite.losses.items():
+        if is_beyond_output(loss):
+            raise ValueError(
+                f"Component '{name}' of '{composite.name}' acts on the model by more than its "
+                "output, where the weighting reads gradients: take gradients='parameters'. "
+                f"Received: gradients={rule.place!r}"
+            )
+
+
+def acts_beside(composite):
+    """Which components may act on the network by another way than where their rule reads.
+
+    Booleans `(k,)`, or None: it reads at all parameters. Past the output there is a way for
+    functions alone that hold a network, a layer or a variable.
+    """
+    rule = composite.weighting
+    if rule.place == "parameters" and rule.shared_layers is None:
+        return None
+    if rule.place != "output":
+        return np.ones(len(composite.losses), bool)
+    readers = [filter(callable, readers_of(loss)) for loss in composite.losses.values()]
+    return np.array([any(owned_by(reader) for reader in each) for each in readers])
+
+
+def is_beyond_output(loss):
+    """Whether a loss, or one inside, acts on the model by more than its output."""
+    if not isinstance(loss, Compound):
+        return False
+    return loss.is_beyond_output or any(is_beyond_output(child) for child, _ in loss._children())
+
+
+def warn_of_places(readers):
+    """Says, once, what rules do not see where they read gradients; called after a first step."""
+    warn_of_missing(readers)
+    warn_of_disjoint(readers)
+
+
+def warn_of_disjoint(readers):
+    """Says, once, where a rule cannot see a conflict."""
+    for composite, rule in readers:
+        rule = rule.innermost
+        if rule.has_been_compared or not rule.reads_cosines:
+            continue
+        if len(composite.names) == 1:
+            rule.has_been_compared = True
+            continue
+        meet = ops.convert_to_numpy(rule.cosines) != 0
+        live = np.flatnonzero(np.diagonal(meet))
+        if len(live) < 2:
+            continue  # too few had a gradient; the next step may tell
+        rule.has_been_compared = True
+        group = _group(meet, live[0])
+        others = [i for i in live if i not in group]
+        if others and rule.place != "parameters":
+            names = [" and ".join(repr(composite.names[i]) for i in g) for g in (group, others)]
+            warnings.warn(
+                f"{type(rule).__name__} cannot see a conflict between {names[0]} and {names[1]} in "
+                f"'{composite.name}': they act on disjoint parts of {_place(rule)}. Take the "
+                'gradients where both come together: gradients="<name of a layer>" or '
+                '"parameters".',
+                stacklevel=2,
+            )
+
+
+def warn_of_missing(readers):
+    """Says, once, which components have no gradient where a rule reads it."""
+    for composite, rule in readers:
+        rule = rule.innermost
+        found = rule.components_without_gradient()
+        if rule.has_warned_of_missing or not found:
+            continue
+        rule.has_warned_of_missing = True
+        names = " and ".join(repr(composite.names[i]) for i in found)
+        warnings.warn(
+            f"{type(rule).__name__}, the weighting of '{composite.name}', reads gradients at "
+            f"{_place(rule)}, where these components have none: {names}. It does not weigh them: "
+            "they keep their fixed weights. If it should, take the gradients where all of them "
+            'have one, such as gradients="parameters". '
+            f"Received: gradients={rule.place!r}",
+            stacklevel=2,
+        )
+
+
+def _place(rule):
+    """Where a rule reads gradients, in words."""
+    place, layers = rule.place, rule.shared_layers
+    if place == "output":
+        return "the output"
+    if place != "parameters":
+        return f"layer '{place}'"
+    return "the parameters" + (f" of {', '.join(map(repr, layers))}" if layers else "")
+
+
+def _group(meet, first):
+    """The components that are connected with one, in order."""
+    found = {first}
+    while True:
+        more = {int(j) for i in found for j in np.flatnonzero(meet[i])} - found
+        if not more:
+            return sorted(found)
+        found |= more
+
+
+def check_layers(model, readers):
+    """Raises where a rule names a layer that the model has not."""
+    layers = getattr(model, "layers", ())  # a trainer need not have them
+    names = [layer.name for layer in layers]
+    for composite, rule in readers:
+        place = rule.place
+        wanted = list(rule.shared_layers or [])
+        wanted += [] if place in ("output", "parameters") else [place]
+        unknown = [name for name in wanted if name not in names]
+        bare = [
+            layer.name
+            for layer in layers
+            if layer.name in (rule.shared_layers or ()) and layer.built and not layer.weights
+        ]
+        if bare:
+            raise ValueError(
+                f"`shared_layers` of the weighting of '{composite.name}' must be layers that have "
+                f"parameters. Received: {bare[0]!r}"
+            )
+        if unknown:
+            raise ValueError(
+                f"The weighting of '{composite.name}' reads gradients at a layer that the model "
+                f"has not. It has {', '.join(map(repr, names))}; besides, `gradients` may be "
+                f"'output' or 'parameters'. Received: {unknown[0]!r}"
+            )
