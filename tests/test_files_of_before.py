@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
+from combined_losses._core.compound import Compound
 from tests.contracts.registry import CASES
 from tests.data import make_files
 from tests.data.make_files import FOLDER, MODELS
@@ -106,6 +107,50 @@ def test_a_file_of_another_layout_is_written_anew_in_that_of_today(name, ending,
     check_numbers(model, model.loss, name)
     (model.save if ending == ".keras" else model.save_weights)(tmp_path / f"new{ending}")
     assert groups_in(tmp_path / f"new{ending}") == groups_in(FOLDER / f"{name}{ending}")
+
+
+def save_as_before(model, file, monkeypatch, **options):
+    """Saves weights with the losses inside where Keras 3.15 wrote them before."""
+    with monkeypatch.context() as patch:
+        children = property(lambda self: self._children())
+        patch.setattr(Compound, "children", children, raising=False)
+        model.save_weights(file, **options)
+
+
+@pytest.mark.fast
+@pytest.mark.skipif(not loads_3_15(), reason="Keras does not look into lists of pairs")
+@pytest.mark.parametrize("shard", [None, 83, 90, 161, 165, 400])
+def test_a_wrapper_on_top_finds_the_state_inside(shard, tmp_path, monkeypatch):
+    def compiled():
+        rule = cl.weightings.UncertaintyWeighting()
+        inner = cl.CompositeLoss({"mse": "mse", "mae": "mae"}, {"mse": 0.5}, weighting=rule)
+        layers = [keras.layers.Dense(5), keras.layers.Dense(3)]
+        model = cl.Sequential([keras.Input((4,)), *layers])
+        model.compile("adam", loss=cl.wrappers.Scaled(inner, 2.0))
+        return inner, model
+
+    x, y = make_files.rows()
+    inner, model = compiled()
+    model.fit(x, y, verbose=0)
+    inner.set_weight("mse", 7.0)
+    options = {} if shard is None else {"max_shard_size": shard / 1024**3}
+    ending = ".weights.h5" if shard is None else ".weights.json"
+    save_as_before(model, tmp_path / f"old{ending}", monkeypatch, **options)
+    assert shard or "children" in groups_in(tmp_path / "old.weights.h5")
+    again, loaded = compiled()
+    loaded.optimizer.build(loaded.trainable_variables)
+    loaded.load_weights(tmp_path / f"old{ending}")
+    assert again.weights == {"mse": 7.0, "mae": 1.0}
+    for found, expected in zip(again.variables, inner.variables, strict=True):
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (found, expected)))
+
+
+def test_an_attribute_of_the_users_stays(tmp_path):
+    model = make_files.sequential(MODELS["moving"][1]())
+    model.loss.children = "mine"
+    model.save_weights(tmp_path / "a.weights.h5")
+    model.load_weights(tmp_path / "a.weights.h5")
+    assert model.loss.children == "mine"
 
 
 @pytest.mark.skipif(not loads_3_15(), reason="Keras does not load files of a later version")

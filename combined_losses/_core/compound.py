@@ -411,15 +411,18 @@ class Compound(Operators, Limited, keras.losses.Loss):
 
     def load_own_variables(self, store):
         """Called by Keras's saver, before it goes on to the attributes."""
-        self.__dict__.pop("children", None)
-        if keras_private.is_beside(store, "children"):
-            self.__dict__["children"] = self._children()
+        self._leave_former_place()
+        if keras_private.is_beside(store, "children") and not hasattr(self, "children"):
+            self.children = self._former_children = self._children()
 
-    def leave_former_place(self):
+    def _leave_former_place(self):
         """What is saved has the losses inside where they belong now."""
-        self.__dict__.pop("children", None)
+        if self._former_children is not None:  # else an attribute of that name is the user's
+            del self.children, self._former_children
         for child, _ in self._compounds():
-            child.leave_former_place()
+            child._leave_former_place()
+
+    _former_children: Any = None
 
     def add_listener(self, listener):
         """Called by the mixin: a model whose compiled steps hold the state of this loss."""

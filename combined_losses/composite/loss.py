@@ -695,7 +695,7 @@ class CompositeLoss(Compound):
 
     def save_own_variables(self, store):
         """Called by Keras's saver, which walks `model.loss`."""
-        self.leave_former_place()
+        self._leave_former_place()
         self._weights.save(store)
 
     def load_own_variables(self, store):

@@ -119,7 +119,7 @@ class Weighting(Limited):
     @property
     def place(self):
         """Where gradients are read: "output", "parameters", the name of a layer; None: nowhere."""
-        return "output" if self.reads_gradients else None
+        return getattr(self, "gradients", "output") if self.reads_gradients else None
 
     # Of `place` "parameters": the names of the layers whose parameters count; None: all.
     shared_layers: Any = None

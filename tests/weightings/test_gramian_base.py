@@ -468,3 +468,19 @@ def test_a_rule_of_ones_own_has_answers_without_a_state():
     assert rule.values_beyond() == {}
     assert rule.components_without_gradient() == []
     assert not rule.reads_cosines
+
+
+class AtAPlace(OfItsOwn):
+    """A rule of a user's that says as ours do where it reads gradients."""
+
+    def __init__(self, gradients="output", **kwargs):
+        super().__init__(**kwargs)
+        self.gradients = gradients
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("place", ["output", "trunk", "parameters"])
+def test_a_rule_of_ones_own_reads_where_its_argument_says(place):
+    rule = AtAPlace(place)
+    assert _answers(rule) == _answers(cl.weightings.Smoothed(AtAPlace(place)))
+    assert rule.reads_gradients and rule.place == place

@@ -53,9 +53,11 @@ def names_in(store):
 def is_beside(store, name):
     """Whether the file has an entry `name` beside the variables of `load_own_variables`.
 
-    Keras 3.15.1: the store is that of the whole file, and remembers at which path it stands.
+    Keras 3.15.1: the store is that of the whole file, or of several shards, and remembers at which
+    path it stands; `has_path` knows all shards. Keras 3.12 has no `has_path`.
     """
     if not hasattr(store, "h5_file"):
         return False
     path = getattr(store, "_h5_entry_path", "")  # empty for what is saved by itself
-    return (f"{path}/{name}" if path else name) in store.h5_file
+    has_path = getattr(store, "has_path", None) or store.h5_file.__contains__
+    return has_path(f"{path}/{name}" if path else name)
