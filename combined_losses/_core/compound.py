@@ -403,9 +403,6 @@ class Compound(Operators, Limited, keras.losses.Loss):
             elif isinstance(child, FunctionLoss):
                 check_no_lambda(child.function, name)
 
-    def __getstate__(self):
-        return {**vars(self), "_first_model": None}  # a copy is compiled in no model yet
-
     # Files of before: Keras 3.15 wrote the losses inside under `children`, an attribute then, and
     # reads them there if there is such an attribute.
 

@@ -1,6 +1,6 @@
 """Joins losses into one: `CompositeLoss`, its weights, and the gradients that its rules read."""
 
-from combined_losses.composite import operators  # losses add up from here on
-from combined_losses.composite.loss import CompositeLoss, as_loss
+from combined_losses.composite.loss import CompositeLoss
+from combined_losses.composite.operators import as_loss  # losses add up from here on
 
-__all__ = ["CompositeLoss", "as_loss", "operators"]
+__all__ = ["CompositeLoss", "as_loss"]

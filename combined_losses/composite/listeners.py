@@ -24,9 +24,6 @@ class Listeners:
     def __init__(self):
         self._alive: weakref.WeakSet[Listener] = weakref.WeakSet()
 
-    def __reduce__(self):  # nothing listens to a copy
-        return Listeners, ()
-
     def __bool__(self):
         return bool(self._alive)
 

@@ -12,7 +12,6 @@ from keras import ops
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
 from combined_losses._core import checks, names
-from combined_losses._core.arguments import as_child
 from combined_losses._core.batch import Batch
 from combined_losses._core.compound import Compound, as_node, moving_composites, readers_of
 from combined_losses._core.config import (
@@ -25,7 +24,6 @@ from combined_losses._core.config import (
 )
 from combined_losses._core.evaluation import Evaluation, split
 from combined_losses._core.masks import read_mask
-from combined_losses._core.operators import Operators
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite import gradients, reading, skipping
@@ -713,33 +711,6 @@ class CompositeLoss(Compound):
         self._weights.load(store)
         scheduled = self._weights.schedules
         self._assign({n: w for n, w in weights.items() if n not in scheduled}, rebuild)
-
-
-# Components.
-
-
-def as_loss(loss):
-    """Gives operators to any loss, so that `0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss(fn)` works.
-
-    Args:
-        loss: a string that `keras.losses.get` knows, a function `f(y_true, y_pred)`, or a
-            `keras.losses.Loss`.
-
-    Returns:
-        `loss` itself if it has operators; a loss for a string or function; for a loss of Keras the
-        `CompositeLoss` of it alone.
-
-    Example:
-
-    >>> import combined_losses as cl
-    >>> loss = 0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss("mae")
-    >>> loss.weights
-    {'mse': 0.7, 'mae': 0.3}
-    """
-    if isinstance(loss, Operators):
-        return loss
-    child = as_child(loss, "as_loss", None)
-    return child if isinstance(child, Operators) else CompositeLoss([child])
 
 
 def _only(values):

@@ -44,4 +44,28 @@ def _terms(loss):
     return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]
 
 
+def as_loss(loss):
+    """Gives operators to any loss, so that `0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss(fn)` works.
+
+    Args:
+        loss: a string that `keras.losses.get` knows, a function `f(y_true, y_pred)`, or a
+            `keras.losses.Loss`.
+
+    Returns:
+        `loss` itself if it has operators; a loss for a string or function; for a loss of Keras the
+        `CompositeLoss` of it alone.
+
+    Example:
+
+    >>> import combined_losses as cl
+    >>> loss = 0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss("mae")
+    >>> loss.weights
+    {'mse': 0.7, 'mae': 0.3}
+    """
+    if isinstance(loss, Operators):
+        return loss
+    child = as_child(loss, "as_loss", None)
+    return child if isinstance(child, Operators) else CompositeLoss([child])
+
+
 Operators._builders = Builders(add, scale)

@@ -6,6 +6,7 @@ import numpy as np
 
 from combined_losses._core.compound import Compound
 from combined_losses._core.names import log_key
+from combined_losses._core.traits import is_ours
 from combined_losses.composite.loss import CompositeLoss
 from combined_losses.composite.reading import is_beyond_output
 
@@ -64,8 +65,7 @@ def _is_beyond_output(loss, path):
 def is_known(loss):
     """Whether a loss, and all inside, is of Keras or of this library, and reads nothing else."""
     if isinstance(loss, Compound):
-        own = type(loss).__module__.startswith("combined_losses")
-        return own and all(is_known(child) for child, _ in loss._children())
+        return is_ours(type(loss)) and all(is_known(child) for child, _ in loss._children())
     loss = getattr(loss, "loss", loss)  # of a `Component`
     loss = getattr(loss, "function", loss)
     module = getattr(loss, "__module__", type(loss).__module__)

@@ -7,6 +7,7 @@ import warnings
 import keras
 
 from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.traits import is_ours
 from combined_losses.wrappers.predictions import Activated
 
 _loading = contextvars.ContextVar("combined_losses_loading", default=False)
@@ -59,7 +60,7 @@ def softmax_inside(loss, axis=-1):
     if not isinstance(loss, Compound):
         traits = traits_of(loss)
         return loss if traits.softmax and traits.axis in (-1, axis) else None
-    if type(loss).__module__.partition(".")[0] != __name__.partition(".")[0]:
+    if not is_ours(type(loss)):
         return None
     if isinstance(loss, Activated) and loss._function in _ACTIVATIONS:
         return loss
