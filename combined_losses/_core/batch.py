@@ -212,7 +212,7 @@ class Batch:
     def masked_too(self, mask, values):
         """The batch with its mask and another one, which a loss has put on its values.
 
-        A mask that the values do not carry was answered for by `Component.check_weights`.
+        A mask that the values do not carry was answered for by `Leaf.check_weights`.
         """
         if mask is None:
             return self

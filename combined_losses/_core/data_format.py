@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from combined_losses._core.node import Node
 from combined_losses._core.traits import keras_traits
 
 FORMATS = ("channels_last", "channels_first")
@@ -116,7 +117,8 @@ def _has_classes_first(loss):
 
 def _inside(loss):
     """The losses that a loss is made of; none where it is no compound."""
-    return [child for child, _ in loss._children()] if hasattr(loss, "_children") else []
+    inside = loss.nodes_inside() if isinstance(loss, Node) else ()
+    return [node.loss_itself() for node, _ in inside]
 
 
 def moved(array, rank, source=1, destination=-1):

@@ -7,10 +7,15 @@ import keras
 
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import Limited, check_dtype
-from combined_losses._core.component import Component, one_reduction
-from combined_losses._core.config import construct, serialize_function, signature_config
+from combined_losses._core.config import (
+    check_no_lambda,
+    construct,
+    serialize_function,
+    signature_config,
+)
 from combined_losses._core.data_format import Formatted
 from combined_losses._core.layouts import check_layout
+from combined_losses._core.leaf import Leaf, one_reduction
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
 from combined_losses._core.traits import Traits, keras_traits, says
@@ -111,7 +116,7 @@ class Loss(Operators, Limited, keras.losses.Loss):
 
     @one_reduction
     def __call__(self, y_true, y_pred, sample_weight=None):
-        return self._component.reduced(Batch(y_true, y_pred, sample_weight, self.name))
+        return self._leaf.reduced(Batch(y_true, y_pred, sample_weight, self.name))
 
     @property
     def traits(self):
@@ -141,8 +146,8 @@ class Loss(Operators, Limited, keras.losses.Loss):
         return y_pred / scale
 
     @functools.cached_property
-    def _component(self):
-        return Component(self.name, self, self.traits, opaque=False)
+    def _leaf(self):
+        return Leaf(self.name, self, self.traits, opaque=False)
 
     def get_config(self):
         return signature_config(self)
@@ -218,6 +223,10 @@ class FunctionLoss(Loss):
         if isinstance(self.function, str):
             return self.function
         return serialize_function(self.function, name)
+
+    def check_no_lambda(self, name):
+        """Raises where the function is a lambda; the error names component `name`."""
+        check_no_lambda(self.function, name)
 
 
 def _takes_one(function):

@@ -4,6 +4,7 @@ import keras
 
 from combined_losses._core import checks, names
 from combined_losses._core.arguments import as_child, component_name
+from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.weightings.base import Weighting
 
 
@@ -104,3 +105,34 @@ def _as_weight(name, weight):
             f"weighs all components, as `weighting=`. Received: {weight!r}"
         )
     return checks.check_weight(name, weight)
+
+
+def check_moving(composite, weighting):
+    """Raises where weights that move would weigh single samples, or move twice in a step."""
+    if weighting is not None and composite.reduction in ("none", None):
+        raise ValueError(
+            f"A `weighting` weighs whole components, and the reduction of '{composite.name}' is "
+            f"'none': leave one of them out. Received: weighting={weighting!r}"
+        )
+    inside = [each for node, _ in composite.nodes_inside() for each in node.compounds()]
+    moving = [id(each) for each in inside if each.has_moving_weights]
+    if len(set(moving)) < len(moving):
+        raise ValueError(
+            f"A composite with weights that move is in '{composite.name}' twice, and they would "
+            "move twice in a step: make two of them. "
+            f"Received: losses={list(composite.losses)}"
+        )
+
+
+def resolved_reduction(reduction, losses, owner):
+    """Children with reduction "none" give one total for each sample, if all of them do."""
+    if reduction != PER_COMPONENT:
+        return reduction
+    unreduced = [key for key, loss in losses.items() if loss.reduction in ("none", None)]
+    if unreduced and len(unreduced) < len(losses):
+        raise ValueError(
+            f"Components {unreduced} of '{owner}' have reduction 'none' and the others "
+            "have not, so they have no sum. Give all of them a reduction, or pass "
+            f"reduction='none' for the composite. Received: losses={list(losses)}"
+        )
+    return "none" if unreduced else reduction

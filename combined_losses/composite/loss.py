@@ -1,40 +1,32 @@
 """`CompositeLoss`: a sum of named losses as one `keras.losses.Loss`."""
 
 import collections
-import functools
 import warnings
-from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
 from combined_losses._core import checks, names
 from combined_losses._core.batch import Batch
-from combined_losses._core.compound import Compound, as_node, moving_composites, readers_of
-from combined_losses._core.config import (
-    check_config,
-    deeply,
-    deserialize_child,
-    made,
-    read_entry,
-    serialize_child,
-)
-from combined_losses._core.evaluation import Evaluation, split
-from combined_losses._core.masks import read_mask
-from combined_losses._core.presence import any_present
+from combined_losses._core.compound import as_node
 from combined_losses._core.reduction import PER_COMPONENT
-from combined_losses.composite import gradients, reading, skipping
-from combined_losses.composite.arguments import Losses, as_children, as_weights
+from combined_losses.composite import files, reading, skipping
+from combined_losses.composite.arguments import (
+    Losses,
+    as_children,
+    as_weights,
+    check_moving,
+    resolved_reduction,
+)
 from combined_losses.composite.listeners import Listeners
 from combined_losses.composite.metric import ComponentMetric
+from combined_losses.composite.total import WeightedSum
 from combined_losses.composite.weights import Weights, check_rule
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class CompositeLoss(Compound):
+class CompositeLoss(WeightedSum):
     """A weighted sum of named losses that trains, reports and saves as one loss.
 
     `total = sum_i weights_i * component_i`. Compile it in `cl.Model`, `cl.Sequential` or a model
@@ -139,13 +131,13 @@ class CompositeLoss(Compound):
         self._parts = Losses(parts, name)
         self.weighting = weighting
         self.on_nonfinite = on_nonfinite
-        self._resolve_reduction()
+        self.reduction = resolved_reduction(reduction, parts, name)
         self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
         names.check_log_keys(self.component_names, name)
-        self._check_moving(weighting)
+        check_moving(self, weighting)
         reading.check_parts(self, weighting)
         if on_nonfinite == "skip":
-            skipping.check_parts(self, reading.is_beyond_output)
+            skipping.check_parts(self, self._nodes)
         # Last, because it binds the rule to this composite.
         self._weights = Weights(as_weights(weights, self.names, name), weighting, self.dtype)
         # Components that have had weight 0: see `_guarded`.
@@ -154,42 +146,6 @@ class CompositeLoss(Compound):
         self._listeners = Listeners()
         self._held_as_constants = False
         self._pending: collections.deque = collections.deque()  # changes by other threads
-
-    def _check_moving(self, weighting):
-        if weighting is not None and self.reduction in ("none", None):
-            raise ValueError(
-                f"A `weighting` weighs whole components, and the reduction of '{self.name}' is "
-                f"'none': leave one of them out. Received: weighting={weighting!r}"
-            )
-        moving = [id(c) for loss in self.losses.values() for c in moving_composites(loss)]
-        if len(set(moving)) < len(moving):
-            raise ValueError(
-                f"A composite with weights that move is in '{self.name}' twice, and they would "
-                "move twice in a step: make two of them. "
-                f"Received: losses={list(self.losses)}"
-            )
-
-    def _resolve_reduction(self):
-        """Children with reduction "none" give one total for each sample, if all of them do."""
-        if self.reduction != PER_COMPONENT:
-            return
-        unreduced = [key for key, loss in self.losses.items() if loss.reduction in ("none", None)]
-        if unreduced and len(unreduced) < len(self.losses):
-            raise ValueError(
-                f"Components {unreduced} of '{self.name}' have reduction 'none' and the others "
-                "have not, so they have no sum. Give all of them a reduction, or pass "
-                f"reduction='none' for the composite. Received: losses={list(self.losses)}"
-            )
-        if unreduced:
-            self.reduction = "none"
-
-    def _children(self):
-        return [(loss, f"{name}/") for name, loss in self.losses.items()]
-
-    @property
-    def routes(self):
-        """Whether a component chooses its outputs, so that the composite sees all of them."""
-        return any(isinstance(loss, Compound) and loss.routes for loss in self.losses.values())
 
     # Names and weights.
 
@@ -212,34 +168,6 @@ class CompositeLoss(Compound):
     def names(self):
         """The names of the components, in order."""
         return tuple(self.losses)
-
-    @property
-    def component_names(self):
-        """The names of the components, each followed by the parts of a nested composite."""
-        flat = []
-        for name, loss in self.losses.items():
-            flat.append(name)
-            if isinstance(loss, Compound):
-                flat.extend(f"{name}/{inner}" for inner in loss.component_names)
-        return tuple(flat)
-
-    @property
-    def part_parents(self):
-        found = {}
-        for name, loss in self.losses.items():
-            found[name] = None
-            inner = loss.part_parents if isinstance(loss, Compound) else {}
-            found.update({f"{name}/{n}": f"{name}/{p}" if p else name for n, p in inner.items()})
-        return found
-
-    @property
-    def part_weights(self):
-        found = {}
-        for name, loss in self.losses.items():
-            found[name] = self._weights.fixed[name]
-            inner = loss.part_weights if isinstance(loss, Compound) else {}
-            found.update({f"{name}/{part}": weight for part, weight in inner.items()})
-        return found
 
     @property
     def settable_names(self):
@@ -309,9 +237,9 @@ class CompositeLoss(Compound):
         self._assign({name: value}, rebuild)
 
     def apply_pending(self):
+        """Called by the mixin between steps: makes the changes that other threads asked for."""
         while self._pending:
             self._set(*self._pending.popleft())
-        super().apply_pending()
 
     def _assign(self, weights, rebuild):
         """Gives components new weights; compiles steps anew where they hold the old ones."""
@@ -332,53 +260,6 @@ class CompositeLoss(Compound):
         return {**found, **super().current_weights(all_of_them)}
 
     # Weights that move.
-
-    @property
-    def has_moving_weights(self):
-        """Whether its own weights move, beside those of composites inside."""
-        return self._weights.move
-
-    @property
-    def moves(self):
-        return self._weights.move or super().moves
-
-    @property
-    def skips(self):
-        """Whether a component that is not finite is left out of a step, here or inside."""
-        return self.on_nonfinite == "skip" or super().skips
-
-    @property
-    def skipped_keys(self):
-        own = [tuple(map(names.skipped_key, self.names))] if self.on_nonfinite == "skip" else []
-        return [*own, *super().skipped_keys]
-
-    def check_skips(self, model):
-        if self.on_nonfinite == "skip":
-            skipping.check_readers(self, readers_of, model)
-        super().check_skips(model)
-
-    @property
-    def extra_keys(self):
-        own = [names.weight_key(name) for name in self._weights.moving_names]
-        own += ["weighting_loss"] if self._weights.has_term else []
-        own += ["base_loss"] if self._weights.move else []
-        own += ["min_cosine"] if self._weights.logs_conflict else []
-        own += map(names.skipped_key, self.names if self.on_nonfinite == "skip" else ())
-        return (*super().extra_keys, *own)
-
-    @property
-    def learned_variables(self):
-        own = [] if self.weighting is None else self.weighting.trainable_variables
-        return [*own, *super().learned_variables]
-
-    def warn_of_values(self):
-        self._weights.warn_of_values(self.name)
-        super().warn_of_values()
-
-    def warn_of_places(self):
-        if self._weights.reads_gradients:
-            reading.warn_of_places([(self, self.weighting)])
-        super().warn_of_places()
 
     @backend.as_written
     def training_step(self):
@@ -430,24 +311,11 @@ class CompositeLoss(Compound):
         ...             total = loss(y_true, y_pred)
         ...     loss.end_epoch()
         """
-        self._weights.lone_steps = 0
-        if self.weighting is not None:
-            self._listeners.sync()
-            self.weighting.end_epoch()
-            self._weights.warn_of_values(self.name)
         super().end_epoch()
 
-    def note_lone_step(self):
-        self._weights.note_lone_step(self.name)
-        super().note_lone_step()
-
     def add_listener(self, listener):
+        """Called by the mixin: a model whose compiled steps hold its state."""
         self._listeners.add(listener)
-        super().add_listener(listener)
-
-    @property
-    def own_variables(self):
-        return self._weights.variables
 
     # Computation.
 
@@ -471,27 +339,6 @@ class CompositeLoss(Compound):
         """As `components`, but 0 for what is skipped in this step, as in the logs."""
         return self._components_of(Batch(y_true, y_pred, sample_weight, self.name))
 
-    def _components_of(self, batch):
-        if self.takes_one_output and not keras.tree.is_nested(batch.y_pred):
-            return self._components_of_one(batch.replaced(is_one_output=True))
-        reduced = self.reduction not in ("none", None)
-        values = split(self.evaluate(batch).values, reduced)
-        return dict(zip(self.component_names, values, strict=True))
-
-    def _components_of_one(self, batch):
-        """The values of the components that one output of several is enough for."""
-        reduction, found = self._imposed(PER_COMPONENT), {}
-        for name, node in self._nodes.items():
-            inner = node.component_names if isinstance(node, Compound) else ()
-            if isinstance(node, Compound) and node.routes and not node.takes_one_output:
-                continue
-            evaluation = self._evaluate_part(name, None, reduction, None, batch)
-            values = [ops.cast(evaluation.total, self.dtype), *evaluation.values]
-            parts = split(values, self.reduction not in ("none", None))
-            keys = (name, *(f"{name}/{part}" for part in inner))
-            found.update(zip(keys, parts, strict=True))
-        return {name: value for name, value in found.items() if value is not None}
-
     def component(self, name, y_true, y_pred, sample_weight=None):
         """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
         if name not in self.component_names:
@@ -507,133 +354,8 @@ class CompositeLoss(Compound):
                 f"Component '{name}' reads another output than the finest: give a dict of outputs. "
                 f"Received: y_pred of shape {tuple(y_pred.shape)}"
             )
-        outer, _, inner = name.partition("/")
-        node = self._nodes[outer]
-        reduction = self._imposed(PER_COMPONENT)
-        batch = Batch(y_true, y_pred, sample_weight, self.name).replaced(skips_nothing=True)
-        evaluation = node.evaluate(batch, reduction, outer)
-        if not inner:
-            return evaluation.total
-        reduced = self.reduction not in ("none", None)
-        return split(evaluation.values, reduced)[node.component_names.index(inner)]
-
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
-        reduction = self._imposed(reduction)
-        # Until the first `set_weight` the steps of a tracked model have the weights as constants,
-        # so that compilers fold them into the losses; that call compiles the steps anew, once.
-        # So have steps on JAX that do not thread the variables, until each change of a weight.
-        unchanged = not self._weights.changed or batch.is_unthreaded
-        constant = batch.weights_are_constants and unchanged and not self._weights.move
-        if batch.is_unthreaded:
-            self._check_unthreaded()
-        now: Any = None if constant else self._weights.now()
-        is_asked = batch.asks_presence  # by what is around it
-        if self.weighting is not None:
-            batch = batch.replaced(asks_presence=True)
-        parts = [
-            functools.partial(
-                self._evaluate_part, name, None if constant else now[index], reduction, label
-            )
-            for index, name in enumerate(self.names)
-        ]
-        skips = self.on_nonfinite == "skip"
-        if skips and skipping.is_active(batch):
-            batch = batch.replaced(may_be_skipped=True)
-        moving = self.variables_that_move_inside if self._weights.reads_gradients else ()
-        evaluations, taken = gradients.evaluate(self.weighting, batch, parts, self.name, moving)
-        if taken is not None:
-            taken = taken._replace(products=taken.products._replace(beside=self._acts_beside))
-        if skips:
-            evaluations, sound, shares = skipping.skipped(evaluations, batch, self.dtype)
-            if sound is not None and not constant:
-                now = ops.where(sound, now, ops.zeros_like(now))
-        direct, values, extras = [], [], []
-        for found in evaluations:
-            direct.append(ops.cast(found.total, self.dtype))
-            values.extend([direct[-1], *found.values])
-            extras.extend(found.extras)
-        # Of a part of another loss the rest of the path would be cut off, and of what is learned.
-        replace = taken is not None and label is None and not super().learned_variables
-        present = [found.present for found in evaluations]
-        total, own = self._weights.total(direct, present, now, batch, self.name, taken, replace)
-        extras.extend([*own, shares] if skips else own)
-        counts = None
-        if is_asked:
-            counts = any_present(batch, present, self._weights_that_may_be_0(now))
-        return Evaluation(total, tuple(values), tuple(extras), counts)
-
-    def _weights_that_may_be_0(self, now):
-        """c of this step, of a trace too, of each component that has ever had weight 0, else None.
-
-        Others may get weight 0, but then the step is compiled anew.
-        """
-        fixed = list(self._weights.fixed.values()) if now is None else now
-        return [
-            fixed[index] if name in self._switched_off else None
-            for index, name in enumerate(self.names)
-        ]
-
-    @functools.cached_property
-    def _acts_beside(self):
-        return reading.acts_beside(self)
-
-    def _check_unthreaded(self):
-        """A step that reads weights outside of Keras's scope holds them as constants."""
-        self._held_as_constants = True
-        if self._weights.move:
-            raise ValueError(
-                f"'{self.name}' has weights that move, and this `train_step` does not thread their "
-                "variables through the loss: on JAX call `self.stateless_compute_loss(...)` in it, "
-                "not `self.compute_loss(...)`. Received: a call of compute_loss in a trace"
-            )
-
-    def _evaluate_part(self, name, weight, reduction, label, batch):
-        """The `Evaluation` of one component; `weight` is its c, or None for a constant."""
-        node = self._nodes[name]
-        path = f"{label}/{name}" if label else name
-        seen = self._guarded(self._only_output(batch, node, path), name, weight)
-        if self.on_nonfinite == "skip" and skipping.is_active(batch):
-            seen = skipping.cut_gradient(seen)
-        return node.evaluate(seen, reduction, path)
-
-    def _only_output(self, batch, node, path):
-        """Where others choose their outputs, a component that does not sees the only one."""
-        if not self.routes or not isinstance(batch.y_pred, dict):
-            return batch
-        if isinstance(node, Compound) and node.routes:
-            return batch
-        if len(batch.y_pred) > 1:
-            raise ValueError(
-                f"Component '{path}' must say what it reads, because others of '{self.name}' do: "
-                "wrap it in cl.wrappers.OnOutput(loss, output). The outputs are "
-                f"{', '.join(map(repr, batch.y_pred))}. Received: a loss without an output"
-            )
-        y_pred = next(iter(batch.y_pred.values()))
-        y_true, weight = _only(batch.y_true), _only(batch.sample_weight)
-        return batch.replaced(
-            y_true=y_true, y_pred=y_pred, sample_weight=weight, mask=read_mask(y_pred)
-        )
-
-    def _imposed(self, reduction):
-        """What the components are reduced by: what is imposed from outside, or this one's own."""
-        self._check_reduction()
-        return self.reduction or "none" if reduction == PER_COMPONENT else reduction
-
-    def _guarded(self, batch, name, weight):
-        """The batch, without a way for the gradient of a component while its weight is 0.
-
-        The gradient of a NaN is NaN also after a product with 0, so it has to be cut off at
-        `y_pred`. Where the weight is a tensor (None: a constant) that costs one pass over
-        `y_pred`, so only a component that has had weight 0 pays it; `set_weight(name, 0)` compiles
-        the step anew the first time.
-        """
-        if weight is None:
-            constant = self._weights.fixed[name]
-            return batch if constant else batch.map_predictions(ops.stop_gradient)
-        if name not in self._switched_off:
-            return batch
-        off = ops.equal(weight, 0.0)
-        return batch.map_predictions(lambda p: ops.where(off, ops.stop_gradient(p), p))
+        batch = Batch(y_true, y_pred, sample_weight, self.name)
+        return self._value_of(name, batch.replaced(skips_nothing=True))
 
     # For a plain Keras model.
 
@@ -658,38 +380,11 @@ class CompositeLoss(Compound):
     # Saving.
 
     def get_config(self):
-        with deeply():
-            losses = [[name, serialize_child(name, loss)] for name, loss in self.losses.items()]
-        return {
-            "losses": losses,
-            "weights": [
-                keras.saving.serialize_keras_object(self._weights.schedules.get(name, weight))
-                for name, weight in self._weights.fixed.items()
-            ],
-            "weighting": keras.saving.serialize_keras_object(self.weighting),
-            "reduction": self.reduction,
-            "name": self.name,
-            "dtype": self.dtype,
-            "on_nonfinite": self.on_nonfinite,
-        }
+        return files.config_of(self, self._weights.fixed, self._weights.schedules)
 
     @classmethod
     def from_config(cls, config):
-        check_config(cls, config)
-        config = dict(config)
-        pairs = config.pop("losses")
-        if not isinstance(pairs, list) or not all(
-            isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
-        ):
-            raise ValueError(
-                f"The entry 'losses' of the config of {cls.__name__} must be a list of pairs of a "
-                f"name and a loss. Received: {checks.shown(pairs)}"
-            )
-        with deeply():
-            losses = {str(name): deserialize_child(name, child) for name, child in pairs}
-        for key in ("weights", "weighting"):
-            config[key] = read_entry(cls, key, config.get(key))
-        return made(cls, {"losses": losses, **config})
+        return files.made_of(cls, config)
 
     def save_own_variables(self, store):
         """Called by Keras's saver, which walks `model.loss`."""
@@ -702,18 +397,10 @@ class CompositeLoss(Compound):
         if "weights" not in keras_private.names_in(store):
             return
         self._listeners.sync()
-        flags = zip(self.names, np.array(store["changed"]), strict=True)
-        changed = {name for name, is_changed in flags if is_changed}
-        weights = dict(zip(self.names, map(float, np.array(store["weights"])), strict=True))
+        weights, changed = files.weights_in(store, self.names)
         # What has been changed decides, too, whether a step may hold the weights as constants.
         rebuild = weights != self._weights.fixed or changed != self._weights.changed
         self._weights.changed = changed
         self._weights.load(store)
         scheduled = self._weights.schedules
         self._assign({n: w for n, w in weights.items() if n not in scheduled}, rebuild)
-
-
-def _only(values):
-    """The entry of a dict of one."""
-    alone = isinstance(values, dict) and len(values) == 1
-    return next(iter(values.values())) if alone else values

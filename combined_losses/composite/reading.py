@@ -5,28 +5,22 @@ import warnings
 import numpy as np
 from keras import ops
 
-from combined_losses._core.compound import Compound, readers_of
 from combined_losses._core.owned import owned_by
 
 
 def rules_of(compounds):
     """The rules that read gradients, `(composite, rule)`, of composites and of those inside."""
-    found = []
-    for loss in compounds:
-        rule = loss.weighting
-        found.extend([(loss, rule)] if rule is not None and rule.reads_gradients else [])
-        found.extend(
-            rules_of([child for child, _ in loss._children() if isinstance(child, Compound)])
-        )
-    return found
+    found = [(each, each.weighting) for loss in compounds for each in loss.compounds()]
+    return [(each, rule) for each, rule in found if rule is not None and rule.reads_gradients]
 
 
 def check_parts(composite, rule):
     """Raises where a component acts on more than the place where a rule reads its gradient."""
     if rule is None or not rule.reads_gradients or rule.place == "parameters":
         return
-    for name, loss in composite.losses.items():
-        if is_beyond_output(loss):
+    for node, prefix in composite.nodes_inside():
+        name = prefix[:-1]
+        if node.acts_beyond_output():
             raise ValueError(
                 f"Component '{name}' of '{composite.name}' acts on the model by more than its "
                 "output, where the weighting reads gradients: take gradients='parameters'. "
@@ -44,16 +38,9 @@ def acts_beside(composite):
     if rule.place == "parameters" and rule.shared_layers is None:
         return None
     if rule.place != "output":
-        return np.ones(len(composite.losses), bool)
-    readers = [filter(callable, readers_of(loss)) for loss in composite.losses.values()]
+        return np.ones(len(composite.names), bool)
+    readers = [filter(callable, node.find_readers()) for node, _ in composite.nodes_inside()]
     return np.array([any(owned_by(reader) for reader in each) for each in readers])
-
-
-def is_beyond_output(loss):
-    """Whether a loss, or one inside, acts on the model by more than its output."""
-    if not isinstance(loss, Compound):
-        return False
-    return loss.is_beyond_output or any(is_beyond_output(child) for child, _ in loss._children())
 
 
 def warn_of_places(readers):

@@ -80,10 +80,10 @@ def _cut(evaluation, sound):
 # What cannot be cut off at the predictions.
 
 
-def check_parts(composite, is_beyond_output):
-    """Raises where a component acts on the model by more than its output."""
-    for name, loss in composite.losses.items():
-        if is_beyond_output(loss):
+def check_parts(composite, nodes):
+    """Raises where a component, of nodes by name, acts on the model by more than its output."""
+    for name, node in nodes.items():
+        if node.acts_beyond_output():
             raise ValueError(
                 f"Component '{name}' of '{composite.name}' acts on the model by more than its "
                 "output, where on_nonfinite='skip' cuts its gradient off: put it beside this "
@@ -92,15 +92,12 @@ def check_parts(composite, is_beyond_output):
             )
 
 
-def check_readers(composite, readers, model):
-    """Raises where a function of a component holds what the model trains.
-
-    `readers` gives the functions and losses of the user's in a component.
-    """
+def check_readers(composite, nodes, model):
+    """Raises where a function of a component, of nodes by name, holds what the model trains."""
     trained = {id(v) for v in model.trainable_variables}
     own = {id(model), *map(id, getattr(model, "layers", ()))}
-    for name, loss in composite.losses.items():
-        held = [thing for read in readers(loss) if callable(read) for thing in owned_by(read)]
+    for name, node in nodes.items():
+        held = [thing for read in node.find_readers() if callable(read) for thing in owned_by(read)]
         if any(id(thing) in own for thing in held) or trained & set(map(id, variables_of(held))):
             raise ValueError(
                 f"Component '{name}' of '{composite.name}' reads the trained model by itself, "

@@ -9,7 +9,7 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
-from combined_losses._core.loop_steps import is_repeated
+from combined_losses._core.step import current_step
 from combined_losses.composite import gradients
 from combined_losses.weightings.base import Weighting
 
@@ -103,7 +103,7 @@ class Weights:
         if not self.schedules:
             return values
         step = ops.convert_to_tensor(self.steps)
-        step = step - 1 if is_repeated() else step
+        step = step - 1 if current_step().is_repeated else step
         return self._with_schedules(values, lambda name: self.schedules[name](step))
 
     def final(self):

@@ -4,11 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from combined_losses._core.compound import Compound
 from combined_losses._core.names import log_key
 from combined_losses._core.traits import is_ours
-from combined_losses.composite.loss import CompositeLoss
-from combined_losses.composite.reading import is_beyond_output
 
 
 class Part(NamedTuple):
@@ -39,9 +36,9 @@ def parts_of(route):
     loss, parts, whole = route.loss, [], None
     if route.reports_total:
         whole = route.output
-        beyond = is_beyond_output(loss)
+        beyond = loss.acts_beyond_output()
         parts.append(Part(whole, log_key(whole), None, beyond, route.weight, 1.0, True))
-    if not isinstance(loss, Compound):
+    if not loss.is_made_of_losses:
         return parts
     parents, weights = loss.part_parents, loss.part_weights
     for path in loss.component_names:
@@ -58,16 +55,19 @@ def parts_of(route):
 def _is_beyond_output(loss, path):
     """Whether the outermost component of a path acts on the model by more than its output."""
     first = path.partition("/")[0]
-    child = loss.losses.get(first) if isinstance(loss, CompositeLoss) else loss
-    return is_beyond_output(child)
+    inside = {prefix: node for node, prefix in loss.nodes_inside()} if loss.has_weights else {}
+    return inside.get(f"{first}/", loss).acts_beyond_output()
 
 
-def is_known(loss):
+def is_known(node):
     """Whether a loss, and all inside, is of Keras or of this library, and reads nothing else."""
-    if isinstance(loss, Compound):
-        return is_ours(type(loss)) and all(is_known(child) for child, _ in loss._children())
-    loss = getattr(loss, "loss", loss)  # of a `Component`
-    loss = getattr(loss, "function", loss)
-    module = getattr(loss, "__module__", type(loss).__module__)
-    module = "keras.losses" if isinstance(loss, str) else module
-    return (module or "").split(".")[0] in ("keras", "combined_losses")
+    types = [type(compound) for compound in node.compounds()]
+    return all(map(is_ours, types)) and all(_is_of_keras_or_ours(leaf) for leaf in node.leaves())
+
+
+def _is_of_keras_or_ours(leaf):
+    reader = leaf.reader
+    if isinstance(reader, str):
+        return True
+    module = getattr(reader, "__module__", type(reader).__module__) or ""
+    return module.split(".")[0] in ("keras", "combined_losses")

@@ -9,11 +9,11 @@ from keras import ops
 
 from combined_losses._core import checks
 from combined_losses._core.batch import align
-from combined_losses._core.component import Component
 from combined_losses._core.compound import Compound
 from combined_losses._core.config import construct, signature_config
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.layouts import beside
+from combined_losses._core.leaf import Leaf
 from combined_losses._core.loss import Loss
 from combined_losses._core.names import make_unique
 from combined_losses._core.presence import presence
@@ -54,13 +54,13 @@ class _QuantileParts(Compound):
         self._names = _names_of(quantile)
         self._order = [int(k) for k in np.argsort(quantile, kind="stable")]
         traits = self._whole.traits
-        self._node = Component(self.name, self._whole, traits, opaque=False)
+        self._node = Leaf(self.name, self._whole, traits, opaque=False)
         single = _Prices(quantile, reduction=reduction, name=self.name, dtype=dtype)
-        self._single = Component(self.name, single, traits, opaque=False)
+        self._single = Leaf(self.name, single, traits, opaque=False)
         self.name_is_given = name is not None
 
-    def _children(self):
-        return [(self._whole, None)]
+    def nodes_inside(self):
+        return [(self._node, None)]
 
     def judge(self):
         return self._whole

@@ -4,24 +4,16 @@
 """
 
 import contextlib
-import contextvars
 import functools
-from typing import Any
 
 import keras
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
 from combined_losses._backend.probing import probed
+from combined_losses._core.step import current_step, step_with
 from combined_losses.composite.gradients import Taken, no_products, products_for
 from combined_losses.weightings.products import Products
-
-_current: Any = contextvars.ContextVar("combined_losses_capture", default=None)
-
-
-def captured_step():
-    """The `Captured` step that runs here, or None."""
-    return _current.get()
 
 
 @contextlib.contextmanager
@@ -40,17 +32,14 @@ def capturing(model, readers, compounds, arguments):
         return
     layers = [rule.place for rule in rules if rule.place != "parameters"]
     with backend.capture(model, arguments) as steps:
-        token = _current.set(Captured(model, compounds, steps))
-        try:
-            with _watched([model.get_layer(name) for name in set(layers)]):
-                yield
-        finally:
-            _current.reset(token)
+        watched = _watched([model.get_layer(name) for name in set(layers)])
+        with step_with(captured=Captured(model, compounds, steps)), watched:
+            yield
 
 
 def note(model, **what):
     """Keeps what the repetition of a captured step of a model needs, on JAX."""
-    capture = _current.get()
+    capture = current_step().captured
     if capture is not None and capture.model is model and probed() is None:
         for name, value in what.items():
             setattr(capture.steps, name, value)
@@ -74,7 +63,7 @@ def _watched(layers):
 def _watching(name, call):
     @functools.wraps(call)
     def watching(*args, **kwargs):
-        found, capture = call(*args, **kwargs), _current.get()
+        found, capture = call(*args, **kwargs), current_step().captured
         if capture is None:
             return found
         return keras.tree.map_structure(lambda leaf: capture.steps.watch(name, leaf), found)

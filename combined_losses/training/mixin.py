@@ -8,6 +8,7 @@ import keras
 from combined_losses._backend import keras_private
 from combined_losses._core.config import deeply, serialize_losses
 from combined_losses._core.outputs import places_of, with_batch
+from combined_losses._core.step import current_step, inside, step_with
 from combined_losses.composite.reading import warn_of_places
 from combined_losses.training import routing
 from combined_losses.training.captured import capturing, note
@@ -37,13 +38,7 @@ from combined_losses.training.moving import warn_of_accumulation, with_callbacks
 from combined_losses.training.steps import anew, unpacking
 from combined_losses.training.tracker import (
     LazyVector,
-    calling,
-    inside,
-    is_calling,
-    is_inside_step,
     owners_of,
-    recording,
-    testing,
 )
 
 _Base: Any = keras.Model if TYPE_CHECKING else object
@@ -226,7 +221,7 @@ class ComponentMetricsMixin(_Base):
         @functools.wraps(keras.Model.stateless_call)
         def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
             note(self, call=(non_trainable_variables, args, kwargs))
-            with calling():
+            with step_with(calls_model=True):
                 return super().stateless_call(
                     trainable_variables, non_trainable_variables, *args, **kwargs
                 )
@@ -235,7 +230,7 @@ class ComponentMetricsMixin(_Base):
         def losses(self):
             """As Keras has them; notes which layer has added which, while that can be seen."""
             found, state = super().losses, state_of(self)
-            if state is not None and is_calling():
+            if state is not None and current_step().calls_model:
                 state.loss_owners = owners_of(self, found)
             return found
 
@@ -259,7 +254,7 @@ class ComponentMetricsMixin(_Base):
                 "training": training,
             }
             note(self, loss=(metrics_variables, given))
-            with recording():
+            with step_with(keeps_results=True):
                 return super().stateless_compute_loss(
                     trainable_variables, non_trainable_variables, metrics_variables, **given
                 )
@@ -273,7 +268,7 @@ class ComponentMetricsMixin(_Base):
         return with_batch(result, keras_private.batch_of(args)) if keeps else result
 
     def test_step(self, *args):
-        with inside("step"), testing():
+        with inside("step"), step_with(is_test=True):
             return super().test_step(*args)
 
     def get_metrics_result(self):
@@ -282,7 +277,7 @@ class ComponentMetricsMixin(_Base):
         if tracking is None or not tracking.seen:
             return results
         packed = tracking.tracker.result()
-        if is_inside_step():
+        if current_step().of_model is not None:
             return {**results, tracking.tracker.name: packed}
         if keras_private.has_counted_no_loss(
             super().metrics
@@ -365,9 +360,9 @@ class ComponentMetricsMixin(_Base):
             logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
         if tracked:
             warn_of_places(state_of(self).readers)
-            for compound in state_of(self).compounds:
-                compound.warn_of_values()
-                compound.note_lone_step()
+            for composite in state_of(self).composites:
+                composite.warn_of_values()
+                composite.note_lone_step()
         return ordered(self, logs, return_dict) if tracked else logs
 
     @functools.wraps(keras.Model.test_on_batch)

@@ -33,6 +33,7 @@ class ModelState:
         self._model = weakref.ref(model)
         self.loss = loss
         self.compounds = routing.compounds(loss)
+        self.composites = [c for compound in self.compounds for c in compound.composites()]
         self.readers = reading.rules_of(self.compounds)
         self.loss_weights = loss_weights
         self.metrics = metrics
@@ -70,13 +71,13 @@ class ModelState:
         tracking.check_metrics(self.metrics)
         tracking.is_whole = self.is_whole
         self.tracking = tracking
-        for composite in self.compounds:
+        for composite in self.composites:
             composite.add_listener(self)
 
     def apply_pending(self):
         """Makes the changes of weights that other threads have asked for."""
-        for compound in self.compounds:
-            compound.apply_pending()
+        for composite in self.composites:
+            composite.apply_pending()
 
     def held_still(self):
         return self.running.held_still()
@@ -136,8 +137,8 @@ def find_owned(model):
         readers = [r for compound in state.compounds for r in compound.find_readers()]
         things = [thing for reader in readers if callable(reader) for thing in owned_by(reader)]
         state.owned = [thing for thing in things if thing is not model]
-        for compound in state.compounds:
-            compound.check_skips(model)
+        for composite in state.composites:
+            composite.check_skips(model)
         state.given = [reader for reader in readers if isinstance(reader, keras.Model)]
 
 

@@ -27,8 +27,8 @@ class _EpochEnd(keras.callbacks.Callback):
             self._first = False
             compounds = routing.compounds(self.model.loss)
             reading.warn_of_places(reading.rules_of(compounds))
-            for compound in compounds:
-                compound.warn_of_values()
+            for composite in (c for compound in compounds for c in compound.composites()):
+                composite.warn_of_values()
 
     def on_epoch_end(self, epoch, logs=None):
         keras_private.bring_back_state(self.model)

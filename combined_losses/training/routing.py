@@ -22,39 +22,34 @@ class Route:
     """
 
     output: str | None
-    loss: Any  # a Compound or a Component
+    loss: Any  # a `Node`
     weight: float
 
     @property
     def reports_total(self):
         """Whether the total of its loss has a log key of its own, that of the output."""
         # A composite's total is in `loss`; a plain loss of one of several outputs has its own key.
-        return bool(self.output) and not isinstance(self.loss, CompositeLoss)
+        return bool(self.output) and not self.loss.has_weights
 
     @property
     def component_keys(self):
         """The log keys of the components, by their names in the logs, in order."""
         names = [self.output] if self.reports_total else []
-        if isinstance(self.loss, Compound):
-            names.extend(map(self.prefixed, self.loss.component_names))
+        names += map(self.prefixed, self.loss.component_names)
         return {name: log_key(name) for name in names}
 
     @property
     def keys(self):
         """The log keys of what this route evaluates, in order."""
-        extras = self.loss.extra_keys if isinstance(self.loss, Compound) else ()
-        return [*self.component_keys.values(), *map(self.prefixed, extras)]
+        return [*self.component_keys.values(), *map(self.prefixed, self.loss.extra_keys)]
 
     @property
     def skipped_keys(self):
         """For each composite that may skip components the log keys of their shares."""
-        groups = self.loss.skipped_keys if isinstance(self.loss, Compound) else ()
-        return [tuple(map(self.prefixed, keys)) for keys in groups]
+        return [tuple(map(self.prefixed, keys)) for keys in self.loss.skipped_keys]
 
     def weights(self, all_of_them=False):
         """The log keys and current values of the weights that have been changed, or of all."""
-        if not isinstance(self.loss, Compound):
-            return {}
         weights = self.loss.current_weights(all_of_them)
         return {weight_key(self.prefixed(name)): value for name, value in weights.items()}
 
@@ -134,12 +129,12 @@ def make_routes(loss, loss_weights, places):
         if losses.get(output) is None:
             continue
         child = as_compiled(losses[output], output)
-        if isinstance(child, Compound) and child.routes:
+        child = as_node(output or "loss", child)
+        if child.routes:
             raise ValueError(
                 f"The loss of output '{output}' chooses its outputs itself, so it has to be "
                 f"compiled alone, as loss=..., not for one output. Received: {child.name!r}"
             )
-        child = as_node(output or "loss", child)
         weight = weights.get(output)
         what = f"`loss_weights` of output '{output}'" if output else "`loss_weights`"
         weight = 1.0 if weight is None else checks.as_number(what, weight)
@@ -160,7 +155,7 @@ def _check_moves(routes):
     """Raises where weights that move would move once for each output."""
     seen = {}
     for route in routes:
-        if isinstance(route.loss, Compound) and route.loss.moves:
+        if route.loss.moves:
             if id(route.loss) in seen:
                 raise ValueError(
                     f"'{route.loss.name}' has weights that move, and they would move once for "
@@ -179,7 +174,7 @@ def _check_keys(routes):
                 raise ValueError(
                     f"Two losses would write to the log key '{key}': those of the outputs "
                     f"'{seen[key]}' and '{route.output}'. Rename a component or an output. "
-                    f"Received: components {list(getattr(route.loss, 'component_names', []))}"
+                    f"Received: components {list(route.loss.component_names)}"
                 )
             seen[key] = route.output
 

@@ -5,8 +5,9 @@ import contextlib
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
 from combined_losses._core.outputs import BATCH
+from combined_losses._core.step import inside, step_with
 from combined_losses.training.keeping import state_of, tracking_of
-from combined_losses.training.tracker import LazyVector, inside, testing
+from combined_losses.training.tracker import LazyVector
 
 
 @contextlib.contextmanager
@@ -48,7 +49,7 @@ def unpacking(model, function, step, ours):
         kept = state_of(model)
         if kept is not None:
             kept.recorded = False
-        still = testing() if step == "test_step" else contextlib.nullcontext()
+        still = step_with(is_test=True) if step == "test_step" else contextlib.nullcontext()
         try:
             # A step of the user's may be compiled by the user, and would not be compiled anew.
             with inside("function" if ours else "step"), still:

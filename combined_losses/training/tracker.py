@@ -1,8 +1,5 @@
 """What a tracked model records in every step: one vector for all its components."""
 
-import contextlib
-import contextvars
-
 import keras
 import numpy as np
 from keras import ops
@@ -13,50 +10,9 @@ from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_trainable
 from combined_losses._core.config import deeply
 from combined_losses._core.outputs import name_outputs, rename_single
+from combined_losses._core.step import current_step
 from combined_losses.training import routing
-from combined_losses.training.captured import captured_step
 from combined_losses.training.keeping import state_of
-
-# "step" inside a training or test step, "function" inside a step function of a tracked model, which
-# is compiled anew where the composite asks for it; else None.
-_inside = contextvars.ContextVar("combined_losses_inside", default=None)
-
-
-@contextlib.contextmanager
-def _holding(variable, value):
-    """In the block a context variable has a value."""
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-def inside(what):
-    """The block is a "step", or a step "function" that calls it."""
-    return _holding(_inside, _inside.get() or what)
-
-
-_testing = contextvars.ContextVar("combined_losses_testing", default=False)
-
-
-def testing():
-    """The block is a test step: nothing moves, whatever a `compute_loss` of the user's hands on."""
-    return _holding(_testing, True)
-
-
-# On JAX: what is computed in a trace can be kept only where Keras threads the variables through it.
-_recording = contextvars.ContextVar("combined_losses_recording", default=False)
-
-
-def recording():
-    """The block is the loss of a step of JAX, which gives back what variables have become."""
-    return _holding(_recording, True)
-
-
-def is_inside_step():
-    """Whether results leave as one vector, not as n scalars."""
-    return _inside.get() is not None
 
 
 class ComponentTracker(keras.metrics.Metric):
@@ -135,14 +91,16 @@ class Tracking:
                 f"The model was compiled for the outputs {list(self.places)} and now gives "
                 f"{list(outputs)}; compile it again."
             )
-        recordable = _recording.get() or not backend.is_traced(y_pred)
+        step = current_step()
+        # On JAX: what is computed in a trace can be kept only where Keras threads the variables.
+        recordable = step.keeps_results or not backend.is_traced(y_pred)
         totals, values = [], []
         data = (x, y, y_pred, sample_weight)
         for route, batch in routed(self.routes, self.places, outputs, model, *data):
-            batch.weights_are_constants = _inside.get() == "function" or not recordable
+            batch.weights_are_constants = step.of_model == "function" or not recordable
             batch.is_unthreaded = not recordable
-            batch.training = recordable and bool(training) and is_inside_step()
-            batch.training &= not _testing.get()
+            batch.training = recordable and bool(training) and step.of_model is not None
+            batch.training &= not step.is_test
             if batch.training:
                 check_trainable(route.loss.name, batch.y_pred)
             with deeply():
@@ -220,23 +178,11 @@ def routed(routes, places, outputs, model, x, y, y_pred, sample_weight):
         joint = route.output is None
         seen = rename_single(outputs, y_pred, model) if joint else outputs[route.output]
         batch = Batch(target, seen, weight, route.loss.name, source=(model, x, y_pred))
-        batch.places, batch.captured = places, captured_step()
+        batch.places, batch.captured = places, current_step().captured
         yield route, batch
 
 
 # The layers to which losses belong.
-
-_calling = contextvars.ContextVar("combined_losses_calling", default=False)
-
-
-def calling():
-    """The block is the call of a model in a step of JAX, outside of which layers have no losses."""
-    return _holding(_calling, True)
-
-
-def is_calling():
-    """Whether a model is called in a step of JAX."""
-    return _calling.get()
 
 
 def owners_of(model, losses):

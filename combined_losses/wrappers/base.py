@@ -5,7 +5,6 @@ import functools
 from combined_losses._core.arguments import as_child, component_name
 from combined_losses._core.batch import Batch, align, of_rank
 from combined_losses._core.checks import check_single, check_single_weight, check_target
-from combined_losses._core.component import Component
 from combined_losses._core.compound import Compound, as_node, has_channels, layout_of
 from combined_losses._core.config import construct, signature_config
 from combined_losses._core.data_format import as_given, formats_in, telling, with_channels_last
@@ -66,35 +65,30 @@ class Wrapper(Compound):
     sees_channels_last = False
 
     def _wrapped(self):
-        return self._node.loss if isinstance(self._node, Component) else self._node
+        return self._node.loss_itself()
 
-    def _children(self):
-        return [(self.loss, "")]
+    def nodes_inside(self):
+        return [(self._node, "")]
 
     @property
     def component_names(self):
-        return self.loss.component_names if isinstance(self.loss, Compound) else ()
+        return self._node.component_names
 
     @property
     def part_parents(self):
-        inner = self.loss
-        if isinstance(inner, Compound) and inner.component_names == self.component_names:
-            return inner.part_parents
-        return super().part_parents
+        same = self._node.component_names == self.component_names
+        return self._node.part_parents if same else super().part_parents
 
     @property
     def part_weights(self):
-        same = self.is_view and isinstance(self.loss, Compound)
-        return self.loss.part_weights if same else super().part_weights
+        return self._node.part_weights if self.is_view else super().part_weights
 
     @property
     def routes(self):
-        return isinstance(self.loss, Compound) and self.loss.routes
+        return self._node.routes
 
     def judge(self):
-        if not self.is_view:
-            return self
-        return self.loss.judge() if isinstance(self.loss, Compound) else self.loss
+        return self._node.judge() if self.is_view else self
 
     @property
     def is_view(self):
@@ -173,8 +167,8 @@ class Wrapper(Compound):
         """The batch with the output that a loss inside reads, which comes before any view of it."""
         if not self.routes or batch.output_is_chosen:
             return batch
-        if isinstance(self.loss, Compound) and self.loss.routes:
-            return self.loss.choose_output(batch, label)
+        if self._node.routes:
+            return self._node.choose_output(batch, label)
         return super().choose_output(batch, label)
 
     def _imposed(self, reduction):

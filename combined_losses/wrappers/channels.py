@@ -141,8 +141,8 @@ class PerChannel(Formatted, PerPart):
     def _wrapped(self):
         return super()._wrapped() if self._several is None else self._several
 
-    def _children(self):
-        return [(child, None) for child, _, _ in self._groups]
+    def nodes_inside(self):
+        return [(node, None) for _, node, _ in self._groups]
 
     def _evaluate_parts(self, batch, reduction, label):
         shape, axis = batch.shape, -1 if self.axis is None else self.axis

@@ -5,7 +5,6 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._core.checks import are_numbers, is_float
-from combined_losses._core.compound import Compound
 from combined_losses._core.data_format import Formatted, with_channels_last
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.masks import read_mask
@@ -111,21 +110,21 @@ class DeepSupervision(Formatted, Levels):
 
     @property
     def _inner_names(self):
-        return self.loss.component_names if isinstance(self.loss, Compound) else ()
+        return self._node.component_names
 
     @property
     def component_names(self):
-        return levels.part_names(self.outputs or (), self.loss)
+        return levels.part_names(self.outputs or (), self._node)
 
     @property
     def part_parents(self):
-        return levels.part_parents(self.outputs or (), self.loss)
+        return levels.part_parents(self.outputs or (), self._node)
 
     @property
     def part_weights(self):
         names = self.outputs or ()
         weights = self._resolve_weights(len(names), self.name)
-        return levels.part_weights(dict(zip(names, weights, strict=True)), self.loss)
+        return levels.part_weights(dict(zip(names, weights, strict=True)), self._node)
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label, reduction = label or self.name, self._of_levels(reduction)

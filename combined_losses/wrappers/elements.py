@@ -7,7 +7,7 @@ from keras import ops
 
 from combined_losses._core.batch import fit_from_left
 from combined_losses._core.checks import check_reduction
-from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.compound import traits_of
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses.wrappers.parts import PerPart
@@ -66,7 +66,7 @@ class PerElement(PerPart):
         weights = None if self._weights is None else self._weights.reshape(-1)
         imposed = self._imposed(reduction)
         found = None
-        if not isinstance(self.loss, Compound):
+        if not self._node.is_made_of_losses:
             found = all_at_once(self.loss, self._node, batch, imposed != PER_COMPONENT, label)
         if found is None:
             flat = _flattened(batch, count)

@@ -6,7 +6,6 @@ import inspect
 import keras
 from keras import ops
 
-from combined_losses._core.component import Component
 from combined_losses._core.compound import Compound
 from combined_losses._core.config import (
     check_no_lambda,
@@ -15,6 +14,7 @@ from combined_losses._core.config import (
     signature_config,
 )
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.leaf import Leaf
 from combined_losses._core.named_errors import NamedErrors
 from combined_losses._core.names import derive_name
 from combined_losses._core.outputs import NOTHING, entry_of
@@ -100,7 +100,7 @@ class OnInputs(Compound):
         self.output = output
         self.models = None if models is None else OwnedModels(models)
 
-    def _children(self):
+    def nodes_inside(self):
         return []
 
     @property
@@ -141,9 +141,9 @@ class OnInputs(Compound):
         if keras.tree.is_nested(batch.sample_weight):
             batch = batch.replaced(sample_weight=self._weight(batch, values, label))
         imposed = reduction != PER_COMPONENT
-        values, batch_counted = self._component.accounted(values, batch, imposed, label)
-        values = ops.cast(values, self._component.dtype)
-        total = self._component.reduce(values, batch_counted, reduction, label)
+        values, batch_counted = self._leaf.accounted(values, batch, imposed, label)
+        values = ops.cast(values, self._leaf.dtype)
+        total = self._leaf.reduce(values, batch_counted, reduction, label)
         return Evaluation(total, present=presence(batch, values, batch_counted))
 
     def _weight(self, batch, values, label):
@@ -155,7 +155,7 @@ class OnInputs(Compound):
         if len({tuple(leaf.shape) for leaf in leaves}) < 2:
             return mean_weight(weights, label)
         if len(values.shape):
-            self._component._warn(
+            self._leaf._warn(
                 label,
                 "several weights",
                 f"Component '{label}' counts unweighted: the sample weights of the outputs have "
@@ -175,8 +175,8 @@ class OnInputs(Compound):
         return None if found is NOTHING else mean_weight(found, label)
 
     @functools.cached_property
-    def _component(self):
-        return Component(self.name, self, Traits(), opaque=False)
+    def _leaf(self):
+        return Leaf(self.name, self, Traits(), opaque=False)
 
     def get_config(self):
         return {

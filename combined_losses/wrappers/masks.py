@@ -17,7 +17,7 @@ from combined_losses._core.checks import (
     is_nan,
     shown,
 )
-from combined_losses._core.compound import Compound, has_whole_rows
+from combined_losses._core.compound import has_whole_rows
 from combined_losses._core.data_format import Formatted
 from combined_losses._core.domains import Domain, examined, leave, own_voids
 from combined_losses._core.reduction import fits
@@ -89,7 +89,7 @@ class Masked(Wrapper):
     def __init__(self, loss, mask_value=math.nan, mask=None, **kwargs):
         super().__init__(loss, **kwargs)
         self._check_value(mask_value, mask)
-        if not isinstance(self.loss, Compound) and self._node.opaque:
+        if self._node.opaque:
             raise ValueError(
                 f"Masked ('{self.name}') needs a loss that gives its values in `call`; this one "
                 f"has a `__call__` of its own, which no mask reaches. Received: {self.loss!r}"

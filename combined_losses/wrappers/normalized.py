@@ -102,7 +102,7 @@ class Normalized(Wrapper):
         self._levels = self._as_levels()
         self._refuse_moving()
         check_log_keys(self.component_names, self.name)
-        judge = self.loss.judge() if isinstance(self.loss, Compound) else self.loss
+        judge = self._node.judge()
         self._voids, self._exclusive = (
             void_numbers(self.loss),
             domain_of(judge).targets == "classes",
@@ -124,7 +124,7 @@ class Normalized(Wrapper):
                 f"The function `by` of {owner} must be f(y_true) or f(y_true, sample_weight). "
                 f"Received: {by!r}"
             )
-        judge = self.loss.judge() if isinstance(self.loss, Compound) else self.loss
+        judge = self._node.judge()
         if by == "weights" and isinstance(judge, Compound):
             raise ValueError(
                 f"{owner} holds several losses, of which each has weights of its own to divide "
@@ -167,26 +167,26 @@ class Normalized(Wrapper):
     def _counts_targets(self):
         return self.by == "positives" or callable(self.by)
 
-    def _children(self):
-        return [(self.loss, "" if self.over is None else None)]
+    def nodes_inside(self):
+        return [(self._node, "" if self.over is None else None)]
 
     @property
     def component_names(self):
         if self.over is None:
             return super().component_names
-        return levels.part_names(self.over, self.loss)
+        return levels.part_names(self.over, self._node)
 
     @property
     def part_parents(self):
         if self.over is None:
             return super().part_parents
-        return levels.part_parents(self.over, self.loss)
+        return levels.part_parents(self.over, self._node)
 
     @property
     def part_weights(self):
         if self.over is None:  # one divisor for all parts
-            return self.loss.part_weights if isinstance(self.loss, Compound) else {}
-        return levels.part_weights(dict.fromkeys(self.over, 1.0), self.loss)
+            return self._node.part_weights
+        return levels.part_weights(dict.fromkeys(self.over, 1.0), self._node)
 
     # The sum and the count.
 
@@ -230,7 +230,7 @@ class Normalized(Wrapper):
                 f"Received: {self.loss!r}"
             )
         count = self._count(values, judged, label)
-        if isinstance(self.loss, Compound) and self.loss.component_names:
+        if self._node.component_names:
             return self._node.evaluate(batch, "sum", label), count  # with its parts
         total = reduce_values(values, judged, "sum")
         return Evaluation(total, present=presence(batch, values, judged)), count

@@ -2,7 +2,6 @@
 
 import keras
 
-from combined_losses._core.compound import Compound
 from combined_losses._core.masks import read_mask
 from combined_losses._core.outputs import NOTHING, entry_of, shared_names
 from combined_losses.wrappers.base import Wrapper
@@ -60,7 +59,7 @@ class OnOutput(Wrapper):
                 f"The argument `target` of OnOutput ('{self.name}') must be a key of `y`, a tuple "
                 f"of keys or None. Received: {target!r}"
             )
-        if isinstance(self.loss, Compound) and self.loss.routes:
+        if self._node.routes:
             raise ValueError(
                 f"The loss of OnOutput ('{self.name}') reads outputs by itself; choose one in one "
                 f"place. Received: {loss!r}"

@@ -103,8 +103,8 @@ class PerPart(Wrapper):
         """What multiplies the parts before they are added up: an array, or None."""
         return self._weights
 
-    def _children(self):
-        return [(self.loss, None)]
+    def nodes_inside(self):
+        return [(self._node, None)]
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         label = label or self.name

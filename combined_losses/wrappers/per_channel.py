@@ -7,9 +7,9 @@ from keras import ops
 
 from combined_losses._core.batch import fit_from_left
 from combined_losses._core.checks import check_reduction
-from combined_losses._core.component import Component
-from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.compound import traits_of
 from combined_losses._core.layouts import as_rows
+from combined_losses._core.leaf import Leaf
 from combined_losses._core.loss import FunctionLoss
 from combined_losses._core.presence import any_present, presence
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
@@ -30,7 +30,7 @@ def evaluate_channels(child, node, batch, imposed, label, importance=None):
     reduction = child.reduction if imposed == PER_COMPONENT else imposed
     traits = traits_of(child)
     single = traits.elementwise or traits.layout is not None
-    directly = single and not isinstance(child, Compound)
+    directly = single and not node.is_made_of_losses
     one_pass = all_at_once if directly else _folded
     found = one_pass(child, node, batch, imposed != PER_COMPONENT, label)
     if importance is not None:
@@ -77,7 +77,7 @@ def all_at_once(child, node, batch, imposed, label):
             return None
         values, judged = node.unreduced(seen, imposed, label)
         return values, batch.replaced(mask=judged.mask)
-    node = Component(label, child, node.traits._replace(elementwise=False))
+    node = Leaf(label, child, node.traits._replace(elementwise=False))
     node.loss = types.SimpleNamespace(call=formula)
     values = node.values(batch, label)[0]
     return ops.cast(values, accumulating(values.dtype)), batch
@@ -103,7 +103,7 @@ def _function(child):
 
 def _folded(child, node, batch, imposed, label):
     """Any loss that judges samples sees each channel as a sample with one channel."""
-    if traits_of(child).couples_batch or getattr(node, "opaque", False):
+    if traits_of(child).couples_batch or node.opaque:
         return None
     rows = as_rows(batch)
     count, rank = batch.shape[-1], len(batch.shape)

@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._core.batch import fit_from_left
-from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.compound import as_node
 from combined_losses._core.domains import is_void, own_voids
 
 
@@ -79,16 +79,16 @@ def averaged_of_what_counts(array, axes, sizes, voids, weighs=None):
 
 def void_numbers(loss):
     """The targets that a loss, or one of those inside, takes for missing or void."""
-    children = loss._children() if isinstance(loss, Compound) else ()
-    return own_voids(loss).union(*(void_numbers(child) for child, _ in children))
+    node = as_node(loss.name, loss)
+    losses = [loss, *node.compounds(), *(leaf.loss for leaf in node.leaves())]
+    return frozenset().union(*map(own_voids, losses))
 
 
 def takes_ids(loss):
     """Whether a loss, or one of those inside, compares with class ids, which have no mean."""
-    if isinstance(loss, Compound):
-        inside = any(takes_ids(child) for child, _ in loss._children())
-        return getattr(loss, "takes_ids", False) or inside
-    return traits_of(loss).takes_ids
+    node = as_node(loss.name, loss)
+    own = (getattr(compound, "takes_ids", False) for compound in node.compounds())
+    return any(own) or any(leaf.traits.takes_ids for leaf in node.leaves())
 
 
 def is_static(*sizes):

@@ -22,8 +22,8 @@ class Levels(Wrapper):
         super().__init__(loss, **kwargs)
         self._refuse_moving()
 
-    def _children(self):
-        return [(self.loss, None)]
+    def nodes_inside(self):
+        return [(self._node, None)]
 
     def _of_levels(self, reduction):
         """What each level is reduced by; unreduced values of two resolutions have no sum."""

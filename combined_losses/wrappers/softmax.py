@@ -64,5 +64,5 @@ def softmax_inside(loss, axis=-1):
         return None
     if isinstance(loss, Activated) and loss._function in _ACTIVATIONS:
         return loss
-    found = (softmax_inside(child, axis) for child, _ in loss._children())
+    found = (softmax_inside(node.loss_itself(), axis) for node, _ in loss.nodes_inside())
     return next((child for child in found if child is not None), None)

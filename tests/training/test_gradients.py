@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses.training.tracker import inside
+from combined_losses._core.step import inside
 from combined_losses.weightings import (
     MGDA,
     GradientNormBalance,

@@ -1,9 +1,7 @@
-"""A named child loss and the one way from it to a number."""
+"""A named loss and the one way from it to a number."""
 
-import copy
 import functools
 import inspect
-import types
 import warnings
 
 import keras
@@ -15,6 +13,7 @@ from combined_losses._core import checks, domains, layouts
 from combined_losses._core.batch import align, fit_from_left
 from combined_losses._core.data_format import Formatted, as_given, telling, with_channels_last
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.labels import OfLabels
 from combined_losses._core.masks import read_mask, with_mask
 from combined_losses._core.named_errors import NamedErrors
 from combined_losses._core.observing import Seen, observed
@@ -26,7 +25,7 @@ from combined_losses._core.reduction import (
     per_sample,
     reduce_values,
 )
-from combined_losses._core.traits import Traits, is_default, is_ours, keras_function, says
+from combined_losses._core.traits import Traits, keras_function
 from combined_losses._numerics.floats import accumulating
 
 _ONE_REDUCTION = set()
@@ -38,7 +37,7 @@ def one_reduction(call):
     return call
 
 
-class Component:
+class Leaf(OfLabels):
     """A child loss of a composite, or a loss of this library on its own.
 
     Args:
@@ -52,6 +51,8 @@ class Component:
         self.name = name
         self.loss = loss
         self.traits = traits
+        self.needs_target = getattr(loss, "needs_target", True)
+        self.reads_target = getattr(loss, "reads_target", self.needs_target)
         call = type(loss).__call__
         ours = call in _ONE_REDUCTION
         own_call = keras_private.calls_for_itself(loss) and not ours
@@ -62,6 +63,24 @@ class Component:
         # The formula of a loss with a data format, for data that have the channels last.
         self._of_last = getattr(_call_of(loss), "of_channels_last", None)
         self._warned = set()
+
+    @property
+    def reader(self):
+        """The function or loss of the user's that is called, as it was given."""
+        return getattr(self.loss, "function", self.loss)
+
+    def loss_itself(self):
+        return self.loss
+
+    def leaves(self):
+        return [self]
+
+    def find_readers(self):
+        return [self.reader]
+
+    def check_lambdas(self, label):
+        if hasattr(self.loss, "check_no_lambda"):  # a function of the user's as a loss
+            self.loss.check_no_lambda(label)
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         """The `Evaluation` of a `Batch`; see `reduced`."""
@@ -121,82 +140,6 @@ class Component:
             checks.check_own_mask(label, mask, values)
         return values, batch.masked_too(mask, values)
 
-    def _sees_elements(self, batch):
-        """Whether weights or mask are of single labels, in a batch where these are told apart."""
-        if keras.tree.is_nested(batch.y_pred):
-            return False
-        y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
-        if self.traits.layout is not None:
-            return layouts.tells_apart(batch, y_true, y_pred, self.traits.layout)
-        weights = [batch.mask] if batch.mask_kind == "labels" else []
-        if self.traits.elementwise and batch.tells_elements:
-            weights = [weight for _, weight in batch.weights()]
-        elif self.traits.elementwise and self.traits.apart:
-            weights += [w for _, w in batch.weights() if w.shape[-1:] != (1,)]
-        return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
-
-    def _of_labels(self, batch, label):
-        """Values of single labels, or of rows that count where all their labels are there."""
-        y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
-        if self.traits.same_shape:
-            checks.check_equal_shapes(label, y_true, y_pred)
-        if self.traits.layout is not None:
-            seen = batch.replaced(y_true=y_true, y_pred=y_pred)
-            return self.values(layouts.of_single_targets(seen, self.traits.layout, label), label)
-        size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
-        if self.traits.summed:
-            values, batch = self.of_elements().values(batch, label)
-            # Their mean is that of the sums where all labels are there.
-            return values * ops.cast(size, values.dtype), batch.replaced(elements=size)
-        if self.traits.elementwise:
-            # Its mean over the last axis is then one over a single element.
-            y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-            batch = batch.replaced(y_true=y_true, y_pred=y_pred, elements=size)
-            return self.values(batch, label)
-        if self.traits.apart and self.weighs:
-            return self.values(batch, label)
-        return self._of_rows(batch, label)
-
-    def _of_rows(self, batch, label):
-        """Values of rows: a row counts where all its labels are there."""
-        reads_target = getattr(self.loss, "needs_target", True)
-        # The least: "all of them", also of what averages over blocks have left of a mask. A term
-        # without a target is one of the row, which is there where any label is.
-        of_row = ops.min if reads_target else ops.max
-        # Classes are the last axis, but in a loss of Keras's that says another `axis`.
-        mask = ops.moveaxis(ops.cast(batch.mask, "float32"), self.traits.axis, -1)
-        no_rows = 0 in mask.shape[:-1]  # which have no least
-        rows = batch.replaced(mask=mask[..., 0] if no_rows else of_row(mask, axis=-1))
-        values, rest = self.values(rows, label)
-        if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
-            return self.values(batch, label)
-        drops_some = reads_target and mask.shape[-1] != 1
-        if drops_some and len(values.shape) and not self._means_rows():
-            self._warn(
-                label,
-                "labels",
-                f"Component '{label}' counts only rows whose labels are all there, because nothing "
-                "is known of its loss. Set `elementwise = True` on the function or class if its "
-                "values are means of single elements (`False` keeps the rows), or, where "
-                "each target has several predictions, `prediction_layout`.",
-            )
-        return values, rest
-
-    def _means_rows(self):
-        """Whether it is known that a row of targets is one thing, such as a class or a box."""
-        judge = getattr(self.loss, "function", self.loss)
-        if says(judge, "elementwise") is not None and not is_default(judge, "elementwise"):
-            return True
-        ours = is_ours(type(self.loss).call)
-        return self.traits != Traits() and (ours or not hasattr(self.loss, "prediction_layout"))
-
-    def of_elements(self):
-        """A component like this one whose values are those of single elements."""
-        node = copy.copy(self)
-        node.traits = self.traits._replace(elementwise=False, summed=False)
-        node.loss, node._of_last = types.SimpleNamespace(call=self.loss.elements), None
-        return node
-
     def values(self, batch, label):
         """The values, and the batch without the weights and mask that they contain already."""
         if self.opaque:
@@ -252,15 +195,14 @@ class Component:
     def _call(self, batch, neutral_target, label, **weight):
         traits = self.traits
         y_true, y_pred = batch.inputs(self.dtype, traits, neutral_target)
-        reads_target = getattr(self.loss, "needs_target", True)
-        if reads_target:
+        if self.needs_target:
             checks.check_target(label, y_true)
         if self.traits != Traits():
-            checks.check_single(label, y_true if reads_target else None, y_pred)
+            checks.check_single(label, y_true if self.needs_target else None, y_pred)
         if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
             if self.traits.same_shape:
                 checks.check_equal_shapes(label, y_true, y_pred)
-            if self.traits.layout is not None and reads_target:
+            if self.traits.layout is not None and self.needs_target:
                 y_true = layouts.beside(y_true, y_pred, self.traits.layout, label)
             if self.traits.elementwise and len(y_pred.shape) == 1:
                 # (N,) is a batch of N numbers, not one sample of N elements.

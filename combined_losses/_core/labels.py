@@ -1,0 +1,100 @@
+"""Losses where single labels have weights or are missing."""
+
+import copy
+import types
+from typing import Any
+
+import keras
+from keras import ops
+
+from combined_losses._core import checks, layouts
+from combined_losses._core.batch import align
+from combined_losses._core.node import Node
+from combined_losses._core.traits import Traits, is_default, is_ours, says
+
+
+class OfLabels(Node):
+    """What a `Leaf` does with weights and masks of single labels (abstract)."""
+
+    loss: Any
+    traits: Any
+    weighs: Any
+    values: Any
+    reader: Any
+    _of_last: Any
+    _warn: Any
+
+    def _sees_elements(self, batch):
+        """Whether weights or mask are of single labels, in a batch where these are told apart."""
+        if keras.tree.is_nested(batch.y_pred):
+            return False
+        y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
+        if self.traits.layout is not None:
+            return layouts.tells_apart(batch, y_true, y_pred, self.traits.layout)
+        weights = [batch.mask] if batch.mask_kind == "labels" else []
+        if self.traits.elementwise and batch.tells_elements:
+            weights = [weight for _, weight in batch.weights()]
+        elif self.traits.elementwise and self.traits.apart:
+            weights += [w for _, w in batch.weights() if w.shape[-1:] != (1,)]
+        return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
+
+    def _of_labels(self, batch, label):
+        """Values of single labels, or of rows that count where all their labels are there."""
+        y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
+        if self.traits.same_shape:
+            checks.check_equal_shapes(label, y_true, y_pred)
+        if self.traits.layout is not None:
+            seen = batch.replaced(y_true=y_true, y_pred=y_pred)
+            return self.values(layouts.of_single_targets(seen, self.traits.layout, label), label)
+        size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
+        if self.traits.summed:
+            values, batch = self.of_elements().values(batch, label)
+            # Their mean is that of the sums where all labels are there.
+            return values * ops.cast(size, values.dtype), batch.replaced(elements=size)
+        if self.traits.elementwise:
+            # Its mean over the last axis is then one over a single element.
+            y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
+            batch = batch.replaced(y_true=y_true, y_pred=y_pred, elements=size)
+            return self.values(batch, label)
+        if self.traits.apart and self.weighs:
+            return self.values(batch, label)
+        return self._of_rows(batch, label)
+
+    def _of_rows(self, batch, label):
+        """Values of rows: a row counts where all its labels are there."""
+        # The least: "all of them", also of what averages over blocks have left of a mask. A term
+        # without a target is one of the row, which is there where any label is.
+        of_row = ops.min if self.needs_target else ops.max
+        # Classes are the last axis, but in a loss of Keras's that says another `axis`.
+        mask = ops.moveaxis(ops.cast(batch.mask, "float32"), self.traits.axis, -1)
+        no_rows = 0 in mask.shape[:-1]  # which have no least
+        rows = batch.replaced(mask=mask[..., 0] if no_rows else of_row(mask, axis=-1))
+        values, rest = self.values(rows, label)
+        if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
+            return self.values(batch, label)
+        drops_some = self.needs_target and mask.shape[-1] != 1
+        if drops_some and len(values.shape) and not self._means_rows():
+            self._warn(
+                label,
+                "labels",
+                f"Component '{label}' counts only rows whose labels are all there, because nothing "
+                "is known of its loss. Set `elementwise = True` on the function or class if its "
+                "values are means of single elements (`False` keeps the rows), or, where "
+                "each target has several predictions, `prediction_layout`.",
+            )
+        return values, rest
+
+    def _means_rows(self):
+        """Whether it is known that a row of targets is one thing, such as a class or a box."""
+        judge = self.reader
+        if says(judge, "elementwise") is not None and not is_default(judge, "elementwise"):
+            return True
+        ours = is_ours(type(self.loss).call)
+        return self.traits != Traits() and (ours or not hasattr(self.loss, "prediction_layout"))
+
+    def of_elements(self):
+        """A component like this one whose values are those of single elements."""
+        node = copy.copy(self)
+        node.traits = self.traits._replace(elementwise=False, summed=False)
+        node.loss, node._of_last = types.SimpleNamespace(call=self.loss.elements), None
+        return node

@@ -1,0 +1,89 @@
+"""In which kind of step are we: the one context variable of training."""
+
+import contextlib
+import contextvars
+import dataclasses
+from typing import Any
+
+
+class LoopStep:
+    """One block of `training_step`: its loss, and whether a call of it has made the step."""
+
+    def __init__(self, loss):
+        self.loss = loss
+        self.made = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What runs around the code that asks; the defaults are those of no step at all.
+
+    Attributes:
+        of_model: "step" inside a training or test step of a tracked model; "function" inside a step
+            function of its own, which is compiled anew where a composite asks for it; else None.
+        is_test: nothing moves, whatever a `compute_loss` of the user's hands on.
+        keeps_results: on JAX, in the loss of a step that gives back what variables have become.
+        calls_model: on JAX, in the call of the model, outside of which layers have no losses.
+        captured: the step that may be asked for gradients at layers and parameters, or None.
+        loops: the open blocks of `training_step`.
+        is_repeated: a further call of the loss in such a block, whose step was made already: all
+            calls of a step have the same scheduled weights.
+    """
+
+    of_model: str | None = None
+    is_test: bool = False
+    keeps_results: bool = False
+    calls_model: bool = False
+    captured: Any = None
+    loops: tuple[LoopStep, ...] = ()
+    is_repeated: bool = False
+
+
+NO_STEP = Step()
+_current: contextvars.ContextVar[Step] = contextvars.ContextVar(
+    "combined_losses_step", default=NO_STEP
+)
+
+
+def current_step():
+    """The `Step` that runs here."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def step_with(**attributes):
+    """In the block the current step has other attributes."""
+    token = _current.set(dataclasses.replace(_current.get(), **attributes))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def inside(what):
+    """The block is a "step" of a tracked model, or a step "function" that calls it."""
+    return step_with(of_model=_current.get().of_model or what)
+
+
+# Steps in a loop of one's own.
+
+
+@contextlib.contextmanager
+def loop_step(loss):
+    """The block is one step of training of a loss: gives its `LoopStep`."""
+    step = LoopStep(loss)
+    with step_with(loops=(*_current.get().loops, step)):
+        yield step
+
+
+def loop_step_of(loss):
+    """The innermost open `LoopStep` of a loss, or None."""
+    return next((step for step in reversed(_current.get().loops) if step.loss is loss), None)
+
+
+@contextlib.contextmanager
+def call_in(step):
+    """The block is a call of the loss of a `LoopStep`; the first one makes the step."""
+    with step_with(is_repeated=step.made):
+        yield
+    step.made = True

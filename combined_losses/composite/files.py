@@ -1,0 +1,58 @@
+"""A composite in configs and files."""
+
+import keras
+import numpy as np
+
+from combined_losses._core import checks
+from combined_losses._core.config import (
+    check_config,
+    deeply,
+    deserialize_child,
+    made,
+    read_entry,
+    serialize_child,
+)
+
+
+def config_of(composite, fixed, schedules):
+    """The arguments of a composite as Keras stores them, with its current fixed weights."""
+    with deeply():
+        losses = [[name, serialize_child(name, loss)] for name, loss in composite.losses.items()]
+    return {
+        "losses": losses,
+        "weights": [
+            keras.saving.serialize_keras_object(schedules.get(name, weight))
+            for name, weight in fixed.items()
+        ],
+        "weighting": keras.saving.serialize_keras_object(composite.weighting),
+        "reduction": composite.reduction,
+        "name": composite.name,
+        "dtype": composite.dtype,
+        "on_nonfinite": composite.on_nonfinite,
+    }
+
+
+def made_of(cls, config):
+    """The composite of a config."""
+    check_config(cls, config)
+    config = dict(config)
+    pairs = config.pop("losses")
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
+    ):
+        raise ValueError(
+            f"The entry 'losses' of the config of {cls.__name__} must be a list of pairs of a "
+            f"name and a loss. Received: {checks.shown(pairs)}"
+        )
+    with deeply():
+        losses = {str(name): deserialize_child(name, child) for name, child in pairs}
+    for key in ("weights", "weighting"):
+        config[key] = read_entry(cls, key, config.get(key))
+    return made(cls, {"losses": losses, **config})
+
+
+def weights_in(store, names):
+    """The fixed weights in a file, by name, and the names of those that have been changed."""
+    flags = zip(names, np.array(store["changed"]), strict=True)
+    changed = {name for name, is_changed in flags if is_changed}
+    return dict(zip(names, map(float, np.array(store["weights"])), strict=True)), changed
