@@ -1,0 +1,12 @@
+"""Names for the types of arrays; the backends' own are not imported, so they are Any to a checker."""
+
+from typing import Any, TypeAlias
+
+Tensor: TypeAlias = Any
+"""A tensor of the backend that Keras runs on."""
+
+ArrayLike: TypeAlias = Any
+"""A tensor of the backend, a NumPy array, a number, or nested lists of numbers."""
+
+Dtype: TypeAlias = Any
+"""The name of a dtype, a `keras.DTypePolicy`, or None for Keras's default."""
