@@ -8,6 +8,7 @@ every component (`cl.Model`, `cl.Sequential`, `cl.track`).
 
 import inspect
 import sys
+from types import ModuleType
 
 from combined_losses._core.shell import quiet_if_command as _quiet_if_command
 
@@ -41,11 +42,16 @@ __all__ = [
 ]
 
 
-def _place_in(module):
-    """Makes the public module of each class and function its `__module__`.
+def __dir__() -> list[str]:
+    return __all__
 
-    Pickles and configs name it, so that they load wherever code has moved inside the package.
-    Methods follow, because doctest passes by what is not of the module of its class.
+
+def _place_in(module: ModuleType) -> None:
+    """Sets the `__module__` of each public class and function to the public module that holds it.
+
+    Pickles and configs store `__module__`, so they still load after code has moved to another file
+    of the package. Methods are set too: doctest skips a method whose `__module__` differs from that
+    of its class.
     """
     for name in module.__all__:
         thing = getattr(module, name)

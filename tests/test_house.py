@@ -76,6 +76,8 @@ def stated_names(path: Path) -> list[str] | None:
     """The names in `__all__` of a file, read as a type checker does: one list of plain strings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "__all__"]
+    returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+    named = [node for node in named if node not in returned]  # as a module's `__dir__` does
     if not named:
         return None
     (only,) = named  # not added to

@@ -1,4 +1,4 @@
-"""Names for the types of arrays; the backends' own are not imported, so they are Any to a checker."""
+"""Names for the types of arrays. To a type checker each is Any: no backend is imported here."""
 
 from typing import Any, TypeAlias
 

@@ -13,3 +13,7 @@ __all__ = [
     "TensorBoard",
     "TerminateOnComponentNaN",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,3 +4,7 @@ from combined_losses.diagnosis.diagnose import diagnose
 from combined_losses.diagnosis.result import Diagnosis
 
 __all__ = ["Diagnosis", "diagnose"]
+
+
+def __dir__() -> list[str]:
+    return __all__

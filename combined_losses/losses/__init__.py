@@ -104,3 +104,7 @@ __all__ = [
     "signed_distance",
     "unified_focal",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

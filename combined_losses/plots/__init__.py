@@ -10,3 +10,7 @@ from combined_losses.plots.diagnosis import conflicts
 from combined_losses.plots.runs import pareto
 
 __all__ = ["components", "conflicts", "pareto", "shares"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -30,3 +30,7 @@ __all__ = [
     "StopGradient",
     "Wrapper",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
