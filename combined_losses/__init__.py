@@ -8,7 +8,7 @@ every component (`cl.Model`, `cl.Sequential`, `cl.track`).
 
 import inspect
 import sys
-from types import ModuleType
+import types
 
 from combined_losses._core.shell import quiet_if_command as _quiet_if_command
 
@@ -46,7 +46,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def _place_in(module: ModuleType) -> None:
+def _place_in(module: types.ModuleType) -> None:
     """Sets the `__module__` of each public class and function to the public module that holds it.
 
     Pickles and configs store `__module__`, so they still load after code has moved to another file
