@@ -9,6 +9,7 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._core import checks
+from combined_losses._core.alignment import align, fit_from_left
 from combined_losses._core.masks import read_mask, with_mask
 from combined_losses._core.owned import warning_of_reads
 
@@ -311,48 +312,3 @@ def _to_tensors(name, what, values, required=False):
 
 def _cast(tensor, dtype):
     return tensor if tensor is None else ops.cast(tensor, dtype)
-
-
-def align(y_true, y_pred, has_channels=False):
-    """`(N,)` beside `(N, 1)`: brings both to one rank, as Keras's own losses do.
-
-    Keras takes the last axis away, but from vectors; with `has_channels` the other array gets one.
-    """
-    if y_true is None or keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
-        return y_true, y_pred
-    true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
-    if true_rank == pred_rank + 1 and y_true.shape[-1] == 1:
-        if pred_rank == 1 or has_channels:
-            return y_true, ops.expand_dims(y_pred, -1)
-        return ops.squeeze(y_true, -1), y_pred
-    if pred_rank == true_rank + 1 and y_pred.shape[-1] == 1:
-        if true_rank == 1 or has_channels:
-            return ops.expand_dims(y_true, -1), y_pred
-        return y_true, ops.squeeze(y_pred, -1)
-    return y_true, y_pred
-
-
-def of_rank(weight, values):
-    """`weight` without last axes of length 1 that `values` has not."""
-    if weight is None or keras.tree.is_nested(weight):
-        return weight
-    while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
-        weight = ops.squeeze(weight, -1)
-    return weight
-
-
-def fit_from_left(weight, values):
-    """`weight` with the rank of `values`, matched from the left, or None where it does not fit.
-
-    Weights `(N,)` belong to the samples of values `(N, T)`, never to its columns. Weights finer
-    than the values, such as `(N, T)` against `(N,)`, do not fit.
-    """
-    rank = len(values.shape)
-    weight = of_rank(weight, values)
-    if len(weight.shape) > rank:
-        return None
-    for ours, theirs in zip(weight.shape, values.shape, strict=False):
-        if ours not in (1, None) and theirs is not None and ours != theirs:
-            return None
-    missing = rank - len(weight.shape)
-    return ops.reshape(weight, (*ops.shape(weight), *([1] * missing))) if missing else weight

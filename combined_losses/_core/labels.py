@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from combined_losses._core import checks, layouts
-from combined_losses._core.batch import align
+from combined_losses._core.alignment import align
 from combined_losses._core.node import Node
 from combined_losses._core.traits import Traits, is_default, is_ours, says
 

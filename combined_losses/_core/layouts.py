@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from combined_losses._core.batch import of_rank
+from combined_losses._core.alignment import of_rank
 
 LAYOUTS = (None, "blocks", "columns")
 

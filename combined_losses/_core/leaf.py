@@ -10,7 +10,7 @@ from keras import ops
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
 from combined_losses._core import checks, domains, layouts
-from combined_losses._core.batch import align, fit_from_left
+from combined_losses._core.alignment import align, fit_from_left, fits
 from combined_losses._core.data_format import Formatted, as_given, telling, with_channels_last
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.labels import OfLabels
@@ -18,13 +18,7 @@ from combined_losses._core.masks import read_mask, with_mask
 from combined_losses._core.named_errors import NamedErrors
 from combined_losses._core.observing import Seen, observed
 from combined_losses._core.presence import presence
-from combined_losses._core.reduction import (
-    PER_COMPONENT,
-    REDUCTIONS,
-    fits,
-    per_sample,
-    reduce_values,
-)
+from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, per_sample, reduce_values
 from combined_losses._core.traits import Traits, keras_function
 from combined_losses._numerics.floats import accumulating
 

@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from combined_losses._core.batch import fit_from_left
+from combined_losses._core.alignment import fit_from_left
 
 
 def presence(batch, values=None, judged=None):

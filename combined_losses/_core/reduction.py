@@ -3,7 +3,7 @@
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._core.batch import fit_from_left
+from combined_losses._core.alignment import fit_from_left
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 PER_COMPONENT = "per_component"
@@ -55,20 +55,6 @@ def per_sample(values):
     """The mean of `values` over all axes but the first."""
     axes = tuple(range(1, len(values.shape)))
     return ops.mean(values, axis=axes) if axes else values
-
-
-def fits(name, what, weight, values):
-    """Whether `values` still distinguish what `weight` weighs; raises where the sizes differ."""
-    if len(values.shape) and fit_from_left(weight, values) is not None:
-        return True
-    for ours, theirs in zip(weight.shape, values.shape, strict=False):
-        if ours not in (1, None) and theirs is not None and ours != theirs:
-            raise ValueError(
-                f"The {what} of component '{name}' must have the shape of its values from the "
-                f"left: {tuple(values.shape)[:1]} or {tuple(values.shape)}. "
-                f"Received: {what} of shape {tuple(weight.shape)}"
-            )
-    return False
 
 
 def _as_weight(weight, values):

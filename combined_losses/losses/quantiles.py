@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._core import checks
-from combined_losses._core.batch import align
+from combined_losses._core.alignment import align
 from combined_losses._core.compound import Compound
 from combined_losses._core.config import construct, signature_config
 from combined_losses._core.evaluation import Evaluation

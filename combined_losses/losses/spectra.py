@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._core.alignment import fits
 from combined_losses._core.checks import (
     are_numbers,
     at_least,
@@ -19,7 +20,6 @@ from combined_losses._core.checks import (
 )
 from combined_losses._core.loss import Loss
 from combined_losses._core.names import make_unique, snake_case
-from combined_losses._core.reduction import fits
 from combined_losses._numerics.floats import accumulating, decibels, div, weighted_mean
 from combined_losses.composite.loss import CompositeLoss
 from combined_losses.wrappers.base import Wrapper

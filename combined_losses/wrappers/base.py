@@ -2,8 +2,9 @@
 
 import functools
 
+from combined_losses._core.alignment import align, of_rank
 from combined_losses._core.arguments import as_child, component_name
-from combined_losses._core.batch import Batch, align, of_rank
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_single, check_single_weight, check_target
 from combined_losses._core.compound import Compound, as_node, has_channels, layout_of
 from combined_losses._core.config import construct, signature_config

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._core.batch import fit_from_left
+from combined_losses._core.alignment import fit_from_left, fits
 from combined_losses._core.checks import (
     LARGEST,
     are_finite,
@@ -20,7 +20,6 @@ from combined_losses._core.checks import (
 from combined_losses._core.compound import has_whole_rows
 from combined_losses._core.data_format import Formatted
 from combined_losses._core.domains import Domain, examined, leave, own_voids
-from combined_losses._core.reduction import fits
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["ClassWeighted", "Masked", "OneHot"]

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._core.batch import align, fit_from_left, of_rank
+from combined_losses._core.alignment import align, fit_from_left, of_rank
 from combined_losses._core.checks import LARGEST, check_target, is_float
 from combined_losses._core.compound import Compound, traits_of
 from combined_losses._core.config import check_no_lambda, serialize_function, signature_config

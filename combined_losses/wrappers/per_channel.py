@@ -5,7 +5,7 @@ import types
 import keras
 from keras import ops
 
-from combined_losses._core.batch import fit_from_left
+from combined_losses._core.alignment import fit_from_left
 from combined_losses._core.checks import check_reduction
 from combined_losses._core.compound import traits_of
 from combined_losses._core.layouts import as_rows

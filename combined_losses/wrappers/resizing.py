@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from combined_losses._core.batch import fit_from_left
+from combined_losses._core.alignment import fit_from_left
 from combined_losses._core.compound import as_node
 from combined_losses._core.domains import is_void, own_voids
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses._core.batch import fit_from_left
+from combined_losses._core.alignment import fit_from_left
 from combined_losses._core.checks import are_numbers, at_least, is_integer
 from combined_losses._core.data_format import Formatted, telling
 from combined_losses._core.evaluation import Evaluation

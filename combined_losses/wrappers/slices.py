@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._core.alignment import fits
 from combined_losses._core.checks import are_finite, as_array, shown
 from combined_losses._core.compound import rescaling_of
 from combined_losses._core.config import check_config, construct, read_entry
 from combined_losses._core.domains import examined
 from combined_losses._core.layouts import as_rows
-from combined_losses._core.reduction import fits
 from combined_losses._numerics.floats import accumulating
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.softmax import softmax_inside
