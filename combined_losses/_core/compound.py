@@ -5,9 +5,8 @@ import warnings
 import weakref
 from typing import Any
 
-import keras
-
 from combined_losses._backend import keras_private
+from combined_losses._backend.keras_types import KerasLoss
 from combined_losses._core.calls import Called
 from combined_losses._core.checks import (
     Limited,
@@ -22,7 +21,7 @@ from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._core.traits import keras_traits
 
 
-class Compound(Called, Operators, Limited, keras.losses.Loss):
+class Compound(Called, Operators, Limited, KerasLoss):
     """A loss made of losses (abstract).
 
     A subclass gives `nodes_inside`, `component_names` and `evaluate(batch, reduction, label)`.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from combined_losses._backend.keras_types import KerasLoss
 from combined_losses._core.node import Node
 from combined_losses._core.traits import keras_traits
 
@@ -41,7 +42,7 @@ class Format(NamedTuple):
         return rank if rank >= least else None
 
 
-class Formatted(keras.losses.Loss):
+class Formatted(KerasLoss):
     """A loss or wrapper with the argument `data_format` (a mixin, the first of the bases).
 
     `__init__` calls `self._set_format(data_format)` after `super().__init__`. From then on

@@ -5,6 +5,7 @@ import inspect
 
 import keras
 
+from combined_losses._backend.keras_types import KerasLoss
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import Limited, check_dtype
 from combined_losses._core.config import (
@@ -21,7 +22,7 @@ from combined_losses._core.operators import Operators
 from combined_losses._core.traits import Traits, keras_traits, says
 
 
-class Loss(Operators, Limited, keras.losses.Loss):
+class Loss(Operators, Limited, KerasLoss):
     """Base class of domain losses: subclass it, store the arguments, write `call`.
 
     What a subclass gets: `y_true` and `y_pred` of one rank and in one dtype, and an error where

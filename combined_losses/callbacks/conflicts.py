@@ -3,9 +3,9 @@
 import sys
 from typing import Any
 
-import keras
 import numpy as np
 
+from combined_losses._backend.keras_types import KerasCallback
 from combined_losses._core.named_arrays import from_named
 from combined_losses.diagnosis.batches import batches
 from combined_losses.diagnosis.measurer import measurer_of
@@ -15,7 +15,7 @@ from combined_losses.training.keeping import keep_batches, last_batch, state_of
 __all__ = ["GradientConflict"]
 
 
-class GradientConflict(keras.callbacks.Callback):
+class GradientConflict(KerasCallback):
     """Measures, every few steps, the cosines between the gradients of the components.
 
     Below 0 two components pull against each other: what one gains the other loses. It only

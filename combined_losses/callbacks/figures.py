@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-import keras
-
 from combined_losses import plots
+from combined_losses._backend.keras_types import KerasCallback
 from combined_losses.plots.style import make_room
 from combined_losses.training import routing
 from combined_losses.training.keeping import leave_weights, tracking_of
@@ -13,7 +12,7 @@ from combined_losses.training.keeping import leave_weights, tracking_of
 __all__ = ["ComponentPlot"]
 
 
-class ComponentPlot(keras.callbacks.Callback):
+class ComponentPlot(KerasCallback):
     """Writes a picture of the components and of their shares of the loss, after each epoch.
 
     On the left `plots.components`, on the right `plots.shares`, of the run so far; values that are

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from combined_losses._backend.keras_types import KerasCallback
 from combined_losses.training.keeping import (
     component_keys,
     keep_batches,
@@ -19,7 +20,7 @@ from combined_losses.training.keeping import (
 __all__ = ["TerminateOnComponentNaN"]
 
 
-class TerminateOnComponentNaN(keras.callbacks.Callback):
+class TerminateOnComponentNaN(KerasCallback):
     """Stops training when a component is NaN or infinite, and says which one, where and on what.
 
     As `keras.callbacks.TerminateOnNaN`, which knows the total alone. A component of weight 0 does

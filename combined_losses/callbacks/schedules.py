@@ -1,14 +1,13 @@
 """`LossWeightScheduler`: the weight of a component as a function of the epoch or batch."""
 
-import keras
-
+from combined_losses._backend.keras_types import KerasCallback
 from combined_losses._core.checks import as_number
 from combined_losses.training import routing
 
 __all__ = ["LossWeightScheduler"]
 
 
-class LossWeightScheduler(keras.callbacks.Callback):
+class LossWeightScheduler(KerasCallback):
     """Sets the weight of a component by a function of the epoch, or of the batch.
 
     As `keras.callbacks.LearningRateScheduler` does for the learning rate. For a weight that follows

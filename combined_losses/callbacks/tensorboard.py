@@ -3,9 +3,8 @@
 import os
 import textwrap
 
-import keras
-
 from combined_losses._backend import keras_private
+from combined_losses._backend.keras_types import KerasTensorBoard
 from combined_losses._core.names import log_key, weight_key
 from combined_losses.training import routing
 from combined_losses.training.keeping import tracking_of
@@ -13,7 +12,7 @@ from combined_losses.training.keeping import tracking_of
 __all__ = ["TensorBoard"]
 
 
-class TensorBoard(keras.callbacks.TensorBoard):
+class TensorBoard(KerasTensorBoard):
     """`keras.callbacks.TensorBoard`, with all components of a composite in one chart.
 
     What Keras's callback writes stays as it is: in the tab *Time Series* each component has a chart

@@ -3,11 +3,12 @@
 import keras
 from keras import ops
 
+from combined_losses._backend.keras_types import KerasMetric
 from combined_losses._core.names import log_key
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class ComponentMetric(keras.metrics.Metric):
+class ComponentMetric(KerasMetric):
     """One component of a `CompositeLoss` as a metric of a plain `keras.Model`.
 
     Args:

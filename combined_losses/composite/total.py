@@ -27,6 +27,7 @@ class WeightedSum(Compound):
     _weights: Any
     _switched_off: Any
     _held_as_constants: Any
+    _listeners: Any
     on_nonfinite: Any
     names: Any
 

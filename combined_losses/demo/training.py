@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 import combined_losses as cl
+from combined_losses._backend.keras_types import KerasCallback
 from combined_losses._core.shell import CommandError, quiet_stderr
 
 EVALUATION_BATCH = 1024
@@ -21,7 +22,7 @@ class Split:
     held_out: tuple[np.ndarray, np.ndarray]
 
 
-class Advance(keras.callbacks.Callback):
+class Advance(KerasCallback):
     """Calls `step` after every epoch."""
 
     def __init__(self, step: Callable[[], None]):

@@ -1,11 +1,11 @@
 """`ComponentMetricsMixin`: the part of a model that trains on composites and reports parts."""
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from combined_losses._backend import keras_private
+from combined_losses._backend.keras_types import documented_by
 from combined_losses._core.config import deeply, serialize_losses
 from combined_losses._core.outputs import places_of, with_batch
 from combined_losses._core.step import current_step, inside, step_with
@@ -82,7 +82,7 @@ class ComponentMetricsMixin(_Base):
     # Compiling: Keras is given no loss of its own to compute, so that there is one way from the
     # outputs to the total, this one, and nothing is computed or logged twice.
 
-    @functools.wraps(keras.Model.compile)
+    @documented_by(keras.Model.compile)
     def compile(
         self,
         optimizer="rmsprop",
@@ -131,7 +131,7 @@ class ComponentMetricsMixin(_Base):
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
-    @functools.wraps(keras.Model.save)
+    @documented_by(keras.Model.save)
     def save(self, *args, **kwargs):
         warn_of_parts(self)
         with deeply():
@@ -218,7 +218,7 @@ class ComponentMetricsMixin(_Base):
 
     if keras.backend.backend() == "jax":  # what a repetition of the step needs
 
-        @functools.wraps(keras.Model.stateless_call)
+        @documented_by(keras.Model.stateless_call)
         def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
             note(self, call=(non_trainable_variables, args, kwargs))
             with step_with(calls_model=True):
@@ -234,7 +234,7 @@ class ComponentMetricsMixin(_Base):
                 state.loss_owners = owners_of(self, found)
             return found
 
-        @functools.wraps(keras.Model.stateless_compute_loss)
+        @documented_by(keras.Model.stateless_compute_loss)
         def stateless_compute_loss(
             self,
             trainable_variables,
@@ -305,7 +305,7 @@ class ComponentMetricsMixin(_Base):
 
     # Training: checked before the first step, reported in order.
 
-    @functools.wraps(keras.Model.fit)
+    @documented_by(keras.Model.fit)
     def fit(self, *args, **kwargs):
         check_reductions(self)
         find_owned(self)  # again: a global may have been made since `compile`
@@ -323,7 +323,7 @@ class ComponentMetricsMixin(_Base):
         leave_weights(self, history, before)
         return history
 
-    @functools.wraps(keras.Model.evaluate)
+    @documented_by(keras.Model.evaluate)
     def evaluate(
         self,
         x=None,
@@ -352,7 +352,7 @@ class ComponentMetricsMixin(_Base):
             )
         return ordered(self, logs, return_dict) if tracked else logs
 
-    @functools.wraps(keras.Model.train_on_batch)
+    @documented_by(keras.Model.train_on_batch)
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         check_reductions(self)
         tracked = state_of(self) is not None
@@ -365,7 +365,7 @@ class ComponentMetricsMixin(_Base):
                 composite.note_lone_step()
         return ordered(self, logs, return_dict) if tracked else logs
 
-    @functools.wraps(keras.Model.test_on_batch)
+    @documented_by(keras.Model.test_on_batch)
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         check_reductions(self)
         tracked = state_of(self) is not None
@@ -373,7 +373,7 @@ class ComponentMetricsMixin(_Base):
             logs = super().test_on_batch(x, y, sample_weight, return_dict or tracked)
         return ordered(self, logs, return_dict) if tracked else logs
 
-    @functools.wraps(keras.Model.predict)
+    @documented_by(keras.Model.predict)
     def predict(self, *args, **kwargs):
         with running_here(self):
             return super().predict(*args, **kwargs)

@@ -6,6 +6,7 @@ import keras
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
+from combined_losses._backend.keras_types import KerasCallback
 from combined_losses._core.compound import weighted_means
 from combined_losses.composite import reading
 from combined_losses.training import routing
@@ -16,7 +17,7 @@ from combined_losses.training.keeping import (
 )
 
 
-class _EpochEnd(keras.callbacks.Callback):
+class _EpochEnd(KerasCallback):
     """Tells rules that count epochs of every end of one, and what a first step has shown."""
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -36,7 +37,7 @@ class _EpochEnd(keras.callbacks.Callback):
             compound.end_epoch()
 
 
-class _SkippedAll(keras.callbacks.Callback):
+class _SkippedAll(KerasCallback):
     """Says, once, that a total is 0 because nothing in an epoch was finite: it looks perfect."""
 
     def __init__(self):
@@ -56,7 +57,7 @@ class _SkippedAll(keras.callbacks.Callback):
             )
 
 
-class _BringBack(keras.callbacks.Callback):
+class _BringBack(KerasCallback):
     """Before callbacks of the user's: they may look at a network that a loss reads, whose state a
     step on JAX has taken with that of the model."""
 
@@ -66,7 +67,7 @@ class _BringBack(keras.callbacks.Callback):
     on_test_batch_end = on_train_batch_end
 
 
-class _BeforeStep(keras.callbacks.Callback):
+class _BeforeStep(KerasCallback):
     """Makes the changes of weights that other threads have asked for, before a step begins.
 
     Leaves the weights at the beginning with the history, which a training that is stopped shows.

@@ -6,6 +6,7 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
+from combined_losses._backend.keras_types import KerasMetric
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_trainable
 from combined_losses._core.config import deeply
@@ -15,7 +16,7 @@ from combined_losses.training import routing
 from combined_losses.training.keeping import state_of
 
 
-class ComponentTracker(keras.metrics.Metric):
+class ComponentTracker(KerasMetric):
     """The running mean of a vector, weighted by the batch size.
 
     One variable and one result for all components: a compiled step that returns one scalar for

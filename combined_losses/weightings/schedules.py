@@ -4,13 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._backend.keras_types import KerasSchedule
 from combined_losses._core.checks import LEAST, is_number, shown
 
 __all__ = ["Cyclical", "LinearRamp", "Sigmoid"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class LinearRamp(keras.optimizers.schedules.LearningRateSchedule):
+class LinearRamp(KerasSchedule):
     """A weight that goes from one value to another in a straight line, and stays there.
 
     Args:
@@ -44,7 +45,7 @@ class LinearRamp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class Sigmoid(keras.optimizers.schedules.LearningRateSchedule):
+class Sigmoid(KerasSchedule):
     """A weight that goes from one value to another along a logistic curve.
 
     Args:
@@ -83,7 +84,7 @@ class Sigmoid(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class Cyclical(keras.optimizers.schedules.LearningRateSchedule):
+class Cyclical(KerasSchedule):
     """A weight that rises again and again: a ramp in the first part of every cycle, then constant.
 
     Args:
