@@ -1,1 +1,1 @@
-"""Mathematics on `keras.ops`: one idea a file. Imports nothing of ours."""
+"""Mathematics on `keras.ops`, one idea a file. Imports nothing from the rest of the package."""

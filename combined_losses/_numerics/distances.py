@@ -1,20 +1,24 @@
 """Exact Euclidean distances between the pixels of masks, inside the graph."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
-# Longer than any line of an image; its square is still exact in float32.
+from combined_losses._numerics.arrays import Tensor
+
+# A distance longer than any line of an image. Its square is still exact in float32.
 _FAR = float(2**15)
-# Pairs of pixels of a line that are compared at once: 4 MiB.
+# How many pairs of pixels are compared at once: in float32 they take 4 MiB.
 _PAIRS = 2**20
 
 
-def to_other_kind(inside, axes):
-    """Squared distances of every pixel to the nearest one of the other kind, in pixels, float32.
+def to_other_kind(inside: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Squared distance from every pixel to the nearest pixel of the other kind, in pixels, float32.
 
-    One pass gives both those of the background to the foreground and the reverse.
+    The two kinds are inside and outside: one pass gives the distances for both.
 
     Args:
         inside: booleans, `(batch, spatial..., channels)`.
@@ -27,20 +31,21 @@ def to_other_kind(inside, axes):
     inside = ops.stop_gradient(inside)
     some, all_of_it = (f(inside, axis=axes, keepdims=True) for f in (ops.any, ops.all))
     mixed = ops.logical_and(some, ops.logical_not(all_of_it))
-    # First h, the squared distance to the other kind along lines. Then, axis by axis, the nearest
-    # over i of h_i + (i - j)^2. That h_i leads to another kind than that of i, where it should be
-    # that of j, makes no difference: where the two are not alike i itself is a goal, at (i - j)^2,
-    # which is in `straight` and less, as h_i is at least 1.
+    # For the first axis, h_i is the squared distance to the other kind along the line of pixel i.
+    # For each further axis, the result at pixel j is the minimum over i of h_i + (i - j)^2. Here
+    # h_i leads to the other kind than that of i, although the goal is the other kind than that of
+    # j. The minimum is right all the same: where i and j differ in kind, i itself is a goal, at
+    # (i - j)^2. That is less, because h_i is at least 1, and `straight` contains it.
     squared = None
     for axis in axes:
-        # Without the other kind there is no distance, and 0 is the least also in what follows.
+        # A mask of one kind has no distances. Its 0 stays, because every later step is a minimum.
         straight = ops.where(mixed, ops.square(_along(inside, axis)), *_float32(0.0))
         squared = straight if squared is None else _nearest(squared, straight, axis)
     return squared
 
 
-def _along(inside, axis):
-    """The distances to the other kind along an axis; `_FAR` where that line has none."""
+def _along(inside: Tensor, axis: int) -> Tensor:
+    """The distances to the other kind along an axis; `_FAR` where a line holds one kind only."""
     size = ops.shape(inside)[axis]
     last = ops.zeros_like(part(inside, axis, 0, 1))
     changes = ops.not_equal(part(inside, axis, 1, None), part(inside, axis, 0, -1))
@@ -48,8 +53,8 @@ def _along(inside, axis):
         ops.concatenate([changes, last], axis=axis), ops.concatenate([last, changes], axis=axis)
     )
 
-    def extend(step, distance):
-        # Every distance is a sum of 0 to 3 of every power of four.
+    def extend(step: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+        # The steps are the powers of four: 0 to 3 steps of each add up to any distance.
         framed = _framed(distance, axis, size)
         for multiple in (1, 2, 3):
             shift = ops.minimum(multiple * step, size)
@@ -58,17 +63,17 @@ def _along(inside, axis):
         return 4 * step, distance
 
     first = (ops.convert_to_tensor(1, "int32"), ops.where(beside, *_float32(1.0, _FAR)))
-    # A loop also where the size is known: XLA computes fused steps of one expression many times.
+    # A loop even where the size is known: XLA fuses unrolled steps and computes each many times.
     return ops.while_loop(lambda step, _: step < size, extend, first)[1]
 
 
-def _nearest(squared, straight, axis):
-    """The least of `straight_j` and, over i, `squared_i + (i - j)^2`, along an axis."""
+def _nearest(squared: Tensor, straight: Tensor, axis: int) -> Tensor:
+    """The smaller of `straight_j` and the minimum over i of `squared_i + (i - j)^2`; i, j on a line."""
     lines = ops.moveaxis(squared, axis, -1)
     shape = ops.shape(lines)
     position = ops.arange(shape[-1], dtype=squared.dtype)
     shift = ops.square(ops.expand_dims(position, -1) - position)
-    # All pairs of a line at once, in blocks that fit into the cache of a processor.
+    # Compare all pairs of a line at once, in blocks of lines that fit into a processor's cache.
     blocks, number = _blocks(lines)
     nearest = ops.map(lambda b: ops.min(ops.expand_dims(b, -2) + shift, axis=-1), blocks)
     if number is not None:
@@ -76,11 +81,11 @@ def _nearest(squared, straight, axis):
     return ops.minimum(ops.moveaxis(ops.reshape(nearest, shape), -1, axis), straight)
 
 
-def _blocks(lines):
+def _blocks(lines: Tensor) -> tuple[Tensor, Tensor | None]:
     """Lines in blocks of about `_PAIRS` pairs, `(blocks, lines, size)`.
 
-    Also the number of lines where the last block is filled up, else None: blocks of a known size
-    are a divisor of the lines of a sample.
+    Also the number of lines if the last block had to be filled up, else None. It need not be where
+    all sizes are known: the size of a block is then a divisor of the number of lines of a sample.
     """
     *others, size = lines.shape[1:]
     if size is not None and None not in others:
@@ -96,20 +101,20 @@ def _blocks(lines):
     return ops.reshape(lines, (-1, block, size)), number
 
 
-def _framed(array, axis, margin):
-    """`array` with `margin` pixels of the largest distance at both ends of an axis."""
+def _framed(array: Tensor, axis: int, margin: Tensor) -> Tensor:
+    """`array` with a frame: `margin` pixels of a very large distance at both ends of an axis."""
     padding = [(0, 0)] * len(array.shape)
     padding[axis] = (margin, margin)
     return ops.pad(array, padding, constant_values=_FAR * _FAR)
 
 
-def _float32(*numbers):
-    """Numbers that are not of the floatx that the user may have set."""
+def _float32(*numbers: float) -> list[Tensor]:
+    """Numbers as float32, whatever floatx the user has set."""
     return [ops.convert_to_tensor(number, "float32") for number in numbers]
 
 
-def _moved(framed, axis, shift, size):
-    """What lies `shift` pixels ahead along an axis, and what lies as far behind; out of a frame."""
+def _moved(framed: Tensor, axis: int, shift: Tensor, size: Tensor) -> Iterator[Tensor]:
+    """For every pixel, the value `shift` pixels ahead along an axis, and the one as far behind."""
     shape = list(ops.shape(framed))
     margin = (shape[axis] - size) // 2
     shape[axis] = size
@@ -117,8 +122,8 @@ def _moved(framed, axis, shift, size):
     return (ops.slice(framed, along * (margin + offset), shape) for offset in (shift, -shift))
 
 
-def nearest_other(inside, axes):
-    """`to_other_kind` of a NumPy array, in float64 and without a framework."""
+def nearest_other(inside: NDArray[np.bool_], axes: tuple[int, ...]) -> NDArray[np.float64]:
+    """`to_other_kind` for a NumPy array, in float64 and without a framework."""
     mixed = inside.any(axis=axes, keepdims=True) & ~inside.all(axis=axes, keepdims=True)
     squared = [np.where(inside == kind, 0.0, _FAR * _FAR) for kind in (False, True)]
     for axis in axes:
@@ -126,13 +131,13 @@ def nearest_other(inside, axes):
         shift = np.square(position[:, None] - position)
         for kind, lines in enumerate(squared):
             lines = np.moveaxis(lines, axis, -1)
-            # Line by line of pixels across: all pairs at once may not fit into the memory.
+            # One row of `shift` at a time: all pairs at once may not fit into memory.
             nearest = np.stack([(lines + row).min(axis=-1) for row in shift], axis=-1)
             squared[kind] = np.moveaxis(nearest, -1, axis)
     return np.where(mixed, np.where(inside, *squared), 0.0)
 
 
-def part(array, axis, start, stop):
+def part(array: Tensor, axis: int, start: int | None, stop: int | None) -> Tensor:
     """`array[start:stop]` along an axis."""
     index = [slice(None)] * len(array.shape)
     index[axis] = slice(start, stop)

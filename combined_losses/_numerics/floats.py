@@ -1,63 +1,69 @@
-"""Arithmetic that is finite, with a slope, where the plain formula is not."""
+"""Arithmetic that stays finite, and keeps a slope, where the plain formula does not."""
 
 import math
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
-
-def accumulating(dtype):
-    """The dtype to accumulate in: float32, or a wider one that is given."""
-    dtype = keras.backend.standardize_dtype(dtype)
-    return "float32" if dtype in ("float16", "bfloat16") else dtype
+from combined_losses._numerics.arrays import Dtype, Tensor
 
 
-def magnitude(x):
-    """`|x|` with the derivative 0 at 0 on every backend; that of `ops.abs` is 1 there on JAX."""
+def accumulating(dtype: Dtype) -> str:
+    """The dtype to accumulate sums in: float32 for half precision, else the dtype itself."""
+    name: str = keras.backend.standardize_dtype(dtype)
+    return "float32" if name in ("float16", "bfloat16") else name
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """`|x|`, with the derivative 0 at 0 on every backend. (On JAX `ops.abs` has 1 there.)"""
     return ops.relu(x) + ops.relu(-x)
 
 
-# At a tie `ops.minimum`, `ops.maximum` and `ops.clip` have half the slope on some backends and the
-# whole of it on others; a `where` has the slope of the branch that it takes. Each branch is given
-# numbers that it is finite for, also where it is not taken: its slope would be 0 * inf = NaN there.
+# Two rules for this file. At a tie, `ops.minimum`, `ops.maximum` and `ops.clip` have half the slope
+# on some backends and all of it on others; so a `where` chooses, whose slope is that of the branch
+# it takes. And both branches of a `where` get inputs for which they are finite: the slope of the
+# branch not taken is multiplied by 0, and 0 * inf would be NaN.
 
 
-def bounded(x, limit):
-    """`x` from `-limit` to `limit`, with the slope 0 beyond; what is not a number stays so."""
+def bounded(x: Tensor, limit: float) -> Tensor:
+    """`x` limited to `[-limit, limit]`, with the slope 0 beyond; NaN stays NaN."""
     beyond = ops.abs(x) > limit
     return ops.where(beyond, ops.stop_gradient(ops.sign(x)) * limit, x)
 
 
-def div(numerator, denominator):
-    """`numerator / denominator`, and 0 with gradient 0 where the denominator is not above 0.
+def div(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """`numerator / denominator`; 0 with gradient 0 where the denominator is 0 or below.
 
-    A denominator that is not a number stays one.
+    The quotient is NaN where the denominator is.
     """
     empty = denominator <= 0
     quotient = numerator / ops.where(empty, 1.0, denominator)
     return ops.where(empty, 0.0, quotient)
 
 
-def weighted_mean(values, weight, axis, keepdims=False):
-    """The mean over axes, of what counts where there are weights; 0 where nothing does."""
+def weighted_mean(
+    values: Tensor, weight: Tensor | None, axis: int | tuple[int, ...], keepdims: bool = False
+) -> Tensor:
+    """The weighted mean over one or several axes; 0 where all weights are 0. None: no weights."""
     if weight is None:
         return ops.mean(values, axis=axis, keepdims=keepdims)
     total = ops.sum(weight * values, axis=axis, keepdims=keepdims)
     return div(total, ops.sum(weight, axis=axis, keepdims=keepdims))
 
 
-def decibels(ratio):
+def decibels(ratio: Tensor) -> Tensor:
     """`10 log10(ratio)`."""
     return 10 / math.log(10) * ops.log(ratio)
 
 
-def slog(q, steepest=None):
-    """`log(q)`, continued along its tangent below 1e-7: finite and still sloped at `q = 0`.
+def slog(q: Tensor, steepest: float | None = None) -> Tensor:
+    """`log(q)`, continued along its tangent below 1e-7: finite, and with a slope, at `q = 0`.
 
-    With `steepest` its values are the same, and no slope is larger than that.
+    `steepest` limits the slope and leaves the values as they are.
     """
-    # Below the floor c the tangent is log(c) + (q - c) / c; from c on relu(c - q) is 0, and so is
-    # its derivative, also at c itself, where the tangent and the logarithm have the slope 1 / c.
+    # Below the floor c the tangent is log(c) + (q - c) / c. From c on, relu(c - q) and its
+    # derivative are 0. At c itself the tangent and the logarithm have the same slope, 1 / c.
     floor = 1e-7
     log = ops.log(ops.where(q < floor, floor, q)) - ops.relu(floor - q) / floor
     if steepest is None:
@@ -66,25 +72,26 @@ def slog(q, steepest=None):
     return ops.where(q < 1 / steepest, line, log)
 
 
-def linexp(u):
-    """`exp(u)`, continued along its tangent above 20: it grows, but does not overflow."""
-    # The tangent at 20 is exp(20) * (1 + (u - 20)); up to 20 relu(u - 20) is 0, and so is its
-    # derivative, also at 20 itself, where the tangent and the exponential have the slope exp(20).
+def linexp(u: Tensor) -> Tensor:
+    """`exp(u)`, continued along its tangent above 20, so that it grows without overflow."""
+    # The tangent at 20 is exp(20) * (1 + (u - 20)). Up to 20, relu(u - 20) and its derivative are
+    # 0. At 20 itself the tangent and the exponential have the same slope, exp(20).
     return ops.exp(ops.where(u > 20, 20.0, u)) * (1 + ops.relu(u - 20))
 
 
-def em1x(u):
-    """`exp(u) - 1 - u`, exact near 0, and linear beyond -20 and 20."""
-    # expm1(u) - u subtracts two numbers of the size of u to get one of the size of u^2 / 2, which
-    # loses 2 eps / |u|; so near 0 it is the series of exp without its first two terms. The term
-    # left out, u^9 / 9!, is 6e-13 of the value at |u| = 0.1.
+def em1x(u: Tensor) -> Tensor:
+    """`exp(u) - 1 - u`, exact near 0, and linear below -20 and above 20."""
+    # expm1(u) - u subtracts two numbers of size u to get one of size u^2 / 2: the relative error is
+    # 2 eps / |u|. Near 0 we therefore sum the series of exp without its first two terms. The first
+    # term left out, u^9 / 9!, is 6e-13 of the value at |u| = 0.1.
     small = ops.abs(u) < 0.1
     near = ops.where(small, u, 0.0)
     series = 1 / 40320
     for factorial in (5040, 720, 120, 24, 6, 2):
         series = 1 / factorial + near * series
-    # Between -20 and 20 the centre is u itself: the last term is 0, and the derivative is
-    # expm1(c) c' + expm1(c) (1 - c') = expm1(u). Beyond, it is the tangent at the centre.
+    # Let c be the centre: u limited to [-20, 20]. Within these bounds c = u, so the last term is 0,
+    # and the derivative is expm1(c) c' + expm1(c) (1 - c') = expm1(u). Beyond them `tangent` is the
+    # tangent at the bound.
     far = ops.where(small, 1.0, u)
     centre = ops.where(far > 20, 20.0, ops.where(far < -20, -20.0, far))
     slope = ops.expm1(centre)
@@ -92,19 +99,19 @@ def em1x(u):
     return ops.where(small, ops.square(near) * series, tangent)
 
 
-def log_softmax(logits):
+def log_softmax(logits: Tensor) -> Tensor:
     """The logarithms of the probabilities over the last axis."""
     return _over_classes(ops.log_softmax, logits)
 
 
-def softmax(logits):
+def softmax(logits: Tensor) -> Tensor:
     """The probabilities over the last axis."""
     return _over_classes(ops.softmax, logits)
 
 
-def _over_classes(function, logits):
-    # Torch takes eight times as long over a short last axis as over the same one further left
-    # (three classes of 8x128x128, with the gradient); from some sixteen on it is the other way.
+def _over_classes(function: Callable[..., Tensor], logits: Tensor) -> Tensor:
+    # With few classes torch takes eight times as long on the last axis as on an earlier one (three
+    # classes of 8x128x128, with the gradient). From about sixteen classes on, the last is faster.
     if len(logits.shape) < 3 or (logits.shape[-1] or 16) >= 16:
         return function(logits, axis=-1)
     return ops.moveaxis(function(ops.moveaxis(logits, -1, 1), axis=1), 1, -1)
