@@ -68,7 +68,7 @@ def _along(inside: Tensor, axis: int) -> Tensor:
 
 
 def _nearest(squared: Tensor, straight: Tensor, axis: int) -> Tensor:
-    """The smaller of `straight_j` and the minimum over i of `squared_i + (i - j)^2`; i, j on a line."""
+    """Along lines: the smaller of `straight_j` and of `squared_i + (i - j)^2` at the best i."""
     lines = ops.moveaxis(squared, axis, -1)
     shape = ops.shape(lines)
     position = ops.arange(shape[-1], dtype=squared.dtype)
