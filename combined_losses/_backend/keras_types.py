@@ -23,6 +23,9 @@ Reduction: TypeAlias = (
 CompositeReduction: TypeAlias = Reduction | Literal["per_component"]
 """One of Keras's, or each component's own."""
 
+DataFormat: TypeAlias = Literal["channels_last", "channels_first"] | None
+"""Where the channels are; None: as Keras's setting says."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -32,6 +35,12 @@ class LossArguments(TypedDict, total=False):
     reduction: Reduction
     name: str | None
     dtype: Dtype
+
+
+class ChannelArguments(LossArguments, total=False):
+    """What a loss of arrays that have channels takes beside its own arguments."""
+
+    data_format: DataFormat
 
 
 class CompositeArguments(TypedDict, total=False):
@@ -160,8 +169,10 @@ else:
     from keras.optimizers.schedules import LearningRateSchedule as KerasSchedule
 
 __all__ = [
+    "ChannelArguments",
     "CompositeArguments",
     "CompositeReduction",
+    "DataFormat",
     "KerasCallback",
     "KerasLoss",
     "KerasMetric",

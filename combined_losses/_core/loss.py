@@ -2,10 +2,11 @@
 
 import functools
 import inspect
+from typing import Unpack
 
 import keras
 
-from combined_losses._backend.keras_types import KerasLoss
+from combined_losses._backend.keras_types import DataFormat, KerasLoss, LossArguments
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import Limited, check_dtype
 from combined_losses._core.config import (
@@ -170,7 +171,7 @@ class ChannelLoss(Formatted, Loss):
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
     """
 
-    def __init__(self, data_format=None, **kwargs):
+    def __init__(self, data_format: DataFormat = None, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         self._set_format(data_format)
 
