@@ -6,7 +6,6 @@ import weakref
 from typing import Any
 
 from combined_losses._backend import keras_private
-from combined_losses._backend.keras_types import KerasLoss
 from combined_losses._core.calls import Called
 from combined_losses._core.checks import (
     Limited,
@@ -14,6 +13,7 @@ from combined_losses._core.checks import (
     check_reduction,
 )
 from combined_losses._core.config import LambdaError
+from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.loss import Loss
 from combined_losses._core.operators import Operators

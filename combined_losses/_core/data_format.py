@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from combined_losses._backend.keras_types import KerasLoss
+from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.node import Node
 from combined_losses._core.traits import keras_traits
 

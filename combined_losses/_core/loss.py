@@ -6,7 +6,6 @@ from typing import Unpack
 
 import keras
 
-from combined_losses._backend.keras_types import DataFormat, KerasLoss, LossArguments
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import Limited, check_dtype
 from combined_losses._core.config import (
@@ -16,6 +15,7 @@ from combined_losses._core.config import (
     signature_config,
 )
 from combined_losses._core.data_format import Formatted
+from combined_losses._core.keras_types import DataFormat, KerasLoss, LossArguments
 from combined_losses._core.layouts import check_layout
 from combined_losses._core.leaf import Leaf, one_reduction
 from combined_losses._core.names import derive_name, snake_case

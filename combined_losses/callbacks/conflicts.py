@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from combined_losses._backend.keras_types import KerasCallback
+from combined_losses._core.keras_types import KerasCallback
 from combined_losses._core.named_arrays import from_named
 from combined_losses.diagnosis.batches import batches
 from combined_losses.diagnosis.measurer import measurer_of

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from combined_losses import plots
-from combined_losses._backend.keras_types import KerasCallback
+from combined_losses._core.keras_types import KerasCallback
 from combined_losses.plots.style import make_room
 from combined_losses.training import routing
 from combined_losses.training.keeping import leave_weights, tracking_of

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from combined_losses._backend.keras_types import KerasCallback
+from combined_losses._core.keras_types import KerasCallback
 from combined_losses.training.keeping import (
     component_keys,
     keep_batches,

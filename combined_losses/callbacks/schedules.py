@@ -1,7 +1,7 @@
 """`LossWeightScheduler`: the weight of a component as a function of the epoch or batch."""
 
-from combined_losses._backend.keras_types import KerasCallback
 from combined_losses._core.checks import as_number
+from combined_losses._core.keras_types import KerasCallback
 from combined_losses.training import routing
 
 __all__ = ["LossWeightScheduler"]

@@ -4,7 +4,7 @@ import os
 import textwrap
 
 from combined_losses._backend import keras_private
-from combined_losses._backend.keras_types import KerasTensorBoard
+from combined_losses._core.keras_types import KerasTensorBoard
 from combined_losses._core.names import log_key, weight_key
 from combined_losses.training import routing
 from combined_losses.training.keeping import tracking_of

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses._backend.keras_types import KerasMetric
+from combined_losses._core.keras_types import KerasMetric
 from combined_losses._core.names import log_key
 
 

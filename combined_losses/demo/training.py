@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 import combined_losses as cl
-from combined_losses._backend.keras_types import KerasCallback
+from combined_losses._core.keras_types import KerasCallback
 from combined_losses._core.shell import CommandError, quiet_stderr
 
 EVALUATION_BATCH = 1024

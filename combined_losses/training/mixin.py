@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._backend.keras_types import documented_by
 from combined_losses._core.config import deeply, serialize_losses
+from combined_losses._core.keras_types import documented_by
 from combined_losses._core.outputs import places_of, with_batch
 from combined_losses._core.step import current_step, inside, step_with
 from combined_losses.composite.reading import warn_of_places

@@ -6,8 +6,8 @@ import keras
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
-from combined_losses._backend.keras_types import KerasCallback
 from combined_losses._core.compound import weighted_means
+from combined_losses._core.keras_types import KerasCallback
 from combined_losses.composite import reading
 from combined_losses.training import routing
 from combined_losses.training.keeping import (

@@ -6,10 +6,10 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
-from combined_losses._backend.keras_types import KerasMetric
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_trainable
 from combined_losses._core.config import deeply
+from combined_losses._core.keras_types import KerasMetric
 from combined_losses._core.outputs import name_outputs, rename_single
 from combined_losses._core.step import current_step
 from combined_losses.training import routing

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._backend.keras_types import KerasSchedule
 from combined_losses._core.checks import LEAST, is_number, shown
+from combined_losses._core.keras_types import KerasSchedule
 
 __all__ = ["Cyclical", "LinearRamp", "Sigmoid"]
 
