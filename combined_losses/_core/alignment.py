@@ -93,6 +93,17 @@ def _differing(weight: Tensor, values: Tensor) -> bool:
     )
 
 
+def beside_classes(weight: Tensor, rank: int, axis: int) -> Tensor:
+    """A weight with an axis of length 1 where data of `rank` axes have the classes.
+
+    The values of a loss of classes have no such axis, and so the weight that matches them has none.
+    """
+    axis %= rank
+    while len(weight.shape) >= rank and weight.shape[-1] == 1:
+        weight = ops.squeeze(weight, -1)
+    return ops.expand_dims(weight, axis) if axis < len(weight.shape) < rank else weight
+
+
 def is_per_sample(weight: Tensor) -> bool:
     """Whether there is one weight for each sample, or one for all; other axes have length 1."""
     return all(size == 1 for size in weight.shape[1:])

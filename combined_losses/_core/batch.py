@@ -2,120 +2,166 @@
 
 import contextlib
 import copy
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, Self, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._core import checks
-from combined_losses._core.alignment import align, fit_from_left
+from combined_losses._core import checks, neutral
+from combined_losses._core.alignment import align, beside_classes, fit_from_left, is_per_sample
 from combined_losses._core.masks import read_mask, with_mask
+from combined_losses._core.outputs import Place
 from combined_losses._core.owned import warning_of_reads
+from combined_losses._core.traits import Traits
+from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 
-# What stands in for a prediction in a row of weight 0, and for a number that is not finite there.
-_NEUTRAL = 0.5
+_Made = TypeVar("_Made")
 
 
 class Batch:
     """`y_true`, `y_pred`, `sample_weight` and the mask of one call.
 
-    The conversion to a dtype is done once for all components of that dtype. `name` is that of the
-    loss that is given them, for messages; `source` the model, its inputs and its outputs.
+    A batch is not changed: `replaced` and `view` make another one. Targets and predictions are
+    converted to a dtype once for all components of that dtype.
+
+    Args:
+        y_true, y_pred, sample_weight: arrays, or structures of arrays for several outputs.
+        name: that of the loss that is given them, for messages.
+        source: the model, its inputs and its outputs.
     """
 
-    def __init__(self, y_true, y_pred, sample_weight=None, name="loss", source=(None, None, None)):
+    def __init__(
+        self,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        sample_weight: ArrayLike = None,
+        name: str = "loss",
+        source: tuple[Any, Any, Any] = (None, None, None),
+    ) -> None:
         self.mask = read_mask(y_pred)  # before any cast: a cast drops it
         self.y_true = _to_tensors(name, "y_true", y_true)
         self.y_pred = _to_tensors(name, "y_pred", y_pred, required=True)
         self.sample_weight = _to_tensors(name, "sample_weight", _alone(sample_weight))
         self.model, self.x, self.outputs = source
-        # "labels" that are missing (a loss must honour them), "void" ones that the data no longer
-        # has (it need not), or "propagated" by Keras (a loss that cannot honour it warns).
-        self.mask_kind = "propagated"
-        self.elements = 1  # how many elements a value was averaged over before they were told apart
+        # "labels" that are missing: a loss must honour them. "void" ones that the data no longer
+        # have: it need not. "propagated" by Keras: a loss that cannot honour the mask warns.
+        self.mask_kind: Literal["labels", "void", "propagated"] = "propagated"
+        # How many elements each value of the loss was averaged over before they were told apart.
+        self.elements: Any = 1
         self.tells_elements = False  # weights of single elements count, as those of `labels` do
         self.own_axes = 0  # how many last axes predictions have beyond those of the targets: `View`
-        self.places = None  # of the outputs of the model, see `outputs.places_of`
+        self.places: dict[str, Place] | None = None  # of the outputs, see `outputs.places_of`
         self.output_is_chosen = False  # by a wrapper that reads one output of several
-        self.channels = "as given"  # or "moved" or "last", see `data_format`
+        self.channels: Literal["as given", "moved", "last"] = "as given"  # see `data_format`
         self.channel_rank = 0  # of the arrays whose channels were moved
         self.is_one_output = False  # of a model of several: the finest of `DeepSupervision`
-        self.replicas = backend.replica_count()
-        self.asks_presence = False  # by a rule around it, see `presence`
-        self.captured = None  # the step of training that may be asked for gradients, where there is
-        self.training = False  # in a step of training of a tracked model, where weights move
+        self.replicas: int = backend.replica_count()
+        self.asks_presence = False  # a rule around it wants to know what is absent: `presence`
+        self.captured: Any = None  # the training step that can be asked for gradients, or None
+        self.training = False  # in a training step of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self.is_unthreaded = False  # in a step on JAX that cannot read or keep variables
-        self.may_be_skipped = False  # by a composite around, see `on_nonfinite`
-        self.skips_nothing = False  # who asks for values wants them as they are
-        self._share = None
-        self._inputs = {}
+        self.may_be_skipped = False  # a composite around it may skip what is not finite
+        self.skips_nothing = False  # the caller wants the values as they are, finite or not
+        self._share: Tensor = None
+        self._made: dict[Hashable, Any] = {}
 
-    def replaced(self, **data):
-        """The same batch with other `y_true`, `y_pred`, `sample_weight` or `mask`."""
+    def replaced(self, **changes: Any) -> Self:
+        """The same batch with other `y_true`, `y_pred`, `sample_weight`, `mask` or attributes."""
         batch = copy.copy(self)
-        vars(batch).update(data, _inputs={})
+        vars(batch).update(changes, _made={})
         return batch
 
-    def kept(self, key, make):
-        """What `make()` gives, made once for all components of this batch."""
-        if key not in self._inputs:
-            self._inputs[key] = make()
-        return self._inputs[key]
+    def once(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
+        """The result of `make()`, computed once for all components that ask with this `key`."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: _Made = self._made[key]
+        return made
+
+    # A view of the data, and the weights that follow it.
 
     @property
-    def weighted(self):
+    def weighted(self) -> bool:
         return self.sample_weight is not None or self.mask is not None
 
-    def neutralised(self, tensor, neutral=None, axis=-1):
-        """`tensor` of this batch with `neutral` where the weight is 0.
+    def weights(self) -> list[tuple[str, Tensor]]:
+        """`("sample_weight", tensor)` and `("mask", tensor)`, each only where it is given."""
+        pairs = (("sample_weight", self.sample_weight), ("mask", self.mask))
+        return [(what, weight) for what, weight in pairs if weight is not None]
 
-        With None only what is not finite is replaced there. `axis` is as in `Traits`.
+    def view(
+        self,
+        function: Callable[[Tensor], Tensor] | None = None,
+        weights: Callable[[str, Tensor], Tensor] | None = None,
+        **changes: Any,
+    ) -> Self:
+        """The same batch with its data seen in another way; sample weights and mask follow.
+
+        Args:
+            function: applied to targets and predictions. It counts axes from the left, because
+                predictions may have some of their own at the end. None: the data stay.
+            weights: `weights(what, weight)`, applied to the sample weights and to the mask where
+                these are given; `what` is "sample_weight" or "mask". Default: `function` is applied
+                to weights of single elements; those of samples or rows, of fewer axes, stay.
+            changes: arrays that are computed already, and other attributes, as in `replaced`.
         """
-        keep = self.keep(tensor, axis)
-        if keep is None:
-            return tensor
-        if neutral is None:
-            if not checks.is_float(tensor):
-                return tensor
-            keep, neutral = ops.logical_or(keep, ops.isfinite(tensor)), _NEUTRAL
-        return ops.where(keep, tensor, ops.cast(neutral, tensor.dtype))
+        if weights is None and function is not None:
+            weights = functools.partial(self._of_elements, function)
+        if weights is not None:
+            for what, weight in self.weights():
+                changes.setdefault(what, weights(what, weight))
+        if function is not None:
+            for what, data in (("y_true", self.y_true), ("y_pred", self.y_pred)):
+                changes.setdefault(what, None if data is None else function(data))
+        return self.replaced(**changes)
 
-    def cut(self, y_pred, axis=-1):
-        """Predictions as they are, without a way for the gradient to those of weight 0.
+    def _of_elements(
+        self, function: Callable[[Tensor], Tensor], what: str, weight: Tensor
+    ) -> Tensor:
+        """`function` of a weight that has one number for each element; coarser ones stay."""
+        shape = self.shape
+        if len(weight.shape) < len(shape):
+            return weight
+        if is_per_sample(weight):
+            return ops.reshape(weight, (-1,))
+        if any(n == 1 != size for n, size in zip(weight.shape, shape, strict=True)):
+            weight = ops.broadcast_to(weight, self.sizes)
+        return function(weight)
 
-        What is not finite there is replaced.
+    def masked_too(self, mask: Tensor, values: Tensor) -> Self:
+        """The same batch with the mask that a loss has put on its values, beside that of the data.
+
+        Where a mask of the data does not fit the values, `Leaf.check_weights` has answered for it.
         """
-        keep = self.keep(y_pred, axis)
-        if keep is None or not checks.is_float(y_pred):
-            return y_pred
-        finite = ops.where(ops.isfinite(y_pred), y_pred, ops.cast(_NEUTRAL, y_pred.dtype))
-        return ops.where(keep, y_pred, ops.stop_gradient(finite))
-
-    def harmless(self):
-        """The same batch, for a loss of which nothing is known and that may read any row of it."""
-        if not self.weighted:
+        if mask is None:
             return self
-        return self.replaced(
-            y_true=keras.tree.map_structure(self.neutralised, self.y_true),
-            y_pred=keras.tree.map_structure(self.cut, self.y_pred),
-        )
+        mask = ops.cast(fit_from_left(mask, values), "bool")
+        given = None if self.mask is None else fit_from_left(self.mask, values)
+        if given is not None:  # which may hold fractions, from averages over blocks
+            mask = ops.where(mask, given, ops.zeros_like(given))
+        return self.replaced(mask=mask)
 
-    def with_target(self):
-        """The same batch, with zeros as the target of terms that read none."""
+    def unweighted(self) -> Self:
+        """The same batch, for a loss that has applied weights and mask by itself."""
+        return self.replaced(sample_weight=None, mask=None)
+
+    # Other targets or predictions.
+
+    def with_target(self) -> Self:
+        """The same batch; terms that read no target get zeros as one."""
         if self.y_true is not None:
             return self
         return self.replaced(y_true=keras.tree.map_structure(ops.zeros_like, self.y_pred))
 
-    def unweighted(self):
-        """The same batch, for a loss that has applied weights and mask by itself."""
-        return self.replaced(sample_weight=None, mask=None)
+    def of_floats(self, dtype: Dtype) -> Self:
+        """The same batch with whole-number predictions cast to `dtype`, as Keras casts them.
 
-    def of_floats(self, dtype):
-        """The same batch with predictions that are whole numbers in `dtype`, as Keras casts them.
-
-        For what computes with predictions before a loss does.
+        For code that computes with predictions before a loss does.
         """
         if all(map(checks.is_float, keras.tree.flatten(self.y_pred))):
             return self
@@ -123,9 +169,11 @@ class Batch:
             lambda leaf: leaf if checks.is_float(leaf) else ops.cast(leaf, dtype)
         )
 
-    def map_predictions(self, function):
-        """The same batch with `function` applied to the predictions."""
-        # The masks go along, for a loss that reads them itself.
+    def map_predictions(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same batch with `function` applied to each array of predictions.
+
+        Masks that Keras left on the arrays are put on the results, for losses that read them there.
+        """
         if keras.tree.is_nested(self.y_pred):
             mapped = keras.tree.map_structure(
                 lambda leaf: with_mask(function(leaf), read_mask(leaf)), self.y_pred
@@ -134,54 +182,113 @@ class Batch:
             mapped = with_mask(function(self.y_pred), self.mask)
         return self.replaced(y_pred=mapped)
 
-    def map_elements(self, function):
-        """The same batch with `function` applied to targets, predictions, and weights of elements.
+    # Rows of weight 0, see `_core.neutral`.
 
-        Sample weights and masks of fewer axes, of samples or rows, stay as they are. A function
-        counts axes from the left, because predictions may have some of their own at the end.
+    def neutralised(self, tensor: Tensor, number: float | None = None, axis: int = -1) -> Tensor:
+        """`tensor` of this batch with `number` where the weight is 0.
+
+        With None only what is not finite is replaced there. `axis` is as in `Traits`.
         """
-        shape = self.shape
+        return neutral.neutralised(tensor, self.used(tensor, axis), number)
 
-        def of_elements(weight):
-            if weight is None or len(weight.shape) < len(shape):
-                return weight
-            if all(n == 1 for n in weight.shape[1:]):
-                return ops.reshape(weight, (-1,))  # of samples
-            if any(n == 1 != size for n, size in zip(weight.shape, shape, strict=True)):
-                weight = ops.broadcast_to(weight, self.sizes)
-            return function(weight)
+    def used(self, tensor: Tensor, axis: int = -1) -> Tensor:
+        """Where `tensor` has a weight other than 0; None where no weight or mask has its shape."""
+        if tensor is None:
+            return None
+        weights = [weight for _, weight in self.weights()]
+        rank = len(tensor.shape)
+        nested = keras.tree.is_nested(self.y_pred)
+        if axis != -1 and not nested and rank == len(self.y_pred.shape):
+            weights = [beside_classes(weight, rank, axis) for weight in weights]
+        return neutral.where_used(weights, tensor)
 
+    def harmless(self) -> Self:
+        """The same batch, for a loss of which nothing is known and that may read any row of it."""
+        if not self.weighted:
+            return self
         return self.replaced(
-            y_true=function(self.y_true),
-            y_pred=function(self.y_pred),
-            sample_weight=of_elements(self.sample_weight),
-            mask=of_elements(self.mask),
+            y_true=keras.tree.map_structure(self.neutralised, self.y_true),
+            y_pred=keras.tree.map_structure(self._without_gradient, self.y_pred),
         )
 
+    def _without_gradient(self, y_pred: Tensor, axis: int = -1) -> Tensor:
+        return neutral.without_gradient(y_pred, self.used(y_pred, axis))
+
+    def inputs(
+        self,
+        dtype: Dtype,
+        traits: Traits,
+        neutral_target: float | None = None,
+        aligned: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """`(y_true, y_pred)` in `dtype`, of one rank, harmless in rows of weight 0.
+
+        There, targets become `neutral_target` (they may be no valid ones at all, such as a label
+        -1) and predictions a constant. With None the loss may read these rows for the sake of
+        others: only what is not finite is replaced, and the predictions get no gradient.
+
+        Without `aligned` each array keeps the rank that it was given in.
+        """
+        casts = (traits.casts_target, traits.casts_prediction)
+        own = (traits.has_channels, *casts, traits.axis, traits.ignored)
+        key = (dtype, neutral_target, *own, aligned)
+        if key not in self._made:
+            y_true, y_pred = self.y_true, self.y_pred
+            if traits.casts_target:
+                y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), y_true)
+            if traits.casts_prediction:
+                y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), y_pred)
+            if self.weighted:
+                y_true, y_pred = self._harmless_pair(y_true, y_pred, traits, neutral_target)
+            self._made[key] = (
+                align(y_true, y_pred, traits.has_channels) if aligned else (y_true, y_pred)
+            )
+        y_true, y_pred = self._made[key]
+        return y_true, y_pred
+
+    def _harmless_pair(
+        self, y_true: Tensor, y_pred: Tensor, traits: Traits, neutral_target: float | None
+    ) -> tuple[Tensor, Tensor]:
+        """Targets and predictions without what can do harm in rows of weight 0, see `inputs`."""
+
+        def target(array: Tensor) -> Tensor:
+            replaced = self.neutralised(array, neutral_target, traits.axis)
+            return neutral.keeping_ignored(array, replaced, traits.ignored)
+
+        def prediction(array: Tensor) -> Tensor:
+            if neutral_target is None:
+                return self._without_gradient(array, traits.axis)
+            return self.neutralised(array, neutral.NEUTRAL, traits.axis)
+
+        targets = keras.tree.map_structure(target, y_true)
+        return targets, keras.tree.map_structure(prediction, y_pred)
+
+    # Sizes.
+
     @property
-    def shape(self):
+    def shape(self) -> tuple[Any, ...]:
         """The static shape of the targets, read from the predictions, which know more of it."""
         return tuple(self.y_pred.shape)[: len(self.y_pred.shape) - self.own_axes]
 
     @property
-    def sizes(self):
+    def sizes(self) -> tuple[Any, ...]:
         """`shape` with tensors for what is not static."""
         return tuple(ops.shape(self.y_pred))[: len(self.shape)]
 
     @property
-    def size(self):
-        """The static batch size, or None."""
+    def size(self) -> int | None:
+        """The static batch size; None where it is unknown, and of predictions without axes."""
         shape = keras.tree.flatten(self.y_pred)[0].shape
         return shape[0] if len(shape) else None
 
     @property
-    def count(self):
+    def count(self) -> Tensor:
         """The batch size, a tensor where it is not static; 1 of predictions without axes."""
         first = keras.tree.flatten(self.y_pred)[0]
         return ops.shape(first)[0] if len(first.shape) else 1
 
     @property
-    def share(self):
+    def share(self) -> Tensor:
         """This replica's share of the batch that all replicas see together."""
         if self.replicas == 1:
             return 1.0
@@ -190,114 +297,30 @@ class Batch:
             self._share = size / backend.global_sum(size)
         return self._share
 
-    def noting_reads(self, label):
-        """The block calls component `label`: warns of what is read in a trace and is nobody's."""
-        if self.model is None or not backend.is_compiling():
-            return contextlib.nullcontext()
-        return warning_of_reads(self.model, label)
-
-    def zero(self):
-        """0 with a gradient of 0 by the predictions, whatever these are."""
-        nothing = [
+    def zero(self) -> Tensor:
+        """0, with a gradient of 0 by the predictions whatever these are."""
+        zeros = [
             ops.sum(ops.where(ops.zeros_like(leaf, dtype="bool"), leaf, ops.zeros_like(leaf)))
             for leaf in keras.tree.flatten(self.y_pred)
             if checks.is_float(leaf)
         ]
-        return sum(nothing[1:], nothing[0]) if nothing else ops.zeros(())
+        return sum(zeros[1:], zeros[0]) if zeros else ops.zeros(())
 
-    def weights(self):
-        """`(what, tensor)` of the sample weights and the mask, where given."""
-        pairs = (("sample_weight", self.sample_weight), ("mask", self.mask))
-        return [(what, weight) for what, weight in pairs if weight is not None]
-
-    def masked_too(self, mask, values):
-        """The batch with its mask and another one, which a loss has put on its values.
-
-        A mask that the values do not carry was answered for by `Leaf.check_weights`.
-        """
-        if mask is None:
-            return self
-        mask = ops.cast(fit_from_left(mask, values), "bool")
-        own = None if self.mask is None else fit_from_left(self.mask, values)
-        if own is not None:
-            mask = ops.where(mask, own, ops.zeros_like(own))  # a mask of ours may be a share
-        return self.replaced(mask=mask)
-
-    def inputs(self, dtype, traits, neutral_target=None, aligned=True):
-        """`(y_true, y_pred)` in `dtype`, of one rank, without what can do harm in rows of weight 0.
-
-        A NaN in a row of weight 0 has to go *before* the loss: a `where` on the values alone
-        leaves the gradient 0 * NaN = NaN, also where only the derivative is not finite. So targets
-        (they may be no valid ones at all, such as a label -1) become `neutral_target` there, and
-        predictions a constant. With None the loss may read these rows for the sake of others: only
-        what is not finite is replaced, and the predictions get no gradient.
-
-        Without `aligned` each has the rank that it was given in.
-        """
-        casts = (traits.casts_target, traits.casts_prediction)
-        own = (traits.has_channels, *casts, traits.axis, traits.ignored)
-        key = (dtype, neutral_target, *own, aligned)
-        if key not in self._inputs:
-            y_true = self.y_true
-            if traits.casts_target:
-                y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), y_true)
-            y_pred = self.y_pred
-            if traits.casts_prediction:
-                y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), y_pred)
-            if self.weighted:
-                y_true = keras.tree.map_structure(
-                    lambda t: self._neutral_target(t, neutral_target, traits), y_true
-                )
-                y_pred = keras.tree.map_structure(
-                    lambda t: (
-                        self.cut(t, traits.axis)
-                        if neutral_target is None
-                        else self.neutralised(t, _NEUTRAL, traits.axis)
-                    ),
-                    y_pred,
-                )
-            pair = (y_true, y_pred)
-            self._inputs[key] = align(*pair, traits.has_channels) if aligned else pair
-        return self._inputs[key]
-
-    def _neutral_target(self, y_true, neutral, traits):
-        found = self.neutralised(y_true, neutral, traits.axis)
-        if found is None or traits.ignored is None:
-            return found
-        # With a valid label instead its row would count among the valid ones.
-        ignored = ops.equal(y_true, ops.cast(traits.ignored, y_true.dtype))
-        return ops.where(ignored, y_true, found)
-
-    def keep(self, tensor, axis):
-        """Where `tensor` counts; None where no weights and no mask are of its shape."""
-        keep = None
-        if tensor is None:
-            return None
-        for _, weight in self.weights():
-            weight = fit_from_left(self._beside_classes(weight, tensor, axis), tensor)
-            if weight is not None:
-                used = ops.not_equal(weight, ops.cast(0, weight.dtype))
-                keep = used if keep is None else ops.logical_and(keep, used)
-        return keep
-
-    def _beside_classes(self, weight, tensor, axis):
-        """A weight with an axis of length 1 where `tensor` has the classes and values have none."""
-        rank = len(tensor.shape)
-        if axis == -1 or keras.tree.is_nested(self.y_pred) or rank != len(self.y_pred.shape):
-            return weight
-        axis %= rank
-        while len(weight.shape) >= rank and weight.shape[-1] == 1:
-            weight = ops.squeeze(weight, -1)
-        return ops.expand_dims(weight, axis) if axis < len(weight.shape) < rank else weight
+    def noting_reads(self, label: str) -> contextlib.AbstractContextManager[object]:
+        """A block that calls component `label`; it warns of unowned state that a trace reads."""
+        if self.model is None or not backend.is_compiling():
+            return contextlib.nullcontext()
+        block: contextlib.AbstractContextManager[object] = warning_of_reads(self.model, label)
+        return block
 
 
-def _alone(weight):
-    """The one array of a list or tuple, as `fit` hands on `sample_weight=[w]` of one output."""
+def _alone(weight: ArrayLike) -> ArrayLike:
+    """The array in a list or tuple of one, as `fit` hands on `sample_weight=[w]` of one output."""
     single = isinstance(weight, (list, tuple)) and len(weight) == 1
     return weight[0] if single and hasattr(weight[0], "shape") else weight
 
 
-def _to_tensors(name, what, values, required=False):
+def _to_tensors(name: str, what: str, values: ArrayLike, required: bool = False) -> Tensor:
     """Tensors in the structure of `values`; a list of numbers is an array, not a structure."""
     if values is None and not required:
         return None
@@ -310,5 +333,5 @@ def _to_tensors(name, what, values, required=False):
     )
 
 
-def _cast(tensor, dtype):
+def _cast(tensor: Tensor, dtype: Dtype) -> Tensor:
     return tensor if tensor is None else ops.cast(tensor, dtype)

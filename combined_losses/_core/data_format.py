@@ -186,7 +186,7 @@ def _of_elements(weight, batch):
 
 
 def _rearranged(batch, channels, rank, source, destination):
-    return batch.kept(
+    return batch.once(
         (channels, rank),
         lambda: batch.replaced(
             channels=channels,

@@ -182,7 +182,7 @@ def _facts_of(array, batch, axis, voids):
     """The smallest, the largest, whether one is no whole number, whether one is missing."""
     if array is None:
         return [ops.convert_to_tensor(n, "float32") for n in (math.inf, -math.inf, 0.0, 0.0)]
-    counts = batch.keep(array, axis)
+    counts = batch.used(array, axis)
     array = ops.cast(array, "float32")
     counts = ops.ones_like(array, dtype="bool") if counts is None else counts
     counts = ops.broadcast_to(counts, ops.shape(array))

@@ -4,17 +4,6 @@ from keras import ops
 
 from combined_losses._core.alignment import of_rank
 
-LAYOUTS = (None, "blocks", "columns")
-
-
-def check_layout(owner, layout):
-    """Raises where a loss says that its predictions lie in a way that nobody knows."""
-    if layout not in LAYOUTS:
-        raise ValueError(
-            f"The attribute `prediction_layout` of {owner} must be one of "
-            f"{', '.join(map(repr, LAYOUTS))}. Received: {layout!r}"
-        )
-
 
 def beside(y_true, y_pred, layout, label):
     """Targets as a loss of this layout is given them, of the rank of the predictions.

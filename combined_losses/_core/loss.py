@@ -16,11 +16,10 @@ from combined_losses._core.config import (
 )
 from combined_losses._core.data_format import Formatted
 from combined_losses._core.keras_types import DataFormat, KerasLoss, LossArguments
-from combined_losses._core.layouts import check_layout
 from combined_losses._core.leaf import Leaf, one_reduction
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
-from combined_losses._core.traits import Traits, keras_traits, says
+from combined_losses._core.traits import Traits, check_layout, keras_traits, says
 
 
 class Loss(Operators, Limited, KerasLoss):

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._core.layouts import check_layout
 
 
 class Traits(NamedTuple):
@@ -34,6 +33,18 @@ class Traits(NamedTuple):
     whole_rows: bool = False  # a row of y_true is one object, and may hold numbers that mean "none"
     takes_ids: bool = False  # y_true holds class ids, which are told apart and have no mean
     layout: str | None = None  # how predictions belong to targets, see `layouts`
+
+
+LAYOUTS = (None, "blocks", "columns")
+
+
+def check_layout(owner, layout):
+    """Raises where a loss says that its predictions lie in a way that is none of `LAYOUTS`."""
+    if layout not in LAYOUTS:
+        raise ValueError(
+            f"The attribute `prediction_layout` of {owner} must be one of "
+            f"{', '.join(map(repr, LAYOUTS))}. Received: {layout!r}"
+        )
 
 
 # Each function of Keras, by its name, whose rows do not see each other; no other is known, also

@@ -165,7 +165,7 @@ class PerChannel(Formatted, PerPart):
         def move(array):
             return array if source == last else ops.moveaxis(array, source, last)
 
-        batch = batch.map_elements(move)
+        batch = batch.view(move)
         if self.axis is not None:
             batch = batch.replaced(channels="last")
         found = [
@@ -200,7 +200,7 @@ class PerChannel(Formatted, PerPart):
         importance = self._importance(batch)
         if at is not None:
             last = len(batch.shape) - 1
-            batch = batch.map_elements(lambda array: ops.take(array, at, axis=last))
+            batch = batch.view(lambda array: ops.take(array, at, axis=last))
             importance = None if importance is None else importance[..., at]
         if reduction == PER_COMPONENT and self.reduction not in (PER_COMPONENT, child.reduction):
             reduction = self.reduction or "none"

@@ -152,7 +152,7 @@ def _one_by_one(node, batch, imposed, label):
     last = len(batch.shape) - 1
     for channel in range(batch.shape[-1]):
         at = (*[slice(None)] * last, slice(channel, channel + 1))
-        seen = batch.map_elements(lambda array, at=at: array[at])
+        seen = batch.view(lambda array, at=at: array[at])
         if batch.own_axes:
             seen = seen.replaced(y_pred=ops.squeeze(seen.y_pred, last), own_axes=0)
         found.append(node.evaluate(seen, imposed, label))
