@@ -19,7 +19,7 @@ def signature_config(loss, without=(), base=_BASE_ARGUMENTS):
     A hyper-parameter cannot be forgotten, because there is no list of them to keep.
     """
     others = (*base, *without)
-    names = [name for name in _arguments(type(loss)) if name not in others]
+    names = [name for name in arguments_of(type(loss)) if name not in others]
     missing = [name for name in names if not hasattr(loss, name)]
     if missing:
         raise ValueError(
@@ -43,19 +43,19 @@ def _serialize(value):
     return keras.saving.serialize_keras_object(value)
 
 
-def _arguments(cls):
+def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
     """The arguments of `cls`, also those that it hands on to its bases through `**kwargs`."""
-    found = {}
+    found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
         parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        found.update(
-            {p.name: None for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        )
+        for parameter in parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                found.setdefault(parameter.name, parameter)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return list(found)
+    return found
 
 
 @contextlib.contextmanager
