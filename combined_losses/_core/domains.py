@@ -152,9 +152,8 @@ def examining():
         _facts.reset(token)
 
 
-def examined():
-    """The `Facts` of who is `examining`, or None."""
-    return _facts.get()
+examined = _facts.get
+"""`examined()` is the `Facts` of who is `examining`, or None."""
 
 
 def examine(label, loss, batch, y_true, y_pred, axis=-1):

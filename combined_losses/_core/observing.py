@@ -36,6 +36,5 @@ class Seen(NamedTuple):
     traits: Traits
 
 
-def observed():
-    """The dict from label to `Seen` where somebody is observing, else None."""
-    return _observed.get()
+observed = _observed.get
+"""`observed()` is the dict from label to `Seen` where somebody is observing, else None."""

@@ -45,9 +45,8 @@ _current: contextvars.ContextVar[Step] = contextvars.ContextVar(
 )
 
 
-def current_step():
-    """The `Step` that runs here."""
-    return _current.get()
+current_step = _current.get
+"""`current_step()` is the `Step` that runs here."""
 
 
 @contextlib.contextmanager
@@ -60,9 +59,20 @@ def step_with(**attributes):
         _current.reset(token)
 
 
-def inside(what):
-    """The block is a "step" of a tracked model, or a step "function" that calls it."""
-    return step_with(of_model=_current.get().of_model or what)
+@contextlib.contextmanager
+def inside(what, is_test=False):
+    """The block is a "step" of a tracked model, or a step "function" that calls it.
+
+    A step inside of a function is part of that function. `is_test`: nothing moves in the block.
+    """
+    outer = _current.get()
+    is_test = outer.is_test or is_test
+    step = dataclasses.replace(outer, of_model=outer.of_model or what, is_test=is_test)
+    token = _current.set(step)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 # Steps in a loop of one's own.

@@ -236,6 +236,11 @@ class CompositeLoss(WeightedSum):
         self._weights.changed.add(name)
         self._assign({name: value}, rebuild)
 
+    @property
+    def has_changed_weights(self):
+        """Whether a fixed weight has been changed since the composite was made."""
+        return bool(self._weights.changed)
+
     def apply_pending(self):
         """Called by the mixin between steps: makes the changes that other threads asked for."""
         while self._pending:

@@ -20,7 +20,7 @@ from combined_losses._core.outputs import name_outputs, places_of
 from combined_losses.diagnosis.parts import Part, is_known, parts_of
 from combined_losses.training import routing
 from combined_losses.training.keeping import tracking_of
-from combined_losses.training.tracker import routed
+from combined_losses.training.tracker import route_batch
 
 
 class Evaluator:
@@ -44,12 +44,12 @@ class Evaluator:
         self.observed: dict = {}
         self.domains: dict = {}
         self.notes: dict = {}
-        self._routes: list | None = None
-        self._places: Any = None
+        self.routes: Any = None  # with the `places` of the outputs; None before `prepare`
+        self.places: Any = None
 
     def prepare(self, x):
         """Finds the routes and parts, once; builds the model on a batch where it is not built."""
-        if self._routes is not None:
+        if self.routes is not None:
             return
         model = self.model
         if not model.built:
@@ -60,21 +60,21 @@ class Evaluator:
                 y_pred = self.predict(x)
             tracking = tracking_of(model, y_pred)
         if tracking is None:
-            self._places = places_of(y_pred, keras_private.output_names(model))
+            self.places = places_of(y_pred, keras_private.output_names(model))
             weights = keras_private.compiled_loss_weights(model)
-            self._routes = routing.make_routes(model.loss, weights, self._places)
+            self.routes = routing.make_routes(model.loss, weights, self.places)
         else:
-            self._routes, self._places = tracking.routes, tracking.places
+            self.routes, self.places = tracking.routes, tracking.places
         self.parts = self._current_parts()
 
     def _current_parts(self):
         """The parts with the weights that they have now."""
-        return [part for route in self._routes or () for part in parts_of(route)]
+        return [part for route in self.routes or () for part in parts_of(route)]
 
     @property
     def has_unknown_losses(self):
         """Whether a function or class of the user's is among the losses."""
-        return not all(is_known(route.loss) for route in self._routes or ())
+        return not all(is_known(route.loss) for route in self.routes or ())
 
     def predict(self, x):
         """The outputs of the model, as in `evaluate`."""
@@ -139,7 +139,7 @@ class Evaluator:
     def _routed(self, x, y, y_pred, sample_weight):
         outputs = name_outputs(y_pred, keras_private.output_names(self.model))
         data = (self.model, x, y, y_pred, sample_weight)
-        return routed(self._routes, self._places, outputs, *data)
+        return [(route, route_batch(route, self, outputs, data)) for route in self.routes]
 
 
 def _renamed(route, by_label):

@@ -17,15 +17,15 @@ from combined_losses.weightings.products import Products
 
 
 @contextlib.contextmanager
-def capturing(model, readers, compounds, arguments):
+def capturing(model, state, arguments):
     """A training step of `model` whose gradients at layers and parameters may be asked for.
 
     Args:
         model: the model.
-        readers: what `rules_of` gives of its losses.
-        compounds: its losses that are made of losses.
+        state: its `ModelState`, or None.
         arguments: those of the step.
     """
+    readers = () if state is None else state.readers
     rules = [rule for _, rule in readers if rule.place != "output"]
     if not rules:
         yield
@@ -33,7 +33,7 @@ def capturing(model, readers, compounds, arguments):
     layers = [rule.place for rule in rules if rule.place != "parameters"]
     with backend.capture(model, arguments) as steps:
         watched = _watched([model.get_layer(name) for name in set(layers)])
-        with step_with(captured=Captured(model, compounds, steps)), watched:
+        with step_with(captured=Captured(model, state.compounds, steps)), watched:
             yield
 
 

@@ -4,31 +4,20 @@ Functions, so that a model of the user's has no names more. For callbacks that l
 is a second step function, which the batch leaves beside the logs.
 """
 
-import contextlib
+import functools
 
 from combined_losses._backend import keras_private
 
 STATE = "_combined_losses"
 
-
-def state_of(model):
-    """What a model keeps that is compiled with a composite, or None."""
-    return keras_private.hidden(model, STATE)
+state_of = functools.partial(keras_private.hidden, name=STATE)
+"""`state_of(model)` is the `ModelState` of a model that is compiled with a composite, or None."""
 
 
 def tracking_of(model, y_pred=None):
     """The `Tracking` of a model; None for a plain one, and before the outputs are known."""
     state = state_of(model)
     return None if state is None else state.tracking_for(model, y_pred)
-
-
-def running_here(model):
-    """The block is a `fit`, an `evaluate` or the like, of this thread; afterwards what other
-    threads asked for is done."""
-    state = state_of(model)
-    if state is None:
-        return contextlib.nullcontext()
-    return state.running.here(then=state.apply_pending)
 
 
 def component_keys(model):

@@ -1,50 +1,21 @@
 """`ComponentMetricsMixin`: the part of a model that trains on composites and reports parts."""
 
-from typing import TYPE_CHECKING, Any
-
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._core.config import deeply, serialize_losses
+from combined_losses._core.config import deeply
 from combined_losses._core.keras_types import documented_by
 from combined_losses._core.outputs import places_of, with_batch
-from combined_losses._core.step import current_step, inside, step_with
-from combined_losses.composite.reading import warn_of_places
-from combined_losses.training import routing
-from combined_losses.training.captured import capturing, note
-from combined_losses.training.h5 import CompileConfig
-from combined_losses.training.keeping import (
-    STATE,
-    leave_weights,
-    running_here,
-    state_of,
-    stop_keeping,
-    tracking_of,
-)
-from combined_losses.training.model_state import (
-    ModelState,
-    check_built,
-    check_reductions,
-    exclude_learned,
-    fill_in,
-    find_owned,
-    joined,
-    loss_variables,
-    ordered,
-    owned_variables,
-    warn_of_parts,
-)
-from combined_losses.training.moving import warn_of_accumulation, with_callbacks
-from combined_losses.training.steps import anew, unpacking
-from combined_losses.training.tracker import (
-    LazyVector,
-    owners_of,
-)
-
-_Base: Any = keras.Model if TYPE_CHECKING else object
+from combined_losses._core.step import current_step, inside
+from combined_losses.training import compiling
+from combined_losses.training.backend_steps import OF_BACKEND
+from combined_losses.training.captured import capturing
+from combined_losses.training.keeping import state_of, tracking_of
+from combined_losses.training.model_state import calling, joined, running
+from combined_losses.training.steps import make_function
 
 
-class ComponentMetricsMixin(_Base):
+class ComponentMetricsMixin(OF_BACKEND):
     """Makes a Keras model report every component of the `CompositeLoss` it is compiled with.
 
     Put it before `keras.Model` in a class of your own; `cl.Model`, `cl.Sequential` and `cl.track`
@@ -77,8 +48,6 @@ class ComponentMetricsMixin(_Base):
     {'loss': 6.0, 'mse_loss': 4.0, 'mae_loss': 2.0}
     """
 
-    loss: Any
-
     # Compiling: Keras is given no loss of its own to compute, so that there is one way from the
     # outputs to the total, this one, and nothing is computed or logged twice.
 
@@ -92,38 +61,14 @@ class ComponentMetricsMixin(_Base):
         weighted_metrics=None,
         **kwargs,
     ):
-        keras_private.drop_hidden(self, STATE)
-        before = getattr(self, "loss", None)
-        routing.check_compiled(loss, loss_weights)
         kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
-        if not routing.compounds(loss):
-            if loss is None and routing.compounds(before):
-                keras_private.forget_loss(self)
-            super().compile(optimizer, loss, loss_weights, **kwargs)
-            return
-        computed = before is not None and not routing.compounds(before)
-        keras_private.compile_without_loss(super().compile, self, optimizer, loss, computed, kwargs)
-        exclude_learned(self)
-        is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
-        state = ModelState(self, loss, loss_weights, [metrics, weighted_metrics], is_whole)
-        keras_private.hide(self, STATE, state)
-        keras_private.replace_compile_config(self, lambda plain: CompileConfig(plain, state))
-        find_owned(self)
-        tracking_of(self)  # checks names and outputs now, where the outputs are known
-        for compound in state.compounds:
-            compound.warn_of_model(self)
-        warn_of_accumulation(self.optimizer, state.compounds)
+        is_whole = _is_ours(self, "compute_loss")
+        arguments = (optimizer, loss, loss_weights, kwargs)
+        compiling.compile_model(self, super().compile, arguments, is_whole)
 
     def get_compile_config(self):
-        config = super().get_compile_config()
-        state = state_of(self)
-        if state is not None:
-            config = {
-                **config,
-                "loss": serialize_losses(state.loss),
-                "loss_weights": keras.saving.serialize_keras_object(state.loss_weights),
-            }
-        return config
+        config, state = super().get_compile_config(), state_of(self)
+        return config if state is None else compiling.with_losses(config, state)
 
     def compile_from_config(self, config):
         with deeply():
@@ -133,40 +78,41 @@ class ComponentMetricsMixin(_Base):
 
     @documented_by(keras.Model.save)
     def save(self, *args, **kwargs):
-        warn_of_parts(self)
+        state = state_of(self)
+        if state is not None:
+            state.owned.warn_of_parts(self)
         with deeply():
             return super().save(*args, **kwargs)
 
-    # The state of the losses is state of the model.
+    # The state of the losses is state of the model. What they read beside their arguments, such as
+    # a teacher, is threaded and not trained.
 
     @property
     def variables(self):
-        own = joined(super().variables, loss_variables(self))
-        return joined(own, owned_variables(self))
-
-    # What a loss reads beside its arguments, such as a teacher, is threaded and not trained.
+        found, state = super().variables, state_of(self)
+        return found if state is None else state.with_all(self, found)
 
     @property
     def trainable_variables(self):
-        found = super().trainable_variables
-        owned = {id(v) for v in owned_variables(self)}
-        return [v for v in found if id(v) not in owned] if owned else found
+        found, state = super().trainable_variables, state_of(self)
+        return found if state is None else state.without_owned(self, found)
 
     @property
     def non_trainable_variables(self):
-        return joined(super().non_trainable_variables, owned_variables(self))
+        found, state = super().non_trainable_variables, state_of(self)
+        return found if state is None else joined(found, state.owned_variables(self))
 
     @property
     def weights(self):
-        return joined(super().weights, [v for v in loss_variables(self) if v.trainable])
+        found, state = super().weights, state_of(self)
+        return found if state is None else state.with_learned(found)
 
     # The vector of the parts is counted beside `metrics`, where a step of the user's may call
     # `update_state(y, y_pred)` of all that it finds.
 
     @property
     def metrics_variables(self):
-        tracking = tracking_of(self)
-        found = super().metrics_variables
+        found, tracking = super().metrics_variables, tracking_of(self)
         return found if tracking is None else [*found, *tracking.tracker.variables]
 
     def reset_metrics(self):
@@ -177,24 +123,15 @@ class ComponentMetricsMixin(_Base):
 
     @property
     def metrics_names(self):
-        if state_of(self) is None:
+        state = state_of(self)
+        if state is None:
             return super().metrics_names
-        names = []
-        for metric in super().metrics:
-            try:
-                result = metric.result()
-            except ValueError:  # a compiled metric before the first batch
-                result = None
-            names.extend(result if isinstance(result, dict) else [metric.name])
-        tracking = tracking_of(self)
-        more = () if tracking is None else tracking.visible
-        return keras_private.behind_loss(names, more)
+        return state.metrics_names(self, super().metrics)
 
     # Outputs: a subclassed model shows its outputs when it is called, the others beforehand.
 
     def __call__(self, *args, **kwargs):
-        outputs = super().__call__(*args, **kwargs)
-        state = state_of(self)
+        outputs, state = super().__call__(*args, **kwargs), state_of(self)
         if state is not None and state.places is None:
             state.places = places_of(outputs)
         return outputs
@@ -203,125 +140,49 @@ class ComponentMetricsMixin(_Base):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The total of all losses; records the components of every `CompositeLoss`."""
-        tracking = tracking_of(self, y_pred)
-        if tracking is None:
+        state = state_of(self)
+        if state is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        return tracking.evaluate(self, x, y, y_pred, sample_weight, training)
-
-    if keras.backend.backend() == "torch":
-
-        def zero_grad(self, *args, **kwargs):
-            """Also of what is trained in the losses, which is no parameter of the module."""
-            super().zero_grad(*args, **kwargs)
-            for variable in loss_variables(self):
-                keras_private.clear_gradient(variable)
-
-    if keras.backend.backend() == "jax":  # what a repetition of the step needs
-
-        @documented_by(keras.Model.stateless_call)
-        def stateless_call(self, trainable_variables, non_trainable_variables, *args, **kwargs):
-            note(self, call=(non_trainable_variables, args, kwargs))
-            with step_with(calls_model=True):
-                return super().stateless_call(
-                    trainable_variables, non_trainable_variables, *args, **kwargs
-                )
-
-        @property
-        def losses(self):
-            """As Keras has them; notes which layer has added which, while that can be seen."""
-            found, state = super().losses, state_of(self)
-            if state is not None and current_step().calls_model:
-                state.loss_owners = owners_of(self, found)
-            return found
-
-        @documented_by(keras.Model.stateless_compute_loss)
-        def stateless_compute_loss(
-            self,
-            trainable_variables,
-            non_trainable_variables,
-            metrics_variables,
-            x=None,
-            y=None,
-            y_pred=None,
-            sample_weight=None,
-            training=True,
-        ):
-            given = {
-                "x": x,
-                "y": y,
-                "y_pred": y_pred,
-                "sample_weight": sample_weight,
-                "training": training,
-            }
-            note(self, loss=(metrics_variables, given))
-            with step_with(keeps_results=True):
-                return super().stateless_compute_loss(
-                    trainable_variables, non_trainable_variables, metrics_variables, **given
-                )
+        return state.compute(self, x, y, y_pred, sample_weight, training)
 
     def train_step(self, *args):
         state = state_of(self)
-        readers, compounds = (state.readers, state.compounds) if state else ((), ())
-        with inside("step"), capturing(self, readers, compounds, args):
+        with inside("step"), capturing(self, state, args):
             result = super().train_step(*args)
         keeps = state is not None and state.keepers > 0
         return with_batch(result, keras_private.batch_of(args)) if keeps else result
 
     def test_step(self, *args):
-        with inside("step"), step_with(is_test=True):
+        with inside("step", is_test=True):
             return super().test_step(*args)
 
     def get_metrics_result(self):
-        results = super().get_metrics_result()
-        tracking = tracking_of(self)
-        if tracking is None or not tracking.seen:
+        results, tracking = super().get_metrics_result(), tracking_of(self)
+        if tracking is None or not tracking.has_recorded:
             return results
         packed = tracking.tracker.result()
         if current_step().of_model is not None:
             return {**results, tracking.tracker.name: packed}
-        if keras_private.has_counted_no_loss(
-            super().metrics
-        ):  # a step of the user's has computed the loss alone
-            results = {key: value for key, value in results.items() if key != "loss"}
-        return tracking.unpack(results, LazyVector(packed).number)
+        if keras_private.has_counted_no_loss(super().metrics):
+            results.pop("loss", None)  # a step of the user's has computed the loss alone
+        return tracking.unpack(results, keras.ops.convert_to_numpy(packed).tolist())
 
     def make_train_function(self, force=False):
-        stale = force or keras_private.step_function(self, "train_step") is None
-        if stale:
-            exclude_learned(self)  # again: the user may have replaced what is excluded
-        with anew(self, "train_step"):
-            result = super().make_train_function(force)
-        if stale:
-            _unpack(self, "train_step")
-        return result
+        is_ours = _is_ours(self, "train_step", "compute_loss")
+        return make_function(self, "train_step", super().make_train_function, force, is_ours)
 
     def make_test_function(self, force=False):
-        stale = force or keras_private.step_function(self, "test_step") is None
-        with anew(self, "test_step"):
-            result = super().make_test_function(force)
-        if stale:
-            _unpack(self, "test_step")
-        return result
+        is_ours = _is_ours(self, "test_step", "compute_loss")
+        return make_function(self, "test_step", super().make_test_function, force, is_ours)
 
     # Training: checked before the first step, reported in order.
 
     @documented_by(keras.Model.fit)
     def fit(self, *args, **kwargs):
-        check_reductions(self)
-        find_owned(self)  # again: a global may have been made since `compile`
-        check_built(self)
-        tracking = tracking_of(self)
-        before = {} if tracking is None else tracking.weights(all_of_them=True)
-        if state_of(self) is not None:
-            args, kwargs = with_callbacks(keras.Model.fit, self, args, kwargs)
-        try:
-            with running_here(self):
-                history = super().fit(*args, **kwargs)
-        finally:
-            stop_keeping(self)  # also where a callback has not come to its end
-        fill_in(history.history, before)
-        leave_weights(self, history, before)
-        return history
+        with calling(self) as state:
+            if state is None:
+                return super().fit(*args, **kwargs)
+            return state.fit(super().fit, self, args, kwargs)
 
     @documented_by(keras.Model.evaluate)
     def evaluate(
@@ -336,57 +197,37 @@ class ComponentMetricsMixin(_Base):
         return_dict=False,
         **kwargs,
     ):
-        check_reductions(self)
-        tracked = state_of(self) is not None
-        with running_here(self):
-            logs = super().evaluate(
-                x,
-                y,
-                batch_size=batch_size,
-                verbose=verbose,
-                sample_weight=sample_weight,
-                steps=steps,
-                callbacks=callbacks,
-                return_dict=return_dict or tracked,
-                **kwargs,
-            )
-        return ordered(self, logs, return_dict) if tracked else logs
+        kwargs.update(verbose=verbose, sample_weight=sample_weight, steps=steps)
+        kwargs.update(batch_size=batch_size, callbacks=callbacks)
+        with calling(self) as state:
+            if state is None:
+                return super().evaluate(x, y, return_dict=return_dict, **kwargs)
+            logs = super().evaluate(x, y, return_dict=True, **kwargs)
+        return state.in_order(self, logs, return_dict)
 
     @documented_by(keras.Model.train_on_batch)
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
-        check_reductions(self)
-        tracked = state_of(self) is not None
-        with running_here(self):
-            logs = super().train_on_batch(x, y, sample_weight, class_weight, return_dict or tracked)
-        if tracked:
-            warn_of_places(state_of(self).readers)
-            for composite in state_of(self).composites:
-                composite.warn_of_values()
-                composite.note_lone_step()
-        return ordered(self, logs, return_dict) if tracked else logs
+        with calling(self) as state:
+            if state is None:
+                return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
+            logs = super().train_on_batch(x, y, sample_weight, class_weight, True)
+        state.after_lone_step()
+        return state.in_order(self, logs, return_dict)
 
     @documented_by(keras.Model.test_on_batch)
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
-        check_reductions(self)
-        tracked = state_of(self) is not None
-        with running_here(self):
-            logs = super().test_on_batch(x, y, sample_weight, return_dict or tracked)
-        return ordered(self, logs, return_dict) if tracked else logs
+        with calling(self) as state:
+            if state is None:
+                return super().test_on_batch(x, y, sample_weight, return_dict)
+            logs = super().test_on_batch(x, y, sample_weight, True)
+        return state.in_order(self, logs, return_dict)
 
     @documented_by(keras.Model.predict)
     def predict(self, *args, **kwargs):
-        with running_here(self):
+        with running(self):
             return super().predict(*args, **kwargs)
 
 
-def _unpack(model, step):
-    """Lets the function that Keras has compiled of a step give logs by name."""
-    function = keras_private.step_function(model, step)
-    function = unpacking(model, function, step, _is_ours(model, step))
-    keras_private.set_step_function(model, step, function)
-
-
-def _is_ours(model, step):
-    """Whether a step and its loss are the mixin's own."""
-    methods = (step, "compute_loss")
+def _is_ours(model, *methods):
+    """Whether methods of a model are the mixin's own."""
     return all(getattr(type(model), m) is getattr(ComponentMetricsMixin, m) for m in methods)

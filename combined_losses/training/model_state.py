@@ -1,18 +1,18 @@
 """All that a model keeps that is compiled with a composite, under one name of its own."""
 
 import contextlib
-import warnings
 import weakref
 
 import keras
 
 from combined_losses._backend import keras_private
 from combined_losses._core.outputs import penalty_names, places_of, single_names
-from combined_losses._core.owned import owned_by, variables_of
 from combined_losses.composite import reading
 from combined_losses.training import routing
-from combined_losses.training.keeping import state_of, tracking_of
-from combined_losses.training.moving import check_scope
+from combined_losses.training.keeping import leave_weights, state_of, stop_keeping
+from combined_losses.training.logs import fill_in, in_order
+from combined_losses.training.moving import check_scope, with_callbacks
+from combined_losses.training.owned import OwnedByLosses
 from combined_losses.training.running import Running
 from combined_losses.training.tracker import Tracking
 
@@ -32,24 +32,28 @@ class ModelState:
     def __init__(self, model, loss, loss_weights, metrics, is_whole):
         self._model = weakref.ref(model)
         self.loss = loss
-        self.compounds = routing.compounds(loss)
-        self.composites = [c for compound in self.compounds for c in compound.composites()]
-        self.readers = reading.rules_of(self.compounds)
         self.loss_weights = loss_weights
         self.metrics = metrics
         self.is_whole = is_whole
-        self.places = None  # of the outputs, see `outputs.places_of`; None before they are known
+        # What of the losses cannot change after `compile`.
+        self.compounds = routing.compounds(loss)
+        self.composites = [c for compound in self.compounds for c in compound.composites()]
+        self.with_rules = [c for c in self.composites if c.weighting is not None]
+        self.readers = reading.rules_of(self.compounds)
+        self.variables = [v for compound in self.compounds for v in compound.variables]
+        self.learned = [v for compound in self.compounds for v in compound.learned_variables]
+        self.owned = OwnedByLosses(self.compounds)
+        # The outputs and what is recorded of them; None before they are known.
+        self.places = None
         self.tracking = None
-        self.owned: list = []  # what the losses read beside their arguments, see `find_owned`
-        self.given: list = []  # of these, the models that were given to be saved
-        self.warned_of_parts = False
-        self.keepers = 0  # callbacks that look at batches
+        self.recorded = False  # whether the step that is traced, or runs, has recorded its parts
+        self.loss_owners: list[int | None] = []  # on JAX, see `penalties.owners_of`
+        # Callbacks that look at batches, and the step functions with and without batches.
+        self.keepers = 0
         self.batch = None
-        self.keeping = self.resting = None  # the step functions with and without batches
+        self.keeping = self.resting = None
         self.measurers = {}
         self.running = Running()
-        self.recorded = False  # whether the step that is traced, or runs, has recorded its parts
-        self.loss_owners: list[int | None] = []  # on JAX, see `tracker.owners_of`
 
     def tracking_for(self, model, y_pred=None):
         """The routes and the tracker; None before the outputs are known."""
@@ -73,6 +77,102 @@ class ModelState:
         self.tracking = tracking
         for composite in self.composites:
             composite.add_listener(self)
+
+    def _find_places(self, model, y_pred):
+        if isinstance(model, keras.Sequential):
+            return places_of(None)
+        layer_names = keras_private.output_names(model)
+        if layer_names is not None and y_pred is None:
+            return places_of(model.output, layer_names)
+        return self.places if y_pred is None else places_of(y_pred, layer_names)
+
+    # The state of the losses, which is state of the model.
+
+    def with_all(self, model, variables):
+        """All variables of the model, with those of the losses and of what these read."""
+        return joined(joined(variables, self.variables), self.owned_variables(model))
+
+    def with_learned(self, variables):
+        """The trained and not trained weights of the model, with those that losses learn."""
+        return joined(variables, self.learned and [v for v in self.learned if v.trainable])
+
+    def owned_variables(self, model):
+        """The variables of what the losses read, without those that the model has itself."""
+        if not self.owned.things:
+            return []
+        return self.owned.variables_besides((*model.weights, *self.variables))
+
+    def without_owned(self, model, variables):
+        """The variables that the model trains: nothing of what the losses read."""
+        owned = {id(v) for v in self.owned_variables(model)}
+        return [v for v in variables if id(v) not in owned] if owned else variables
+
+    def compute(self, model, x, y, y_pred, sample_weight, training):
+        """What `compute_loss` gives."""
+        tracking = self.tracking or self.tracking_for(model, y_pred)
+        return tracking.evaluate(self, model, x, y, y_pred, sample_weight, training)
+
+    # Before, around and after `fit`, `evaluate` and the like.
+
+    def find_owned(self, model):
+        """Looks for what the losses read; raises where what is skipped could not be cut off."""
+        self.owned.find(model)
+        for composite in self.composites:
+            composite.check_skips(model)
+
+    def check(self, model):
+        """Raises where a composite gives one total for each sample; checks the rest beforehand."""
+        for compound in self.compounds:
+            if compound.reduction in ("none", None):
+                raise ValueError(
+                    f"A model cannot train on '{compound.name}': its reduction is 'none', so it "
+                    "gives one total for each sample. Use it in custom loops, or give it another "
+                    "reduction, for example the default 'per_component'. "
+                    f"Received: reduction={compound.reduction!r}"
+                )
+        if self.tracking is None:
+            self.tracking_for(model)
+
+    def fit(self, fit, model, args, kwargs):
+        """Calls Keras's `fit` with callbacks of ours; leaves the weights with the history."""
+        self.find_owned(model)
+        self.owned.check_built()
+        before = {} if self.tracking is None else self.tracking.weights(all_of_them=True)
+        args, kwargs = with_callbacks(keras.Model.fit, self, model, args, kwargs)
+        try:
+            history = fit(*args, **kwargs)
+        finally:
+            stop_keeping(model)  # also where a callback has not come to its end
+        fill_in(history.history, before)
+        leave_weights(model, history, before)
+        return history
+
+    def after_lone_step(self):
+        """Called after `train_on_batch`: says what a step has shown of the rules."""
+        if self.readers:
+            reading.warn_of_places(self.readers)
+        for composite in self.with_rules:
+            composite.warn_of_values()
+            composite.note_lone_step()
+
+    def metrics_names(self, model, metrics):
+        """What `metrics_names` gives; `metrics` are Keras's."""
+        names = []
+        for metric in metrics:
+            try:
+                result = metric.result()
+            except ValueError:  # a compiled metric before the first batch
+                result = None
+            names.extend(result if isinstance(result, dict) else [metric.name])
+        tracking = self.tracking or self.tracking_for(model)
+        return keras_private.behind_loss(names, [] if tracking is None else tracking.visible)
+
+    def in_order(self, model, logs, return_dict):
+        """Logs as `evaluate` gives them."""
+        logs = in_order(logs, model.metrics_names)
+        return logs if return_dict else list(logs.values())
+
+    # A listener of the composites.
 
     def apply_pending(self):
         """Makes the changes of weights that other threads have asked for."""
@@ -105,131 +205,33 @@ class ModelState:
         model = self._model()
         return model if model is not None and state_of(model) is self else None
 
-    def _find_places(self, model, y_pred):
-        if isinstance(model, keras.Sequential):
-            return places_of(None)
-        layer_names = keras_private.output_names(model)
-        if layer_names is not None and y_pred is None:
-            return places_of(model.output, layer_names)
-        return self.places if y_pred is None else places_of(y_pred, layer_names)
 
+@contextlib.contextmanager
+def calling(model):
+    """The block is a `fit`, an `evaluate` or the like, of this thread; gives the `ModelState`.
 
-# Of a model, whether it is compiled with a composite or not.
-
-
-def compiled_compounds(model):
-    """The losses of a model that are made of losses."""
-    return routing.compounds(getattr(model, "loss", None))
-
-
-def loss_variables(model):
-    """The state of the losses, which is state of the model."""
-    return [v for compound in compiled_compounds(model) for v in compound.variables]
-
-
-def find_owned(model):
-    """Looks for the networks, variables and seeds that the losses read beside their arguments.
-
-    They are state of the model, which its steps are given on JAX, but nothing that it trains.
+    Raises where the losses cannot be trained; afterwards what other threads asked for is done.
     """
     state = state_of(model)
-    if state is not None:
-        readers = [r for compound in state.compounds for r in compound.find_readers()]
-        things = [thing for reader in readers if callable(reader) for thing in owned_by(reader)]
-        state.owned = [thing for thing in things if thing is not model]
-        for composite in state.composites:
-            composite.check_skips(model)
-        state.given = [reader for reader in readers if isinstance(reader, keras.Model)]
-
-
-def check_built(model):
-    """Raises where a network that a loss reads would make its variables inside a step of JAX."""
-    state = state_of(model)
-    if state is None or keras.backend.backend() != "jax":
+    if state is None:
+        yield None
         return
-    for thing in state.owned:
-        if isinstance(thing, keras.layers.Layer) and not thing.built:
-            raise ValueError(
-                f"The loss reads '{thing.name}', which has no variables yet, and a compiled step "
-                "on JAX cannot make them: call it once on data, or give it a keras.Input, before "
-                f"`fit`. Received: {thing!r}, not built"
-            )
+    state.check(model)
+    with state.running.here(then=state.apply_pending):
+        yield state
 
 
-def warn_of_parts(model):
-    """Called before a model is saved: says which of the saved networks it has a part of itself."""
+def running(model):
+    """The block is a `predict` of this thread."""
     state = state_of(model)
-    if state is None or state.warned_of_parts:
-        return
-    own = {id(v) for v in model.weights}
-    shared = [m.name for m in state.given if own & {id(v) for v in variables_of([m])}]
-    if shared:
-        state.warned_of_parts = True
-        warnings.warn(
-            f"The loss is given {', '.join(map(repr, shared))} by `models=`, which is, or has, a "
-            "part of the trained model. In the file it is a network of its own: after loading, the "
-            "two have the same weights and are no longer one.",
-            stacklevel=3,
-        )
-
-
-def owned_variables(model):
-    """The variables of what the losses read, without those that the model has itself."""
-    state = state_of(model)
-    if state is None or not state.owned:
-        return []
-    known = {id(v) for v in (*model.weights, *loss_variables(model))}
-    return [v for v in variables_of(state.owned) if id(v) not in known]
-
-
-def exclude_learned(model):
-    """Keeps weight decay from what the optimizer trains in the losses."""
-    learned = [v for compound in compiled_compounds(model) for v in compound.learned_variables]
-    keras_private.keep_from_weight_decay(model.optimizer, learned)
+    if state is None:
+        return contextlib.nullcontext()
+    return state.running.here(then=state.apply_pending)
 
 
 def joined(variables, more):
     """Both, each variable once."""
+    if not more:
+        return variables
     known = {id(v) for v in variables}
     return [*variables, *(v for v in more if id(v) not in known)]
-
-
-def check_reductions(model):
-    """Raises where a composite gives one total for each sample; checks the rest beforehand."""
-    for composite in compiled_compounds(model):
-        if composite.reduction in ("none", None):
-            raise ValueError(
-                f"A model cannot train on '{composite.name}': its reduction is 'none', so it "
-                "gives one total for each sample. Use it in custom loops, or give it another "
-                "reduction, for example the default 'per_component'. "
-                f"Received: reduction={composite.reduction!r}"
-            )
-    tracking_of(model)
-
-
-# Logs.
-
-
-def ordered(model, logs, return_dict):
-    """Logs of a tracked model in the order of `metrics_names`, as Python's numbers."""
-    names = [name for name in model.metrics_names if name in logs]
-    names += [name for name in logs if name not in names]
-    logs = {name: _python_number(logs[name]) for name in names}
-    return logs if return_dict else list(logs.values())
-
-
-def _python_number(value):
-    try:
-        return float(value)
-    except (TypeError, ValueError):  # a metric of the user's that is no number
-        return value
-
-
-def fill_in(history, weights):
-    """Back-fills a weight for the epochs before it was first changed."""
-    for prefix in ("", "val_"):
-        epochs = len(history.get(f"{prefix}loss", []))
-        for key, value in weights.items():
-            logged = history.get(prefix + key)
-            if logged is not None:
-                logged[:0] = [value] * (epochs - len(logged))

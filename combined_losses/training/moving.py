@@ -13,7 +13,6 @@ from combined_losses.training import routing
 from combined_losses.training.keeping import (
     leave_weights,
     skipped_throughout,
-    state_of,
 )
 
 
@@ -84,13 +83,12 @@ class _BeforeStep(KerasCallback):
         self._state.apply_pending()
 
 
-def with_callbacks(fit, model, args, kwargs):
+def with_callbacks(fit, state, model, args, kwargs):
     """The arguments of `fit` with callbacks of ours: one before the user's, which may save, where
     weights move, and one after them."""
-    state = state_of(model)
     moves = any(compound.moves for compound in state.compounds)
     first: list[keras.callbacks.Callback] = [_EpochEnd()] if moves else []
-    if state.owned and keras.backend.backend() == "jax":
+    if state.owned.things and keras.backend.backend() == "jax":
         first.append(_BringBack())
     if any(compound.skips for compound in state.compounds):
         first.append(_SkippedAll())

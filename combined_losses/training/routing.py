@@ -1,35 +1,40 @@
 """Which output of a model meets which target, sample weight and loss."""
 
-import dataclasses
-from typing import Any
+import operator
 
 import keras
 
 from combined_losses._core import checks
 from combined_losses._core.arguments import as_child
 from combined_losses._core.compound import Compound, as_node
+from combined_losses._core.config import deeply
 from combined_losses._core.names import log_key, weight_key
 from combined_losses._core.outputs import spread
 from combined_losses.composite.loss import CompositeLoss
 
+_IS_CHANGED = operator.attrgetter("has_changed_weights")
 
-@dataclasses.dataclass
+
 class Route:
     """One output with its loss.
 
-    `output` is "" where the model has a single one, and None for a loss that chooses its outputs
-    itself and sees all of them.
+    Args:
+        output: the name of the output; "" where the model has a single one, and None for a loss
+            that chooses its outputs itself and sees all of them.
+        loss: a `Node`.
+        weight: what its total is multiplied by, of `loss_weights`.
     """
 
-    output: str | None
-    loss: Any  # a `Node`
-    weight: float
-
-    @property
-    def reports_total(self):
-        """Whether the total of its loss has a log key of its own, that of the output."""
-        # A composite's total is in `loss`; a plain loss of one of several outputs has its own key.
-        return bool(self.output) and not self.loss.has_weights
+    def __init__(self, output, loss, weight):
+        self.output = output
+        self.loss = loss
+        self.weight = weight
+        # Whether its total has a log key of its own, that of the output: a composite's total is in
+        # `loss`, but a plain loss of one of several outputs has its own key.
+        self.reports_total = bool(output) and not loss.has_weights
+        compounds = loss.compounds()
+        self._is_deep = len(compounds) > 1
+        self._composites = [compound for compound in compounds if compound.has_weights]
 
     @property
     def component_keys(self):
@@ -50,12 +55,18 @@ class Route:
 
     def weights(self, all_of_them=False):
         """The log keys and current values of the weights that have been changed, or of all."""
+        if not all_of_them and not any(map(_IS_CHANGED, self._composites)):
+            return {}
         weights = self.loss.current_weights(all_of_them)
         return {weight_key(self.prefixed(name)): value for name, value in weights.items()}
 
     def evaluate(self, batch):
         """What this route adds to the total, and the values behind its keys."""
-        found = self.loss.evaluate(batch)
+        if self._is_deep:
+            with deeply():
+                found = self.loss.evaluate(batch)
+        else:
+            found = self.loss.evaluate(batch)
         total = found.total if self.weight == 1 else self.weight * found.total
         values = (found.total, *found.values) if self.reports_total else found.values
         return total, (*values, *found.extras)

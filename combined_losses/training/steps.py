@@ -1,21 +1,39 @@
 """The steps of a tracked model: compiled anew when asked for, with parts in their logs by name."""
 
-import contextlib
-
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
 from combined_losses._core.outputs import BATCH
-from combined_losses._core.step import inside, step_with
-from combined_losses.training.keeping import state_of, tracking_of
-from combined_losses.training.tracker import LazyVector
+from combined_losses._core.step import inside
+from combined_losses.training.keeping import state_of
+from combined_losses.training.logs import LazyVector
 
 
-@contextlib.contextmanager
-def anew(model, step):
-    """Gives Keras a function of its own to compile: JAX takes equal methods for compiled.
+def make_function(model, step, make, force, is_ours):
+    """Lets Keras make the function of a step, unless there is one already.
 
-    A step of the user's that has called `compute_loss` gets the parts into its logs.
+    Args:
+        model: a model with the mixin.
+        step: "train_step" or "test_step".
+        make: Keras's method that makes the function.
+        force: whether it is made anew.
+        is_ours: whether the step and its loss are the mixin's, and nothing in it is the user's.
     """
+    if not force and keras_private.step_function(model, step) is not None:
+        return make(force)
+    if step == "train_step":  # again: the user may have replaced what is excluded
+        state = state_of(model)
+        learned = [] if state is None else state.learned
+        keras_private.keep_from_weight_decay(model.optimizer, learned)
+    # JAX takes a method that equals an earlier one for compiled: it is given a new function.
+    with keras_private.replacing_step(model, step, _step_with_parts(model, step)):
+        result = make(force)
+    function = keras_private.step_function(model, step)
+    keras_private.set_step_function(model, step, _with_names(model, function, step, is_ours))
+    return result
+
+
+def _step_with_parts(model, step):
+    """The step; one of the user's that has called `compute_loss` gets the parts into its logs."""
     method = getattr(model, step)
 
     def own_step(*args):
@@ -25,13 +43,12 @@ def anew(model, step):
         result = method(*args)
         return result if state is None else _with_parts(model, state, args, result)
 
-    with keras_private.replacing_step(model, step, own_step):
-        yield
+    return own_step
 
 
 def _with_parts(model, state, args, result):
     """What a step returns, with the vector of the parts, and the variables that count them."""
-    tracking = tracking_of(model)
+    tracking = state.tracking or state.tracking_for(model)
     logs, rest = keras_private.split_result(result)
     if tracking is None or not isinstance(logs, dict) or tracking.tracker.name in logs:
         return result
@@ -42,32 +59,40 @@ def _with_parts(model, state, args, result):
     return keras_private.join_result(logs, rest)
 
 
-def unpacking(model, function, step, ours):
-    """A step function whose logs have names again; `ours`: nothing in it is the user's."""
+def _with_names(model, function, step, is_ours):
+    """The function of a step, whose logs have names again."""
+    # A step of the user's may be compiled by the user, and would not be compiled anew.
+    what = "function" if is_ours else "step"
 
-    def unpacked(*args):
-        kept = state_of(model)
-        if kept is not None:
-            kept.recorded = False
-        still = step_with(is_test=True) if step == "test_step" else contextlib.nullcontext()
+    def named(*args):
+        state = state_of(model)
+        if state is not None:
+            state.recorded = False
         try:
-            # A step of the user's may be compiled by the user, and would not be compiled anew.
-            with inside("function" if ours else "step"), still:
+            with inside(what, is_test=step == "test_step"):
                 result = function(*args)
         except Exception:
             backend.restore_state(model, keras_private.state_given(args))
             raise
-        logs, state = keras_private.split_result(result)
-        if BATCH in logs:
-            logs = dict(logs)
-            state_of(model).batch = logs.pop(BATCH)
-        tracking = tracking_of(model)
-        if tracking is not None and kept.recorded and not state:  # an eager step of the user's
-            logs = {tracking.tracker.name: tracking.tracker.result(), **logs}
-        if tracking is not None and tracking.tracker.name in logs:
-            logs = dict(logs)
-            vector = LazyVector(logs.pop(tracking.tracker.name))
-            logs = tracking.unpack(logs, vector.read)
-        return keras_private.join_result(logs, state)
+        return result if state is None else _unpacked(model, state, result)
 
-    return unpacked
+    return named
+
+
+def _unpacked(model, state, result):
+    logs, rest = keras_private.split_result(result)
+    if BATCH in logs:
+        logs = dict(logs)
+        state.batch = logs.pop(BATCH)
+    tracking = state.tracking or state.tracking_for(model)
+    if tracking is None:
+        return keras_private.join_result(logs, rest)
+    tracker = tracking.tracker
+    if tracker.name in logs:
+        logs = dict(logs)
+        packed = logs.pop(tracker.name)
+    elif state.recorded and not rest:  # an eager step of the user's
+        packed = tracker.result()
+    else:
+        return keras_private.join_result(logs, rest)
+    return keras_private.join_result(tracking.unpack(logs, LazyVector(packed)), rest)

@@ -1,0 +1,52 @@
+"""`compile` of a tracked model, and what its config keeps."""
+
+import keras
+
+from combined_losses._backend import keras_private
+from combined_losses._core.config import serialize_losses
+from combined_losses.training import routing
+from combined_losses.training.h5 import CompileConfig
+from combined_losses.training.keeping import STATE
+from combined_losses.training.model_state import ModelState
+from combined_losses.training.moving import warn_of_accumulation
+
+
+def compile_model(model, compile_, arguments, is_whole):
+    """Compiles a model; with a composite among its losses it keeps a `ModelState` from now on.
+
+    Args:
+        model: a model with the mixin.
+        compile_: Keras's method of the model.
+        arguments: `(optimizer, loss, loss_weights, others)`.
+        is_whole: whether `compute_loss` is the mixin's.
+    """
+    optimizer, loss, loss_weights, others = arguments
+    keras_private.drop_hidden(model, STATE)
+    before = getattr(model, "loss", None)
+    routing.check_compiled(loss, loss_weights)
+    if not routing.compounds(loss):
+        if loss is None and routing.compounds(before):
+            keras_private.forget_loss(model)
+        compile_(optimizer, loss, loss_weights, **others)
+        return
+    computed = before is not None and not routing.compounds(before)
+    keras_private.compile_without_loss(compile_, model, optimizer, loss, computed, others)
+    metrics = [others["metrics"], others["weighted_metrics"]]
+    state = ModelState(model, loss, loss_weights, metrics, is_whole)
+    keras_private.keep_from_weight_decay(model.optimizer, state.learned)
+    keras_private.hide(model, STATE, state)
+    keras_private.replace_compile_config(model, lambda plain: CompileConfig(plain, state))
+    state.find_owned(model)
+    state.tracking_for(model)  # checks names and outputs now, where the outputs are known
+    for compound in state.compounds:
+        compound.warn_of_model(model)
+    warn_of_accumulation(model.optimizer, state.compounds)
+
+
+def with_losses(config, state):
+    """The config of `compile` with the losses and their weights, without loss of arguments."""
+    return {
+        **config,
+        "loss": serialize_losses(state.loss),
+        "loss_weights": keras.saving.serialize_keras_object(state.loss_weights),
+    }

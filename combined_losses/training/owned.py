@@ -1,0 +1,66 @@
+"""The networks, variables and seeds that losses read beside their arguments: a teacher, a critic.
+
+They are state of the model, which its steps are given on JAX, but nothing that it trains.
+"""
+
+import warnings
+
+import keras
+
+from combined_losses._core.owned import owned_by, variables_of
+
+
+class OwnedByLosses:
+    """What the losses of a model read beside their arguments.
+
+    Args:
+        compounds: the losses of the model that are made of losses.
+    """
+
+    def __init__(self, compounds):
+        self._compounds = compounds
+        self.things = []
+        self._given = []  # of these, the models that were given to be saved
+        self._warned = False
+
+    def find(self, model):
+        """Looks for them; called again before `fit`, since a global may be made after `compile`."""
+        readers = [r for compound in self._compounds for r in compound.find_readers()]
+        things = [thing for reader in readers if callable(reader) for thing in owned_by(reader)]
+        self.things = [thing for thing in things if thing is not model]
+        self._given = [reader for reader in readers if isinstance(reader, keras.Model)]
+
+    def variables_besides(self, own):
+        """Their variables, without those that the model has itself."""
+        if not self.things:
+            return []
+        known = {id(v) for v in own}
+        return [v for v in variables_of(self.things) if id(v) not in known]
+
+    def check_built(self):
+        """Raises where such a network would make its variables inside a step of JAX."""
+        if keras.backend.backend() != "jax":
+            return
+        for thing in self.things:
+            if isinstance(thing, keras.layers.Layer) and not thing.built:
+                raise ValueError(
+                    f"The loss reads '{thing.name}', which has no variables yet, and a compiled "
+                    "step on JAX cannot make them: call it once on data, or give it a keras.Input, "
+                    f"before `fit`. Received: {thing!r}, not built"
+                )
+
+    def warn_of_parts(self, model):
+        """Called before a model is saved: says, once, which of the saved networks is a part of it
+        or shares weights with it."""
+        if self._warned:
+            return
+        own = {id(v) for v in model.weights}
+        shared = [m.name for m in self._given if own & {id(v) for v in variables_of([m])}]
+        if shared:
+            self._warned = True
+            warnings.warn(
+                f"The loss is given {', '.join(map(repr, shared))} by `models=`, which is, or has, "
+                "a part of the trained model. In the file it is a network of its own: after "
+                "loading, the two have the same weights and are no longer one.",
+                stacklevel=4,
+            )

@@ -1,0 +1,64 @@
+"""The losses that layers add, and the model by itself: as a whole, and of each layer."""
+
+from keras import ops
+
+
+class Penalties:
+    """What is recorded of such losses, under `regularization_loss` and a key for each layer.
+
+    Args:
+        names: those of the layers; a last one is that of the model, which adds losses by itself.
+    """
+
+    def __init__(self, names):
+        self.keys = [f"regularization/{name}_loss" for name in names]
+        self.found = False  # whether there are any
+        self.shown: list[str] = []  # the keys of those that have some, where several do
+
+    def measure(self, model, owners, replicas):
+        """The losses as a whole (None without any), and those of each key.
+
+        Args:
+            model: the model.
+            owners: what `owners_of` has found, on JAX.
+            replicas: how many compute this batch together: Keras adds up their losses.
+        """
+        losses, nothing = model.losses, [0.0] * len(self.keys)
+        if not losses:
+            return None, nothing
+        self.found = True
+        whole = _summed(losses) / replicas
+        of_layers = _of_layers(model, losses, owners)
+        by_itself = len(losses) > sum(map(len, of_layers))
+        if len(self.keys) != len(of_layers) + 1 or sum(map(bool, of_layers)) + by_itself < 2:
+            return whole, nothing
+        parts = [_summed(found) / replicas if found else 0.0 for found in of_layers]
+        parts.append(whole - sum(parts) if by_itself else 0.0)
+        has = [*map(bool, of_layers), by_itself]
+        self.shown = [key for key, there in zip(self.keys, has, strict=True) if there]
+        return whole, parts
+
+
+def owners_of(model, losses):
+    """For each of a model's losses the index of the layer that has added it, or None.
+
+    What weights add is made anew whenever it is asked for, so that it is nobody's here.
+    """
+    of_layers = [layer.losses for layer in getattr(model, "layers", ())]
+    return [
+        next((i for i, own in enumerate(of_layers) if any(loss is o for o in own)), None)
+        for loss in losses
+    ]
+
+
+def _of_layers(model, losses, owners):
+    """The losses of each layer."""
+    found = [list(layer.losses) for layer in getattr(model, "layers", ())]
+    for loss, owner in zip(losses, owners, strict=False):
+        if owner is not None:
+            found[owner].append(loss)
+    return found
+
+
+def _summed(losses):
+    return sum(ops.sum(ops.cast(loss, "float32")) for loss in losses)
