@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from combined_losses._core.alignment import padded
 from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.node import Node
 from combined_losses._core.traits import keras_traits
@@ -170,31 +171,23 @@ def as_given(batch, for_view=False):
     if batch.channels != "moved":
         return batch
     if for_view:
-        weights = {"sample_weight": batch.sample_weight, "mask": batch.mask}
-        batch = batch.replaced(**{n: _of_elements(w, batch) for n, w in weights.items()})
+        rank = batch.channel_rank
+        batch = batch.view(weights=lambda _, w: padded(w, rank) if len(w.shape) > 1 else w)
     if keras.tree.is_nested(batch.y_pred) or len(batch.y_pred.shape) < batch.channel_rank:
         return batch.replaced(channels="last")  # there is no such axis any more
     return _rearranged(batch, "as given", batch.channel_rank, -1, 1)
 
 
-def _of_elements(weight, batch):
-    """A weight of pixels with as many axes as the data."""
-    if weight is None or len(weight.shape) < 2:
-        return weight
-    missing = batch.channel_rank - len(weight.shape)
-    return ops.reshape(weight, (*ops.shape(weight), *[1] * missing)) if missing > 0 else weight
-
-
 def _rearranged(batch, channels, rank, source, destination):
+    """The batch with the channels of each array of `rank` axes moved; others have none."""
+
+    def move(array):
+        return moved(array, rank, source, destination)
+
     return batch.once(
         (channels, rank),
-        lambda: batch.replaced(
-            channels=channels,
-            channel_rank=rank,
-            y_true=moved(batch.y_true, rank, source, destination),
-            y_pred=moved(batch.y_pred, rank, source, destination),
-            sample_weight=moved(batch.sample_weight, rank, source, destination),
-            mask=moved(batch.mask, rank, source, destination),
+        lambda: batch.view(
+            move, lambda _, weight: move(weight), channels=channels, channel_rank=rank
         ),
     )
 
