@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from combined_losses._core.alignment import fit_from_left
+from combined_losses._core.alignment import fit_from_left, is_used
 
 
 def presence(batch, values=None, judged=None):
@@ -59,7 +59,7 @@ def _any(weights, like):
     """Whether weights that fit `like` are other than 0 at one place, and each of the rest is."""
     joint, found = None, []
     for weight in keras.tree.flatten(weights):
-        used = ops.not_equal(weight, ops.cast(0, weight.dtype))
+        used = is_used(weight)
         fitted = None if like is None else fit_from_left(used, like)
         if fitted is None:
             found.append(ops.any(used))

@@ -3,7 +3,7 @@
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._core.alignment import fit_from_left
+from combined_losses._core.alignment import fit_from_left, product
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 PER_COMPONENT = "per_component"
@@ -19,10 +19,8 @@ def reduce_values(values, batch, reduction, axes=None):
     the replicas got unequal parts. The result is scaled for distribution once, here.
     """
     axes = None if axes is None else tuple(axes)
-    weight, mask = batch.sample_weight, batch.mask
-    weight = None if weight is None else _as_weight(weight, values)
-    mask = None if mask is None else _as_weight(mask, values)
-    combined = weight if mask is None else mask if weight is None else weight * mask
+    weights = _weights_of(values, batch) if batch.weighted else {}
+    combined = product(weights.values()) if weights else None
     if combined is not None:
         # where, not the product alone: 0 * inf is NaN.
         values = ops.where(ops.equal(combined, 0.0), ops.zeros_like(values), values * combined)
@@ -31,7 +29,7 @@ def reduce_values(values, batch, reduction, axes=None):
     if reduction == "sum":
         total = ops.sum(values, axis=axes)
         return total / ops.cast(batch.elements, total.dtype)
-    counted = combined if reduction == "mean_with_sample_weight" else mask
+    counted = combined if reduction == "mean_with_sample_weight" else weights.get("mask")
     if counted is not None:
         return _divide(ops.sum(values, axis=axes), _count(counted, values, axes), batch)
     mean = _mean(values, axes)
@@ -57,9 +55,14 @@ def per_sample(values):
     return ops.mean(values, axis=axes) if axes else values
 
 
-def _as_weight(weight, values):
-    weight = fit_from_left(weight, values)
-    return None if weight is None else ops.cast(weight, values.dtype)
+def _weights_of(values, batch):
+    """The sample weights and the mask that fit the values, by what they are."""
+    fitted = {what: fit_from_left(weight, values) for what, weight in batch.weights()}
+    return {
+        what: ops.cast(weight, values.dtype)
+        for what, weight in fitted.items()
+        if weight is not None
+    }
 
 
 def _divide(total, count, batch):
