@@ -158,9 +158,8 @@ class Wrapper(Compound):
         check_single_weight(label, batch.sample_weight)
         batch = self._with_channels_last(batch.of_floats(self.dtype))
         y_true, y_pred = align(batch.y_true, batch.y_pred, has_channels(self))
-        batch = batch.replaced(y_true=y_true, y_pred=y_pred)
-        batch = batch.replaced(
-            sample_weight=of_rank(batch.sample_weight, y_pred), mask=of_rank(batch.mask, y_pred)
+        batch = batch.view(
+            weights=lambda _, weight: of_rank(weight, y_pred), y_true=y_true, y_pred=y_pred
         )
         return self.arranged(batch)
 

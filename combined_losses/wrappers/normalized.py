@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses import _backend as backend
-from combined_losses._core.alignment import align, fit_from_left, of_rank
+from combined_losses._core.alignment import align, fit_from_left, is_used, of_rank
 from combined_losses._core.checks import LARGEST, check_target, is_float
 from combined_losses._core.compound import Compound, traits_of
 from combined_losses._core.config import check_no_lambda, serialize_function, signature_config
@@ -312,7 +312,7 @@ def _added_up(counts, batch, rows):
         return counts
     for _, weight in batch.weights():
         weight = of_rank(weight, counts)
-        used = ops.not_equal(weight, ops.cast(0, weight.dtype))
+        used = is_used(weight)
         while len(used.shape) > len(counts.shape):
             used = ops.any(used, axis=-1)
         fitted = fit_from_left(used, counts)

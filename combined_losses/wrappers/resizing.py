@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from combined_losses._core.alignment import fit_from_left
+from combined_losses._core.alignment import at_every_place
 from combined_losses._core.compound import as_node
 from combined_losses._core.domains import is_void, own_voids
 
@@ -64,9 +64,8 @@ def averaged_of_what_counts(array, axes, sizes, voids, weighs=None):
     """
     void = is_void(array, voids)
     counts = None if void is None else ops.logical_not(void)
-    weighs = None if weighs is None else fit_from_left(weighs, array)
-    if weighs is not None:
-        used = ops.broadcast_to(weighs, ops.shape(array))
+    used = None if weighs is None else at_every_place(weighs, array)
+    if used is not None:
         counts = used if counts is None else ops.logical_and(counts, used)
     if counts is None:
         return averaged(array, axes, sizes)
