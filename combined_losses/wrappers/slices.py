@@ -107,11 +107,14 @@ class OnSlice(Wrapper):
         index = _full_index(self._index, shape, label)
         self._examine(index, shape, label)
         like = y_pred if y_true is None or not batch.own_axes else y_true
-        return batch.replaced(
-            y_true=None if y_true is None else _cut(y_true, index),
-            y_pred=_cut(y_pred, index),
-            sample_weight=_index_weight(batch.sample_weight, "sample_weight", index, like, label),
-            mask=_index_weight(batch.mask, "mask", index, like, label),
+
+        def index_weight(what, weight):
+            fits(label, what, weight, like)  # raises where the sizes differ
+            return _cut(weight, _index_of_weight(index, weight))
+
+        return batch.view(
+            lambda array: _cut(array, index),
+            index_weight,
             # Without its last axis an array has the rank of the weights of its rows.
             tells_elements=batch.tells_elements or isinstance(index[-1], int),
         )
@@ -229,11 +232,8 @@ def _reaches(item, size):
     return all(-size <= end <= size for end in ends) and len(range(*item.indices(size))) > 0
 
 
-def _index_weight(weight, what, index, y_pred, label):
-    """Weights or a mask of the axes that `index` cuts; an axis of length 1 stays as it is."""
-    if weight is None:
-        return None
-    fits(label, what, weight, y_pred)  # raises where the sizes differ
+def _index_of_weight(index, weight):
+    """The index for weights or a mask; it takes an axis of length 1 whole."""
     sizes, cut = iter(weight.shape), []
     for item in index:
         size = 1 if item is None else next(sizes, "none")
@@ -242,7 +242,7 @@ def _index_weight(weight, what, index, y_pred, label):
         cut.append(_all_of(item) if size == 1 else item)
     while cut and cut[-1] is None:
         cut.pop()
-    return _cut(weight, cut)
+    return cut
 
 
 def _cut(array, index):
