@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses._core.alignment import fit_from_left
+from combined_losses._core.alignment import fit_from_left, is_per_sample, is_used
 from combined_losses._core.checks import are_numbers, at_least, is_integer
 from combined_losses._core.data_format import Formatted, telling
 from combined_losses._core.evaluation import Evaluation
@@ -146,33 +146,38 @@ def _pooled(batch, scale, dtype, label):
         array = ops.cast(array, dtype)
         return ops.average_pool(array, scale, scale, "valid", data_format="channels_last")
 
-    def spatial(weight):
-        """A weight of more than samples at every place: `(batch, spatial..., channels or 1)`."""
-        if weight is None or all(size == 1 for size in weight.shape[1:]):
-            return None
-        fitted = fit_from_left(weight, batch.y_true)
-        if fitted is None:
-            return None
-        places = (*ops.shape(batch.y_pred)[:-1], fitted.shape[-1])
-        return ops.cast(ops.broadcast_to(fitted, places), dtype)
-
-    weight, mask = spatial(batch.sample_weight), spatial(batch.mask)
-    # What counts in the averages of the data; a mask may be a share, where blocks are of blocks.
+    spatial = _spatial_weights(batch, dtype)
+    weight, mask = spatial.get("sample_weight"), spatial.get("mask")
+    # Fraction of each place that counts. Under nested MultiScale a mask is already a fraction.
     share = mask
     if weight is not None:
-        used = ops.cast(ops.not_equal(weight, 0.0), dtype)
+        used = ops.cast(is_used(weight), dtype)
         share = used if mask is None else used * mask
-    changed = {
-        "y_true": _average(pool, batch.y_true, share),
-        "y_pred": _average(pool, batch.y_pred, share),
-    }
-    if weight is not None:
+
+    def pool_weight(what, given):
+        if what not in spatial:
+            return given
+        if what == "mask":
+            return _rows(pool(mask))
         several = mask is not None and mask.shape[-1] != 1 == weight.shape[-1]
         rows = ops.max(mask, axis=-1, keepdims=True) if several else mask
-        changed["sample_weight"] = _rows(_average(pool, weight, rows))
-    if mask is not None:
-        changed["mask"] = _rows(pool(mask))
-    return batch.replaced(**changed)
+        return _rows(_average(pool, weight, rows))
+
+    return batch.view(lambda array: _average(pool, array, share), pool_weight)
+
+
+def _spatial_weights(batch, dtype):
+    """Sample weights and mask at every place, `(batch, spatial..., channels or 1)`.
+
+    Those of whole samples are not among them, nor what does not fit.
+    """
+    spatial = {}
+    for what, weight in batch.weights():
+        fitted = None if is_per_sample(weight) else fit_from_left(weight, batch.y_true)
+        if fitted is not None:
+            places = (*ops.shape(batch.y_pred)[:-1], fitted.shape[-1])
+            spatial[what] = ops.cast(ops.broadcast_to(fitted, places), dtype)
+    return spatial
 
 
 def _average(pool, array, share):
