@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from combined_losses._core.alignment import fit_from_left
+from combined_losses._core.alignment import at_every_place
 from combined_losses._core.checks import check_reduction
 from combined_losses._core.compound import traits_of
 from combined_losses._core.presence import presence
@@ -104,16 +104,10 @@ def _flattened(batch, count):
         own = ops.shape(array)[len(batch.shape) :]
         return ops.reshape(array, (-1, count, *own))
 
-    def flatten_weight(weight):
-        fitted = None if weight is None else fit_from_left(weight, batch.y_true)
-        if fitted is None or len(weight.shape) < 2:
+    def flatten_weight(_, weight):
+        if len(weight.shape) < 2:
             return weight  # of samples
-        return flatten(ops.broadcast_to(fitted, batch.sizes))
+        single = at_every_place(weight, batch.y_true, batch.sizes)
+        return weight if single is None else flatten(single)
 
-    return batch.replaced(
-        channels="last",
-        y_true=flatten(batch.y_true),
-        y_pred=flatten(batch.y_pred),
-        sample_weight=flatten_weight(batch.sample_weight),
-        mask=flatten_weight(batch.mask),
-    )
+    return batch.view(flatten, flatten_weight, channels="last")

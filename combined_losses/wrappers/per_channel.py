@@ -112,38 +112,35 @@ def _folded(child, node, batch, imposed, label):
         channels = ops.moveaxis(array, rank - 1, 1)
         return ops.reshape(channels, (-1, *ops.shape(channels)[2:]))
 
-    def fold_weight(weight):
-        if weight is None or not len(weight.shape):
+    def fold_weight(_, weight):
+        if not len(weight.shape):
             return weight
         finer = len(weight.shape) == rank
         return fold(ops.expand_dims(weight, -1)) if finer else ops.repeat(weight, count, 0)
 
-    folded = rows.replaced(
-        y_true=fold(rows.y_true),
-        y_pred=fold(rows.y_pred),
-        sample_weight=fold_weight(batch.sample_weight),
-        mask=fold_weight(batch.mask),
-    )
+    folded = rows.view(fold, fold_weight)
     found = node.unreduced(folded, imposed, label)
     if found is None or not len(found[0].shape):
         return None
-    values, seen = found
+    values, counted = found
 
     def unfold(array):
         return ops.moveaxis(ops.reshape(array, (-1, count, *ops.shape(array)[1:])), 1, -1)
 
-    def unfold_weight(weight, before, original):
-        if weight is None or not len(weight.shape):
+    def unfold_weight(what, weight):
+        if not len(weight.shape):
             return weight
         fitted = fit_from_left(weight, values)
         if fitted is None:
             return None
-        return original if weight is before and len(original.shape) < rank else unfold(fitted)
+        given = getattr(batch, what)
+        unchanged = weight is getattr(folded, what)
+        return given if unchanged and len(given.shape) < rank else unfold(fitted)
 
-    weight = unfold_weight(seen.sample_weight, folded.sample_weight, batch.sample_weight)
-    mask = unfold_weight(seen.mask, folded.mask, batch.mask)
-    seen = batch.replaced(sample_weight=weight, mask=mask, elements=seen.elements)
-    return unfold(values), seen
+    counted = counted.view(weights=unfold_weight)
+    return unfold(values), batch.replaced(
+        sample_weight=counted.sample_weight, mask=counted.mask, elements=counted.elements
+    )
 
 
 def _one_by_one(node, batch, imposed, label):
