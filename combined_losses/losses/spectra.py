@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._core.alignment import fits
+from combined_losses._core.alignment import fits, is_per_sample
 from combined_losses._core.checks import (
     are_numbers,
     at_least,
@@ -20,6 +20,7 @@ from combined_losses._core.checks import (
 )
 from combined_losses._core.loss import Loss
 from combined_losses._core.names import make_unique, snake_case
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating, decibels, div, weighted_mean
 from combined_losses.composite.loss import CompositeLoss
 from combined_losses.wrappers.base import Wrapper
@@ -119,13 +120,21 @@ class STFT(_Spectral):
             y_true=self._long_enough(label, batch.y_true),
             y_pred=self._long_enough(label, batch.y_pred),
         )
-        weights = {what: self._of_frames(label, what, batch) for what, _ in batch.weights()}
         dtype = accumulating(self.dtype)
-        y_true, y_pred = (
-            self._magnitude(batch.neutralised(ops.cast(signal, dtype), 0.0))
-            for signal in (batch.y_true, batch.y_pred)
-        )
-        return batch.replaced(y_true=y_true, y_pred=y_pred, **weights)
+
+        def magnitude(signal: Tensor) -> Tensor:
+            return self._magnitude(batch.neutralised(ops.cast(signal, dtype), 0.0))
+
+        def of_frames(what: str, weight: Tensor) -> Tensor:
+            if fits(label, what, weight, batch.y_pred):
+                return self._of_frames(weight, batch)
+            raise ValueError(
+                f"The {what} of component '{label}' must have the shape of the signals from the "
+                f"left. Received: {what} of shape {tuple(weight.shape)} and y_pred of shape "
+                f"{tuple(batch.y_pred.shape)}"
+            )
+
+        return batch.view(magnitude, of_frames)
 
     def _long_enough(self, label, signals):
         """The signals; raises where they are none, or too short."""
@@ -142,16 +151,9 @@ class STFT(_Spectral):
         real, imaginary = ops.stft(signal, self.window, self.hop, self.fft_size, self._hann)
         return ops.sqrt(ops.square(real) + ops.square(imaginary) + 1e-8)
 
-    def _of_frames(self, label, what, batch):
+    def _of_frames(self, weight, batch):
         """Weights of time steps as those of frames, `(batch, channels, frames, 1)`."""
-        weight = getattr(batch, what)
-        if not fits(label, what, weight, batch.y_pred):
-            raise ValueError(
-                f"The {what} of component '{label}' must have the shape of the signals from the "
-                f"left. Received: {what} of shape {tuple(weight.shape)} and y_pred of shape "
-                f"{tuple(batch.y_pred.shape)}"
-            )
-        if all(n == 1 for n in weight.shape[1:]):
+        if is_per_sample(weight):
             return weight
         # The padding puts the centre of frame k at step k * hop, which may be one beyond the end.
         weight, steps = _channels_first(weight), ops.shape(batch.y_pred)[1]
