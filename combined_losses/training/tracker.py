@@ -5,7 +5,6 @@ from keras import ops
 
 from combined_losses import _backend as backend
 from combined_losses._backend import keras_private
-from combined_losses._backend.keras_types import KerasMetric
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_trainable
 from combined_losses._core.keras_types import KerasMetric
