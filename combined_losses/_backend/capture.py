@@ -1,51 +1,88 @@
 """What the captured steps of the frameworks share."""
 
+import abc
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
+
 import keras
 from keras import ops
 
 from combined_losses._backend import keras_private
+from combined_losses._backend.arrays import Columns, Rows, Tensor
 
 
-class Capture:
-    """A training step that keeps what gradients at layers and parameters need (abstract).
+class Reader(Protocol):
+    """A rule that reads gradients."""
 
-    A subclass gives `watch(name, tensor)`, called with every output of a layer that is watched,
-    which fills `_watched` and gives what goes on, and `rows(rule, values, points, scale)`: for each
-    point the k flat gradients of `values`; on the way they are multiplied by `scale`.
+    @property
+    def place(self) -> str:
+        """Where: "output", "parameters", or the name of a layer."""
+
+
+class Capture(abc.ABC):
+    """A training step that keeps what is needed for gradients at layers and parameters.
+
+    Args:
+        model: the model that makes the step.
     """
 
-    def __init__(self, model):
-        self._model = model
-        self._watched = {}
+    # What the repetition of a step needs, on JAX; a listener in `training/` fills it in.
+    call: Any = None  # the state, arguments and keywords of the model's call
+    loss: Any = None  # the metrics and keywords of its loss
 
-    def __enter__(self):
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._watched: dict[str, list[Tensor]] = {}
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self._watched.clear()
 
-    def watched(self, name):
-        """What stands for the outputs of a layer in this step."""
+    @abc.abstractmethod
+    def watch(self, name: str, tensor: Tensor) -> Tensor:
+        """Called with each output of a layer that is watched; returns the output to go on with.
+
+        It adds to `_watched`, under the name of the layer, the point where gradients are taken.
+        """
+
+    @abc.abstractmethod
+    def rows(
+        self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
+    ) -> Columns:
+        """For each point the k flat gradients of `values`.
+
+        Args:
+            rule: the rule that reads them.
+            values: k scalars.
+            points: tensors of `watched`, or variables.
+            scale: what `loss_scale` gives. Gradients are multiplied by it on their way, and divided
+                by it at the end.
+        """
+
+    def watched(self, name: str) -> list[Tensor]:
+        """The points that stand for the outputs of a layer in this step."""
         return self._watched.get(name, [])
 
-    def loss_scale(self):
+    def loss_scale(self) -> Tensor:
         """The factor of losses that keeps float16 gradients from vanishing; 1.0 without one."""
         return keras_private.loss_scale(self._model.optimizer)
 
 
-def is_scaled(scale):
+def is_scaled(scale: Tensor) -> bool:
     """Whether a loss scale changes anything."""
     return not (isinstance(scale, float) and scale == 1.0)
 
 
-def float32(tensor):
-    """A place of gradients in float32 or more: that of a mean vanishes in float16."""
+def float32(tensor: Tensor) -> Tensor:
+    """A point for gradients, in float32 or more: the gradient of a mean vanishes in float16."""
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     return tensor if dtype in ("float32", "float64") else ops.cast(tensor, "float32")
 
 
-def columns(rows, scale=1.0):
-    """For each point the k gradients, flat and in float32, of k lists of one for each point."""
+def columns(rows: Rows, scale: Tensor = 1.0) -> Columns:
+    """Gradients by values as gradients by points: flat, in float32, and divided by `scale`."""
     flat = [[ops.reshape(ops.cast(row, "float32"), (-1,)) for row in each] for each in rows]
     if is_scaled(scale):
         flat = [[row / scale for row in each] for each in flat]

@@ -1,85 +1,103 @@
-"""What only TensorFlow has: several replicas that each see a part of the batch, and tapes."""
+"""The `Backend` of TensorFlow: several replicas that each see a part of the batch, and tapes."""
 
 import contextlib
 import functools
 import re
 import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self, TypeVar
 
 import keras
 import tensorflow as tf
 
-from combined_losses._backend import keras_private
-from combined_losses._backend.capture import Capture, columns
+from combined_losses._backend import keras_private, plain
+from combined_losses._backend.arrays import Columns, Rows, Strategy, Tensor
+from combined_losses._backend.capture import Capture, Reader, columns
+from combined_losses._backend.protocol import HasTotal
+
+_T = TypeVar("_T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Batch = TypeVar("_Batch")
+_Evaluation = TypeVar("_Evaluation", bound=HasTotal)
+
+complete_state = plain.complete_state
+entries = plain.entries
+is_compiling = plain.is_compiling
+is_threaded = plain.is_threaded
+is_traced = plain.is_traced
+lies_within = plain.lies_within
+restore_state = plain.restore_state
+result_in = plain.result_in
 
 
-def replica_count():
-    """The number of replicas that compute this batch together; 1 outside a replica."""
+def replica_count() -> int:
     context = tf.distribute.get_replica_context()
-    return 1 if context is None else context.num_replicas_in_sync
+    count: int = 1 if context is None else context.num_replicas_in_sync
+    return count
 
 
-def global_sum(value):
-    """The sum of `value` over all replicas; its gradient is that of all of them together."""
+def global_sum(value: Tensor) -> Tensor:
     if replica_count() == 1:
         return value
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-# As Keras's own losses in a `tf.function`: AutoGraph would rewrite all that is called in it first,
-# which takes seconds.
-as_written = tf.autograph.experimental.do_not_convert
+def as_written(function: _Function) -> _Function:
+    # In a `tf.function` AutoGraph would first rewrite all that is called, which takes seconds.
+    # Keras exempts its own losses likewise.
+    exempted: _Function = tf.autograph.experimental.do_not_convert(function)
+    return exempted
 
 
-def is_eager(variables):
-    """Whether the values of variables can be looked at."""
-    return tf.executing_eagerly()
+def is_eager(variables: Iterable[keras.Variable]) -> bool:
+    eager: bool = tf.executing_eagerly()
+    return eager
 
 
-def read_variable(value):
-    """The tensor of a variable, which lacks what Keras asks of tensors; a tensor as it is."""
+def read_variable(value: Tensor) -> Tensor:
+    # A `tf.Variable` lacks attributes that Keras expects of tensors.
     return tf.convert_to_tensor(value) if isinstance(value, tf.Variable) else value
 
 
-def as_one_replica():
-    """In the block Keras and we compute as if there were one replica.
-
-    Keras divides means by the number of replicas. Inside a loss that is called whole, nobody can
-    tell which of its parts went through Keras.
-    """
+def as_one_replica() -> contextlib.AbstractContextManager[Any]:
+    # Keras divides means by the number of replicas. Where a loss of the user's is called whole,
+    # nobody can tell which of the means in it Keras has divided.
     if replica_count() == 1:
         return contextlib.nullcontext()
     number = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return tf.distribute.ReplicaContext(_strategy_of_one(), number)
+    alone: contextlib.AbstractContextManager[Any] = tf.distribute.ReplicaContext(
+        _strategy_of_one(), number
+    )
+    return alone
 
 
 @functools.lru_cache(maxsize=1)
-def _strategy_of_one():
-    """TensorFlow's default strategy, which a thread outside all scopes has."""
-    found = []
-    thread = threading.Thread(target=lambda: found.append(tf.distribute.get_strategy()))
+def _strategy_of_one() -> Strategy:
+    """TensorFlow's default strategy, which every new thread has."""
+    strategies: list[Strategy] = []
+    thread = threading.Thread(target=lambda: strategies.append(tf.distribute.get_strategy()))
     thread.start()
     thread.join()
-    return found[0]
+    return strategies[0]
 
 
 # The dtypes that replicas can gather.
 _GATHERED = (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64)
 
 
-def global_concat(value):
-    """The rows of `value` of all replicas; the gradient of its own is that of all of them."""
+def global_concat(value: Tensor) -> Tensor:
     if replica_count() == 1:
         return value
     gather = tf.distribute.get_replica_context().all_gather
     if value.dtype in _GATHERED:
         return gather(value, axis=0)
-    wide = tf.float32 if value.dtype.is_floating else tf.int64  # uint64 wraps there, and back
+    # Large numbers of uint64 become negative in int64, and themselves again on the way back.
+    wide = tf.float32 if value.dtype.is_floating else tf.int64
     return tf.cast(gather(tf.cast(value, wide), axis=0), value.dtype)
 
 
-def global_offset(size):
-    """How many rows the replicas before this one have, where it has `size`."""
+def global_offset(size: Tensor) -> Tensor:
     if replica_count() == 1:
         return 0
     context = tf.distribute.get_replica_context()
@@ -87,10 +105,8 @@ def global_offset(size):
     return tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
 
 
-def gradient(function):
-    """The gradient of a function of one tensor to a scalar, itself differentiable."""
-
-    def gradient_at(x):
+def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def gradient_at(x: Tensor) -> Tensor:
         with tf.GradientTape() as tape:
             tape.watch(x)
             value = function(x)
@@ -99,14 +115,14 @@ def gradient(function):
     return gradient_at
 
 
-def sound_gradient(tensor):
-    """`tensor`, with a gradient of 0 where any entry of it, in any replica, is not finite."""
-    # Keras's cross-entropies take the logits behind probabilities: their gradient goes there.
+def sound_gradient(tensor: Tensor) -> Tensor:
+    # Keras's cross-entropies compute with the logits behind probabilities, where Keras finds them:
+    # the gradient then goes to the logits, and has to be stopped there.
     logits = keras_private.logits_before(tensor)
     if logits is not None:
-        found = _sound(tensor)
-        keras_private.keep_logits(found, _sound(logits))
-        return found
+        probabilities = _sound(tensor)
+        keras_private.keep_logits(probabilities, _sound(logits))
+        return probabilities
     made_by = _activation_before(tensor)
     if made_by is not None:
         activation = tf.nn.softmax if made_by == "Softmax" else tf.sigmoid
@@ -114,13 +130,16 @@ def sound_gradient(tensor):
     return _sound(tensor)
 
 
-def _activation_before(tensor):
+def _activation_before(tensor: Tensor) -> str | None:
     return keras_private.activation_before(tensor) if tf.is_symbolic_tensor(tensor) else None
 
 
-@tf.custom_gradient
-def _sound(tensor):
-    def backward(upstream):
+def _sound(tensor: Tensor) -> Tensor:
+    return tf.custom_gradient(_with_sound_gradient)(tensor)
+
+
+def _with_sound_gradient(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def backward(upstream: Tensor) -> Tensor:
         upstream = tf.convert_to_tensor(upstream)
         sound = tf.reduce_all(tf.math.is_finite(upstream))
         if replica_count() > 1:
@@ -130,51 +149,58 @@ def _sound(tensor):
     return tf.identity(tensor), backward
 
 
-def is_in_scope(strategy, variable):
-    """Whether a variable was made inside the scope of a distribution strategy."""
-    return strategy is None or strategy.extended.variable_created_in_scope(variable.value)
+def is_in_scope(strategy: Strategy, variable: keras.Variable) -> bool:
+    if strategy is None:
+        return True
+    in_scope: bool = strategy.extended.variable_created_in_scope(variable.value)
+    return in_scope
 
 
-def evaluate_with_rows(points, view, parts, variables):
-    """What `parts` give of `view(points)`, and the gradient of each one's total at each point."""
-
-    def evaluated(points):
+def evaluate_with_rows(
+    points: list[Tensor],
+    view: Callable[[list[Tensor]], _Batch],
+    parts: Sequence[Callable[[_Batch], _Evaluation]],
+    variables: Sequence[keras.Variable],
+) -> tuple[list[_Evaluation], Rows]:
+    def evaluated(points: list[Tensor]) -> tuple[list[Tensor], list[_Evaluation]]:
         batch = view(points)
-        found = [part(batch) for part in parts]
-        return [each.total for each in found], found
+        evaluations = [part(batch) for part in parts]
+        return [each.total for each in evaluations], evaluations
 
-    _, found, rows = _rows_of(evaluated, points, variables)
-    return found, rows
+    _, evaluations, rows = _rows_of(evaluated, points, variables)
+    return evaluations, rows
 
 
-def compiled(function, variables):
-    """A function of tensors, compiled, that reads variables as they are at every call."""
-
-    def own(*args):  # by which TensorFlow tells it from other functions that it has compiled
+def compiled(function: Callable[..., _T], variables: Sequence[keras.Variable]) -> Callable[..., _T]:
+    # A new function each time: TensorFlow keeps what it has compiled by the function.
+    def own(*args: Any) -> _T:
         return function(*args)
 
-    return tf.function(own, autograph=False, reduce_retracing=True)
+    graph: Callable[..., _T] = tf.function(own, autograph=False, reduce_retracing=True)
+    return graph
 
 
-def rows_of(function, points):
-    """What a function of points gives, and the gradient of each of its values at each point.
-
-    The function gives a list of k scalars and anything besides; the rows are k lists of one
-    gradient for each point.
-    """
+def rows_of(
+    function: Callable[[list[Tensor]], tuple[list[Tensor], _T]], points: list[Tensor]
+) -> tuple[list[Tensor], _T, Rows]:
     return _rows_of(function, points, [])
 
 
-def _rows_of(function, points, variables):
+def _rows_of(
+    function: Callable[[list[Tensor]], tuple[list[Tensor], _T]],
+    points: list[Tensor],
+    variables: Sequence[keras.Variable],
+) -> tuple[list[Tensor], _T, Rows]:
     """`rows_of` a function that may assign variables."""
     has_logits = any(map(_has_logits, points))
-    # As they are before the function assigns any of them.
+    # The values that the variables have before the function assigns any of them.
     before = [(v, tf.convert_to_tensor(v.value)) for v in variables] if has_logits else []
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(points)
         values, more = function(points)
     if has_logits:
-        # Keras's cross-entropies then go around the point, to the logits: a second time without.
+        # Keras's cross-entropies have computed with the logits, so that no gradient has reached the
+        # points. Compute once more, at copies of the points, which have no logits behind them.
         points = [tf.identity(point) for point in points]
         scope = keras.StatelessScope(state_mapping=before)
         with scope, tf.GradientTape(persistent=True) as tape:
@@ -185,12 +211,13 @@ def _rows_of(function, points, variables):
     return values, more, [_gradients(tape, value, points) for value in reached]
 
 
-def _has_logits(tensor):
+def _has_logits(tensor: Tensor) -> bool:
     """Whether Keras finds the logits behind probabilities."""
     return keras_private.logits_before(tensor) is not None or _activation_before(tensor) is not None
 
 
-def _gradients(tape, value, points):
+def _gradients(tape: Any, value: Tensor, points: Sequence[Any]) -> list[Tensor]:
+    """The gradients that a `tf.GradientTape` has of a value, 0 where there is none."""
     found = tape.gradient(value, points)
     return [
         tf.zeros_like(tf.convert_to_tensor(point)) if row is None else tf.convert_to_tensor(row)
@@ -198,55 +225,57 @@ def _gradients(tape, value, points):
     ]
 
 
-def gramian(rows, scales):
-    """The products of k flat gradients, each divided by its scale, a power of two: `(k, k)`."""
+def gramian(rows: Sequence[Tensor], scales: Tensor) -> Tensor:
     factors = tf.unstack(1 / scales, len(rows))
-    rows = tf.stack([row * factor for row, factor in zip(rows, factors, strict=True)])
-    if tf.config.list_physical_devices("GPU"):  # whose products of matrices keep three digits
-        return tf.stack([tf.reduce_sum(rows * row, axis=1) for row in tf.unstack(rows)])
-    return tf.matmul(rows, rows, transpose_b=True)
+    scaled = tf.stack([row * factor for row, factor in zip(rows, factors, strict=True)])
+    # On a GPU `matmul` keeps three digits: multiply and add up instead.
+    if tf.config.list_physical_devices("GPU"):
+        return tf.stack([tf.reduce_sum(scaled * row, axis=1) for row in tf.unstack(scaled)])
+    return tf.matmul(scaled, scaled, transpose_b=True)
 
 
-def largest(rows):
-    """The largest magnitude in each of k flat gradients, `(k,)`."""
-    # By both ends, which needs no array of magnitudes.
-    found = [tf.maximum(tf.reduce_max(row), -tf.reduce_min(row)) for row in rows]
-    return tf.maximum(tf.stack(found), 0.0)  # of no entry it is -inf
+def largest(rows: Sequence[Tensor]) -> Tensor:
+    # The larger of both ends of each row, which needs no array of magnitudes.
+    magnitudes = [tf.maximum(tf.reduce_max(row), -tf.reduce_min(row)) for row in rows]
+    return tf.maximum(tf.stack(magnitudes), 0.0)  # that of an empty row is -inf
 
 
-def products(a, b):
-    """The products of the rows of `a` with those of `b`, each to all digits of its dtype."""
-    if tf.config.list_physical_devices("GPU"):  # whose products of float32 keep three digits
+def products(a: Tensor, b: Tensor) -> Tensor:
+    # On a GPU `matmul` keeps three digits of float32.
+    if tf.config.list_physical_devices("GPU"):
         wide = tf.matmul(tf.cast(a, "float64"), tf.cast(b, "float64"), transpose_b=True)
         return tf.cast(wide, a.dtype)
     return tf.matmul(a, b, transpose_b=True)
 
 
-# Of so many features at a time is the difference of all rows kept.
-_FEATURES = 16
-
-
-def requiring(tensor, condition, message):
-    """`tensor`; where it is computed, an error with `message` unless the condition holds."""
+def requiring(tensor: Tensor, condition: Tensor, message: str) -> Tensor:
     with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
-        # XLA leaves assertions out, but allows no length below 0: its error shows the name.
+        # XLA drops assertions, but refuses an array of negative length: its error shows the name.
         name = re.sub(r"\W+", "_", message.partition(". ")[0]).strip("_")[:200]
         nothing = tf.fill([tf.where(condition, 0, -1)], 0.0, name=name)
     with tf.control_dependencies([nothing]):
         return tf.identity(tensor)
 
 
-@tf.custom_gradient
-def squared_distances(a, b):
-    """The squared distances of the rows of `a` to those of `b`, from their differences."""
-    a, b = tf.stop_gradient(a), tf.stop_gradient(b)  # or a tape would keep all differences
-    known = range(0, a.shape[1] or 0, _FEATURES)
-    parts = [slice(i, i + _FEATURES) for i in known] or [slice(None)]
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    return tf.custom_gradient(_squared_distances)(a, b)
 
-    def differences(part):
+
+# The differences of all rows are kept for this many features at a time.
+_FEATURES = 16
+
+
+def _squared_distances(
+    a: Tensor, b: Tensor
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    a, b = tf.stop_gradient(a), tf.stop_gradient(b)  # or a tape would keep all differences
+    starts = range(0, a.shape[1] or 0, _FEATURES)
+    parts = [slice(i, i + _FEATURES) for i in starts] or [slice(None)]
+
+    def differences(part: slice) -> Tensor:
         return a[:, None, part] - b[None, :, part]
 
-    def backward(upstream):
+    def backward(upstream: Tensor) -> tuple[Tensor, Tensor]:
         of_a, of_b = [], []
         for part in parts:
             slope = 2 * upstream[:, :, None] * differences(part)
@@ -258,72 +287,68 @@ def squared_distances(a, b):
     return tf.add_n(squares), backward
 
 
-def places_after(rows, values):
-    """For each of the `values` of a row the place of the first greater one in the sorted row."""
+def places_after(rows: Tensor, values: Tensor) -> Tensor:
     return tf.searchsorted(rows, values, side="right")
 
 
-def combine(weights, rows):
-    """The sum of k flat gradients with weights `(k,)`."""
-    weights = tf.unstack(tf.stop_gradient(weights), len(rows))
-    return tf.add_n([weight * row for weight, row in zip(weights, rows, strict=True)])
+def combine(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    factors = tf.unstack(tf.stop_gradient(weights), len(rows))
+    return tf.add_n([factor * row for factor, row in zip(factors, rows, strict=True)])
 
 
-def either(condition, yes, no):
-    """What one of two functions gives; only that one is computed."""
-    return tf.cond(condition, yes, no)
+def either(condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T:
+    chosen: _T = tf.cond(condition, yes, no)
+    return chosen
 
 
-def attach(value, points, gradients):
-    """`value` with given gradients at variables, in place of its own."""
-
-    @tf.custom_gradient
-    def attached(*tensors):
-        def backward(upstream):
+def attach(value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]) -> Tensor:
+    def attached(*tensors: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor]]]:
+        def backward(upstream: Tensor) -> list[Tensor]:
             return [upstream * gradient for gradient in gradients]
 
         return tf.identity(value), backward
 
-    return attached(*(tf.convert_to_tensor(point.value) for point in points))
+    tensors = (tf.convert_to_tensor(point.value) for point in points)
+    return tf.custom_gradient(attached)(*tensors)
 
 
-def global_max(value):
-    """The largest of `value` over all replicas."""
+def global_max(value: Tensor) -> Tensor:
     if replica_count() == 1:
         return value
     context = tf.distribute.get_replica_context()
     return tf.reduce_max(context.all_gather(value[None], axis=0), axis=0)
 
 
-def capture(model, arguments):
-    """A training step of `model` with the arguments of `train_step`, to be entered."""
+def capture(model: keras.Model, arguments: tuple[Any, ...]) -> Capture:
     return _Capture(model)
 
 
 class _Capture(Capture):
     """Keeps a tape of the step."""
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         super().__init__(model)
         self._tape = tf.GradientTape(persistent=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._tape.__enter__()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._tape.__exit__(*error)
         del self._tape
 
-    def watch(self, name, tensor):
+    def watch(self, name: str, tensor: Tensor) -> Tensor:
         if _has_logits(tensor):
             tensor = tf.identity(tensor)
         self._tape.watch(tensor)
         self._watched.setdefault(name, []).append(tensor)
         return tensor
 
-    def rows(self, rule, values, points, scale):
+    def rows(
+        self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
+    ) -> Columns:
         values = [value * scale for value in values]
         with self._tape.stop_recording():
             rows = [_gradients(self._tape, value, points) for value in values]

@@ -1,17 +1,43 @@
-"""What only torch has: gradients have to be switched on where Keras has switched them off."""
+"""The `Backend` of torch: gradients have to be switched on where Keras has switched them off."""
 
 import weakref
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import keras
 import torch
 
-from combined_losses._backend.capture import Capture, is_scaled
+from combined_losses._backend import plain
+from combined_losses._backend.arrays import Columns, Rows, Tensor
+from combined_losses._backend.capture import Capture, Reader, is_scaled
+from combined_losses._backend.protocol import HasTotal
+
+_T = TypeVar("_T")
+_Batch = TypeVar("_Batch")
+_Evaluation = TypeVar("_Evaluation", bound=HasTotal)
+
+as_one_replica = plain.as_one_replica
+as_written = plain.as_written
+complete_state = plain.complete_state
+entries = plain.entries
+global_concat = plain.global_concat
+global_max = plain.global_max
+global_offset = plain.global_offset
+global_sum = plain.global_sum
+is_compiling = plain.is_compiling
+is_eager = plain.is_eager
+is_in_scope = plain.is_in_scope
+is_threaded = plain.is_threaded
+is_traced = plain.is_traced
+read_variable = plain.read_variable
+replica_count = plain.replica_count
+requiring = plain.requiring
+restore_state = plain.restore_state
+result_in = plain.result_in
 
 
-def gradient(function):
-    """The gradient of a function of one tensor to a scalar, itself differentiable."""
-
-    def gradient_at(x):
+def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def gradient_at(x: Tensor) -> Tensor:
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_()
             value = function(x)
@@ -26,166 +52,162 @@ class _Sound(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(tensor):
+    def forward(tensor: Tensor) -> Tensor:
         return tensor.view_as(tensor)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         pass
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
         sound = torch.isfinite(upstream).all()
         return torch.where(sound, upstream, 0.0)
 
 
-def sound_gradient(tensor):
-    """`tensor`, with a gradient of 0 where any entry of that gradient is not finite."""
+def sound_gradient(tensor: Tensor) -> Tensor:
     return _Sound.apply(tensor)
 
 
-def evaluate_with_rows(points, view, parts, variables):
-    """What `parts` give of `view(points)`, and the gradient of each one's total at each point."""
+def evaluate_with_rows(
+    points: list[Tensor],
+    view: Callable[[list[Tensor]], _Batch],
+    parts: Sequence[Callable[[_Batch], _Evaluation]],
+    variables: Sequence[keras.Variable],
+) -> tuple[list[_Evaluation], Rows]:
     points = [_leaf(point) for point in points]
     batch = view(points)
-    found = [part(batch) for part in parts]
-    return found, [_gradients(each.total, points) for each in found]
+    evaluations = [part(batch) for part in parts]
+    return evaluations, [_gradients(each.total, points) for each in evaluations]
 
 
-def compiled(function, variables):
-    """A function of tensors that reads variables as they are; not compiled, as Keras's steps."""
-    return function
+def compiled(function: Callable[..., _T], variables: Sequence[keras.Variable]) -> Callable[..., _T]:
+    return function  # not compiled, as Keras's steps are not
 
 
-def rows_of(function, points):
-    """What a function of points gives, and the gradient of each of its values at each point.
-
-    The function gives a list of k scalars and anything besides; the rows are k lists of one
-    gradient for each point.
-    """
+def rows_of(
+    function: Callable[[list[Tensor]], tuple[list[Tensor], _T]], points: list[Tensor]
+) -> tuple[list[Tensor], _T, Rows]:
     with torch.enable_grad():
         points = [_leaf(point) for point in points]
         values, more = function(points)
         return values, more, [_gradients(value, points) for value in values]
 
 
-def _leaf(tensor):
+def _leaf(tensor: Tensor) -> Tensor:
+    """A tensor that gradients can be taken at."""
     return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
-def _gradients(value, points):
+def _gradients(value: Tensor, points: Sequence[Tensor]) -> list[Tensor]:
     if not value.requires_grad:
         return [torch.zeros_like(point) for point in points]
-    return torch.autograd.grad(
+    found = torch.autograd.grad(
         value, points, retain_graph=True, allow_unused=True, materialize_grads=True
     )
+    return list(found)
 
 
-# So many numbers of each gradient are multiplied at a time: twice as fast as all at once.
+# This many numbers of each gradient are multiplied at a time: twice as fast as all at once.
 _CHUNK = 2**18
 
 
-def gramian(rows, scales):
-    """The products of k flat gradients, each divided by its scale, a power of two: `(k, k)`."""
-    rows = rows if torch.is_tensor(rows) else torch.stack(rows)
-    total, factors = rows.new_zeros(len(rows), len(rows)), 1 / scales[:, None]
-    for part in rows.split(_CHUNK, dim=1):
+def gramian(rows: Sequence[Tensor], scales: Tensor) -> Tensor:
+    matrix = rows if torch.is_tensor(rows) else torch.stack(rows)
+    total, factors = matrix.new_zeros(len(matrix), len(matrix)), 1 / scales[:, None]
+    for part in matrix.split(_CHUNK, dim=1):
         part = part * factors
         total.addmm_(part, part.T)
     return total
 
 
-def largest(rows):
-    """The largest magnitude in each of k flat gradients, `(k,)`."""
+def largest(rows: Sequence[Tensor]) -> Tensor:
     if rows[0].numel() == 0:
         return rows[0].new_zeros(len(rows))
-    # One by one: a tenth of the time of `linalg.vector_norm` on a CPU.
+    # One by one, which takes a tenth of the time of `linalg.vector_norm` on a CPU.
     ends = [torch.aminmax(row) for row in rows]
     return torch.stack([torch.maximum(high, -low) for low, high in ends])
 
 
-def products(a, b):
-    """The products of the rows of `a` with those of `b`, each to all digits of its dtype."""
+def products(a: Tensor, b: Tensor) -> Tensor:
     return a @ b.T
 
 
-def squared_distances(a, b):
-    """The squared distances of the rows of `a` to those of `b`, from their differences."""
-    # The slope of a distance of 0 is 0.
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    # The slope of `cdist` at a distance of 0 is 0, and so is that of its square.
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
-def places_after(rows, values):
-    """For each of the `values` of a row the place of the first greater one in the sorted row."""
+def places_after(rows: Tensor, values: Tensor) -> Tensor:
     return torch.searchsorted(rows.contiguous(), values.contiguous(), right=True)
 
 
-def combine(weights, rows):
-    """The sum of k flat gradients with weights `(k,)`."""
+def combine(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
     return weights.detach() @ (rows if torch.is_tensor(rows) else torch.stack(rows))
 
 
-def either(condition, yes, no):
-    """What one of two functions gives; only that one is computed."""
+def either(condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T:
     return yes() if bool(condition) else no()
 
 
 class _Attached(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value, gradients, *points):
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *points: Tensor) -> Tensor:
         ctx.gradients = gradients
         return value.clone()
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *(upstream * gradient for gradient in ctx.gradients)
 
 
-def attach(value, points, gradients):
-    """`value` with given gradients at variables, in place of its own."""
+def attach(value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]) -> Tensor:
     return _Attached.apply(value.detach(), gradients, *(point.value for point in points))
 
 
-def capture(model, arguments):
-    """A training step of `model` with the arguments of `train_step`, to be entered."""
+def capture(model: keras.Model, arguments: tuple[Any, ...]) -> Capture:
     return _Capture(model)
 
 
 class _Capture(Capture):
-    """Needs to keep nothing: the tensors of the step have its graph."""
+    """Needs to keep nothing for the gradients: the tensors of the step hold its graph."""
 
-    def watch(self, name, tensor):
+    def watch(self, name: str, tensor: Tensor) -> Tensor:
         tensor = _leaf(tensor)
         self._watched.setdefault(name, []).append(tensor)
         return tensor
 
-    def rows(self, rule, values, points, scale):
-        points = [getattr(point, "value", point) for point in points]
-        rows = _rows_for(rule, len(values), points)
+    def rows(
+        self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
+    ) -> Columns:
+        tensors = [getattr(point, "value", point) for point in points]
+        rows = _memory_of(rule, len(values), tensors)
         for index, value in enumerate(values):
-            for row, found in zip(rows, _gradients(value * scale, points), strict=True):
+            for row, found in zip(rows, _gradients(value * scale, tensors), strict=True):
                 row[index] = found.detach().reshape(-1)
         return [row.div_(scale) for row in rows] if is_scaled(scale) else rows
 
 
-# Memory for gradients at parameters is kept from step to step: on a CPU to get it anew takes five
-# times as long as to fill it.
-_KEPT: Any = weakref.WeakKeyDictionary()
+# The memory for gradients of a rule, kept from step to step, with its shapes and devices: on a CPU
+# new memory takes five times as long as filling it.
+_Shapes = list[tuple[int, int, Any]]
+_MEMORY: weakref.WeakKeyDictionary[Reader, tuple[_Shapes, Columns]] = weakref.WeakKeyDictionary()
 
 
-def _rows_for(rule, k, points):
+def _memory_of(rule: Reader, k: int, points: list[Tensor]) -> Columns:
+    """For each point an array `(k, n)` to be filled with k flat gradients."""
     shapes = [(k, point.numel(), point.device) for point in points]
-    if rule not in _KEPT or _KEPT[rule][0] != shapes:
-        _KEPT[rule] = shapes, [torch.empty(k, n, device=device) for k, n, device in shapes]
-    return _KEPT[rule][1]
+    if rule not in _MEMORY or _MEMORY[rule][0] != shapes:
+        _MEMORY[rule] = shapes, [torch.empty(k, n, device=device) for k, n, device in shapes]
+    return _MEMORY[rule][1]
 
 
-def lies_within(x, low, high):
-    """Whether all numbers lie within bounds, where that is known at once: eagerly, on the CPU."""
+def lies_within(x: Tensor, low: float, high: float) -> bool:
+    # Looking at a number on a GPU would wait for the GPU, and one that is compiled is not known.
     if x.device.type != "cpu" or not x.numel() or torch.compiler.is_compiling():
         return False
-    least, largest = torch.aminmax(x.detach())
+    least, greatest = torch.aminmax(x.detach())
     try:
-        return bool(least >= low) and bool(largest <= high)
+        return bool(least >= low) and bool(greatest <= high)
     except RuntimeError:  # inside `torch.func.vmap` no number is known
         return False

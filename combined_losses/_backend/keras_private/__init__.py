@@ -1,8 +1,9 @@
-"""Everything that this package relies on and Keras does not promise, a named function each.
+"""Everything that combined_losses relies on and Keras does not promise, a named function each.
 
-No other file may use what is private in Keras. Each docstring says what Keras does and in which
-version that was read; tests/test_keras_seams.py tries each with Keras alone. The files go by idea.
-This package imports nothing of ours, so that a test, or a person, can try it by itself.
+No other file may use what is private in Keras. Each docstring says what Keras does, and in which
+version that was read; tests/test_keras_seams.py tries each function with Keras alone. There is a
+file for each idea. They import nothing of ours but names of types, so that a test, or a person, can
+try a function by itself.
 """
 
 from combined_losses._backend.keras_private.callbacks import add_callbacks
@@ -51,6 +52,7 @@ from combined_losses._backend.keras_private.saving import (
     share,
 )
 from combined_losses._backend.keras_private.steps import (
+    State,
     batch_of,
     bring_back_state,
     compile_step_anew,
@@ -78,6 +80,7 @@ READ_IN = "3.15.1"  # the version of Keras whose sources were read for all of th
 __all__ = [
     "FUNCTIONAL",
     "READ_IN",
+    "State",
     "activation_before",
     "add_callbacks",
     "are_functional_arguments",

@@ -1,15 +1,25 @@
 """Callbacks of ours beside those that a user gives to `fit`."""
 
 import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
 
-def add_callbacks(fit, model, args, kwargs, first, last):
+def add_callbacks(
+    fit: Callable[..., Any],
+    model: keras.Model,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    first: Sequence[keras.callbacks.Callback],
+    last: Sequence[keras.callbacks.Callback],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of `fit` with callbacks before and after those of the user.
 
-    Keras 3.15.1: `fit` has the argument `callbacks`: None, one, a list, or a `CallbackList`, which
-    is taken as it is and keeps its callbacks in a list of that name; it has told them their model.
+    Keras 3.15.1: `fit` has the argument `callbacks`: None, one callback, a list, or a
+    `CallbackList`. The latter is used as it is: it keeps its callbacks in a list `callbacks`, and
+    has called `set_model` of each already.
     """
     bound = inspect.signature(fit).bind(model, *args, **kwargs)
     callbacks = bound.arguments.get("callbacks")

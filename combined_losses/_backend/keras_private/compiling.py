@@ -1,24 +1,39 @@
 """What `compile` leaves in a model."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
 import numpy as np
 from keras import ops
 
 
-def compile_without_loss(compile_, model, optimizer, loss, computed_before, arguments):
+def compile_without_loss(
+    compile_: Callable[..., None],
+    model: keras.Model,
+    optimizer: object,
+    loss: object,
+    computed_before: bool,
+    arguments: dict[str, Any],
+) -> None:
     """Compiles a model with a loss that Keras keeps but does not compute.
 
-    `compile_` is Keras's method of the model; `computed_before` says whether Keras computes the
-    loss of an earlier `compile`.
+    Args:
+        compile_: Keras's method of the model.
+        model: the model.
+        optimizer, loss: those of `compile`.
+        computed_before: whether Keras computes the loss of an earlier `compile`.
+        arguments: the other arguments of `compile`.
 
-    Keras 3.15.1: without a loss, `compile` makes nothing that computes one, and leaves `model.loss`
-    alone, which savers read. But what computed a loss before stays, with its metrics, until Keras
-    is given another loss.
+    Keras 3.15.1: `compile` without a loss makes no object that computes one, and leaves
+    `model.loss`, which savers read, as it was. An object that an earlier `compile` has made stays,
+    with its metrics, until `compile` is given another loss.
     """
     compile_(optimizer, loss if computed_before else None, **arguments)
     model.loss = loss
 
 
-def forget_loss(model):
+def forget_loss(model: keras.Model) -> None:
     """Takes the loss from a model before it is compiled without one.
 
     Keras 3.15.1: `compile(loss=None)` leaves `model.loss` as it was.
@@ -26,39 +41,41 @@ def forget_loss(model):
     model.loss = None
 
 
-def compiled_loss_weights(model):
-    """The `loss_weights` that a model was compiled with.
+def compiled_loss_weights(model: keras.Model) -> Any:
+    """The `loss_weights` that a model was compiled with, as the user gave them.
 
-    Keras 3.15.1: the object that computes the loss keeps them as the user gave them. The public
-    `get_compile_config` saves all losses on the way, and a lambda cannot be saved.
+    Keras 3.15.1: the object that computes the loss keeps them. The public `get_compile_config` has
+    them, too, but serializes the losses on the way, and raises where one is a lambda.
     """
     return getattr(model._compile_loss, "_user_loss_weights", None)
 
 
-def replace_compile_config(model, make):
-    """Puts `make(config)` in the place of what Keras saves of `compile`.
+def replace_compile_config(model: keras.Model, make: Callable[[Any], Any]) -> None:
+    """Replaces what Keras saves of the arguments of `compile` by `make` of it.
 
     Keras 3.15.1: the saver of `.h5` files reads `model._compile_config.config`, a dict of the
-    arguments, and asks the model for nothing; `get_compile_config` calls its `serialize()`.
+    arguments, and calls no method of the model; `get_compile_config` calls `serialize()` of
+    `model._compile_config`.
     """
     model._compile_config = make(model._compile_config)
 
 
-def has_counted_no_loss(metrics):
-    """Whether what comes first of a model's metrics is the mean loss, and has counted nothing.
+def has_counted_no_loss(metrics: Sequence[keras.Metric]) -> bool:
+    """Whether the first of a model's metrics is the mean loss, and has counted no sample yet.
 
-    Keras 3.15.1: the first of `model.metrics` is a `Mean` of the name "loss", with its number of
-    samples as `count`.
+    Keras 3.15.1: the first of `model.metrics` is a `Mean` of the name "loss", whose variable
+    `count` is the number of samples.
     """
     first = next((m for m in metrics[:1] if m.name == "loss" and hasattr(m, "count")), None)
     if first is None:
         return False
-    return not np.any(ops.convert_to_numpy(ops.convert_to_tensor(first.count)))
+    count = ops.convert_to_numpy(ops.convert_to_tensor(first.count))
+    return not np.any(count)
 
 
-def behind_loss(names, more):
-    """The names of a model's metrics with `more` behind that of the loss.
+def behind_loss(names: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The names of a model's metrics with `more` inserted after "loss".
 
-    Keras 3.15.1: the loss is the first of `model.metrics_names`.
+    Keras 3.15.1: "loss" is the first of `model.metrics_names`.
     """
     return [*names[:1], *more, *names[1:]]

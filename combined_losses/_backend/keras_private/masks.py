@@ -1,32 +1,34 @@
 """Masks: reading the one that a layer left on a tensor, and putting one there.
 
-Keras 3.15.1: a tensor carries its mask in an attribute, where it can have one, and on JAX in a
-table of Keras's. A layer is the one public way to both: it is called with the mask of its input as
-`mask`, and its output has the mask that `compute_mask(inputs, previous_mask)` gives.
+Keras 3.15.1: a tensor carries its mask in an attribute; on JAX, whose tensors take no attributes,
+Keras has a table of masks. A layer is the one public way to both: its `call` is given the mask of
+its input as `mask`, and `compute_mask(inputs, previous_mask)` returns the mask of its output.
 """
 
 import threading
 
 import keras
 
+from combined_losses._backend.arrays import Tensor
+
 _local = threading.local()
 
 
 class _MaskPort(keras.layers.Layer):
-    """Takes the mask of its input and may give its output another one."""
+    """Leaves the mask of its input in `_local`, and gives its output another one from there."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(name="combined_losses_mask_port", autocast=False)
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         _local.mask = mask
         return inputs
 
-    def compute_mask(self, inputs, previous_mask):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None) -> Tensor | None:
         return _local.new_mask if _local.new_mask is not None else previous_mask
 
 
-def mask_of(tensor):
+def mask_of(tensor: Tensor) -> Tensor | None:
     """The mask of a tensor, or None."""
     if not _may_have_mask(tensor):
         return None
@@ -35,26 +37,27 @@ def mask_of(tensor):
     return mask
 
 
-def _may_have_mask(tensor):
-    """Whether it is worth the 50 microseconds of a layer to ask a tensor for its mask.
+def _may_have_mask(tensor: Tensor) -> bool:
+    """Whether a tensor may have a mask, so that it is worth the 50 microseconds of the layer.
 
-    Keras 3.15.1: the attribute is `_keras_mask`, but on JAX, where tensors take none.
+    Keras 3.15.1: the attribute is `_keras_mask`; on JAX tensors have none.
     """
     return hasattr(tensor, "_keras_mask") or keras.backend.backend() == "jax"
 
 
-def put_mask(tensor, mask):
-    """A tensor without a mask, with `mask`."""
+def put_mask(tensor: Tensor, mask: Tensor) -> Tensor:
+    """A tensor with the numbers of one that has no mask, and with `mask`."""
     return _pass(tensor, mask)
 
 
-def prepare_masks():
+def prepare_masks() -> None:
     """Makes the layer now: torch can compile a step that calls it, but not one that makes it."""
     if not hasattr(_local, "port"):
         _local.port = _MaskPort()
 
 
-def _pass(tensor, new_mask):
+def _pass(tensor: Tensor, new_mask: Tensor | None) -> Tensor:
+    """A tensor after the layer, which gives it `new_mask`, or its own mask where that is None."""
     prepare_masks()
     _local.new_mask = new_mask
     try:

@@ -1,38 +1,47 @@
 """Optimizers: the one inside a loss scaler, the scale, and what weight decay leaves alone."""
 
+from collections.abc import Collection
 
-def inner_optimizer(optimizer):
+import keras
+
+from combined_losses._backend.arrays import Tensor
+
+
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer inside a `LossScaleOptimizer`; any other one as it is.
 
-    Keras 3.15.1: the scaler keeps it as `inner_optimizer` and hands on neither `weight_decay` nor
-    `gradient_accumulation_steps`, so that these must be read from the inner one.
+    Keras 3.15.1: the scaler keeps it as `inner_optimizer`. The scaler itself has neither its
+    `weight_decay` nor its `gradient_accumulation_steps`.
     """
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def loss_scale(optimizer):
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Tensor:
     """The factor that keeps float16 gradients from vanishing; the number 1.0 without one.
 
-    Keras 3.15.1: `scale_loss(loss)` is `loss` times that factor, and there is no other way to ask
-    for it that works for an optimizer with `loss_scale_factor` as well as for a loss scaler.
+    Keras 3.15.1: `scale_loss(loss)` is `loss` times that factor. Nothing else gives the factor of
+    both an optimizer with `loss_scale_factor` and a loss scaler.
     """
     return optimizer.scale_loss(1.0)
 
 
-def keep_from_weight_decay(optimizer, variables):
-    """Excludes variables from weight decay beside those that the user has excluded.
+def keep_from_weight_decay(
+    optimizer: keras.optimizers.Optimizer, variables: Collection[keras.Variable]
+) -> None:
+    """Excludes variables from weight decay, in addition to those that the user has excluded.
 
-    Keras 3.15.1: `exclude_from_weight_decay` replaces what was excluded before, shows it nowhere,
-    and is refused once the optimizer is built. It fills `_exclude_from_weight_decay` with the keys
-    of the variables (`_var_key`), and empties a cache of answers. Keras 3.16 (in development) has
-    no cache; it notes the answers by key when the optimizer is built.
+    Keras 3.15.1: the method `exclude_from_weight_decay` forgets what was excluded before, which
+    nothing public shows, and raises once the optimizer is built. It sets
+    `_exclude_from_weight_decay` to the keys of the variables (`_var_key`), and empties a cache that
+    says of each variable whether it decays. Keras 3.16 (in development) has no cache; it fills
+    `_weight_decay_by_var_key` when the optimizer is built.
     """
     optimizer = inner_optimizer(optimizer)
     if not variables or getattr(optimizer, "weight_decay", None) is None:
         return
     keys = {optimizer._var_key(variable) for variable in variables}
-    known = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
-    optimizer._exclude_from_weight_decay = set(known) | keys
+    excluded = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
+    optimizer._exclude_from_weight_decay = set(excluded) | keys
     optimizer._exclude_from_weight_decay_cache = {}
-    noted = getattr(optimizer, "_weight_decay_by_var_key", {})
-    noted.update((key, False) for key in keys & noted.keys())
+    decays = getattr(optimizer, "_weight_decay_by_var_key", {})
+    decays.update((key, False) for key in keys & decays.keys())

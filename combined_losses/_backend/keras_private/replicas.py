@@ -1,14 +1,19 @@
 """The strategy of `tf.distribute` that a model was made in."""
 
+import keras
 
-def strategy_of(model):
-    """The strategy in whose scope a model was made, or None; TensorFlow alone has any.
+from combined_losses._backend.arrays import Strategy
+
+
+def strategy_of(model: keras.Model) -> Strategy:
+    """The strategy in whose scope a model was made; None without one, and without TensorFlow.
 
     Keras 3.15.1: the trainer on TensorFlow keeps it as `distribute_strategy`.
     """
     return getattr(model, "distribute_strategy", None)
 
 
-def replicas_of(strategy):
+def replicas_of(strategy: Strategy) -> int:
     """The number of replicas of a strategy; 1 without one."""
-    return getattr(strategy, "num_replicas_in_sync", 1)
+    count: int = getattr(strategy, "num_replicas_in_sync", 1)
+    return count

@@ -1,36 +1,46 @@
 """Steps: what they are given and return, and the functions that Keras compiles of them.
 
 Keras 3.15.1: on JAX a step is `step(state, data)` and returns `(logs, state)`; elsewhere it is
-`step(data)` and returns the logs. The function that is compiled of it is given `(state, iterator)`,
-or the iterator. Logs are handed on as they are, whatever arrays they hold, up to the callbacks.
+`step(data)` and returns the logs. Keras compiles it to a function that is given
+`(state, iterator)`, or the iterator. Logs reach the callbacks unchanged, whatever arrays they hold.
 """
 
 import contextlib
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+import keras
+
+from combined_losses._backend.arrays import Tensor
+
+State: TypeAlias = tuple[Any, ...]
+"""The state of a step on JAX: lists of tensors, see `read_state`."""
+
+_Step: TypeAlias = Literal["train_step", "test_step"]
 _FUNCTIONS = {"train_step": "train_function", "test_step": "test_function"}
 
 
-def step_function(model, step):
+def step_function(model: keras.Model, step: _Step) -> Callable[..., Any] | None:
     """The function that Keras has compiled of a step, or None before it has.
 
-    Keras 3.15.1: it is the attribute `train_function` or `test_function`, and `fit` and the like
-    call whatever is there.
+    Keras 3.15.1: it is the attribute `train_function` or `test_function`, which `fit` and the like
+    read when they call it.
     """
-    return getattr(model, _FUNCTIONS[step], None)
+    function: Callable[..., Any] | None = getattr(model, _FUNCTIONS[step], None)
+    return function
 
 
-def set_step_function(model, step, function):
-    """Puts a function in the place of the one that Keras has compiled; None lets it compile one."""
+def set_step_function(model: keras.Model, step: _Step, function: Callable[..., Any] | None) -> None:
+    """Replaces the function that Keras has compiled of a step; None lets it compile one."""
     setattr(model, _FUNCTIONS[step], function)
 
 
-def make_step_function(model, step):
+def make_step_function(model: keras.Model, step: _Step) -> None:
     """Lets Keras compile the function of a step where there is none."""
     getattr(model, f"make_{_FUNCTIONS[step]}")()
 
 
-def compile_step_anew(model, step):
+def compile_step_anew(model: keras.Model, step: _Step) -> None:
     """Lets Keras compile the function of a step again.
 
     Keras 3.15.1: `make_train_function(force=True)` does so even where there is one.
@@ -39,12 +49,12 @@ def compile_step_anew(model, step):
 
 
 @contextlib.contextmanager
-def replacing_step(model, step, function):
+def replacing_step(model: keras.Model, step: _Step, function: Callable[..., Any]) -> Iterator[None]:
     """In the block Keras compiles `function` as the step of a model.
 
-    Keras 3.15.1: it reads `self.train_step`, at the object, when it makes the function. JAX takes a
-    method that equals an earlier one for compiled already; a function of its own is compiled anew.
-    On torch the step is read when the function runs, so that this changes nothing there.
+    Keras 3.15.1: Keras reads `self.train_step` from the object when it makes the function. JAX does
+    not compile a method again that equals one which it has compiled; it compiles a new function. On
+    torch the step is read when the function runs, so that nothing changes there.
     """
     model.__dict__[step] = function
     try:
@@ -53,37 +63,38 @@ def replacing_step(model, step, function):
         model.__dict__.pop(step, None)  # another thread may have been here
 
 
-def split_result(result):
-    """The logs that a step returns, and a list of the state that it returns on JAX."""
-    logs, *state = result if isinstance(result, tuple) else (result,)
-    return logs, state
+def split_result(result: Any) -> tuple[Any, list[State]]:
+    """The logs that a step returns, and a list of states: one on JAX, elsewhere none."""
+    logs, *states = result if isinstance(result, tuple) else (result,)
+    return logs, states
 
 
-def join_result(logs, state):
-    """What `split_result` has split."""
-    return (logs, *state) if state else logs
+def join_result(logs: Any, states: Sequence[State]) -> Any:
+    """What a step returns, from what `split_result` gives of it."""
+    return (logs, *states) if states else logs
 
 
-def batch_of(arguments):
+def batch_of(arguments: tuple[Any, ...]) -> Any:
     """The data among the arguments of a step."""
     return arguments[-1]
 
 
-def state_given(arguments):
+def state_given(arguments: tuple[Any, ...]) -> State:
     """The state among the arguments of a step, or of its function, on JAX."""
-    return arguments[0]
+    state: State = arguments[0]
+    return state
 
 
 class _State(NamedTuple):
     """Values of variables, in the order of the properties of the model and of the optimizer."""
 
-    trainable: Any
-    non_trainable: Any
-    optimizer: Any  # None outside of training
-    metrics: Any
+    trainable: list[Tensor]
+    non_trainable: list[Tensor]
+    optimizer: list[Tensor] | None  # None outside of training
+    metrics: list[Tensor]
 
 
-def read_state(state):
+def read_state(state: State) -> _State:
     """The parts of the state of a step on JAX.
 
     Keras 3.15.1: in training it is (trainable, non-trainable, optimizer, metrics), in a test
@@ -93,16 +104,16 @@ def read_state(state):
     return _State(trainable, non_trainable, optimizer[0] if optimizer else None, metrics)
 
 
-def with_metrics(state, metrics):
+def with_metrics(state: State, metrics: Sequence[Tensor]) -> State:
     """A state of a step on JAX with other values of the variables of metrics, which come last."""
     return (*state[:-1], metrics)
 
 
-def bring_back_state(model):
+def bring_back_state(model: keras.Model) -> None:
     """Brings the state of a running `fit` on JAX back into the variables of a model.
 
-    Keras 3.15.1: between two steps the state is outside of the variables, whose values are gone.
-    After `jax_state_sync` the next step begins with what the variables hold then.
+    Keras 3.15.1: between two steps the variables have no values: these are in the state. After
+    `jax_state_sync` the next step begins with the values that the variables have by then.
     """
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()

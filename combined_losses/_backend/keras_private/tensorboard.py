@@ -3,23 +3,25 @@
 import os
 import re
 import time
+from collections.abc import Iterable
+from typing import Any
 
 
-def epoch_tags(keys):
+def epoch_tags(keys: Iterable[str]) -> str:
     """A pattern for the tags under which Keras's callback writes log keys at the end of an epoch.
 
-    Keras 3.15.1: the tag is `epoch_<key>`, and training and validation are two runs, `train` and
-    `validation`, in whose tags there is no `val_`.
+    Keras 3.15.1: the tag is `epoch_<key>`. Training and validation are two runs, `train` and
+    `validation`; the tags of the latter have no `val_`.
     """
     return f"epoch_(?:{'|'.join(map(re.escape, keys))})$"
 
 
-def write_layout(folder, layout):
-    """Adds the serialized `layout` to the file that TensorBoard reads first of the run `folder`.
+def write_layout(folder: str, layout: Any) -> None:
+    """Adds the serialized `layout` to the first file that TensorBoard reads of the run `folder`.
 
-    TensorBoard 2.20: it reads the files of a run in the order of their names, and leaves one when
-    the next has begun. Keras's own has the time in its name: a file with a greater number would
-    make TensorBoard leave it while the training still writes there.
+    TensorBoard 2.20: it reads the files of a run in the order of their names, and never returns to
+    a file once the next one has data. The name of Keras's file has the time in it. A file with a
+    greater number would stop TensorBoard from reading Keras's file while the training writes to it.
     """
     from tensorboard.compat import tf  # where there is a TensorFlow: also remote folders
     from tensorboard.compat.proto import event_pb2, summary_pb2

@@ -1,0 +1,15 @@
+"""Names for types. This floor imports nothing of ours, so that it has a `Tensor` of its own."""
+
+from typing import Any, TypeAlias
+
+Tensor: TypeAlias = Any
+"""A tensor of the backend that Keras runs on."""
+
+Strategy: TypeAlias = Any
+"""A `tf.distribute.Strategy`, or None."""
+
+Rows: TypeAlias = list[list[Tensor]]
+"""The gradients of k values: for each value a list of one gradient for each point."""
+
+Columns: TypeAlias = list[list[Tensor]]
+"""The same by points: for each point the k gradients, flat; on torch also a tensor `(k, n)`."""

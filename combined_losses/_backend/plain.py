@@ -1,0 +1,90 @@
+"""The functions of a framework that needs nothing special for them: see `protocol.py`."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import keras
+from keras import ops
+
+from combined_losses._backend.arrays import Strategy, Tensor
+from combined_losses._backend.keras_private import State
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def entries(x: Tensor, number: int) -> list[Tensor]:
+    unstacked: list[Tensor] = ops.unstack(x, number, axis=-1)
+    return unstacked
+
+
+def requiring(tensor: Tensor, condition: Tensor, message: str) -> Tensor:
+    return tensor  # all sizes are known, and were checked, before it is computed
+
+
+def lies_within(x: Tensor, low: float, high: float) -> bool:
+    return False
+
+
+def as_written(function: _Function) -> _Function:
+    return function
+
+
+def is_compiling() -> bool:
+    return False
+
+
+def is_threaded(variable: keras.Variable) -> bool:
+    return True
+
+
+def is_traced(values: object) -> bool:
+    return False
+
+
+def is_eager(variables: Iterable[keras.Variable]) -> bool:
+    return True
+
+
+def read_variable(value: Tensor) -> Tensor:
+    return value
+
+
+def replica_count() -> int:
+    return 1
+
+
+def as_one_replica() -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+def is_in_scope(strategy: Strategy, variable: keras.Variable) -> bool:
+    return True
+
+
+def global_sum(value: Tensor) -> Tensor:
+    return value
+
+
+def global_max(value: Tensor) -> Tensor:
+    return value
+
+
+def global_concat(value: Tensor) -> Tensor:
+    return value
+
+
+def global_offset(size: Tensor) -> Tensor:
+    return 0
+
+
+def restore_state(model: keras.Model, state: State) -> None:
+    pass  # the variables have kept their values
+
+
+def complete_state(given: State, state: State, tracker: keras.Metric) -> State:
+    return state
+
+
+def result_in(states: Sequence[State], tracker: keras.Metric) -> Tensor:
+    return tracker.result()

@@ -1,0 +1,173 @@
+"""The functions that differ between the frameworks: what each of them must offer.
+
+The modules `tensorflow`, `jax` and `torch` beside this file are such a `Backend` each; mypy checks
+their functions against this class. A function that a framework has nothing special for comes from
+`plain.py`. What a function does is said here, once; the modules say how.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import keras
+
+from combined_losses._backend.arrays import Rows, Strategy, Tensor
+from combined_losses._backend.capture import Capture
+from combined_losses._backend.keras_private import State
+
+
+class HasTotal(Protocol):
+    """What a part of a loss gives: an `Evaluation`."""
+
+    @property
+    def total(self) -> Tensor: ...
+
+
+_T = TypeVar("_T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Batch = TypeVar("_Batch")
+_Evaluation = TypeVar("_Evaluation", bound=HasTotal)
+
+
+class Backend(Protocol):
+    """A framework."""
+
+    # Gradients.
+
+    def gradient(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """The gradient of a function of one tensor to a scalar; it can be derived again."""
+
+    def rows_of(
+        self, function: Callable[[list[Tensor]], tuple[list[Tensor], _T]], points: list[Tensor]
+    ) -> tuple[list[Tensor], _T, Rows]:
+        """What a function of points gives, and the gradient of each of its values at each point.
+
+        The function gives a pair: k scalars, and anything else, which is handed on.
+        """
+
+    def evaluate_with_rows(
+        self,
+        points: list[Tensor],
+        view: Callable[[list[Tensor]], _Batch],
+        parts: Sequence[Callable[[_Batch], _Evaluation]],
+        variables: Sequence[keras.Variable],
+    ) -> tuple[list[_Evaluation], Rows]:
+        """What `parts` give of `view(points)`, and the gradient of each one's total at each point.
+
+        `variables` are those that the parts may assign.
+        """
+
+    def sound_gradient(self, tensor: Tensor) -> Tensor:
+        """`tensor`; its gradient is 0 where an entry of it, in any replica, is not finite."""
+
+    def attach(
+        self, value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]
+    ) -> Tensor:
+        """`value`, whose gradients at variables are those that are given, in place of its own."""
+
+    def capture(self, model: keras.Model, arguments: tuple[Any, ...]) -> Capture:
+        """A training step of `model` with the arguments of `train_step`, to be entered."""
+
+    # Arithmetic.
+
+    def gramian(self, rows: Sequence[Tensor], scales: Tensor) -> Tensor:
+        """The products of k flat gradients, each divided by its scale, a power of two: `(k, k)`."""
+
+    def largest(self, rows: Sequence[Tensor]) -> Tensor:
+        """The largest magnitude in each of k flat gradients, `(k,)`."""
+
+    def combine(self, weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
+        """The sum of k flat gradients with weights `(k,)`."""
+
+    def products(self, a: Tensor, b: Tensor) -> Tensor:
+        """The products of the rows of `a` with those of `b`, each to all digits of its dtype."""
+
+    def squared_distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """The squared distances of the rows of `a` to those of `b`, from their differences."""
+
+    def places_after(self, rows: Tensor, values: Tensor) -> Tensor:
+        """For each of the `values` of a row the place of the first greater one in a sorted row.
+
+        Args:
+            rows: `(n, m)`, each row sorted.
+            values: `(n, k)`.
+
+        Returns:
+            `(n, k)`, from 0 to m: m where no number of the row is greater.
+        """
+
+    def entries(self, x: Tensor, number: int) -> list[Tensor]:
+        """The `number` entries of the last axis, each an array of its own."""
+
+    # Conditions and checks.
+
+    def either(self, condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T:
+        """What one of two functions gives; only that one is computed."""
+
+    def requiring(self, tensor: Tensor, condition: Tensor, message: str) -> Tensor:
+        """`tensor`; where it is computed, an error with `message` unless the condition holds."""
+
+    def lies_within(self, x: Tensor, low: float, high: float) -> bool:
+        """Whether all numbers are known to lie within bounds; False where no number is known."""
+
+    # Compiling, and what can be known meanwhile.
+
+    def as_written(self, function: _Function) -> _Function:
+        """`function`, which nobody rewrites when a function that calls it is compiled."""
+
+    def compiled(
+        self, function: Callable[..., _T], variables: Sequence[keras.Variable]
+    ) -> Callable[..., _T]:
+        """A function of tensors, compiled, that reads variables as they are at every call."""
+
+    def is_compiling(self) -> bool:
+        """Whether a function is being compiled that will never read the state outside it again."""
+
+    def is_threaded(self, variable: keras.Variable) -> bool:
+        """Whether a function that is being compiled is given the value of a variable."""
+
+    def is_traced(self, values: object) -> bool:
+        """Whether tensors, in any structure, belong to a trace: none can be kept beyond it."""
+
+    def is_eager(self, variables: Iterable[keras.Variable]) -> bool:
+        """Whether the values of variables can be looked at."""
+
+    def read_variable(self, value: Tensor) -> Tensor:
+        """The tensor of a variable of the framework; a tensor as it is."""
+
+    # Replicas, which each see a part of the batch.
+
+    def replica_count(self) -> int:
+        """The number of replicas that compute this batch together; 1 outside of a replica."""
+
+    def as_one_replica(self) -> contextlib.AbstractContextManager[Any]:
+        """In the block Keras and this package compute as if there were one replica."""
+
+    def is_in_scope(self, strategy: Strategy, variable: keras.Variable) -> bool:
+        """Whether a variable was made inside the scope of a strategy, or there is no strategy."""
+
+    def global_sum(self, value: Tensor) -> Tensor:
+        """The sum of `value` over all replicas; its gradient is that of all of them together."""
+
+    def global_max(self, value: Tensor) -> Tensor:
+        """The largest of `value` over all replicas."""
+
+    def global_concat(self, value: Tensor) -> Tensor:
+        """The rows of `value` of all replicas; the gradient of its own is that of all of them."""
+
+    def global_offset(self, size: Tensor) -> Tensor:
+        """How many rows the replicas before this one have, where this one has `size`."""
+
+    # The state that a step on JAX is given and returns.
+
+    def restore_state(self, model: keras.Model, state: State) -> None:
+        """Gives variables back, after a step that failed, the values that the step was given."""
+
+    def complete_state(self, given: State, state: State, tracker: keras.Metric) -> State:
+        """The state that a step returns, with the variables of `tracker` where they are missing.
+
+        `given` is the state that the step was given.
+        """
+
+    def result_in(self, states: Sequence[State], tracker: keras.Metric) -> Tensor:
+        """The result of a metric after a step that returned `states`: one on JAX, else none."""
