@@ -13,3 +13,6 @@ Rows: TypeAlias = list[list[Tensor]]
 
 Columns: TypeAlias = list[list[Tensor]]
 """The same by points: for each point the k gradients, flat; on torch also a tensor `(k, n)`."""
+
+State: TypeAlias = tuple[Any, ...]
+"""The state of a step on JAX: lists of tensors, see `keras_private.read_state`."""

@@ -9,9 +9,8 @@ import jax
 import keras
 
 from combined_losses._backend import keras_private, plain
-from combined_losses._backend.arrays import Columns, Rows, Tensor
+from combined_losses._backend.arrays import Columns, Rows, State, Tensor
 from combined_losses._backend.capture import Capture, Reader, columns
-from combined_losses._backend.keras_private import State
 from combined_losses._backend.probing import probed, probing
 from combined_losses._backend.protocol import HasTotal
 
@@ -265,7 +264,7 @@ class _Capture(Capture):
     def __init__(self, model: keras.Model, arguments: tuple[Any, ...]) -> None:
         super().__init__(model)
         state = keras_private.state_given(arguments)
-        self._optimizer_variables = keras_private.read_state(state).optimizer
+        self._optimizer_variables = keras_private.read_state(state).optimizer or []
         # While the step is repeated: what is added to the outputs of a layer, in turn.
         self._added: dict[str, Iterator[Tensor]] = {}
 

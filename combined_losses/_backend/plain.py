@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import keras
 from keras import ops
 
-from combined_losses._backend.arrays import Strategy, Tensor
-from combined_losses._backend.keras_private import State
+from combined_losses._backend.arrays import State, Strategy, Tensor
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

@@ -113,7 +113,7 @@ _CHUNK = 2**18
 
 
 def gramian(rows: Sequence[Tensor], scales: Tensor) -> Tensor:
-    matrix = rows if torch.is_tensor(rows) else torch.stack(rows)
+    matrix: Tensor = rows if torch.is_tensor(rows) else torch.stack(rows)
     total, factors = matrix.new_zeros(len(matrix), len(matrix)), 1 / scales[:, None]
     for part in matrix.split(_CHUNK, dim=1):
         part = part * factors
@@ -191,10 +191,12 @@ class _Capture(Capture):
 # The memory for gradients of a rule, kept from step to step, with its shapes and devices: on a CPU
 # new memory takes five times as long as filling it.
 _Shapes = list[tuple[int, int, Any]]
-_MEMORY: weakref.WeakKeyDictionary[Reader, tuple[_Shapes, Columns]] = weakref.WeakKeyDictionary()
+_MEMORY: weakref.WeakKeyDictionary[Reader, tuple[_Shapes, list[Tensor]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def _memory_of(rule: Reader, k: int, points: list[Tensor]) -> Columns:
+def _memory_of(rule: Reader, k: int, points: list[Tensor]) -> list[Tensor]:
     """For each point an array `(k, n)` to be filled with k flat gradients."""
     shapes = [(k, point.numel(), point.device) for point in points]
     if rule not in _MEMORY or _MEMORY[rule][0] != shapes:

@@ -52,7 +52,6 @@ from combined_losses._backend.keras_private.saving import (
     share,
 )
 from combined_losses._backend.keras_private.steps import (
-    State,
     batch_of,
     bring_back_state,
     compile_step_anew,
@@ -80,7 +79,6 @@ READ_IN = "3.15.1"  # the version of Keras whose sources were read for all of th
 __all__ = [
     "FUNCTIONAL",
     "READ_IN",
-    "State",
     "activation_before",
     "add_callbacks",
     "are_functional_arguments",

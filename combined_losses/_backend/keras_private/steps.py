@@ -11,10 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import keras
 
-from combined_losses._backend.arrays import Tensor
-
-State: TypeAlias = tuple[Any, ...]
-"""The state of a step on JAX: lists of tensors, see `read_state`."""
+from combined_losses._backend.arrays import State, Tensor
 
 _Step: TypeAlias = Literal["train_step", "test_step"]
 _FUNCTIONS = {"train_step": "train_function", "test_step": "test_function"}
