@@ -11,9 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 import keras
 
-from combined_losses._backend.arrays import Rows, Strategy, Tensor
+from combined_losses._backend.arrays import Rows, State, Strategy, Tensor
 from combined_losses._backend.capture import Capture
-from combined_losses._backend.keras_private import State
 
 
 class HasTotal(Protocol):
