@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from tests import test_keras_seams_in_training as in_training
 from tests.seams import X, Y, line, numbers, on, seam, users_of
 

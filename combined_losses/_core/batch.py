@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._core import checks, neutral
 from combined_losses._core.alignment import align, beside_classes, fit_from_left, is_per_sample
 from combined_losses._core.masks import read_mask, with_mask

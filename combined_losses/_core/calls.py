@@ -4,7 +4,7 @@ import contextlib
 import warnings
 from typing import Any
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_single_weight, check_trainable
 from combined_losses._core.config import deeply

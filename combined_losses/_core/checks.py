@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 
 # The largest number that a weight may be: what a float32 holds.
 LARGEST = float(np.finfo("float32").max)

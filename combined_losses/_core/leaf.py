@@ -7,8 +7,7 @@ import warnings
 import keras
 from keras import ops
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._core import checks, domains, layouts
 from combined_losses._core.alignment import align, fit_from_left, fits
 from combined_losses._core.data_format import Formatted, as_given, telling, with_channels_last

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 
 
 def as_probability(p, y):

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._core.alignment import fit_from_left, product
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)

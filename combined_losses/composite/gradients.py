@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._backend.capture import columns, float32
 from combined_losses._backend.probing import probed
 from combined_losses.weightings.products import Products, powers_of_two

@@ -5,8 +5,7 @@ import warnings
 
 import keras
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._core import checks, names
 from combined_losses._core.batch import Batch
 from combined_losses._core.compound import as_node

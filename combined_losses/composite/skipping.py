@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._backend.capture import float32
 from combined_losses._core import checks
 from combined_losses._core.observing import observed

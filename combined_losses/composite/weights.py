@@ -7,8 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._core.step import current_step
 from combined_losses.composite import gradients
 from combined_losses.weightings.base import Weighting

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._backend.capture import columns, float32
 from combined_losses._core.masks import read_mask
 from combined_losses.composite import gradients

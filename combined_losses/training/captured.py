@@ -8,8 +8,7 @@ import functools
 
 import keras
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._backend.probing import probed
 from combined_losses._core.step import current_step, step_with
 from combined_losses.composite.gradients import Taken, no_products, products_for

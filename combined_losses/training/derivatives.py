@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._core.checks import is_float, is_integer
 from combined_losses._core.outputs import name_outputs, rename_single
 

@@ -4,8 +4,7 @@ import warnings
 
 import keras
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._core.compound import weighted_means
 from combined_losses._core.keras_types import KerasCallback
 from combined_losses.composite import reading

@@ -1,7 +1,6 @@
 """The steps of a tracked model: compiled anew when asked for, with parts in their logs by name."""
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._core.outputs import BATCH
 from combined_losses._core.step import inside
 from combined_losses.training.keeping import state_of

@@ -3,8 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses import _backend as backend
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_trainable
 from combined_losses._core.keras_types import KerasMetric

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._core.checks import are_numbers, is_float
 from combined_losses._core.data_format import Formatted, with_channels_last
 from combined_losses._core.evaluation import Evaluation

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._core.alignment import align, fit_from_left, is_used, of_rank
 from combined_losses._core.checks import LARGEST, check_target, is_float
 from combined_losses._core.compound import Compound, traits_of

@@ -103,7 +103,7 @@ def test_products_on_a_gpu_are_those_of_whole_numbers(monkeypatch):
     """There a product of matrices would keep three digits; the way around it is the same sum."""
     import tensorflow as tf
 
-    from combined_losses import _backend as backend
+    from combined_losses._backend import backend
 
     rows, scales = (
         [tf.constant(row) for row in data(n=5)[0]],

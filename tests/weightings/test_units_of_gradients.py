@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses.composite import gradients
 from combined_losses.weightings import (
     IMTLG,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._core.checks import check_number, check_target_shape, is_integer
 from combined_losses._core.loss import Loss
 from combined_losses._core.probabilities import as_probability

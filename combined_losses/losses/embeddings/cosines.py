@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
 from combined_losses._numerics.floats import div
 from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, pairs_of

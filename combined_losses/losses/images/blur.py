@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses import _backend as backend
+from combined_losses._backend import backend
 
 
 def has_channels_first():
