@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend
+from combined_losses._core.names import quoted
 
 # The largest number that a weight may be: what a float32 holds.
 LARGEST = float(np.finfo("float32").max)
@@ -94,7 +95,7 @@ def check_reduction(name, reduction, allowed):
     """Raises where a reduction is none of those `allowed`."""
     if not isinstance(reduction, (str, type(None))) or reduction not in allowed:
         raise ValueError(
-            f"`reduction` must be one of {', '.join(map(repr, allowed))}; that of '{name}' is not. "
+            f"`reduction` must be one of {quoted(allowed, 'or')}; that of '{name}' is not. "
             f"Received: {reduction!r}"
         )
 
@@ -116,7 +117,7 @@ def check_single(name, y_true, y_pred):
     ):
         if not keras.tree.is_nested(values):
             continue
-        keys = f"the keys {', '.join(map(repr, values))}" if isinstance(values, dict) else ""
+        keys = f"the keys {quoted(values)}" if isinstance(values, dict) else ""
         raise ValueError(
             f"Component '{name}' compares with one {what}; give it its own, {hint}. "
             f"Received: {keys or f'{len(values)} arrays'}"

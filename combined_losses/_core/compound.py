@@ -16,6 +16,7 @@ from combined_losses._core.config import LambdaError
 from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.loss import Loss
+from combined_losses._core.names import quoted
 from combined_losses._core.operators import Operators
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses._core.traits import keras_traits
@@ -223,8 +224,7 @@ class Compound(Called, Operators, Limited, KerasLoss):
         else:
             what = "has no component of this name; changes are"
         raise ValueError(
-            f"'{self.name}' {what} possible for "
-            f"{', '.join(map(repr, self.settable_names)) or 'none'}. Received: {name!r}"
+            f"'{self.name}' {what} possible for {quoted(self.settable_names)}. Received: {name!r}"
         )
 
     def warn_of_model(self, model):

@@ -8,6 +8,7 @@ import keras
 
 from combined_losses._backend import keras_private
 from combined_losses._core.checks import check_entries
+from combined_losses._core.names import quoted
 
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 
@@ -89,7 +90,7 @@ def made(cls, arguments):
     except Exception as error:
         raise ValueError(
             f"{cls.__name__} cannot be made from its config: {type(error).__name__}: {error}. "
-            f"Received: the keys {', '.join(map(repr, arguments))}"
+            f"Received: the keys {quoted(arguments)}"
         ) from error
 
 
@@ -123,7 +124,7 @@ def check_config(cls, config):
         if keys:
             raise ValueError(
                 f"The config of {cls.__name__} {what} {keys[0]!r}: the file was changed, or is of "
-                f"another version. Received: the keys {', '.join(map(repr, config)) or 'none'}"
+                f"another version. Received: the keys {quoted(config)}"
             )
 
 

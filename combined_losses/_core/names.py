@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Iterable, Sequence
 
 from combined_losses._backend import keras_private
 
@@ -16,6 +17,17 @@ def snake_case(name):
     name = re.sub(r"[A-Z]?IoU", lambda word: word[0].capitalize(), name)  # one word: "giou"
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def listed(words: Sequence[str], conjunction: str = "and") -> str:
+    """Words as a sentence lists them: `"a, b and c"`; "none" where there are none."""
+    *before, last = words or ["none"]
+    return f"{', '.join(before)} {conjunction} {last}" if before else last
+
+
+def quoted(names: Iterable[object], conjunction: str = "and") -> str:
+    """Names as a message lists them: `"'mse', 'mae' and 'huber'"`; "none" where there are none."""
+    return listed([repr(name) for name in names], conjunction)
 
 
 def log_key(name):

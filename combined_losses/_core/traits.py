@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 
 from combined_losses._backend import keras_private
+from combined_losses._core.names import quoted
 
 
 class Traits(NamedTuple):
@@ -43,7 +44,7 @@ def check_layout(owner, layout):
     if layout not in LAYOUTS:
         raise ValueError(
             f"The attribute `prediction_layout` of {owner} must be one of "
-            f"{', '.join(map(repr, LAYOUTS))}. Received: {layout!r}"
+            f"{quoted(LAYOUTS, 'or')}. Received: {layout!r}"
         )
 
 

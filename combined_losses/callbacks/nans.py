@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from combined_losses._core.keras_types import KerasCallback
+from combined_losses._core.names import listed, quoted
 from combined_losses.training.keeping import (
     component_keys,
     keep_batches,
@@ -154,8 +155,8 @@ class TerminateOnComponentNaN(KerasCallback):
     def _what(self, bad):
         if not bad:
             return "The loss is not finite and all components are (a weight or penalty is not)"
-        values = " or ".join(dict.fromkeys(map(str, bad.values())))
-        names = " and ".join(map(repr, bad))
+        values = listed(list(dict.fromkeys(map(str, bad.values()))), "or")
+        names = quoted(bad)
         return (
             f"Component {names} is {values}"
             if len(bad) == 1

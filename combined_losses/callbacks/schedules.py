@@ -2,6 +2,7 @@
 
 from combined_losses._core.checks import as_number
 from combined_losses._core.keras_types import KerasCallback
+from combined_losses._core.names import quoted
 from combined_losses.training import routing
 
 __all__ = ["LossWeightScheduler"]
@@ -69,7 +70,7 @@ class LossWeightScheduler(KerasCallback):
             names = [name for compound in compounds for name in compound.settable_names]
             raise ValueError(
                 f"LossWeightScheduler needs one component of its name; the model has "
-                f"{', '.join(map(repr, names)) or 'none'}. Received: {self.name!r}"
+                f"{quoted(names)}. Received: {self.name!r}"
             )
         return found[0]
 

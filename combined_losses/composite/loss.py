@@ -9,6 +9,7 @@ from combined_losses._backend import backend, keras_private
 from combined_losses._core import checks, names
 from combined_losses._core.batch import Batch
 from combined_losses._core.compound import as_node
+from combined_losses._core.names import quoted
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite import files, reading, skipping
 from combined_losses.composite.arguments import (
@@ -348,7 +349,7 @@ class CompositeLoss(WeightedSum):
         if name not in self.component_names:
             raise ValueError(
                 f"'{self.name}' has no component of this name; it has "
-                f"{', '.join(map(repr, self.component_names))}. Received: {name!r}"
+                f"{quoted(self.component_names)}. Received: {name!r}"
             )
         if self.takes_one_output and not keras.tree.is_nested(y_pred):
             found = self.components(y_true, y_pred, sample_weight)

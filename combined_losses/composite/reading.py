@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 from keras import ops
 
+from combined_losses._core.names import quoted
 from combined_losses._core.owned import owned_by
 
 
@@ -66,9 +67,9 @@ def warn_of_disjoint(readers):
         group = _group(meet, live[0])
         others = [i for i in live if i not in group]
         if others and rule.place != "parameters":
-            names = [" and ".join(repr(composite.names[i]) for i in g) for g in (group, others)]
+            some, rest = (quoted(composite.names[i] for i in g) for g in (group, others))
             warnings.warn(
-                f"{type(rule).__name__} cannot see a conflict between {names[0]} and {names[1]} in "
+                f"{type(rule).__name__} cannot see a conflict of {some} with {rest} in "
                 f"'{composite.name}': they act on disjoint parts of {_place(rule)}. Take the "
                 'gradients where both come together: gradients="<name of a layer>" or '
                 '"parameters".',
@@ -84,7 +85,7 @@ def warn_of_missing(readers):
         if rule.has_warned_of_missing or not found:
             continue
         rule.has_warned_of_missing = True
-        names = " and ".join(repr(composite.names[i]) for i in found)
+        names = quoted(composite.names[i] for i in found)
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{composite.name}', reads gradients at "
             f"{_place(rule)}, where these components have none: {names}. It does not weigh them: "
@@ -102,7 +103,7 @@ def _place(rule):
         return "the output"
     if place != "parameters":
         return f"layer '{place}'"
-    return "the parameters" + (f" of {', '.join(map(repr, layers))}" if layers else "")
+    return "the parameters" + (f" of {quoted(layers)}" if layers else "")
 
 
 def _group(meet, first):
@@ -137,6 +138,6 @@ def check_layers(model, readers):
         if unknown:
             raise ValueError(
                 f"The weighting of '{composite.name}' reads gradients at a layer that the model "
-                f"has not. It has {', '.join(map(repr, names))}; besides, `gradients` may be "
+                f"has not. It has {quoted(names)}; besides, `gradients` may be "
                 f"'output' or 'parameters'. Received: {unknown[0]!r}"
             )

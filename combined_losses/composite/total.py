@@ -10,6 +10,7 @@ from combined_losses._core import names
 from combined_losses._core.compound import Compound
 from combined_losses._core.evaluation import Evaluation, split
 from combined_losses._core.masks import read_mask
+from combined_losses._core.names import quoted
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite import gradients, reading, skipping
@@ -245,7 +246,7 @@ class WeightedSum(Compound):
             raise ValueError(
                 f"Component '{path}' must say what it reads, because others of '{self.name}' do: "
                 "wrap it in cl.wrappers.OnOutput(loss, output). The outputs are "
-                f"{', '.join(map(repr, batch.y_pred))}. Received: a loss without an output"
+                f"{quoted(batch.y_pred)}. Received: a loss without an output"
             )
         y_pred = next(iter(batch.y_pred.values()))
         y_true, weight = _only(batch.y_true), _only(batch.sample_weight)

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend, keras_private
+from combined_losses._core.names import listed
 from combined_losses._core.step import current_step
 from combined_losses.composite import gradients
 from combined_losses.weightings.base import Weighting
@@ -218,7 +219,7 @@ class Weights:
             return
         rule.has_warned = True
         names = list(self.given)
-        values = " and ".join(f"{value:.6g} of '{names[i]}'" for i, value in found.items())
+        values = listed([f"{value:.6g} of '{names[i]}'" for i, value in found.items()])
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{name}', is made for values above "
             f"{rule.lower_bound:g}: what it makes of others is no balance. "

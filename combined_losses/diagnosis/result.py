@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 
+from combined_losses._core.names import quoted
 from combined_losses.diagnosis.page import fragment, page
 from combined_losses.diagnosis.terminal import text
 from combined_losses.plots.diagnosis import overview
@@ -112,7 +113,7 @@ class Diagnosis:
 
     def __getitem__(self, name):
         if name not in self.components:
-            known = ", ".join(map(repr, self.names))
+            known = quoted(self.names)
             raise KeyError(f"The components are {known}. Received: {name!r}")
         return self.components[name]
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.loss import Loss
+from combined_losses._core.names import quoted
 from combined_losses._numerics.floats import bounded
 
 __all__ = ["CIoU", "DIoU", "GIoU", "IoU"]
@@ -30,7 +31,7 @@ class _Box(Loss):
         if not isinstance(format, str) or format not in _FORMATS:
             raise ValueError(
                 f"The argument `format` of {type(self).__name__} must be one of "
-                f"{', '.join(map(repr, _FORMATS))}: convert others, for example by "
+                f"{quoted(_FORMATS, 'or')}: convert others, for example by "
                 f"keras.utils.bounding_boxes.convert_format. Received: {format!r}"
             )
         self.format = format

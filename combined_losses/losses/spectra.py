@@ -19,7 +19,7 @@ from combined_losses._core.checks import (
     is_integer,
 )
 from combined_losses._core.loss import Loss
-from combined_losses._core.names import make_unique, snake_case
+from combined_losses._core.names import make_unique, quoted, snake_case
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating, decibels, div, weighted_mean
 from combined_losses.composite.loss import CompositeLoss
@@ -373,7 +373,7 @@ def _check_weights(owner, weights):
         return
     raise ValueError(
         f"The argument `weights` of {owner} must be None or a dict from "
-        f"{' and '.join(map(repr, _TERMS))} to finite numbers of at least 0. Received: {weights!r}"
+        f"{quoted(_TERMS)} to finite numbers of at least 0. Received: {weights!r}"
     )
 
 

@@ -5,6 +5,7 @@ from keras import ops
 
 from combined_losses._backend import backend, keras_private
 from combined_losses._core.checks import is_float, is_integer
+from combined_losses._core.names import quoted
 from combined_losses._core.outputs import name_outputs, rename_single
 
 __all__ = ["input_gradients"]
@@ -94,7 +95,7 @@ def _one_output(model, x, output):
     else:
         raise ValueError(
             "The argument `output` of `input_gradients` must be one of "
-            f"{', '.join(map(repr, named))}. Received: {output!r}"
+            f"{quoted(named)}. Received: {output!r}"
         )
     if len(chosen.shape) not in (1, 2):
         raise ValueError(

@@ -3,6 +3,7 @@
 import warnings
 
 from combined_losses._core.config import serialize_losses
+from combined_losses._core.names import listed
 from combined_losses.training.routing import as_compiled, by_output
 
 
@@ -58,7 +59,7 @@ def _warn(compound):
         lost.append("the way to several outputs, which a plain Keras model does not have,")
     if lost:
         warnings.warn(
-            f"A file '.h5' does not keep {' and '.join(lost)} of '{compound.name}': save the model "
+            f"A file '.h5' does not keep {listed(lost)} of '{compound.name}': save the model "
             "as '.keras'.",
             stacklevel=2,
         )

@@ -7,6 +7,7 @@ import keras
 from combined_losses._backend import backend, keras_private
 from combined_losses._core.compound import weighted_means
 from combined_losses._core.keras_types import KerasCallback
+from combined_losses._core.names import quoted
 from combined_losses.composite import reading
 from combined_losses.training import routing
 from combined_losses.training.keeping import (
@@ -118,7 +119,7 @@ def warn_of_accumulation(optimizer, compounds):
     if not steps or not names:
         return
     warnings.warn(
-        f"{', '.join(map(repr, names))}: a mean over the sample weights of a batch, and with "
+        f"{quoted(names)}: a mean over the sample weights of a batch, and with "
         f"`gradient_accumulation_steps={steps}` the optimizer averages {steps} of them, whatever "
         "the sum of the weights in each: a sample counts more in a batch of small weights. For the "
         "mean of the larger batch give batches of one size the reduction 'sum_over_batch_size'. "

@@ -7,6 +7,7 @@ import warnings
 
 import keras
 
+from combined_losses._core.names import quoted
 from combined_losses._core.owned import owned_by, variables_of
 
 
@@ -59,7 +60,7 @@ class OwnedByLosses:
         if shared:
             self._warned = True
             warnings.warn(
-                f"The loss is given {', '.join(map(repr, shared))} by `models=`, which is, or has, "
+                f"The loss is given {quoted(shared)} by `models=`, which is, or has, "
                 "a part of the trained model. In the file it is a network of its own: after "
                 "loading, the two have the same weights and are no longer one.",
                 stacklevel=4,

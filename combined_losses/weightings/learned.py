@@ -5,6 +5,7 @@ from keras import ops
 
 from combined_losses._backend import keras_private
 from combined_losses._core.checks import check_number
+from combined_losses._core.names import quoted
 from combined_losses.weightings.base import Weighting
 from combined_losses.weightings.state import state_variable
 
@@ -53,7 +54,7 @@ class UncertaintyWeighting(Weighting):
         kinds = kind if isinstance(kind, (list, tuple)) else [kind]
         if not kinds or any(each not in KINDS for each in kinds):
             raise ValueError(
-                f"`kind` of UncertaintyWeighting must be one of {', '.join(map(repr, KINDS))}, or "
+                f"`kind` of UncertaintyWeighting must be {quoted(KINDS, 'or')}, or "
                 f"a list of them. Received: {kind!r}"
             )
         check_number(type(self).__name__, "initial", initial, -LIMIT, maximum=LIMIT)

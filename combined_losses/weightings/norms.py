@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from combined_losses._core.checks import check_number, is_integer
+from combined_losses._core.names import quoted
 from combined_losses.weightings.adam import adam_step
 from combined_losses.weightings.gramian import GramianWeighting
 from combined_losses.weightings.live import live_mean, live_softmax, ratio
@@ -93,7 +94,7 @@ class GradientNormBalance(GramianWeighting):
         check_number("GradientNormBalance", "momentum", momentum, 0, below=1)
         if mode not in _MODES:
             raise ValueError(
-                f"`mode` of GradientNormBalance must be one of {', '.join(map(repr, _MODES))}. "
+                f"`mode` of GradientNormBalance must be one of {quoted(_MODES, 'or')}. "
                 f"Received: {mode!r}"
             )
         if mode == "norm_sum" and reference is not None:

@@ -8,7 +8,7 @@ from combined_losses._core.checks import are_numbers, is_float
 from combined_losses._core.data_format import Formatted, with_channels_last
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.masks import read_mask
-from combined_losses._core.names import check_log_keys
+from combined_losses._core.names import check_log_keys, quoted
 from combined_losses._core.outputs import NOTHING, entry_of
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
@@ -159,7 +159,7 @@ class DeepSupervision(Formatted, Levels):
         if unknown:
             raise ValueError(
                 f"Component '{label}' reads an output that the model has not; it has "
-                f"{', '.join(map(repr, batch.y_pred))}. Received: {unknown[0]!r}"
+                f"{quoted(batch.y_pred)}. Received: {unknown[0]!r}"
             )
         return self._of_target(batch, label), names
 
@@ -174,7 +174,7 @@ class DeepSupervision(Formatted, Levels):
             held = list(y) if isinstance(y, dict) else list(places)
             raise ValueError(
                 f"Component '{label}' has the target {self.target!r}, and `y` the keys "
-                f"{', '.join(map(repr, held))}. Received: target={self.target!r}"
+                f"{quoted(held)}. Received: target={self.target!r}"
             )
         own = entry_of(weight, self.target, places, below=True)
         return batch.replaced(y_true=found, sample_weight=weight if own is NOTHING else own)
@@ -238,7 +238,7 @@ def _no_target(label, name, y):
         return (
             f"Component '{label}' needs one target, or one for each output, and `y` has none for "
             f"output '{name}'. Say which key holds it: DeepSupervision(..., target=key). "
-            f"Received: y with the keys {', '.join(map(repr, y))}"
+            f"Received: y with the keys {quoted(y)}"
         )
     return (
         f"Component '{label}' needs one target, or one for each output. "

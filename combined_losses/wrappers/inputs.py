@@ -16,7 +16,7 @@ from combined_losses._core.config import (
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.named_errors import NamedErrors
-from combined_losses._core.names import derive_name
+from combined_losses._core.names import derive_name, quoted
 from combined_losses._core.outputs import NOTHING, entry_of
 from combined_losses._core.owned import OwnedModels
 from combined_losses._core.presence import presence
@@ -169,7 +169,7 @@ class OnInputs(Compound):
         if self.output not in outputs:
             raise ValueError(
                 f"Component '{label}' takes the sample weights of an output that the model has "
-                f"not; it has {', '.join(map(repr, outputs))}. Received: output={self.output!r}"
+                f"not; it has {quoted(outputs)}. Received: output={self.output!r}"
             )
         found = entry_of(batch.sample_weight, self.output, places_in(batch), below=True)
         return None if found is NOTHING else mean_weight(found, label)

@@ -3,6 +3,7 @@
 import keras
 
 from combined_losses._core.masks import read_mask
+from combined_losses._core.names import quoted
 from combined_losses._core.outputs import NOTHING, entry_of, shared_names
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.output_weights import mean_weight, places_in
@@ -114,7 +115,7 @@ class OnOutput(Wrapper):
                 held = y if isinstance(y, dict) else places
                 raise ValueError(
                     f"Component '{label}' has the target {missing[0]!r}, and `y` the keys "
-                    f"{', '.join(map(repr, held))}. Received: target={self.target!r}"
+                    f"{quoted(held)}. Received: target={self.target!r}"
                 )
         # A target of another name, where there is one output and one target.
         only = isinstance(y, dict) and len(y) == len(places) == 1
@@ -141,12 +142,12 @@ def _check_outputs(names, outputs, places, label):
         if name in shared:
             raise ValueError(
                 f"Component '{label}' reads the output {name!r}, and several have that name: "
-                f"{' and '.join(map(repr, shared[name]))}. Let the model return a "
+                f"{quoted(shared[name])}. Let the model return a "
                 f"dict, so that each has a key of its own. Received: output={name!r}"
             )
     unknown = [name for name in names if name not in outputs]
     if unknown:
         raise ValueError(
             f"Component '{label}' reads an output that the model has not; it has "
-            f"{', '.join(map(repr, outputs))}. Received: {unknown[0]!r}"
+            f"{quoted(outputs)}. Received: {unknown[0]!r}"
         )

@@ -6,7 +6,7 @@ from keras import ops
 from combined_losses._core.checks import are_finite, as_array, check_equal_shapes, check_size, shown
 from combined_losses._core.data_format import telling
 from combined_losses._core.evaluation import Evaluation
-from combined_losses._core.names import check_log_keys, check_name
+from combined_losses._core.names import check_log_keys, check_name, quoted
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.wrappers.base import Wrapper
 
@@ -24,7 +24,7 @@ class PerPart(Wrapper):
         if aggregation not in AGGREGATIONS:
             raise ValueError(
                 f"The argument `aggregation` of {type(self).__name__} ('{self.name}') must be one "
-                f"of {', '.join(map(repr, AGGREGATIONS))}. Received: {aggregation!r}"
+                f"of {quoted(AGGREGATIONS, 'or')}. Received: {aggregation!r}"
             )
         self.names, self.size, self.weights, self.aggregation = names, size, weights, aggregation
         self._part_names = self._as_names(names, size)

@@ -351,7 +351,7 @@ def test_heads_meet_at_the_layer_that_they_share():
 def test_heads_do_not_meet_at_the_output_and_a_warning_says_so_once():
     x, y = two_targets()
     model = heads(UPGrad())
-    with pytest.warns(UserWarning, match="cannot see a conflict between 'a' and 'b'.*parameters"):
+    with pytest.warns(UserWarning, match="cannot see a conflict of 'a' with 'b'.*parameters"):
         model.fit(x, y, verbose=0)
     model.fit(x, y, verbose=0)  # a warning is an error in these tests
     model = heads(UPGrad())
@@ -639,7 +639,7 @@ def test_shared_layers_without_parameters_are_an_error_before_training():
 def test_where_all_shared_layers_are_frozen_the_weights_stay():
     model, _ = build(InverseGradientNorm(gradients="parameters", shared_layers=["trunk"]))
     model.get_layer("trunk").trainable = False
-    with pytest.warns(UserWarning, match="these components have none: 'mse' and 'mae' and 'under'"):
+    with pytest.warns(UserWarning, match="these components have none: 'mse', 'mae' and 'under'"):
         np.testing.assert_allclose(logged(step(model, *data())), 1.0, rtol=1e-6)
 
 

@@ -78,7 +78,7 @@ def test_it_keeps_its_fixed_weight_and_trains_and_is_named_once(kind, place):
 
 def test_where_all_is_frozen_every_component_keeps_its_weight():
     model = model_of(L.UPGrad(gradients="parameters", shared_layers=["trunk"]), frozen=True)
-    with pytest.warns(UserWarning, match="where these components have none: 'a' and 'b' and 'c'"):
+    with pytest.warns(UserWarning, match="where these components have none: 'a', 'b' and 'c'"):
         history = model.fit(NUMBERS, TARGETS, epochs=2, verbose=0).history
     for name in "abc":
         assert history[f"{name}_weight"][-1] == 1.0

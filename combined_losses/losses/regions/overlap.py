@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from combined_losses._core.checks import check_class_weight, check_flag, check_number
+from combined_losses._core.names import quoted
 from combined_losses._numerics.floats import div
 from combined_losses.losses.regions.base import LogitsRegion, rows
 
@@ -349,7 +350,7 @@ class GeneralizedDice(LogitsRegion):
     def __init__(self, weighting="square", smooth=1.0, *, include_background=True, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(weighting, str) or weighting not in _POWERS:
-            allowed = ", ".join(map(repr, _POWERS))
+            allowed = quoted(_POWERS, "or")
             raise ValueError(
                 f"The argument `weighting` of GeneralizedDice must be one of {allowed}. "
                 f"Received: {weighting!r}"
