@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend
-from combined_losses._core.names import quoted
+from combined_losses._core.names import listed, quoted
 
 # The largest number that a weight may be: what a float32 holds.
 LARGEST = float(np.finfo("float32").max)
@@ -154,7 +154,7 @@ def check_target_shape(owner, y_true, y_pred, *allowed):
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     if any(_compatible(true, shape) for shape in allowed):
         return
-    shapes = " or ".join(str(shape) for shape in allowed)
+    shapes = listed([str(shape) for shape in allowed], "or")
     raise ValueError(
         f"{owner} compares predictions of shape {pred} with targets of shape {shapes}; others "
         "would be broadcast, which gives a wrong number. Reshape the targets, or give the model's "
@@ -196,7 +196,7 @@ def check_own_mask(name, mask, values):
 def too_fine(name, weight, values):
     """The message where sample weights tell apart what a loss has already reduced."""
     shape = tuple(values.shape)
-    possible = " or ".join(str(shape[: i + 1]) for i in range(len(shape)))
+    possible = listed([str(shape[: i + 1]) for i in range(len(shape))], "or")
     return (
         f"Component '{name}' cannot honour the sample_weight of shape {tuple(weight.shape)}: it "
         f"returns values of shape {shape}, and weights match these from the left. Give weights of "

@@ -10,6 +10,7 @@ import warnings
 import keras
 
 from combined_losses._backend import keras_private
+from combined_losses._core.names import quoted
 
 
 def owned_by(read):
@@ -146,7 +147,7 @@ def warning_of_reads(model, label):
     with keras_private.noting_reads(note):
         yield
     if read:
-        paths = ", ".join(repr(v.path) for v in list(read.values())[:3])
+        paths = quoted(v.path for v in list(read.values())[:3])
         warnings.warn(
             f"Component '{label}' reads {paths}, which belongs to neither the model nor its loss: "
             "a compiled step on JAX keeps the value of its first trace. Let the function hold it "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from combined_losses import plots
 from combined_losses._core.keras_types import KerasCallback
+from combined_losses._core.names import listed
 from combined_losses.plots.style import make_room
 from combined_losses.training import routing
 from combined_losses.training.keeping import leave_weights, tracking_of
@@ -76,7 +77,7 @@ class ComponentPlot(KerasCallback):
         if suffix not in formats:
             raise ValueError(
                 "`path` must end in a format that matplotlib writes: "
-                f"{', '.join(f'.{name}' for name in formats)}. Received: {self.path!r}"
+                f"{listed([f'.{name}' for name in formats], 'or')}. Received: {self.path!r}"
             )
 
     def on_train_begin(self, logs=None):

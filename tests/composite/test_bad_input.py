@@ -184,7 +184,7 @@ def test_weights_that_are_neither_dict_nor_list(weights):
 def test_set_weight_of_an_unknown_component(name):
     inner = cl.CompositeLoss({"a": "mse", "b": "mae"})
     loss = cl.CompositeLoss({"mse": "mse", "inner": inner}, name="total")
-    known = "'mse', 'inner', 'inner/a', 'inner/b'"
+    known = "'mse', 'inner', 'inner/a' and 'inner/b'"
     with raises(ValueError, "'total' has no component", known, f"Received: {name!r}"):
         loss.set_weight(name, 2.0)
     assert loss.weights == {"mse": 1.0, "inner": 1.0}
@@ -285,7 +285,7 @@ def test_lists_of_several_lengths_are_no_numbers(make):
 @pytest.mark.parametrize("name", ["nope", "mse/x", "inner/x", "mse/", "", None, ["mse"]])
 def test_the_value_of_an_unknown_component(name):
     loss = cl.CompositeLoss({"mse": "mse", "inner": cl.CompositeLoss({"a": "mae"})}, name="total")
-    with raises(ValueError, "'total'", "'mse', 'inner', 'inner/a'", f"Received: {name!r}"):
+    with raises(ValueError, "'total'", "'mse', 'inner' and 'inner/a'", f"Received: {name!r}"):
         loss.component(name, Y_TRUE, Y_PRED)
 
 

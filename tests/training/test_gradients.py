@@ -621,7 +621,7 @@ def test_a_model_that_is_saved_goes_on_where_it_was(place, tmp_path):
 
 
 def test_a_layer_that_is_not_there_is_an_error_before_training():
-    with raises(ValueError, "composite_loss", "'trunk', 'head'", "'output'", "'nowhere'"):
+    with raises(ValueError, "composite_loss", "'trunk' and 'head'", "'output'", "'nowhere'"):
         build(UPGrad(gradients="nowhere"))
     with raises(ValueError, "composite_loss", "'trunk'", "'nowhere'"):
         build(UPGrad(gradients="parameters", shared_layers=["trunk", "nowhere"]))

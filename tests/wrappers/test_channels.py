@@ -775,9 +775,9 @@ def test_arguments_that_are_not_allowed(make):
 
 def test_the_weight_of_a_part_is_that_of_the_constructor():
     loss = cl.CompositeLoss({"c": PerChannel("mse", names=["a", "b"]), "d": "mae"})
-    with raises(ValueError, "that its wrapper was given", "'c', 'd'", "Received: 'c/a'"):
+    with raises(ValueError, "that its wrapper was given", "'c' and 'd'", "Received: 'c/a'"):
         loss.set_weight("c/a", 2.0)
-    with raises(ValueError, "no component of this name", "'c', 'd'", "Received: 'c/x'"):
+    with raises(ValueError, "no component of this name", "'c' and 'd'", "Received: 'c/x'"):
         loss.set_weight("c/x", 2.0)
 
 

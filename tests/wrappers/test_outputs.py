@@ -940,12 +940,12 @@ def test_an_unknown_output_lists_those_that_exist():
     for kind in ("fit", "evaluate"):
         model = problem()[0]
         model.compile("sgd", loss=loss)
-        with raises(ValueError, "'far'", "'a', 'b'", "Received: 'depth'"):
+        with raises(ValueError, "'far'", "'a' and 'b'", "Received: 'depth'"):
             getattr(model, kind)(x, y, verbose=0)
-    with raises(ValueError, "'far'", "'a', 'b'", "Received: 'depth'"):
+    with raises(ValueError, "'far'", "'a' and 'b'", "Received: 'depth'"):
         loss(y, {name: np.float32(part) for name, part in y.items()})
     several = cl.CompositeLoss({"far": OnOutput(kl, ("a", "depth"))})
-    with raises(ValueError, "'far'", "'a', 'b'", "Received: 'depth'"):
+    with raises(ValueError, "'far'", "'a' and 'b'", "Received: 'depth'"):
         several(y, {name: np.float32(part) for name, part in y.items()})
 
 
@@ -1017,7 +1017,7 @@ def test_an_unknown_output_of_a_model_of_one():
 def test_an_unknown_target_lists_those_that_exist():
     model, x, y, _ = problem()
     model.compile("sgd", loss=cl.CompositeLoss({"far": OnOutput("mse", "a", target="depth")}))
-    with raises(ValueError, "'far'", "'a', 'b'", "Received: target='depth'"):
+    with raises(ValueError, "'far'", "'a' and 'b'", "Received: target='depth'"):
         model.fit(x, y, verbose=0)
 
 
@@ -1036,7 +1036,7 @@ def test_a_target_for_a_y_without_keys_is_an_error():
 def test_a_component_of_a_joint_composite_that_does_not_say_what_it_reads_is_an_error(wrap):
     model, x, y, _ = problem()
     model.compile("sgd", loss=cl.CompositeLoss({"a": OnOutput("mse", "a"), "lost": wrap()}))
-    with raises(ValueError, "'lost'", "OnOutput", "'a', 'b'", "Received: "):
+    with raises(ValueError, "'lost'", "OnOutput", "'a' and 'b'", "Received: "):
         model.fit(x, y, verbose=0)
     with raises(ValueError, "'lost'", "OnOutput", "Received: "):
         model.loss(y, {name: np.float32(part) for name, part in y.items()})

@@ -84,7 +84,7 @@ def test_weights_of_one_shape_have_a_mean():
 
 def test_an_output_that_is_none():
     model = model_of(term=cl.wrappers.OnInputs(of_samples, output="c"))
-    with raises(ValueError, "'term'", "'a', 'b'", "Received: output='c'"):
+    with raises(ValueError, "'term'", "'a' and 'b'", "Received: output='c'"):
         evaluate(model, sample_weight=W)
     with raises(ValueError, "`output` of OnInputs ('of_samples')", "Received: 3"):
         cl.wrappers.OnInputs(of_samples, output=3)
@@ -132,7 +132,7 @@ def test_targets_in_another_order_than_the_outputs():
 
 def test_a_target_that_is_none():
     model = model_of(both=cl.wrappers.OnOutput(distance, ("a", "b"), target=("a", "c")))
-    with raises(ValueError, "'both'", "target 'c'", "'a', 'b'"):
+    with raises(ValueError, "'both'", "target 'c'", "'a' and 'b'"):
         evaluate(model)
     for bad in ((), ("a", 3), 5):
         with raises(ValueError, "`target` of OnOutput", f"Received: {bad!r}"):
