@@ -35,7 +35,7 @@ class Fault:
 
 
 FAULTS = [
-    Fault("a sign", "losses/regression.py", "over * ops.relu(-error)", "over * ops.relu(error)"),
+    Fault("a sign", "losses/quantiles.py", "over * ops.relu(-error)", "over * ops.relu(error)"),
     Fault(
         "an axis",
         "_numerics/edges.py",

@@ -1,16 +1,25 @@
 """Boundaries: edges and contours of fields. Values of shape `(batch,)`."""
 
+from typing import Unpack
+
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._core.checks import are_finite, at_least, check_number
 from combined_losses._core.data_format import channels_last
+from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.distances import nearest_other, to_other_kind
 from combined_losses._numerics.edges import edges, mean_edge
 from combined_losses._numerics.floats import magnitude, weighted_mean
-from combined_losses.losses.regions.base import LogitsMasks, probabilities, spatial_axes
+from combined_losses.losses.regions.base import (
+    LogitsMasks,
+    MultilabelArguments,
+    probabilities,
+    spatial_axes,
+)
 
 __all__ = [
     "BoundaryDisagreement",
@@ -63,7 +72,7 @@ class BoundaryDisagreement(ChannelLoss):
 
     _least_rank = 4  # (batch, height, width) are images without channels
 
-    def __init__(self, axes=None, **kwargs):
+    def __init__(self, axes=None, **kwargs: Unpack[ChannelArguments]) -> None:
         super().__init__(**kwargs)
         sequence = isinstance(axes, (tuple, list)) and len(axes)
         if axes is not None and (not sequence or any(_not_spatial(axis) for axis in axes)):
@@ -79,7 +88,7 @@ class BoundaryDisagreement(ChannelLoss):
         return super().formats if self.axes is None else []  # the axes say where the channels are
 
     @channels_last
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         rank = len(y_pred.shape)
         axes = (1, 2) if self.axes is None else self.axes
         axes = [axis + rank if axis < 0 else axis for axis in axes]
@@ -138,13 +147,13 @@ class SobelEdge(ChannelLoss):
     has_channels = True
     _least_rank = 4
 
-    def __init__(self, kernel=None, **kwargs):
+    def __init__(self, kernel=None, **kwargs: Unpack[ChannelArguments]) -> None:
         super().__init__(**kwargs)
         self.kernel = kernel
         self._kernel = np.asarray(_SOBEL if kernel is None else _matrix(kernel))
 
     @channels_last
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         smallest = max(self._kernel.shape)
         shape = tuple(y_pred.shape)
         message = (
@@ -197,7 +206,7 @@ class _Contour(LogitsMasks):
         raise NotImplementedError
 
     @channels_last
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         rank = len(y_pred.shape)
         if rank < 3:
             raise ValueError(
@@ -310,7 +319,9 @@ class HausdorffDistance(_Contour):
     Karimi & Salcudean 2019, arXiv 1904.10030.
     """
 
-    def __init__(self, alpha=2.0, from_logits=False, **kwargs):
+    def __init__(
+        self, alpha: float = 2.0, from_logits: bool = False, **kwargs: Unpack[MultilabelArguments]
+    ) -> None:
         super().__init__(from_logits=from_logits, **kwargs)
         check_number("HausdorffDistance", "alpha", alpha, minimum=0, exclusive=True)
         self.alpha = alpha

@@ -2,14 +2,16 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import keras
 from keras import ops
 
 from combined_losses._backend import backend
+from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
 from combined_losses._core.names import quoted
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import bounded
 
 __all__ = ["CIoU", "DIoU", "GIoU", "IoU"]
@@ -26,7 +28,7 @@ class _Box(Loss):
     neutral_target = 1.0
     whole_rows = True
 
-    def __init__(self, format="xyxy", **kwargs):
+    def __init__(self, format="xyxy", **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         if not isinstance(format, str) or format not in _FORMATS:
             raise ValueError(
@@ -36,7 +38,7 @@ class _Box(Loss):
             )
         self.format = format
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         shape = tuple(y_pred.shape)
         if len(shape) < 2 or shape[-1] not in (4, None):
             raise ValueError(
@@ -51,7 +53,7 @@ class _Box(Loss):
         along = _AXES[self.format]
         return self.measure(*(along(true[i::2], pred[i::2]) for i in (0, 1)))
 
-    def measure(self, x, y):
+    def measure(self, x: "_Axis", y: "_Axis") -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `measure`.")
 
 
@@ -91,7 +93,7 @@ class IoU(_Box):
     As a loss Yu et al. 2016, arXiv 1608.01471, who take its logarithm.
     """
 
-    def measure(self, x, y):
+    def measure(self, x: "_Axis", y: "_Axis") -> Tensor:
         intersection, union = _areas(x, y)
         return 1 - _ratio(intersection, union)
 
@@ -132,7 +134,7 @@ class GIoU(_Box):
     is inverted may have no gradient. Rezatofighi et al. 2019, arXiv 1902.09630.
     """
 
-    def measure(self, x, y):
+    def measure(self, x: "_Axis", y: "_Axis") -> Tensor:
         intersection, union = _areas(x, y)
         enclosing = ops.relu(x.enclosing) * ops.relu(y.enclosing)
         return 1 - _ratio(intersection, union) + _ratio(enclosing - union, enclosing)
@@ -174,7 +176,7 @@ class DIoU(_Box):
     Limits: `IoU` where the centres are the same. Zheng et al. 2020, arXiv 1911.08287.
     """
 
-    def measure(self, x, y):
+    def measure(self, x: "_Axis", y: "_Axis") -> Tensor:
         return _distance(x, y)[0]
 
 
@@ -217,7 +219,7 @@ class CIoU(_Box):
     the side: a thin box has a large one. Zheng et al. 2020, arXiv 1911.08287.
     """
 
-    def measure(self, x, y):
+    def measure(self, x: "_Axis", y: "_Axis") -> Tensor:
         value, iou = _distance(x, y)
         sides = (x.true, y.true, x.pred, y.pred)
         wt, ht, wp, hp = (_floored(side, 1e-7) for side in sides)

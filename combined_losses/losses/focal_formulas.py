@@ -1,17 +1,18 @@
-"""The formulas of the focal losses, finite and sloped at the ends."""
+"""The formulas of the focal losses, finite and with a slope at probabilities of 0 and 1."""
 
 from keras import ops
 
 from combined_losses._core.probabilities import as_probability
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import slog
 
 
-def _fade(miss, entropy, gamma):
+def _fade(miss: Tensor, entropy: Tensor, gamma: float) -> Tensor:
     """`max(miss, 1e-30)^gamma * entropy`; the entropy may have either sign."""
-    # The floor is for gamma < 1, where the derivative of the power at 0 is infinite: below it relu
-    # passes no gradient, and relu(miss - floor) + floor is the maximum, with a shorter way back
-    # than `maximum` has on torch. From gamma = 1 on the derivative at 0 is finite; the floor would
-    # add 1e-30 at most to the power, to be multiplied by an entropy of 0: nothing a float32 keeps.
+    # For gamma < 1 the derivative of the power at 0 is infinite. So we put a floor under miss,
+    # relu(miss - floor) + floor, which passes no gradient below the floor. It equals
+    # max(miss, floor), but torch differentiates it faster. For gamma >= 1 the derivative is finite,
+    # and we leave the floor out: it would add at most 1e-30 to a factor of an entropy of 0.
     if gamma == 0:
         return entropy
     if gamma == 1:
@@ -22,24 +23,24 @@ def _fade(miss, entropy, gamma):
     return miss**gamma * entropy
 
 
-def binary(y, p, gamma, from_logits, steepest):
-    """The binary focal loss of every element; `steepest` is as in `slog`."""
+def binary(y: Tensor, p: Tensor, gamma: float, from_logits: bool, steepest: float | None) -> Tensor:
+    """The binary focal loss of each element; p may hold logits, `steepest` is as in `slog`."""
     miss, entropy = _of_logits(y, p) if from_logits else _of_probabilities(y, p, steepest)
     return _fade(miss, entropy, gamma)
 
 
-def _of_probabilities(y, p, steepest):
-    """`miss` and cross-entropy of binary probabilities."""
+def _of_probabilities(y: Tensor, p: Tensor, steepest: float | None) -> tuple[Tensor, Tensor]:
+    """The probability of the wrong class, `miss`, and the cross-entropy, from probabilities."""
     p = as_probability(p, y)
     miss = y * (1 - p) + (1 - y) * p
     return miss, -(y * slog(p, steepest) + (1 - y) * slog(1 - p, steepest))
 
 
-def _of_logits(y, z):
-    """`miss` and cross-entropy of binary logits, exact also where they are right and large."""
-    # (y, z) and (1 - y, -z) are the same. With side = 1 where y <= 1/2 and -1 elsewhere,
-    # (label, logit) is the one of the two whose label is at most 1/2:
-    # label = side (y - round(y)) is y - 0, or -(y - 1).
+def _of_logits(y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The same from logits, exact even for logits that are right and large."""
+    # (y, z) and (1 - y, -z) have the same loss. Of these two, (label, logit) is the one whose label
+    # is at most 1/2. With side = 1 where y <= 1/2 and -1 elsewhere, label = side (y - round(y)):
+    # that is y - 0, or -(y - 1).
     rounded = ops.round(y)
     side = 1 - 2 * rounded
     minus_label = side * (rounded - y)
@@ -47,18 +48,18 @@ def _of_logits(y, z):
     # miss = y sigmoid(-z) + (1 - y) sigmoid(z), with sigmoid(-z) = 1 - sigmoid(z); and
     # ce = max(z, 0) - z y + log1p(exp(-|z|)), where softplus(z) = max(z, 0) + log1p(exp(-|z|)).
     # Nothing cancels: both terms of miss are positive, and label * logit is at most half of
-    # softplus. Its slope is sigmoid(z), so that of ce at z = 0 is 1/2 - y on every backend; the
-    # slopes of max and |z| there are not.
+    # softplus. The slope of softplus is sigmoid(z), so the slope of ce at z = 0 is 1/2 - y on every
+    # backend. (The slopes of max and |z| at 0 differ between the backends.)
     miss = (1 + 2 * minus_label) * ops.sigmoid(logit) - minus_label
     return miss, ops.softplus(logit) + minus_label * logit
 
 
-def of_log_probability(log_p, gamma):
-    """`max(1 - p, 1e-30)^gamma log(p)`, from `log(p)`."""
+def of_log_probability(log_p: Tensor, gamma: float) -> Tensor:
+    """`max(1 - p, 1e-30)^gamma log(p)`, computed from `log(p)`."""
     return _fade(-ops.expm1(log_p), log_p, gamma)
 
 
-def of_probability(p, gamma, steepest):
-    """`max(1 - p, 1e-30)^gamma log(p)`, from `p`; `steepest` is as in `slog`."""
-    p = as_probability(p, 1.0)  # the class is there, or the value does not count
+def of_probability(p: Tensor, gamma: float, steepest: float | None) -> Tensor:
+    """`max(1 - p, 1e-30)^gamma log(p)`, computed from `p`; `steepest` is as in `slog`."""
+    p = as_probability(p, 1.0)  # the label is 1: where it is 0, the caller multiplies by 0
     return _fade(1 - p, slog(p, steepest), gamma)

@@ -6,6 +6,7 @@ also at probabilities of 0 and 1, where Keras's is flat.
 """
 
 from combined_losses._core.checks import check_flag, check_number
+from combined_losses._core.keras_types import DataFormat
 from combined_losses.composite.loss import CompositeLoss
 from combined_losses.losses.classification import BinaryFocal, CategoricalFocal
 from combined_losses.losses.regions import Dice, FocalTversky, GeneralizedDice
@@ -15,12 +16,12 @@ __all__ = ["combo", "dice_bce", "dice_ce", "dice_focal", "generalized_dice_focal
 
 
 def dice_bce(
-    smooth=1.0,
-    from_logits=False,
+    smooth: float = 1.0,
+    from_logits: bool = False,
     *,
-    multilabel=False,
-    ignore_value=None,
-    data_format=None,
+    multilabel: bool = False,
+    ignore_value: float | None = None,
+    data_format: DataFormat = None,
     **kwargs,
 ):
     """`Dice` plus binary cross-entropy, for masks: of one object, or of several that may overlap.
@@ -57,13 +58,13 @@ def dice_bce(
 
 
 def dice_ce(
-    smooth=1.0,
-    from_logits=False,
+    smooth: float = 1.0,
+    from_logits: bool = False,
     *,
-    include_background=True,
-    multilabel=False,
-    ignore_value=None,
-    data_format=None,
+    include_background: bool = True,
+    multilabel: bool = False,
+    ignore_value: float | None = None,
+    data_format: DataFormat = None,
     **kwargs,
 ):
     """`Dice` plus categorical cross-entropy, for one-hot maps of classes that exclude each other.
@@ -104,14 +105,14 @@ def dice_ce(
 
 
 def dice_focal(
-    gamma=2.0,
-    smooth=1.0,
+    gamma: float = 2.0,
+    smooth: float = 1.0,
     *,
-    multiclass=False,
-    from_logits=False,
-    multilabel=False,
-    ignore_value=None,
-    data_format=None,
+    multiclass: bool = False,
+    from_logits: bool = False,
+    multilabel: bool = False,
+    ignore_value: float | None = None,
+    data_format: DataFormat = None,
     **kwargs,
 ):
     """`Dice` plus a focal loss, for objects so small that easy background outweighs them.
@@ -147,15 +148,15 @@ def dice_focal(
 
 
 def generalized_dice_focal(
-    gamma=2.0,
+    gamma: float = 2.0,
     weighting="square",
     *,
-    smooth=1.0,
-    multiclass=True,
-    from_logits=False,
-    multilabel=False,
-    ignore_value=None,
-    data_format=None,
+    smooth: float = 1.0,
+    multiclass: bool = True,
+    from_logits: bool = False,
+    multilabel: bool = False,
+    ignore_value: float | None = None,
+    data_format: DataFormat = None,
     **kwargs,
 ):
     """`GeneralizedDice` plus a focal loss, for classes of very different sizes.
@@ -194,15 +195,15 @@ def generalized_dice_focal(
 
 
 def unified_focal(
-    weight=0.5,
-    delta=0.6,
+    weight: float = 0.5,
+    delta: float = 0.6,
     *,
-    gamma=0.5,
-    smooth=1.0,
-    from_logits=False,
-    multilabel=False,
-    ignore_value=None,
-    data_format=None,
+    gamma: float = 0.5,
+    smooth: float = 1.0,
+    from_logits: bool = False,
+    multilabel: bool = False,
+    ignore_value: float | None = None,
+    data_format: DataFormat = None,
     **kwargs,
 ):
     """The symmetric Unified Focal loss: a focal loss plus a focal Tversky loss, three numbers.
@@ -261,14 +262,14 @@ def unified_focal(
 
 
 def combo(
-    alpha=0.5,
-    beta=0.5,
+    alpha: float = 0.5,
+    beta: float = 0.5,
     *,
-    smooth=1.0,
-    from_logits=False,
-    multilabel=False,
-    ignore_value=None,
-    data_format=None,
+    smooth: float = 1.0,
+    from_logits: bool = False,
+    multilabel: bool = False,
+    ignore_value: float | None = None,
+    data_format: DataFormat = None,
     **kwargs,
 ):
     """The Combo loss: cross-entropy with a price for each side, plus `Dice`.

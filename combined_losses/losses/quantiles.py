@@ -1,7 +1,8 @@
-"""Quantiles: numbers against a bound, or several, that they stay below in a share of cases."""
+"""Quantiles: bounds, one or several, that the target stays below in given shares of the cases."""
 
 import decimal
-import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeGuard, Unpack
 
 import keras
 import numpy as np
@@ -9,41 +10,51 @@ from keras import ops
 
 from combined_losses._core import checks
 from combined_losses._core.alignment import align
+from combined_losses._core.batch import Batch
 from combined_losses._core.compound import Compound
 from combined_losses._core.config import construct, signature_config
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.keras_types import LossArguments, Reduction
 from combined_losses._core.layouts import beside
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.loss import Loss
 from combined_losses._core.names import make_unique
+from combined_losses._core.node import Node
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT, reduce_values
+from combined_losses._numerics.arrays import Dtype, Tensor
 
 __all__ = ["Pinball"]
 
 
 class _Prices(Loss):
-    """The price of every quantile, `(..., Q)`, for `Pinball` with parts."""
+    """Unreduced values, one for each quantile, `(..., Q)`, for `Pinball` with parts."""
 
     prediction_layout = "columns"
 
-    def __init__(self, quantile, **kwargs):
+    def __init__(self, quantile: Sequence[float], **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         self.quantile = quantile
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return _prices(self.quantile, y_true, y_pred)
 
 
-# It is saved as `Pinball`, whose registration of that name is the later one.
+# Saved under the name `Pinball`. The class `Pinball` below registers that name later and replaces
+# this one, so a file makes a `Pinball`, and `Pinball` makes one of these if `parts` is True.
 @keras.saving.register_keras_serializable("combined_losses", "Pinball")
 class _QuantileParts(Compound):
-    """What `Pinball(quantile, parts=True)` makes: its quantiles as parts, and what to watch."""
+    """What `Pinball(quantile, parts=True)` makes: each quantile is a part; coverage is logged."""
 
     def __init__(
-        self, quantile, parts=True, reduction="sum_over_batch_size", name=None, dtype=None
-    ):
-        if not _check_quantile(quantile):
+        self,
+        quantile: float | Sequence[float],
+        parts: bool = True,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Dtype = None,
+    ) -> None:
+        if not _is_list(quantile):
             raise ValueError(
                 "`parts=True` of Pinball reports each quantile of a list as a part; give a list. "
                 f"Received: quantile={quantile!r}"
@@ -59,43 +70,48 @@ class _QuantileParts(Compound):
         self._single = Leaf(self.name, single, traits, opaque=False)
         self.name_is_given = name is not None
 
-    def nodes_inside(self):
+    def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(self._node, None)]
 
-    def judge(self):
+    def judge(self) -> Loss:
         return self._whole
 
     @property
-    def component_names(self):
+    def component_names(self) -> tuple[str, ...]:
         return self._names
 
     @property
-    def part_weights(self):
+    def part_weights(self) -> dict[str, float | None]:
         return dict.fromkeys(self._names, 1 / len(self._names))
 
     @property
-    def extra_keys(self):
+    def extra_keys(self) -> tuple[str, ...]:
         crossing = ("crossing",) if len(self._names) > 1 else ()
         return (*crossing, *(f"{name}_coverage" for name in self._names))
 
-    def unreduced(self, batch, imposed, label):
+    def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:
         return self._node.unreduced(batch, imposed, label)
 
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+    def evaluate(
+        self,
+        batch: Batch,
+        reduction: str | None = PER_COMPONENT,
+        label: str | None = None,
+    ) -> Evaluation:
         label, imposed = label or self.name, reduction != PER_COMPONENT
         checks.check_single_weight(label, batch.sample_weight)
-        prices, seen = self._single.values(batch, label)
+        prices, rest = self._single.values(batch, label)
         mean = ops.mean(prices, axis=-1)
-        values, seen = self._single.accounted(mean, seen, imposed, label)
-        total = self._node.reduce(values, seen, reduction, label)
+        values, rest = self._single.accounted(mean, rest, imposed, label)
+        total = self._node.reduce(values, rest, reduction, label)
         own = reduction if imposed else self.reduction
-        parts = _reduced(ops.cast(prices, values.dtype), seen, own)
-        watched = _reduced(self._watched(batch, values, label), seen, "mean_with_sample_weight")
-        present = presence(batch, values, seen)
-        return Evaluation(total, (parts,), (watched,), present)
+        parts = _reduced(ops.cast(prices, values.dtype), rest, own)
+        extras = _reduced(self._extras(batch, values, label), rest, "mean_with_sample_weight")
+        present = presence(batch, values, rest)
+        return Evaluation(total, (parts,), (extras,), present)
 
-    def _watched(self, batch, values, label):
-        """Of each target: the share of crossings, and which predictions it lies below."""
+    def _extras(self, batch: Batch, values: Tensor, label: str) -> Tensor:
+        """For each target: the share of crossings, and which predictions it lies below."""
         y_true, y_pred = align(batch.y_true, batch.y_pred, has_channels=True)
         y_true = ops.cast(beside(y_true, y_pred, "columns", label), values.dtype)
         y_pred = ops.cast(y_pred, values.dtype)
@@ -106,17 +122,18 @@ class _QuantileParts(Compound):
             below.insert(0, ops.mean(crossed, axis=-1, keepdims=True))
         return ops.stop_gradient(ops.concatenate(below, axis=-1))
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self._whole.call(y_true, y_pred)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return signature_config(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return construct(cls, config)
 
-    def __reduce__(self):  # a pickle names `Pinball`, because this class may be moved or renamed
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # A pickle names `Pinball`, because this private class may be moved or renamed.
         return Pinball.from_config, (self.get_config(),)
 
 
@@ -126,18 +143,17 @@ class Pinball(Loss):
 
     Its minimum is the quantile `q` of the target. Use it to predict a bound that the target stays
     below in `q` of all cases, or, with a list of quantiles, an interval. Nothing keeps the columns
-    of a list in order: predict increments, through a softplus, where they must not cross.
+    of a list in order: if they must not cross, predict increments through a softplus.
 
     Args:
-        quantile: a number above 0 and below 1, or a list of Q of them: quantile k prices column k
-            of the predictions. Default 0.5, the median.
-        parts: whether each quantile of a list is a part of its own, `q10`, `q50`, `q975` for 0.1,
-            0.5 and 0.975, of which the loss is the mean. Beside them the logs then hold
-            `crossing`, the share of neighbouring quantiles in the wrong order, and
-            `q10_coverage`, the share of targets that lie below the prediction, which is to become
-            0.1. In `Masked` a batch without any label has a coverage of 0, as its parts are, and
-            an epoch's log is the mean over batches: for a final coverage evaluate what has labels.
-            Default False.
+        quantile: a number above 0 and below 1, or a list of Q such numbers: quantile k prices
+            column k of the predictions. Default 0.5, the median.
+        parts: whether each quantile of a list is a part of its own, named `q10`, `q50`, `q975` for
+            0.1, 0.5 and 0.975; the loss is their mean. The logs then also hold `crossing`, the
+            share of neighbouring quantiles in the wrong order, and `q10_coverage`, the share of
+            targets that lie below the prediction, which should become 0.1. In `Masked` a batch
+            without any label counts as coverage 0, and an epoch's log is the mean over its
+            batches: for a final coverage, evaluate only data that have labels. Default False.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; with a list `y_pred` `(batch, ..., Q)` and
@@ -162,7 +178,7 @@ class Pinball(Loss):
     >>> loss.component_names
     ('price', 'price/q10', 'price/q50', 'price/q90')
 
-    Limits: q = 0.5 is half the mean absolute error; q -> 1 prices under-prediction alone. The
+    Limits: q = 0.5 is half the mean absolute error; q -> 1 prices only under-prediction. The
     gradient at `e = 0` is 0.
 
     Reference: Koenker & Bassett, Regression Quantiles, Econometrica 1978.
@@ -171,28 +187,39 @@ class Pinball(Loss):
     elementwise = True
     neutral_target = 1.0
 
-    def __new__(cls, quantile=0.5, parts=False, **kwargs):
+    def __new__(
+        cls,
+        quantile: float | Sequence[float] = 0.5,
+        parts: bool = False,
+        **kwargs: Unpack[LossArguments],
+    ) -> Self:
         if parts is True:
-            return _QuantileParts(quantile, **kwargs)
+            # As a loss it is used like a `Pinball`.
+            return _QuantileParts(quantile, **kwargs)  # type: ignore[return-value]
         return super().__new__(cls, quantile, parts, **kwargs)
 
-    def __init__(self, quantile=0.5, parts=False, **kwargs):
+    def __init__(
+        self,
+        quantile: float | Sequence[float] = 0.5,
+        parts: bool = False,
+        **kwargs: Unpack[LossArguments],
+    ) -> None:
         super().__init__(**kwargs)
         checks.check_flag("Pinball", "parts", parts)
         self.quantile = quantile
         self.parts = parts
-        if _check_quantile(quantile):  # one target for the whole last axis, also where Q is 1
+        if _is_list(quantile):  # one target for all columns of the last axis, even if Q is 1
             self.same_shape, self.elementwise = False, False
             self.prediction_layout = "columns"
 
-    def call(self, y_true, y_pred):
-        if not self.same_shape:
-            return ops.mean(_prices(self.quantile, y_true, y_pred), axis=-1)
-        return ops.mean(_price([self.quantile], y_true - y_pred), axis=-1)
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        if isinstance(self.quantile, (int, float)):
+            return ops.mean(_price([self.quantile], y_true - y_pred), axis=-1)
+        return ops.mean(_prices(self.quantile, y_true, y_pred), axis=-1)
 
 
-def _reduced(columns, batch, reduction):
-    """`(..., k)` reduced over all axes but the last: `(k,)`, or `(k, batch)` of each sample."""
+def _reduced(columns: Tensor, batch: Batch, reduction: str | None) -> Tensor:
+    """`(..., k)` reduced over all axes but the last: `(k,)`; if not reduced, `(k, batch)`."""
     axes = range(len(columns.shape) - 1)
     found = reduce_values(columns, batch, reduction, axes=axes)
     if reduction not in ("none", None):
@@ -201,8 +228,8 @@ def _reduced(columns, batch, reduction):
     return ops.transpose(ops.mean(found, axis=inner) if inner else found)
 
 
-def _prices(quantiles, y_true, y_pred):
-    """The price of each of several quantiles of one target, in the shape of the predictions."""
+def _prices(quantiles: Sequence[float], y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """The pinball loss of each quantile of each target, in the shape of the predictions."""
     size = len(quantiles)
     if len(y_pred.shape) < 2 or y_pred.shape[-1] != size:
         raise ValueError(
@@ -215,17 +242,18 @@ def _prices(quantiles, y_true, y_pred):
     return _price(quantiles, ops.reshape(y_true, (*ops.shape(y_pred)[:-1], 1)) - y_pred)
 
 
-def _price(quantiles, error):
+def _price(quantiles: Sequence[float], error: Tensor) -> Tensor:
     under = ops.convert_to_tensor(quantiles, error.dtype)
     over = ops.convert_to_tensor([1 - q for q in quantiles], error.dtype)
-    # Not max(q e, (q - 1) e): its derivative at e = 0 is not the same on every backend.
+    # max(q e, (q - 1) e) is equal, but its derivative at e = 0 differs between the backends.
     return under * ops.relu(error) + over * ops.relu(-error)
 
 
-def _check_quantile(quantile):
-    """Whether it is a list; raises unless it is a share, or a list of at least one."""
+def _is_list(quantile: float | Sequence[float]) -> TypeGuard[Sequence[float]]:
+    """Whether `quantile` is a list; raises unless it is a share, or a list of at least one."""
     several = isinstance(quantile, (list, tuple))
-    if (several and not quantile) or not all(map(_is_share, quantile if several else [quantile])):
+    shares: Any = quantile if several else [quantile]
+    if not shares or not all(map(_is_share, shares)):
         raise ValueError(
             "The argument `quantile` of Pinball must be a number above 0 and below 1, or a "
             f"list of at least one such number. Received: {quantile!r}"
@@ -233,15 +261,14 @@ def _check_quantile(quantile):
     return several
 
 
-def _is_share(number):
+def _is_share(number: object) -> bool:
     return isinstance(number, (int, float)) and 0 < number < 1
 
 
-def _names_of(quantiles):
-    """`q10`, `q025`, `q50`: the digits after the point, at least two; no two are the same."""
-    digits = [
-        f"{decimal.Decimal(repr(float(q))):f}".partition(".")[2].ljust(2, "0") for q in quantiles
-    ]
-    return tuple(
-        functools.reduce(lambda found, d: [*found, make_unique(f"q{d}", found)], digits, [])
-    )
+def _names_of(quantiles: Sequence[float]) -> tuple[str, ...]:
+    """`q10`, `q025`, `q50`: the digits after the point, at least two. The names are unique."""
+    names: list[str] = []
+    for quantile in quantiles:
+        digits = f"{decimal.Decimal(repr(float(quantile))):f}".partition(".")[2].ljust(2, "0")
+        names.append(make_unique(f"q{digits}", names))
+    return tuple(names)

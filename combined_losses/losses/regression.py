@@ -1,10 +1,14 @@
 """Regression: numbers against numbers, element by element. Values of shape `y_pred.shape[:-1]`."""
 
+from typing import Unpack
+
 import keras
 from keras import ops
 
 from combined_losses._core.checks import check_number
+from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import em1x, magnitude
 
 __all__ = [
@@ -25,9 +29,10 @@ class UnderestimationPenalty(Loss):
 
     Args:
         weight: the price of one unit of underestimation, at least 0. Default 2.0. It is part of the
-            value, and so of the curve: `under_loss` shows twice the mean underestimation. To weigh
-            the term against others and see it in units of the target, leave this at 1.0 and use
-            `weights={"under": 2.0}` of the composite, which the curve does not contain.
+            value, and so of the curve: by default `under_loss` shows twice the mean
+            underestimation. To weigh the term against others and still see it in units of the
+            target, set this to 1.0 and give the composite `weights={"under": 2.0}`: curves do not
+            contain the weights of a composite.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `y_pred.shape[:-1]`, in units of
@@ -44,17 +49,17 @@ class UnderestimationPenalty(Loss):
     >>> float(loss(np.array([[3.0], [3.0]]), np.array([[1.0], [5.0]])))
     2.0
 
-    Limit: `weight * Pinball(q)` without its over-prediction half (Koenker & Bassett 1978).
+    Limit: the under-prediction half of `Pinball` (Koenker & Bassett 1978), at the price `weight`.
     """
 
     elementwise = True
 
-    def __init__(self, weight=2.0, **kwargs):
+    def __init__(self, weight: float = 2.0, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         check_number("UnderestimationPenalty", "weight", weight, minimum=0)
         self.weight = weight
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self.weight * ops.mean(ops.relu(y_true - y_pred), axis=-1)
 
 
@@ -91,7 +96,13 @@ class AsymmetricError(Loss):
 
     elementwise = True
 
-    def __init__(self, under_weight=2.0, over_weight=1.0, power=2.0, **kwargs):
+    def __init__(
+        self,
+        under_weight: float = 2.0,
+        over_weight: float = 1.0,
+        power: float = 2.0,
+        **kwargs: Unpack[LossArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number("AsymmetricError", "under_weight", under_weight, minimum=0)
         check_number("AsymmetricError", "over_weight", over_weight, minimum=0)
@@ -100,20 +111,20 @@ class AsymmetricError(Loss):
         self.over_weight = over_weight
         self.power = power
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         error = y_true - y_pred
         # One power instead of two: at most one side is non-zero, so the sum of the sides is
         # price * |e|^power with the price of the side that e is on.
         price = _price(error, self.under_weight, self.over_weight)
         return ops.mean(price * self._power(magnitude(error)), axis=-1)
 
-    def _power(self, size):
+    def _power(self, size: Tensor) -> Tensor:
         if self.power == 1:
             return size
         if self.power == 2:
             return ops.square(size)
-        # size^p = size * size^(p-1) has the derivative p * size^(p-1); at 0 the backends form it
-        # as 0 * inf for p < 2. The floor inside the power passes no gradient below it.
+        # size^p as size * size^(p-1). For p < 2 the slope of size^(p-1) at 0 is infinite, and the
+        # backends would multiply it by size, 0 * inf; the floor passes no gradient below itself.
         return size * ops.power(ops.maximum(size, 1e-30), self.power - 1)
 
 
@@ -121,9 +132,8 @@ class AsymmetricError(Loss):
 class Expectile(Loss):
     """Expectile regression: `mean(t * max(e, 0)^2 + (1 - t) * max(-e, 0)^2)`.
 
-    `e = y_true - y_pred`. The asymmetric sibling of the squared error, as `Pinball` is that of the
-    absolute one: smooth, and its minimum moves with how *far* targets lie beyond it, not with how
-    many do.
+    `e = y_true - y_pred`. It is to the squared error what `Pinball` is to the absolute one: smooth,
+    and its minimum depends on how *far* targets lie beyond it, not on how many do.
 
     Args:
         expectile: t, above 0 and below 1; above 0.5 it prices predicting too little more. Default
@@ -151,12 +161,12 @@ class Expectile(Loss):
 
     elementwise = True
 
-    def __init__(self, expectile=0.5, **kwargs):
+    def __init__(self, expectile: float = 0.5, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         check_number("Expectile", "expectile", expectile, minimum=0, exclusive=True, below=1)
         self.expectile = expectile
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         error = y_true - y_pred
         # At most one side is not 0, so the sum of the sides is the price of that side times e^2.
         price = _price(error, self.expectile, 1 - self.expectile)
@@ -201,10 +211,10 @@ class Linex(Loss):
 
     elementwise = True
 
-    def __init__(self, sharpness=1.0, **kwargs):
+    def __init__(self, sharpness: float = 1.0, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         number = isinstance(sharpness, (int, float)) and not isinstance(sharpness, bool)
-        # Outside of this range float32 has neither a^2 nor 1 / a^2.
+        # Outside this range float32 cannot hold both a^2 and 1 / a^2.
         if not number or not 1e-15 <= abs(sharpness) <= 1e15:
             raise ValueError(
                 "The argument `sharpness` of Linex must be a number of size 1e-15 to 1e15, above "
@@ -212,7 +222,7 @@ class Linex(Loss):
             )
         self.sharpness = sharpness
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         scaled = self.sharpness * (y_true - y_pred)
         return 2 / self.sharpness**2 * ops.mean(em1x(scaled), axis=-1)
 
@@ -221,12 +231,12 @@ class Linex(Loss):
 class Charbonnier(Loss):
     """The absolute error with a rounded tip: `mean(sqrt(e^2 + epsilon^2))`, `e = y_true - y_pred`.
 
-    Robust to outliers as the absolute error is, and smooth where that has its kink: the usual
-    choice for restoring images.
+    It is as robust to outliers as the absolute error, and smooth at 0, where that has a kink: the
+    usual choice for restoring images.
 
     Args:
-        epsilon: the size of error below which it is a parabola, in units of the target, at least
-            1e-15. Default 1e-3.
+        epsilon: the error, in units of the target, below which the loss is nearly a parabola; at
+            least 1e-15. Default 1e-3.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `y_pred.shape[:-1]`, in units of
@@ -244,7 +254,7 @@ class Charbonnier(Loss):
     5.0
 
     Limits: epsilon -> 0 is the mean absolute error. Where `e = 0` the value is `epsilon`, not 0,
-    and the gradient 0. Some codes put `epsilon` under the root without squaring it.
+    and the gradient 0. Some programs put `epsilon` under the root without squaring it.
 
     References: Charbonnier et al., Two Deterministic Half-Quadratic Regularization Algorithms for
     Computed Imaging, ICIP 1994; for images Lai et al., LapSRN, 2017, arXiv 1704.03915.
@@ -252,18 +262,18 @@ class Charbonnier(Loss):
 
     elementwise = True
 
-    def __init__(self, epsilon=1e-3, **kwargs):
+    def __init__(self, epsilon: float = 1e-3, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
-        # The square of a smaller one may be 0 in float32, and the root of 0 has no derivative.
+        # The square of a smaller epsilon may be 0 in float32, and the root has no derivative at 0.
         check_number("Charbonnier", "epsilon", epsilon, minimum=1e-15)
         self.epsilon = epsilon
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         error = y_true - y_pred
         return ops.mean(ops.sqrt(ops.square(error) + self.epsilon**2), axis=-1)
 
 
-def _price(error, under, over):
+def _price(error: Tensor, under: float, over: float) -> Tensor:
     """The price of the side that each error is on, in the dtype of the error."""
-    under, over = (ops.convert_to_tensor(price, error.dtype) for price in (under, over))
-    return ops.where(error > 0, under, over)
+    prices = (ops.convert_to_tensor(price, error.dtype) for price in (under, over))
+    return ops.where(error > 0, *prices)

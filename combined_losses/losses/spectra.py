@@ -5,6 +5,8 @@ MultiResolutionSTFT()}` the logs hold `spectrum_loss`, `spectrum/fft_1024_loss`,
 `spectrum/fft_1024/convergence_loss` and so on, all from one pass.
 """
 
+from typing import Unpack
+
 import keras
 import numpy as np
 from keras import ops
@@ -18,8 +20,10 @@ from combined_losses._core.checks import (
     check_number,
     is_integer,
 )
+from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
 from combined_losses._core.names import make_unique, quoted, snake_case
+from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating, decibels, div, weighted_mean
 from combined_losses.composite.loss import CompositeLoss
@@ -37,7 +41,7 @@ class _Spectral(Wrapper):
     work as everywhere.
     """
 
-    def __init__(self, losses, weights, reduction, name, dtype):
+    def __init__(self, losses, weights, reduction, name, dtype) -> None:
         own = name or snake_case(type(self).__name__)
         super().__init__(CompositeLoss(losses, weights, name=own), reduction, own, dtype)
         self.name_is_given = name is not None
@@ -94,14 +98,14 @@ class STFT(_Spectral):
 
     def __init__(
         self,
-        fft_size=1024,
-        hop=256,
-        window=1024,
+        fft_size: int = 1024,
+        hop: int = 256,
+        window: int = 1024,
         weights=None,
         reduction="sum_over_batch_size",
         name=None,
         dtype=None,
-    ):
+    ) -> None:
         owner = type(self).__name__
         _check_resolution(owner, fft_size, hop, window, ("fft_size", "hop", "window"))
         _check_weights(owner, weights)
@@ -202,7 +206,7 @@ class MultiResolutionSTFT(_Spectral):
         reduction="sum_over_batch_size",
         name=None,
         dtype=None,
-    ):
+    ) -> None:
         resolutions = _resolutions(fft_sizes, hops, windows)
         _check_weights("MultiResolutionSTFT", weights)
         parts = {}
@@ -222,7 +226,7 @@ class _Convergence(Loss):
 
     neutral_target = 1.0
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         ratio = _norm(y_true - y_pred, sample_weight, 1e-24) / _norm(y_true, sample_weight, 1.0)
         if sample_weight is None:
             return ops.mean(ratio, axis=1)
@@ -242,7 +246,7 @@ class _LogMagnitude(Loss):
 
     neutral_target = 1.0
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         difference = ops.log(y_true) - ops.log(y_pred)
         # |d| with the slope 0 at d = 0, in one pass less than relu(d) + relu(-d).
         distance = ops.stop_gradient(ops.sign(difference)) * difference
@@ -288,7 +292,9 @@ class SISDR(Loss):
 
     neutral_target = 1.0
 
-    def __init__(self, zero_mean=True, epsilon=1e-8, **kwargs):
+    def __init__(
+        self, zero_mean: bool = True, epsilon: float = 1e-8, **kwargs: Unpack[LossArguments]
+    ) -> None:
         super().__init__(**kwargs)
         check_flag("SISDR", "zero_mean", zero_mean)
         check_number("SISDR", "epsilon", epsilon, minimum=0, exclusive=True)
@@ -296,10 +302,10 @@ class SISDR(Loss):
         self.epsilon = epsilon
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         return super().traits._replace(apart=True)  # channels are compared one by one
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         _check_signal(self.name, tuple(y_pred.shape))
         weight = sample_weight
         if self.zero_mean:

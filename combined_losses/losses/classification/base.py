@@ -1,23 +1,35 @@
 """What the losses of classes share: the dtype of a prediction, and labels that may be unknown."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
+from combined_losses._core.loss import Loss
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating
 
-# A probability near 0 may have a slope of 1e7. What reaches a prediction in float16, whose largest
-# number is 65504, would be infinite.
+# The largest slope by a float16 prediction. At a probability near 0 it would be 1e7, which is
+# infinite in float16: its largest number is 65504.
 _STEEPEST = 2.0**14
 
 
-def cast_prediction(loss, y_pred, weight=None):
-    """Predictions in the dtype of the computation, and the steepest slope by them, or None."""
+def cast_prediction(
+    loss: Loss, y_pred: Tensor, weight: Sequence[float] | None = None
+) -> tuple[Tensor, float | None]:
+    """Predictions in the dtype of the computation, and a limit of the slope by them, or None.
+
+    The values are multiplied by a `weight`, so the limit is divided by the largest.
+    """
     half = keras.backend.standardize_dtype(y_pred.dtype) == "float16"
     steepest = _STEEPEST / max(1.0, *(weight or [1.0])) if half else None
     return ops.cast(y_pred, accumulating(loss.dtype)), steepest
 
 
-def known_labels(y_true, classes):
-    """Integer labels, and whether they are ones: -1 would be taken for the last class."""
+def known_labels(y_true: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Integer labels, with 0 for each that is outside 0 to classes - 1, and which are inside.
+
+    As an index, -1 would be the last class.
+    """
     known = ops.logical_and(y_true >= 0, y_true < classes)
     return ops.cast(ops.where(known, y_true, 0), "int32"), known

@@ -1,4 +1,7 @@
-"""Classes one by one: cross-entropies that fade out what is right already."""
+"""Classes one by one: cross-entropies that fade out predictions which are right already."""
+
+from collections.abc import Sequence
+from typing import Unpack
 
 import keras
 from keras import ops
@@ -10,7 +13,10 @@ from combined_losses._core.checks import (
     check_target_shape,
 )
 from combined_losses._core.data_format import channels_last
+from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
+from combined_losses._core.traits import Traits
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import log_softmax
 from combined_losses.losses.classification.base import cast_prediction, known_labels
 from combined_losses.losses.focal_formulas import binary, of_log_probability, of_probability
@@ -19,29 +25,29 @@ __all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal"]
 
 
 class _Focal(ChannelLoss):
-    """A focal loss, which casts its predictions by itself (abstract)."""
+    """A focal loss; it casts its predictions itself (abstract)."""
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         return super().traits._replace(casts_prediction=False)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class BinaryFocal(_Focal):
-    """Binary cross-entropy that fades out what is right already.
+    """Binary cross-entropy that fades out predictions which are right already.
 
     `mean(a * miss^gamma * ce)`: `ce` is the cross-entropy of one element,
-    `miss = y (1 - p) + (1 - y) p` the probability given to the other class and
+    `miss = y (1 - p) + (1 - y) p` the probability given to the wrong class and
     `a = alpha y + (1 - alpha) (1 - y)`, or 1 without `alpha`. Use it where one class is rare, so
-    that a mass of easy negatives would outweigh the few that matter: detection, small lesions.
+    that many easy negatives would outweigh the few elements that matter: detection, small lesions.
 
     Args:
         gamma: how fast right predictions fade out, at least 0. Default 2.0; 0 is cross-entropy.
-        alpha: the weight of positives, in [0, 1], negatives having `1 - alpha`; or None (default):
-            1 for both.
+        alpha: the weight of positives, in [0, 1]; negatives have `1 - alpha`. None (default): 1 for
+            both.
         from_logits: whether `y_pred` holds logits. Default False: probabilities. Prefer logits:
-            their slope is right however wrong they are. Outside [0, 1] a probability counts as the
-            nearest one in it, and keeps a slope where the way back is right.
+            their slope is exact however wrong they are. A probability outside [0, 1] counts as 0 or
+            1, with a slope that leads back if that is the wrong one.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
             predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
@@ -64,17 +70,24 @@ class BinaryFocal(_Focal):
     >>> float(loss(np.array([[1.0]]), np.array([[-100.0]])))
     100.0
 
-    Limit: gamma = 0 is binary cross-entropy. The slope at a confidently wrong logit is -1 or 1; at
-    a probability of 0 or 1 the logarithm goes on along its tangent at 1e-7, finite and sloped.
-    Soft labels are treated as in Keras, optax and torchvision; Keras ignores its `alpha` unless
-    `apply_class_balancing`. Lin et al. 2017, arXiv 1708.02002.
+    Limit: gamma = 0 is binary cross-entropy. The slope at a confidently wrong logit is -1 or 1. For
+    probabilities below 1e-7 the logarithm continues along its tangent, so at 0 it is finite and
+    has a slope. Soft labels are treated as in Keras, optax and torchvision; Keras ignores its
+    `alpha` unless `apply_class_balancing`. Lin et al. 2017, arXiv 1708.02002.
     """
 
     elementwise = True
     target_kind = "shares"
     prediction_kind = "probabilities"
 
-    def __init__(self, gamma=2.0, alpha=None, *, from_logits=False, **kwargs):
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        alpha: float | None = None,
+        *,
+        from_logits: bool = False,
+        **kwargs: Unpack[ChannelArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number("BinaryFocal", "gamma", gamma, minimum=0)
         if alpha is not None:
@@ -85,27 +98,27 @@ class BinaryFocal(_Focal):
         self.from_logits = from_logits
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         return super().traits._replace(apart=True)
 
     @channels_last
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred, steepest = cast_prediction(self, y_pred)
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
         if self.alpha is not None:
             values = values * (self.alpha * y_true + (1 - self.alpha) * (1 - y_true))
-        if values.shape[-1] == 1:  # its own mean, which would cost a pass
+        if values.shape[-1] == 1:  # the mean of one element, without a pass over the array
             return ops.squeeze(values, axis=-1)
         return ops.mean(values, axis=-1)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class CategoricalFocal(_Focal):
-    """Cross-entropy of one-hot classes that fades out what is right already.
+    """Cross-entropy of one-hot classes that fades out predictions which are right already.
 
     `-sum_c w_c y_c (1 - p_c)^gamma log(p_c)`. Use it where a few classes are rare; for integer
     labels `SparseCategoricalFocal` gives the same numbers, faster. With `multilabel` several
-    classes may be there at once: `sum_c w_c BinaryFocal(y_c, p_c)`.
+    classes may be present at once: `sum_c w_c BinaryFocal(y_c, p_c)`.
 
     Args:
         gamma: how fast right predictions fade out, at least 0. Default 2.0; 0 is cross-entropy.
@@ -114,9 +127,9 @@ class CategoricalFocal(_Focal):
         from_logits: whether `y_pred` holds logits. Default False: probabilities, which are taken
             as they are, not divided by their sum.
         multilabel: whether the classes are independent of each other, as overlapping masks and
-            tags are: each has its `BinaryFocal`, from logits through a sigmoid of its own, and
-            weights and missing labels are those of single labels. Default False: one-hot classes,
-            from logits through a softmax.
+            tags are: each has its own `BinaryFocal`, logits go through a sigmoid, and weights and
+            missing labels are those of single labels. Default False: one-hot classes, whose logits
+            go through a softmax.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
             predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
@@ -124,9 +137,9 @@ class CategoricalFocal(_Focal):
 
     Shapes: `y_true` (one-hot, or soft: the loss is linear in it) and `y_pred`
     `(batch, ..., classes)`, equal; values `y_pred.shape[:-1]`, of at least 0. With `multilabel`
-    sample weights may have the shape of `y_pred`, and where labels are missing (`Masked`) the mean
-    is that over the labels that are there, times the number of classes: with all of them the sum
-    over the classes, as without a mask.
+    sample weights may have the shape of `y_pred`. If labels are missing (`Masked`), the loss is the
+    mean over the labels that are present, times the number of classes: so if none is missing it is
+    the sum over the classes, as without a mask.
 
     Raises:
         ValueError: if an argument is outside its range, if `class_weight` has another length than
@@ -158,8 +171,14 @@ class CategoricalFocal(_Focal):
     prediction_kind = "probabilities"
 
     def __init__(
-        self, gamma=2.0, class_weight=None, *, from_logits=False, multilabel=False, **kwargs
-    ):
+        self,
+        gamma: float = 2.0,
+        class_weight: Sequence[float] | None = None,
+        *,
+        from_logits: bool = False,
+        multilabel: bool = False,
+        **kwargs: Unpack[ChannelArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number("CategoricalFocal", "gamma", gamma, minimum=0)
         check_class_weight("CategoricalFocal", class_weight)
@@ -171,35 +190,37 @@ class CategoricalFocal(_Focal):
         self.from_logits = from_logits
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         apart, softmax = self.multilabel, self.from_logits and not self.multilabel
         return super().traits._replace(
             elementwise=apart, summed=apart, apart=apart, softmax=softmax
         )
 
     @channels_last
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if self.multilabel:
             return ops.sum(self.elements(y_true, y_pred), axis=-1)
         y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
         if self.class_weight is not None:
-            y_true = y_true * _class_weight(self, y_pred)
+            y_true = y_true * _tensor_of(self.class_weight, self, y_pred)
         if self.from_logits:
             values = of_log_probability(log_softmax(y_pred), self.gamma)
         else:
             values = of_probability(y_pred, self.gamma, steepest)
         return -ops.sum(y_true * values, axis=-1)
 
-    def elements(self, y_true, y_pred):
-        """With `multilabel`: what every channel adds to the value, of the shape of `y_pred`."""
+    def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """With `multilabel`: what each channel adds to the value, in the shape of `y_pred`."""
         y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
-        return values if self.class_weight is None else values * _class_weight(self, y_pred)
+        if self.class_weight is None:
+            return values
+        return values * _tensor_of(self.class_weight, self, y_pred)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class SparseCategoricalFocal(_Focal):
-    """Cross-entropy of integer labels that fades out what is right already.
+    """Cross-entropy of integer labels that fades out predictions which are right already.
 
     `-w_y (1 - p_y)^gamma log(p_y)`, `p_y` the probability of the true class: `CategoricalFocal`
     without the one-hot array. Use it where a few classes are rare.
@@ -217,8 +238,8 @@ class SparseCategoricalFocal(_Focal):
 
     Shapes: `y_pred` `(batch, ..., classes)`; `y_true` integer labels from 0, of shape
     `y_pred.shape[:-1]` or `y_pred.shape[:-1] + (1,)`; values `y_pred.shape[:-1]`, of at least 0.
-    The value of a label outside 0 to classes - 1, such as -1 for "unknown", is NaN: give what is
-    unknown a weight of 0.
+    The value of a label outside 0 to classes - 1, such as -1 for "unknown", is NaN: give unknown
+    labels the weight 0.
 
     Raises:
         ValueError: if an argument is outside its range, if `class_weight` has another length than
@@ -242,7 +263,14 @@ class SparseCategoricalFocal(_Focal):
     takes_ids = True
     neutral_target = 0.0
 
-    def __init__(self, gamma=2.0, class_weight=None, *, from_logits=False, **kwargs):
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        class_weight: Sequence[float] | None = None,
+        *,
+        from_logits: bool = False,
+        **kwargs: Unpack[ChannelArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number("SparseCategoricalFocal", "gamma", gamma, minimum=0)
         check_class_weight("SparseCategoricalFocal", class_weight)
@@ -252,11 +280,11 @@ class SparseCategoricalFocal(_Focal):
         self.from_logits = from_logits
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         return super().traits._replace(softmax=self.from_logits)
 
     @channels_last
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         _check_labels(y_true, y_pred)
         y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
         if len(y_true.shape) < len(y_pred.shape):
@@ -269,11 +297,11 @@ class SparseCategoricalFocal(_Focal):
             p = ops.take_along_axis(y_pred, labels, axis=-1)
             values = of_probability(p, self.gamma, steepest)
         if self.class_weight is not None:
-            values = values * ops.take(_class_weight(self, y_pred), labels)
+            values = values * ops.take(_tensor_of(self.class_weight, self, y_pred), labels)
         return -ops.squeeze(ops.where(known, values, float("nan")), axis=-1)
 
 
-def _check_labels(y_true, y_pred):
+def _check_labels(y_true: Tensor, y_pred: Tensor) -> None:
     classes, true, pred = y_pred.shape[-1], tuple(y_true.shape), tuple(y_pred.shape)
     if true == pred and classes != 1:
         raise ValueError(
@@ -284,10 +312,11 @@ def _check_labels(y_true, y_pred):
     check_target_shape("SparseCategoricalFocal", y_true, y_pred, pred[:-1], (*pred[:-1], 1))
 
 
-def _class_weight(loss, y_pred):
-    if y_pred.shape[-1] not in (len(loss.class_weight), None):
+def _tensor_of(class_weight: Sequence[float], loss: _Focal, y_pred: Tensor) -> Tensor:
+    """The argument `class_weight` as a tensor; raises unless it has one number for each class."""
+    if y_pred.shape[-1] not in (len(class_weight), None):
         raise ValueError(
             f"The argument `class_weight` of {type(loss).__name__} must have one number for each "
-            f"of the {y_pred.shape[-1]} classes of y_pred. Received: {loss.class_weight!r}"
+            f"of the {y_pred.shape[-1]} classes of y_pred. Received: {class_weight!r}"
         )
-    return ops.convert_to_tensor(loss.class_weight, y_pred.dtype)
+    return ops.convert_to_tensor(class_weight, y_pred.dtype)

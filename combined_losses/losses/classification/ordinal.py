@@ -1,13 +1,18 @@
 """Classes by their order: grades, stages, stars."""
 
+from typing import Unpack
+
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.checks import check_number, check_target_shape, is_integer
+from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
 from combined_losses._core.probabilities import as_probability
+from combined_losses._core.traits import Traits
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import div
 from combined_losses.losses.classification.base import cast_prediction, known_labels
 
@@ -19,10 +24,10 @@ class WeightedKappa(Loss):
     """One minus Cohen's weighted kappa, for classes with an order: grades, stages, stars.
 
     The cost of taking class i for class j is `w_ij = (|i - j| / (C - 1))^power`. The value of a
-    sample is `sum_j w_yj p_j / sum_ij w_ij f_i g_j`: its expected cost, in units of the cost of
+    sample is `sum_j w_yj p_j / sum_ij w_ij f_i g_j`: its expected cost, divided by the cost of
     chance, where f and g are the frequencies of the classes in the truth and in the predictions of
-    the batch. Use it where a miss by two grades is worse than two by one, and agreement beyond
-    chance is what is reported. Large batches: a small one knows little of the frequencies.
+    the batch. Use it where an error of two grades is worse than two errors of one, and agreement
+    beyond chance is what you report. Use large batches: the frequencies are estimated from each.
 
     Args:
         num_classes: the number of classes C, an integer of at least 2.
@@ -33,7 +38,7 @@ class WeightedKappa(Loss):
     Shapes: `y_pred` probabilities `(batch, num_classes)`; `y_true` integer labels `(batch,)` or
     `(batch, 1)`, or one-hot `(batch, num_classes)`; values `(batch,)`, of at least 0, whose mean is
     `1 - kappa`: 0 is perfect, 1 is chance. With weights the frequencies are weighted too. A label
-    outside 0 to num_classes - 1 makes all of them NaN: give what is unknown a weight of 0.
+    outside 0 to num_classes - 1 makes all values NaN: give unknown labels the weight 0.
 
     Raises:
         ValueError: if an argument is outside its range, or if an array has another shape.
@@ -50,8 +55,8 @@ class WeightedKappa(Loss):
     1.0
 
     Limits: on hard predictions the mean is one minus scikit-learn's `cohen_kappa_score(weights=)`.
-    A batch of one class has mean 1 whatever is predicted, so that nothing is learned from it, and 0
-    where that class alone is predicted. Cohen 1968; as a loss de la Torre, Puig & Valls 2018
+    A batch of one class has the mean 0 if only that class is predicted, else 1 whatever is
+    predicted, so that it teaches nothing. Cohen 1968; as a loss de la Torre, Puig & Valls 2018
     (Pattern Recognition Letters).
     """
 
@@ -62,7 +67,7 @@ class WeightedKappa(Loss):
     couples_batch = True
     neutral_target = 0.0
 
-    def __init__(self, num_classes, power=2, **kwargs):
+    def __init__(self, num_classes: int, power: float = 2, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         if not is_integer(num_classes) or num_classes < 2:
             raise ValueError(
@@ -74,20 +79,20 @@ class WeightedKappa(Loss):
         self.power = power
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         return super().traits._replace(casts_prediction=False)
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         y_pred, steepest = cast_prediction(self, y_pred)
         cost = self._cost(y_true, y_pred)
         weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
         y_pred = as_probability(y_pred, ops.cast(ops.equal(cost, 0), y_pred.dtype))
-        # The frequencies are those of the whole batch, also where replicas have a part of it each.
+        # The frequencies are those of the whole batch, even if each replica has only a part of it.
         number = backend.global_sum(ops.sum(weight))
         share = ops.expand_dims(div(weight, number), -1)
         of_truth = backend.global_sum(ops.sum(share * cost, axis=0))
         predicted = backend.global_sum(ops.sum(share * y_pred, axis=0))
-        # sum_ij w_ij f_i g_j: sum_i f_i w_ij is the mean over the samples of w_yj, what j costs.
+        # sum_ij w_ij f_i g_j, where sum_i f_i w_ij is the mean of w_yj over the samples.
         chance = ops.sum(of_truth * predicted)
         expected = ops.sum(cost * y_pred, axis=-1)
         values = expected / ops.maximum(chance, 1e-7)
@@ -96,8 +101,8 @@ class WeightedKappa(Loss):
         sloped = expected / ops.maximum(chance, 1 / steepest)
         return sloped + ops.stop_gradient(values - sloped)
 
-    def _cost(self, y_true, y_pred):
-        """What each class would cost each sample, `w_yj`, `(batch, num_classes)`."""
+    def _cost(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The cost of each class for each sample, `w_yj`, `(batch, num_classes)`."""
         batch, classes = y_pred.shape[0], self.num_classes
         allowed = ((batch,), (batch, 1), (batch, classes))
         if len(y_pred.shape) != 2 or y_pred.shape[1] not in (classes, None):
@@ -111,7 +116,7 @@ class WeightedKappa(Loss):
         cost = (np.abs(grade[:, None] - grade) / (classes - 1)) ** self.power
         cost = ops.convert_to_tensor(cost, y_pred.dtype)
         if len(y_true.shape) == 2 and y_true.shape[1] != 1:
-            # No matrix product: accelerators round its factors.
+            # Not as a matrix product: accelerators round its factors.
             return ops.sum(ops.expand_dims(ops.cast(y_true, cost.dtype), -1) * cost, axis=1)
         labels, known = known_labels(y_true if len(y_true.shape) == 1 else y_true[:, 0], classes)
         return ops.where(known[:, None], ops.take(cost, labels, axis=0), float("nan"))

@@ -1,7 +1,7 @@
-"""Embeddings: vectors, `(batch, features)`, in which neighbours shall be alike.
+"""Embeddings: vectors, `(batch, features)`, that shall be near each other for similar samples.
 
-`distances.py` measures by Euclidean distance, `cosines.py` by angle; `pairs.py` holds what a batch
-of labels says of its pairs.
+`distances.py` measures by Euclidean distance, `cosines.py` by angle; `pairs.py` finds which pairs
+of samples in a batch have the same label.
 """
 
 from combined_losses.losses.embeddings.cosines import NTXent, SupervisedContrastive

@@ -1,12 +1,16 @@
 """Embeddings compared by their angle."""
 
+from typing import Unpack
+
 import keras
 from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
+from combined_losses._core.keras_types import LossArguments
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import div
-from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, pairs_of
+from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, Pairs, pairs_of
 
 __all__ = ["NTXent", "SupervisedContrastive"]
 
@@ -15,24 +19,24 @@ __all__ = ["NTXent", "SupervisedContrastive"]
 class NTXent(LabelledLoss):
     """Each positive against all negatives: normalised, temperature-scaled cross-entropy.
 
-    With `s` the cosine of two embeddings divided by the temperature, an anchor a has the mean over
-    its positives q of `logsumexp(s_aq, {s_an for all negatives n}) - s_aq`. Use it where a sample
-    has few positives: two views of one image that share a label of their own are SimCLR. Large
-    batches: they hold the negatives.
+    Let `s` be the cosine of two embeddings divided by the temperature. The value of an anchor a is
+    the mean over its positives q of `logsumexp(s_aq, {s_an for all negatives n}) - s_aq`. Use it
+    where a sample has few positives; with two views of each image that share a label of their own,
+    it is SimCLR. Use large batches, because the negatives come from the batch.
 
     Args:
-        temperature: above 0. Default 0.5; lower ones look at the nearest negatives only.
+        temperature: above 0. Default 0.5; with a lower one only the nearest negatives matter.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` embeddings `(batch, features)`, of any length, not all 0; `y_true` integer
-    labels `(batch,)` or `(batch, 1)`; values `(batch,)`, of at least 0: those of anchors, scaled so
-    that their mean is that over the anchors that have a positive. Others have 0, and so have all
-    in a batch without a positive or without a negative.
+    labels `(batch,)` or `(batch, 1)`; values `(batch,)`, of at least 0, one for each anchor. They
+    are scaled so that their mean is the mean over the anchors that have a positive. An anchor
+    without a positive has 0, and so have all in a batch without a positive or without a negative.
 
-    A sample of weight 0 is not there for the others either; other weights act on anchors. Labels
-    are told apart exactly, also large ids, if they are integers (JAX keeps 32 bits of them). NaN
-    labels, and floats too large for whole numbers (2^24 in float32), make all values NaN: give
-    what is unknown a weight of 0. -1 is a label like any other.
+    A sample of weight 0 is left out of all pairs; other weights act on anchors. Integer labels are
+    compared exactly, even large ids (JAX keeps 32 bits of them). NaN labels, and floats too large
+    to tell whole numbers apart (2^24 in float32), make all values NaN: give unknown labels the
+    weight 0. -1 is a label like any other.
 
     Raises:
         ValueError: if `temperature` is not above 0, or if an array has another shape.
@@ -46,21 +50,21 @@ class NTXent(LabelledLoss):
     >>> round(float(loss(np.array([7, 7, 8, 8]), views)), 4)  # log(1 + 2 exp(-2))
     0.2395
 
-    Limits: embeddings that are all the same have `log(batch - 1)` with two views each, and no
-    gradient. Two views per label: the cross-entropy of SimCLR. `optax.losses.ntxent` averages over
-    pairs, which differs where anchors have unequally many positives. The slope grows as one over
-    the length of an embedding, up to 1e6 at 0. Chen et al. 2020, arXiv 2002.05709.
+    Limits: if all embeddings are equal, the value is `log(batch - 1)` with two views of each label,
+    and the gradient is 0. `optax.losses.ntxent` averages over pairs, which differs if anchors have
+    different numbers of positives. The slope is proportional to one over the length of an
+    embedding, up to 1e6 at 0. Chen et al. 2020, arXiv 2002.05709.
     """
 
-    def __init__(self, temperature=0.5, **kwargs):
+    def __init__(self, temperature: float = 0.5, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         check_number("NTXent", "temperature", temperature, minimum=0, exclusive=True)
         self.temperature = temperature
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("NTXent", y_true, y_pred, sample_weight, LARGEST_NUMBER)
         logits = _cosines(pairs) / self.temperature
-        # log(exp(s) + exp(L)) - s = softplus(L - s), with L over the negatives.
+        # log(exp(s) + exp(L)) - s = softplus(L - s), where L is the logsumexp over the negatives.
         of_negatives = _logsumexp(logits, pairs.negative)[:, None]
         terms = ops.softplus(ops.where(pairs.positive, of_negatives - logits, _NOTHING))
         positives = ops.sum(ops.cast(pairs.positive, logits.dtype), axis=-1)
@@ -72,24 +76,24 @@ class NTXent(LabelledLoss):
 class SupervisedContrastive(LabelledLoss):
     """Draws all samples of a class together, away from all others.
 
-    With `s` the cosine of two embeddings divided by the temperature, an anchor a has
+    Let `s` be the cosine of two embeddings divided by the temperature. The value of an anchor a is
     `logsumexp({s_aj for all others j})` minus the mean of `s_aq` over its positives q. Use it to
-    learn an embedding from class labels, with several samples of a class in a batch: alone before a
-    classifier is trained on top, or beside a cross-entropy.
+    learn an embedding from class labels, with several samples of each class in a batch: alone,
+    before you train a classifier on top, or beside a cross-entropy.
 
     Args:
-        temperature: above 0. Default 0.1; lower ones look at the nearest others only.
+        temperature: above 0. Default 0.1; with a lower one only the nearest others matter.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` embeddings `(batch, features)`, of any length, not all 0; `y_true` integer
-    labels `(batch,)` or `(batch, 1)`; values `(batch,)`, of at least 0: those of anchors, scaled so
-    that their mean is that over the anchors that have a positive. Others have 0, and so have all
-    in a batch without a positive.
+    labels `(batch,)` or `(batch, 1)`; values `(batch,)`, of at least 0, one for each anchor. They
+    are scaled so that their mean is the mean over the anchors that have a positive. An anchor
+    without a positive has 0, and so have all in a batch without a positive.
 
-    A sample of weight 0 is not there for the others either; other weights act on anchors. Labels
-    are told apart exactly, also large ids, if they are integers (JAX keeps 32 bits of them). NaN
-    labels, and floats too large for whole numbers (2^24 in float32), make all values NaN: give
-    what is unknown a weight of 0. -1 is a label like any other.
+    A sample of weight 0 is left out of all pairs; other weights act on anchors. Integer labels are
+    compared exactly, even large ids (JAX keeps 32 bits of them). NaN labels, and floats too large
+    to tell whole numbers apart (2^24 in float32), make all values NaN: give unknown labels the
+    weight 0. -1 is a label like any other.
 
     Raises:
         ValueError: if `temperature` is not above 0, or if an array has another shape.
@@ -103,20 +107,20 @@ class SupervisedContrastive(LabelledLoss):
     >>> round(float(loss(np.array([0, 0, 1, 1]), embeddings)), 4)  # log(1 + 2 exp(-2))
     0.2395
 
-    Limits: one positive for each anchor is `NTXent`. With k positives for each anchor the value is
-    at least `log(k)`. Embeddings that are all the same have `log(batch - 1)`, and no gradient. The
-    authors' program multiplies by `temperature / base_temperature`, this one does not. The slope
-    grows as one over the length of an embedding, up to 1e6 at 0. Khosla et al. 2020, arXiv
-    2004.11362 (the variant "out").
+    Limits: with one positive for each anchor it is `NTXent`. With k positives for each anchor the
+    value is at least `log(k)`. If all embeddings are equal, the value is `log(batch - 1)`, and the
+    gradient is 0. The authors' program multiplies by `temperature / base_temperature`, this class
+    does not. The slope is proportional to one over the length of an embedding, up to 1e6 at 0.
+    Khosla et al. 2020, arXiv 2004.11362 (the variant "out").
     """
 
-    def __init__(self, temperature=0.1, **kwargs):
+    def __init__(self, temperature: float = 0.1, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         owner = "SupervisedContrastive"
         check_number(owner, "temperature", temperature, minimum=0, exclusive=True)
         self.temperature = temperature
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("SupervisedContrastive", y_true, y_pred, sample_weight, LARGEST_NUMBER)
         logits = _cosines(pairs) / self.temperature
         positive = ops.cast(pairs.positive, logits.dtype)
@@ -127,16 +131,16 @@ class SupervisedContrastive(LabelledLoss):
         return pairs.scaled(values, ops.cast(found, logits.dtype))
 
 
-# A logit of nothing: its exponential is 0 beside that of any cosine.
+# The logit of a pair that does not count: its exponential is 0 beside that of any cosine.
 _NOTHING = -1e30
 
 
-def _logsumexp(logits, mask):
-    """Over what the mask has of each row; about `_NOTHING`, with slope 0, where it has nothing."""
+def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
+    """The logsumexp of each row over a mask; about `_NOTHING`, with slope 0, for an empty mask."""
     return ops.logsumexp(ops.where(mask, logits, _NOTHING), axis=-1)
 
 
-def _cosines(pairs):
+def _cosines(pairs: Pairs) -> Tensor:
     """The cosines of all anchors with all samples."""
     anchors = samples = _normalised(pairs.anchors)
     if pairs.samples is not pairs.anchors:
@@ -144,10 +148,10 @@ def _cosines(pairs):
     return backend.products(anchors, samples)
 
 
-def _normalised(x):
-    """`x / sqrt(max(|x|^2, 1e-12))`, also where the square overflows."""
-    # A vector has the same direction over any number, and from a largest element of 1 on it is
-    # longer than 1e-6, so that the maximum plays no part.
+def _normalised(x: Tensor) -> Tensor:
+    """`x / sqrt(max(|x|^2, 1e-12))`, even where the square would overflow."""
+    # A vector whose largest element is above 1 is first divided by it. That keeps the direction,
+    # and the vector stays longer than 1e-6, so that the floor below plays no part.
     x = x / ops.stop_gradient(ops.maximum(ops.max(ops.abs(x), axis=-1, keepdims=True), 1.0))
     square = ops.sum(ops.square(x), axis=-1, keepdims=True)
     floor = 1e-12

@@ -1,30 +1,34 @@
-"""Embeddings compared by their Euclidean distance, and distances themselves."""
+"""Embeddings compared by their Euclidean distance, and losses of given distances."""
+
+from typing import Unpack
 
 import keras
 from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
+from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import bounded
-from combined_losses.losses.embeddings.pairs import LARGEST_DISTANCE, LabelledLoss, pairs_of
+from combined_losses.losses.embeddings.pairs import LARGEST_DISTANCE, LabelledLoss, Pairs, pairs_of
 
 __all__ = ["Contrastive", "ContrastivePairs", "TripletSemiHard"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class Contrastive(Loss):
-    """Distances of pairs: small for what is similar, at least a margin for what is not.
+    """Distances of pairs: small for similar pairs, at least a margin for others.
 
-    `mean(y p^2 + (1 - y) max(margin - p, 0)^2)`, with y = 1 for similar and the distance p. Use it
-    for a model of two inputs (Siamese) whose output is their distance; for embeddings and labels
-    `ContrastivePairs` forms the pairs.
+    `mean(y p^2 + (1 - y) max(margin - p, 0)^2)`, where p is the distance and y is 1 for similar
+    pairs. Use it for a model of two inputs (Siamese) whose output is their distance; for embeddings
+    and labels `ContrastivePairs` forms the pairs.
 
-    Here 1 means the same. The Keras example "Image similarity estimation using a Siamese Network
-    with a contrastive loss" has the reverse, 0 for the same: give `1 - y` of its labels.
+    Here 1 means similar. In the Keras example "Image similarity estimation using a Siamese Network
+    with a contrastive loss" 0 means similar: give `1 - y` of its labels.
 
     Args:
-        margin: how far apart what is not similar shall be, above 0. Default 1.0.
+        margin: how far apart pairs that are not similar shall be, above 0. Default 1.0.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (in [0, 1]; 1 is similar) and `y_pred` (distances, of at least 0)
@@ -42,19 +46,19 @@ class Contrastive(Loss):
     >>> float(loss(np.array([[1.0], [0.0]]), np.array([[0.5], [0.5]])))
     0.25
 
-    Limits: similar pairs alone are MSE against 0. The convention is that of TensorFlow Addons;
-    Hadsell et al. 2006 (CVPR) write 1 for what is *not* similar, and half the value.
+    Limits: if all pairs are similar it is the MSE against 0. The convention is that of TensorFlow
+    Addons; Hadsell et al. 2006 (CVPR) write 1 for pairs that are *not* similar, and half the value.
     """
 
     elementwise = True
     target_kind = "shares"
 
-    def __init__(self, margin=1.0, **kwargs):
+    def __init__(self, margin: float = 1.0, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         check_number("Contrastive", "margin", margin, minimum=0, exclusive=True)
         self.margin = margin
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred = bounded(y_pred, LARGEST_DISTANCE)
         near, far = ops.square(y_pred), ops.square(ops.relu(self.margin - y_pred))
         return ops.mean(y_true * near + (1 - y_true) * far, axis=-1)
@@ -64,23 +68,23 @@ class Contrastive(Loss):
 class ContrastivePairs(LabelledLoss):
     """`Contrastive` of all pairs of a batch, from embeddings and labels.
 
-    An anchor has the mean over the other samples of `d^2` where their labels are equal and of
-    `max(margin - d, 0)^2` where they are not, with the Euclidean distance d. Use it where classes
-    shall become points that are a margin apart.
+    The value of an anchor is a mean over the other samples: of `d^2` if the labels are equal, of
+    `max(margin - d, 0)^2` if they differ, where d is the Euclidean distance. Use it if each class
+    shall become a point, a margin apart from the others.
 
     Args:
         margin: how far apart different labels shall be, above 0. Default 1.0.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` embeddings `(batch, features)`; `y_true` integer labels `(batch,)` or
-    `(batch, 1)`; values `(batch,)`, those of anchors, of at least 0, in squared units of distance.
-    A batch of one sample has 0.
+    `(batch, 1)`; values `(batch,)`, one for each anchor, of at least 0, in squared units of
+    distance. A batch of one sample has 0.
 
-    A sample of weight 0 is not there for the others either; other weights act on anchors. Labels
-    are told apart exactly, also large ids, if they are integers (JAX keeps 32 bits of them). NaN
-    labels, and floats too large for whole numbers (2^24 in float32), make all values NaN: give
-    what is unknown a weight of 0. -1 is a label like any other. Where a number of an
-    embedding is beyond 1e14, the whole batch is divided by one factor, which brings it there.
+    A sample of weight 0 is left out of all pairs; other weights act on anchors. Integer labels are
+    compared exactly, even large ids (JAX keeps 32 bits of them). NaN labels, and floats too large
+    to tell whole numbers apart (2^24 in float32), make all values NaN: give unknown labels the
+    weight 0. -1 is a label like any other. If a number of an embedding is
+    larger than 1e14, the whole batch is divided by one factor that brings it down to 1e14.
 
     Raises:
         ValueError: if `margin` is not above 0, or if an array has another shape.
@@ -94,22 +98,21 @@ class ContrastivePairs(LabelledLoss):
     >>> [float(value) for value in values]  # (2^2 + 0.5^2) / 2, 2^2 / 2 and 0.5^2 / 2
     [2.125, 2.0, 0.125]
 
-    Limits: the slope at a distance of 0 is 0, so that equal embeddings of different labels stay
-    together: start from different ones. The mean over all pairs weighs a rare kind of pair as
-    little as it occurs, where pytorch-metric-learning adds the means of both kinds. Hadsell et al.
-    2006 (CVPR).
+    Limits: the slope at a distance of 0 is 0, so equal embeddings of different labels stay
+    together: start from different ones. In the mean over all pairs a rare kind of pair has little
+    weight; pytorch-metric-learning adds the means of the two kinds. Hadsell et al. 2006 (CVPR).
     """
 
-    def __init__(self, margin=1.0, **kwargs):
+    def __init__(self, margin: float = 1.0, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         check_number("ContrastivePairs", "margin", margin, minimum=0, exclusive=True)
         self.margin = margin
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("ContrastivePairs", y_true, y_pred, sample_weight, LARGEST_DISTANCE)
         squares = _squares(pairs)
         far = ops.square(ops.relu(self.margin - _root(squares)))
-        # A pair that is none has the square 0.
+        # Where there is no pair the square is 0.
         terms = ops.where(pairs.negative, far, squares)
         return pairs.checked(ops.sum(terms, axis=-1) / ops.maximum(pairs.number - 1, 1.0))
 
@@ -118,25 +121,25 @@ class ContrastivePairs(LabelledLoss):
 class TripletSemiHard(LabelledLoss):
     """A positive shall be nearer than a negative by a margin, for negatives just beyond it.
 
-    For each ordered pair (a, q) of one label the negative n is the nearest with `d_an > d_aq`, or
-    the farthest of all if there is none; its term is `max(margin + d_aq - d_an, 0)`, with the
-    Euclidean distance d. Use it to rank: it leaves classes their shape, where `ContrastivePairs`
-    draws them to points. Several samples of a class in a batch, and many classes.
+    For each ordered pair (a, q) of one label, the negative n is the nearest one with `d_an > d_aq`,
+    or the farthest of all if there is none. The term of the pair is `max(margin + d_aq - d_an, 0)`,
+    where d is the Euclidean distance. Use it to rank: a class keeps its shape, whereas
+    `ContrastivePairs` draws it to a point. Give batches many classes and several samples of each.
 
     Args:
         margin: by how much a negative shall be farther than a positive, above 0. Default 1.0.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` embeddings `(batch, features)`; `y_true` integer labels `(batch,)` or
-    `(batch, 1)`; values `(batch,)`, of at least 0, in units of distance: those of anchors, scaled
-    so that their mean is that over all pairs (a, q) where a has a negative. All are 0 in a batch
-    without such a pair.
+    `(batch, 1)`; values `(batch,)`, one for each anchor, of at least 0, in units of distance. They
+    are scaled so that their mean is the mean over all pairs (a, q) where a has a negative. All are
+    0 in a batch without such a pair.
 
-    A sample of weight 0 is not there for the others either; other weights act on anchors. Labels
-    are told apart exactly, also large ids, if they are integers (JAX keeps 32 bits of them). NaN
-    labels, and floats too large for whole numbers (2^24 in float32), make all values NaN: give
-    what is unknown a weight of 0. -1 is a label like any other. Where a number of an
-    embedding is beyond 1e14, the whole batch is divided by one factor, which brings it there.
+    A sample of weight 0 is left out of all pairs; other weights act on anchors. Integer labels are
+    compared exactly, even large ids (JAX keeps 32 bits of them). NaN labels, and floats too large
+    to tell whole numbers apart (2^24 in float32), make all values NaN: give unknown labels the
+    weight 0. -1 is a label like any other. If a number of an embedding is
+    larger than 1e14, the whole batch is divided by one factor that brings it down to 1e14.
 
     Raises:
         ValueError: if `margin` is not above 0, or if an array has another shape.
@@ -150,19 +153,19 @@ class TripletSemiHard(LabelledLoss):
     >>> float(loss(np.array([0, 0, 1, 2]), embeddings))  # 1 + 1 - 1.5, and 1 + 1 - 4 < 0
     0.25
 
-    Limits: the mean is that of TensorFlow Addons, but in a batch of one class, where Addons takes
-    a distance of 0 to a negative that is not there. Distances are neither squared nor of
-    normalised embeddings: end the model with `keras.layers.UnitNormalization()` for the latter. The
-    slope at a distance of 0 is 0. It takes memory of the order of batch^2. Schroff et al. 2015,
-    arXiv 1503.03832.
+    Limits: the mean equals that of TensorFlow Addons, except in a batch of one class, where Addons
+    assumes a negative at distance 0. Distances are not squared, and embeddings are not normalised:
+    end the model with `keras.layers.UnitNormalization()` if they shall be. The slope at a distance
+    of 0 is 0. The memory grows with the square of the batch size. Schroff et al. 2015, arXiv
+    1503.03832.
     """
 
-    def __init__(self, margin=1.0, **kwargs):
+    def __init__(self, margin: float = 1.0, **kwargs: Unpack[LossArguments]) -> None:
         super().__init__(**kwargs)
         check_number("TripletSemiHard", "margin", margin, minimum=0, exclusive=True)
         self.margin = margin
 
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("TripletSemiHard", y_true, y_pred, sample_weight, LARGEST_DISTANCE)
         distances = _root(_squares(pairs))
         chosen, found = _negatives(ops.stop_gradient(distances), pairs.negative)
@@ -173,8 +176,8 @@ class TripletSemiHard(LabelledLoss):
         return pairs.scaled(ops.sum(terms, axis=-1), counts)
 
 
-def _negatives(distances, negative):
-    """For each pair the place of the nearest negative beyond its distance, or the farthest.
+def _negatives(distances: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """For each pair the index of the nearest negative beyond its distance, or of the farthest.
 
     Also whether the anchor has a negative, `(anchors, 1)`.
     """
@@ -182,26 +185,27 @@ def _negatives(distances, negative):
     order = ops.argsort(of_negatives, axis=-1)
     in_order = ops.take_along_axis(of_negatives, order, axis=1)
     number = ops.sum(ops.cast(negative, "int32"), axis=-1, keepdims=True)
-    # What is no negative comes last, so the place after all negatives means that none is beyond.
+    # Samples that are no negatives come last. So a place after all negatives means that no negative
+    # is farther than the positive; the last negative, the farthest, is then taken.
     place = ops.cast(backend.places_after(in_order, distances), "int32")
     place = ops.maximum(ops.minimum(place, number - 1), 0)
     return ops.take_along_axis(order, place, axis=1), number > 0
 
 
-# Below this share of both squared lengths a squared distance is computed from the difference.
+# A squared distance is close if it is below this share of the sum of the two squared lengths.
 _CLOSE = 1e-3
 
 
-def _squares(pairs):
+def _squares(pairs: Pairs) -> Tensor:
     """The squared distances of all pairs; 0 with slope 0 where there is no pair."""
-    # The same, but nothing cancels for embeddings that have a large mean in common.
+    # Subtracting the mean changes no distance, and avoids cancellation if the mean is large.
     centre = ops.stop_gradient(ops.mean(pairs.samples, axis=0))
     a = b = pairs.anchors - centre
     if pairs.samples is not pairs.anchors:
         b = pairs.samples - centre
-    # |a|^2 + |b|^2 - 2ab is tens of times as fast as the sum of (a - b)^2, but its error is some
-    # 1e-7 of |a|^2 + |b|^2 rather than of itself: for a pair with `_CLOSE` of this 1e-4 in the
-    # square, 5e-5 in the distance. With a closer pair in the batch it is the other one for all.
+    # |a|^2 + |b|^2 - 2ab is tens of times faster than the sum of (a - b)^2. But its error is about
+    # 1e-7 of |a|^2 + |b|^2, not of the result: at the limit `_CLOSE` that is 1e-4 of the square,
+    # 5e-5 of the distance. If any pair is closer, the slow formula is used for all pairs.
     lengths = ops.sum(ops.square(a), axis=-1)[:, None] + ops.sum(ops.square(b), axis=-1)
     expanded = lengths - 2 * backend.products(a, b)
     close = ops.any(ops.logical_and(pairs.all, expanded < _CLOSE * lengths))
@@ -209,7 +213,7 @@ def _squares(pairs):
     return ops.where(pairs.all, squares, 0.0)
 
 
-def _root(squares):
-    """The square root, with slope 0 at 0; what is not a number stays so."""
+def _root(squares: Tensor) -> Tensor:
+    """The square root, with slope 0 at 0; NaN stays NaN."""
     nothing = squares <= 0
     return ops.where(nothing, 0.0, ops.sqrt(ops.where(nothing, 1.0, squares)))

@@ -1,12 +1,13 @@
-"""The pairs of a batch, and which of them have one label; also of a batch on several replicas."""
+"""Which pairs of samples in a batch have the same label, even if replicas share the batch."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.loss import Loss
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import bounded, div
 
 
@@ -22,49 +23,51 @@ class LabelledLoss(Loss):
 
 
 class Pairs(NamedTuple):
-    """Anchors, the samples of this replica, against the samples of all replicas.
+    """Pairs of an anchor, a sample of this replica, and a sample of all replicas.
 
     A sample of weight 0 is in no pair and does not count.
 
     Attributes:
         anchors, samples: embeddings, `(anchors, features)` and `(samples, features)`; on one
             replica they are the same tensor.
-        all: which pairs are of two samples, `(anchors, samples)`.
-        positive, negative: which of them are of one label, and which of two.
-        number: how many samples there are, `()`.
-        known: whether all labels can be told apart, `()`, or None where they are whole numbers.
+        all: which entries are pairs of two different samples, `(anchors, samples)`.
+        positive, negative: which pairs have the same label, and which have different labels.
+        number: the number of samples, `()`.
+        known: whether all labels can be told apart, `()`; None if their dtype ensures it.
     """
 
-    anchors: Any
-    samples: Any
-    all: Any
-    positive: Any
-    negative: Any
-    number: Any
-    known: Any
+    anchors: Tensor
+    samples: Tensor
+    all: Tensor
+    positive: Tensor
+    negative: Tensor
+    number: Tensor
+    known: Tensor | None
 
-    def scaled(self, values, counted):
-        """`values` of anchors so that their mean is that over what is `counted` of them.
+    def scaled(self, values: Tensor, counted: Tensor) -> Tensor:
+        """The sums `values` of the anchors, scaled so that their mean is the mean of all terms.
 
-        NaN where a label is none.
+        `counted` is the number of terms in each sum. NaN if a label is unknown.
         """
         total = backend.global_sum(ops.sum(counted))
         return self.checked(values * div(self.number, total))
 
-    def checked(self, values):
-        """`values`, NaN where a label is none."""
+    def checked(self, values: Tensor) -> Tensor:
+        """`values`, or NaN for all of them if a label is unknown."""
         return values if self.known is None else ops.where(self.known, values, float("nan"))
 
 
-# Squares of larger numbers, and sums of these over features and pairs, may overflow.
+# The square of a larger number, and a sum of such squares over features and pairs, may overflow.
 LARGEST_DISTANCE = 1e14
 LARGEST_NUMBER = 3e38
 
 
-def pairs_of(owner, y_true, y_pred, sample_weight, limit):
-    """The `Pairs` of labels and embeddings, in a unit in which none is beyond `limit`.
+def pairs_of(
+    owner: str, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None, limit: float
+) -> Pairs:
+    """The `Pairs` of labels and embeddings; these are divided so that no number exceeds `limit`.
 
-    Raises where their shapes are others.
+    Raises if labels or embeddings have another shape.
     """
     _check_shapes(owner, y_true, y_pred)
     y_pred = _within(y_pred, sample_weight, limit)
@@ -92,33 +95,33 @@ def pairs_of(owner, y_true, y_pred, sample_weight, limit):
     )
 
 
-def _within(y_pred, sample_weight, limit):
+def _within(y_pred: Tensor, sample_weight: Tensor | None, limit: float) -> Tensor:
     """Embeddings times one factor for the whole batch, which brings the largest number to `limit`.
 
-    The factor is 1 where no number is beyond. Bounding each number alone would make different
-    embeddings equal, so that a loss of distances was 0.
+    The factor is 1 if no number exceeds `limit`. Bounding each number by itself would make
+    different embeddings equal, and their distance 0.
     """
     y_pred = bounded(y_pred, LARGEST_NUMBER)
     sizes = ops.stop_gradient(ops.abs(y_pred))
     counts = ops.isfinite(sizes)
-    if sample_weight is not None:  # a sample of weight 0 is not there for the others
+    if sample_weight is not None:  # a sample of weight 0 must not change the factor
         counts = ops.logical_and(counts, ops.expand_dims(ops.not_equal(sample_weight, 0), -1))
     row = ops.max(ops.where(counts, sizes, 0.0), axis=-1)
     largest = ops.max(backend.global_concat(row), initial=limit)
     return y_pred * (limit / largest)
 
 
-# The numbers from which on a float is no longer told from its successor.
+# From these numbers on, consecutive whole numbers may be the same float.
 _LARGEST = {"bfloat16": 2.0**8, "float16": 2.0**11, "float32": 2.0**24, "float64": 2.0**53}
 
 
-def _are_known(labels):
-    """Whether all labels can be told apart; False with NaN. None: yes, by their dtype."""
+def _are_known(labels: Tensor) -> Tensor | None:
+    """Whether all labels can be told apart, False if one is NaN; None if their dtype ensures it."""
     largest = _LARGEST.get(keras.backend.standardize_dtype(labels.dtype))
     return None if largest is None else ops.all(ops.abs(labels) < largest)
 
 
-def _check_shapes(owner, y_true, y_pred):
+def _check_shapes(owner: str, y_true: Tensor, y_pred: Tensor) -> None:
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     received = f"Received: y_true of shape {true} and y_pred of shape {pred}"
     if len(pred) != 2:

@@ -1,11 +1,16 @@
 """Images pixel by pixel: how loud the error is beside the signal."""
 
+from typing import Unpack
+
 import keras
 from keras import ops
 
 from combined_losses._core.checks import check_number
 from combined_losses._core.data_format import channels_last
+from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
+from combined_losses._core.traits import Traits
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import decibels, weighted_mean
 
 __all__ = ["PeakSignalToNoise"]
@@ -51,17 +56,17 @@ class PeakSignalToNoise(ChannelLoss):
     target_kind = "images"
     neutral_target = 1.0
 
-    def __init__(self, max_value=1.0, **kwargs):
+    def __init__(self, max_value: float = 1.0, **kwargs: Unpack[ChannelArguments]) -> None:
         super().__init__(**kwargs)
         check_number("PeakSignalToNoise", "max_value", max_value, minimum=0, exclusive=True)
         self.max_value = max_value
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         return super().traits._replace(apart=True)  # an error is that of one channel
 
     @channels_last
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         axes = tuple(range(1, len(y_pred.shape)))
         squared = ops.square((y_true - y_pred) / self.max_value)
         mean = weighted_mean(squared, sample_weight, axes) if axes else squared

@@ -4,6 +4,7 @@ import keras
 
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.loss import ChannelLoss
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.edges import edges, mean_edge
 
 __all__ = ["TotalVariation"]
@@ -49,7 +50,7 @@ class TotalVariation(ChannelLoss):
     needs_target = False
 
     @channels_last
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         rank = len(y_pred.shape)
         if not 3 <= rank <= 5:
             raise ValueError(

@@ -1,13 +1,17 @@
 """Images by their structure, as seen through a window: what an eye compares."""
 
 import math
+from collections.abc import Sequence
+from typing import Unpack
 
 import keras
 from keras import ops
 
 from combined_losses._core.checks import are_numbers, at_least, check_number, is_integer
 from combined_losses._core.data_format import channels_last
+from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
+from combined_losses._numerics.arrays import Tensor
 from combined_losses.losses.images.blur import blurred, gaussian, halved, has_channels_first
 
 __all__ = ["SSIM", "MultiScaleSSIM"]
@@ -68,7 +72,15 @@ class SSIM(ChannelLoss):
     target_kind = "images"
     _least_rank = 4  # (batch, height, width) are images without channels
 
-    def __init__(self, max_value=1.0, filter_size=11, filter_sigma=1.5, k1=0.01, k2=0.03, **kwargs):
+    def __init__(
+        self,
+        max_value: float = 1.0,
+        filter_size: int = 11,
+        filter_sigma: float = 1.5,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        **kwargs: Unpack[ChannelArguments],
+    ) -> None:
         super().__init__(**kwargs)
         _check_window("SSIM", max_value, filter_size, filter_sigma, k1, k2)
         self.max_value = max_value
@@ -78,7 +90,7 @@ class SSIM(ChannelLoss):
         self.k2 = k2
 
     @channels_last
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         side = self.filter_size
         cure = f"give larger ones, or filter_size below {side}"
         y_true, difference = _images(self, y_true, y_pred, side, cure)
@@ -148,14 +160,14 @@ class MultiScaleSSIM(ChannelLoss):
 
     def __init__(
         self,
-        max_value=1.0,
-        power_factors=(0.0448, 0.2856, 0.3001, 0.2363, 0.1333),
-        filter_size=11,
-        filter_sigma=1.5,
-        k1=0.01,
-        k2=0.03,
-        **kwargs,
-    ):
+        max_value: float = 1.0,
+        power_factors: Sequence[float] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333),
+        filter_size: int = 11,
+        filter_sigma: float = 1.5,
+        k1: float = 0.01,
+        k2: float = 0.03,
+        **kwargs: Unpack[ChannelArguments],
+    ) -> None:
         super().__init__(**kwargs)
         _check_window("MultiScaleSSIM", max_value, filter_size, filter_sigma, k1, k2)
         if not are_numbers(power_factors) or min(power_factors) < 0 or not max(power_factors):
@@ -172,7 +184,7 @@ class MultiScaleSSIM(ChannelLoss):
         self.k2 = k2
 
     @channels_last
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         *finer, coarsest = (float(power) for power in self.power_factors)
         side = self.filter_size * 2 ** len(finer)
         cure = f"{len(finer) + 1} scales of a window of {self.filter_size} need it: give fewer "

@@ -1,44 +1,64 @@
 """The base of the region losses: activation, void pixels and weights of pixels."""
 
+from typing import Unpack
+
 from keras import ops
 
 from combined_losses._core.checks import check_flag, check_number, is_nan
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.domains import is_void
+from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
 from combined_losses._core.probabilities import as_probability
+from combined_losses._core.traits import Traits
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import softmax
+
+
+class MultilabelArguments(ChannelArguments, total=False):
+    """What a loss of masks takes beside its own arguments, if it names `from_logits` itself."""
+
+    multilabel: bool
+
+
+class RegionArguments(MultilabelArguments, total=False):
+    """What a loss of regions takes beside its own arguments."""
+
+    from_logits: bool
+    ignore_value: float | None
 
 
 class Region(ChannelLoss):
     """A loss that compares masks or class maps, one value for each sample (abstract).
 
-    A subclass implements `measure(y_true, y_pred, weight)`: truth and probabilities of shape
-    `(batch, spatial..., channels)`, and None or the weights of their entries, of that shape. Where
-    a weight is 0 the truth is 0 too.
+    A subclass implements `measure(y_true, y_pred, weight)`. It is given the truth and the
+    probabilities, `(batch, spatial..., channels)`, and the weights of their entries, of the same
+    shape, or None. Where a weight is 0 the truth is 0 too.
 
     Args:
-        ignore_value: None (default), or a number: entries of `y_true` that equal it do not count;
-            `nan`: those that are NaN.
+        ignore_value: None (default), or the number in `y_true` that marks entries which do not
+            count, also `nan`.
         data_format, reduction, name, dtype: as in `ChannelLoss`.
     """
 
     has_channels = True
     target_kind = "shares"
-    neutral_target = 1.0  # `call` leaves out what has weight 0
+    neutral_target = 1.0  # any will do: `call` leaves out what has weight 0
 
-    def __init__(self, ignore_value=None, **kwargs):
+    def __init__(
+        self, ignore_value: float | None = None, **kwargs: Unpack[ChannelArguments]
+    ) -> None:
         super().__init__(**kwargs)
         if ignore_value is not None and not is_nan(ignore_value):
             check_number(type(self).__name__, "ignore_value", ignore_value)
         self.ignore_value = ignore_value
 
-    def activation(self, y_true, y_pred):
-        """The predictions as `measure` wants them."""
+    def activation(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The predictions that `measure` is given."""
         return y_pred
 
     @channels_last
-    def call(self, y_true, y_pred, sample_weight=None):
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         if len(y_pred.shape) < 3:
             raise ValueError(
                 f"{type(self).__name__} compares arrays (batch, spatial..., channels), of rank 3 "
@@ -54,11 +74,11 @@ class Region(ChannelLoss):
             weight = counts if weight is None else weight * counts
         if weight is not None:
             y_true = ops.where(weight > 0, y_true, 0.0)
-            # Not all of them: a softmax over the channels may need one that does not count.
+            # Finite predictions stay even where the weight is 0: the softmax reads all channels.
             y_pred = ops.where(ops.logical_or(weight > 0, ops.isfinite(y_pred)), y_pred, 0.0)
         return self.measure(y_true, self.activation(y_true, y_pred), weight)
 
-    def measure(self, y_true, y_pred, weight):
+    def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `measure`.")
 
 
@@ -72,57 +92,73 @@ class LogitsMasks(ChannelLoss):
 
     prediction_kind: str | None = "probabilities"
 
-    def __init__(self, from_logits=False, *, multilabel=False, **kwargs):
+    def __init__(
+        self,
+        from_logits: bool = False,
+        *,
+        multilabel: bool = False,
+        **kwargs: Unpack[ChannelArguments],
+    ) -> None:
         super().__init__(**kwargs)
+        self._set_logits(from_logits, multilabel)
+
+    def _set_logits(self, from_logits: bool, multilabel: bool) -> None:
+        """Checks and stores the arguments that say what the predictions hold."""
         check_flag(type(self).__name__, "from_logits", from_logits)
         check_flag(type(self).__name__, "multilabel", multilabel)
         self.from_logits = from_logits
         self.multilabel = multilabel
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         softmax = self.from_logits and not self.multilabel
         return super().traits._replace(apart=self.multilabel, softmax=softmax)
 
 
 class LogitsRegion(LogitsMasks, Region):
-    """A region loss of probabilities, which logits can be made into (abstract).
+    """A region loss of probabilities, given as they are or as logits (abstract).
 
     Args:
-        from_logits: whether `y_pred` holds logits. Default False: probabilities, and what is
-            outside [0, 1] counts as 0 or 1. Logits go through a sigmoid where there is one channel
-            or with `multilabel`, through a softmax over the channels otherwise.
+        from_logits: whether `y_pred` holds logits. Default False: probabilities; below 0 they count
+            as 0, above 1 as 1. Logits of one channel, or with `multilabel`, go through a sigmoid;
+            others go through a softmax over the channels.
         multilabel: whether the channels are independent of each other, as overlapping masks are.
             Weights and missing labels are then those of single entries. Default False.
         ignore_value, data_format, reduction, name, dtype: as in `Region`.
     """
 
-    def __init__(self, from_logits=False, ignore_value=None, *, multilabel=False, **kwargs):
-        super().__init__(from_logits, multilabel=multilabel, ignore_value=ignore_value, **kwargs)
+    def __init__(
+        self,
+        from_logits: bool = False,
+        ignore_value: float | None = None,
+        *,
+        multilabel: bool = False,
+        **kwargs: Unpack[ChannelArguments],
+    ) -> None:
+        Region.__init__(self, ignore_value, **kwargs)
+        self._set_logits(from_logits, multilabel)
 
-    def activation(self, y_true, y_pred):
+    def activation(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if self.from_logits:
             return probabilities(y_pred, self.multilabel)
         return as_probability(y_pred, y_true)
 
 
-def probabilities(logits, multilabel=False):
-    """A sigmoid of one channel, or of each with `multilabel`; a softmax over several."""
+def probabilities(logits: Tensor, multilabel: bool = False) -> Tensor:
+    """A sigmoid of one channel, or of each channel with `multilabel`; else a softmax over all."""
     return ops.sigmoid(logits) if multilabel or logits.shape[-1] == 1 else softmax(logits)
 
 
-def spatial_axes(array):
+def spatial_axes(array: Tensor) -> tuple[int, ...]:
     """All axes but the first and the last."""
     return tuple(range(1, len(array.shape) - 1))
 
 
-def rows(array):
-    """`(batch, spatial..., channels)` as `(batch, channels, pixels)`; None as None.
+def rows(array: Tensor) -> Tensor:
+    """`(batch, spatial..., channels)` as `(batch, channels, pixels)`.
 
-    Sums over the last axis of rows are what every framework is fastest at: XLA takes up to ten
-    times as long over those that leave a short last axis.
+    Every framework is fastest at sums over the last axis: XLA takes up to ten times as long if a
+    short last axis remains.
     """
-    if array is None:
-        return None
     shape = ops.shape(array)
     return ops.moveaxis(ops.reshape(array, (shape[0], -1, shape[-1])), -1, 1)

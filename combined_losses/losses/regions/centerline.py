@@ -1,11 +1,19 @@
 """Losses of thinned masks, for vessels, roads and cracks."""
 
+from collections.abc import Callable
+from typing import Unpack
+
 import keras
 from keras import ops
 
 from combined_losses._core.checks import check_number, is_integer
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.distances import part
-from combined_losses.losses.regions.base import LogitsRegion, spatial_axes
+from combined_losses.losses.regions.base import (
+    LogitsRegion,
+    MultilabelArguments,
+    spatial_axes,
+)
 
 __all__ = ["CenterlineDice"]
 
@@ -14,23 +22,24 @@ __all__ = ["CenterlineDice"]
 class CenterlineDice(LogitsRegion):
     """One minus the harmonic mean of two overlaps: of each centre line with the other mask.
 
-    `1 - 2 Tp Ts / (Tp + Ts)`, `Tp = (sum S(p) y + smooth) / (sum S(p) + smooth)` the share of the
-    predicted centre line that lies in the truth, `Ts = (sum S(y) p + smooth) / (sum S(y) + smooth)`
-    that of the true one in the prediction; `S` is a soft skeleton, made of repeated erosions and
-    openings. It counts breaks in a vessel, not the pixels at its rim. Add it to `Dice` with a small
-    weight (0.1 to 0.2 to begin with): a large one can end in masks of lines that are not there.
+    `1 - 2 Tp Ts / (Tp + Ts)`. `Tp = (sum S(p) y + smooth) / (sum S(p) + smooth)` is the share of
+    the predicted centre line that lies in the true mask, `Ts = (sum S(y) p + smooth) / (sum S(y) +
+    smooth)` the share of the true centre line that lies in the predicted mask; `S` is a soft
+    skeleton, made of repeated erosions and openings. The loss counts breaks in a vessel, not the
+    pixels at its rim. Add it to `Dice` with a small weight (0.1 to 0.2 to begin with): with a large
+    one the network can learn to draw lines that are not there.
 
     Args:
-        iterations: the number of erosions, an integer of at least 1, which must reach the largest
-            radius in pixels. Default 3.
+        iterations: the number of erosions, an integer of at least 1; at least the largest radius
+            of a vessel in pixels. Default 3.
         smooth: added to numerator and denominator, in pixels, above 0. Default 1.0.
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
         multilabel: whether the channels are independent of each other, as masks that may overlap:
             logits go through a sigmoid in each, and weights and missing labels are those of single
             entries. Default False: classes that exclude each other.
-        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`:
-            background in both masks.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
+            Void pixels are background in both masks.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
             predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
@@ -57,7 +66,15 @@ class CenterlineDice(LogitsRegion):
     Shit et al. 2021 (CVPR), arXiv 2003.07311.
     """
 
-    def __init__(self, iterations=3, smooth=1.0, *, from_logits=False, ignore_value=None, **kwargs):
+    def __init__(
+        self,
+        iterations: int = 3,
+        smooth: float = 1.0,
+        *,
+        from_logits: bool = False,
+        ignore_value: float | None = None,
+        **kwargs: Unpack[MultilabelArguments],
+    ) -> None:
         super().__init__(from_logits=from_logits, ignore_value=ignore_value, **kwargs)
         if not is_integer(iterations) or iterations < 1:
             raise ValueError(
@@ -68,22 +85,22 @@ class CenterlineDice(LogitsRegion):
         self.iterations = iterations
         self.smooth = smooth
 
-    def measure(self, y_true, y_pred, weight):
+    def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         if weight is not None:
             y_pred = ops.where(weight > 0, y_pred, ops.zeros_like(y_pred))
         of_pred = self._overlap(skeleton(y_pred, self.iterations), y_true, weight)
         of_true = self._overlap(skeleton(y_true, self.iterations), y_pred, weight)
         return ops.mean(1 - 2 * of_pred * of_true / (of_pred + of_true), axis=-1)
 
-    def _overlap(self, line, mask, weight):
-        """The share of a centre line that lies in a mask, above 0, `(batch, channels)`."""
+    def _overlap(self, line: Tensor, mask: Tensor, weight: Tensor | None) -> Tensor:
+        """The share of a centre line that lies in a mask, `(batch, channels)`; it is above 0."""
         line = line if weight is None else line * weight
         axes = spatial_axes(mask)
         inside = ops.sum(line * mask, axis=axes)
         return (inside + self.smooth) / (ops.sum(line, axis=axes) + self.smooth)
 
 
-def skeleton(mask, iterations):
+def skeleton(mask: Tensor, iterations: int) -> Tensor:
     """The soft centre lines of a mask `(batch, spatial..., channels)`."""
     line = ops.relu(mask - _open(mask))
     for _ in range(iterations):
@@ -93,16 +110,18 @@ def skeleton(mask, iterations):
     return line
 
 
-# The pools are made of `minimum` and `maximum` of shifted copies: they share the slope among what
-# ties, while TensorFlow's 3-D max pool gives the whole of it to each (27 on a constant window).
+# A pool is the `minimum` or `maximum` of shifted copies. At a tie these divide the slope among the
+# pixels, while TensorFlow's 3-D max pool gives the whole slope to each: 27 times too much on a
+# constant window.
 
 
-def _open(mask):
+def _open(mask: Tensor) -> Tensor:
+    """Erodes, then dilates: what is thinner than 3 pixels vanishes."""
     return _dilate(_erode(mask))
 
 
-def _erode(mask):
-    """The smallest of a pixel and its neighbours along the axes; the outside does not count."""
+def _erode(mask: Tensor) -> Tensor:
+    """The smallest of each pixel and its neighbours along the axes, inside the image."""
     eroded = None
     for axis in spatial_axes(mask):
         along = _pool(mask, axis, ops.minimum)
@@ -110,17 +129,18 @@ def _erode(mask):
     return eroded
 
 
-def _dilate(mask):
-    """The largest of the block of 3 pixels along every axis; the outside does not count."""
+def _dilate(mask: Tensor) -> Tensor:
+    """The largest of the block of 3 pixels a side around each pixel, inside the image."""
     for axis in spatial_axes(mask):
         mask = _pool(mask, axis, ops.maximum)
     return mask
 
 
-def _pool(mask, axis, choose):
-    """Pools windows of 3 along an axis, cut at the borders."""
+def _pool(mask: Tensor, axis: int, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Pools windows of 3 pixels along an axis; at the borders the windows are cut to 2."""
     pairs = choose(part(mask, axis, 0, -1), part(mask, axis, 1, None))
-    # The first and the last window hold a pair alone: the pixel at the border is in it already.
+    # A cut window holds one pair. The border pixel is added as a second one, which changes nothing,
+    # because that pair contains it.
     ends = part(mask, axis, 0, 1), part(mask, axis, -1, None)
     pairs = ops.concatenate([ends[0], pairs, ends[1]], axis=axis)
     return choose(part(pairs, axis, 0, -1), part(pairs, axis, 1, None))

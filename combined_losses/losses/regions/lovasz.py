@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from combined_losses._core.traits import Traits
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import div
 from combined_losses.losses.regions.base import LogitsRegion, Region, rows
 
@@ -13,11 +15,11 @@ __all__ = ["LovaszHinge", "LovaszSoftmax"]
 class LovaszHinge(Region):
     """The Lovász extension of the Jaccard loss on the hinge errors of logits; binary channels.
 
-    The errors `m = 1 - z (2 y - 1)` of a sample are sorted, the largest first, and each is
-    multiplied by what it adds to the Jaccard loss of those before it: `sum relu(m_k) (J_k -
-    J_{k-1})`. It optimises intersection over union itself, per image. Channels are judged each by
-    itself and averaged. Start from a network trained with another loss, or add one: the slope comes
-    from few pixels at first.
+    The errors `m = 1 - z (2 y - 1)` of a sample are sorted, the largest first: `sum relu(m_k) (J_k
+    - J_{k-1})`, where `J_k` is the Jaccard loss if the first k pixels of this order are wrong. It
+    optimises the intersection over union of each image directly. Each channel is computed by
+    itself; the value is their mean. Start from a network trained with another loss, or add one: at
+    first few pixels contribute to the slope.
 
     Args:
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
@@ -27,8 +29,9 @@ class LovaszHinge(Region):
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (0 or 1) and `y_pred` (logits) `(batch, spatial..., channels)`, equal; values
-    `(batch,)`, of at least 0, unbounded. Weights and masks of pixels act inside. Without an object
-    only the largest false positive is pushed down; right with a margin of 1 everywhere is 0.
+    `(batch,)`, of at least 0, unbounded; 0 where every pixel is right with a margin of 1. Weights
+    and masks of pixels act inside. Without an object in the truth, the gradient lowers only the
+    largest false positive.
 
     Raises:
         ValueError: if `ignore_value` is no number, or the shapes differ.
@@ -46,10 +49,10 @@ class LovaszHinge(Region):
     """
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         return super().traits._replace(apart=True)
 
-    def measure(self, y_true, y_pred, weight):
+    def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         error = 1 - y_pred * (2 * y_true - 1)
         return ops.mean(_extension(error, y_true, weight)[0], axis=-1)
 
@@ -58,12 +61,12 @@ class LovaszHinge(Region):
 class LovaszSoftmax(LogitsRegion):
     """The Lovász extension of the Jaccard loss on the errors of probabilities.
 
-    The errors `|y - p|` of every class are sorted, the largest first, and each is multiplied by
-    what it adds to the Jaccard loss of those before it; then the mean over the classes that the
-    sample has. With one channel that always counts, or a false alarm on an empty truth would be
-    free: so it is in an absent channel of several, with `multilabel` too, where `LovaszHinge`
-    prices it. It optimises the mean intersection over union, per image; add cross-entropy, which
-    has a slope at every pixel.
+    The errors `m = |y - p|` of each class are sorted, the largest first: `sum m_k (J_k - J_{k-1})`,
+    where `J_k` is the Jaccard loss if the first k pixels of this order are wrong; then the mean
+    over the classes that are present in the sample. A false alarm in an absent class is therefore
+    free, also with `multilabel`; `LovaszHinge` prices it. A single channel always counts. It
+    optimises the mean intersection over union of each image; add cross-entropy, which has a slope
+    at every pixel.
 
     Args:
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
@@ -97,8 +100,8 @@ class LovaszSoftmax(LogitsRegion):
     1705.08790 (whose default sorts the whole batch).
     """
 
-    def measure(self, y_true, y_pred, weight):
-        # relu(y - p) + relu(p - y): |y - p| with the slope 0 at 0 on every backend.
+    def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
+        # |y - p| as relu(y - p) + relu(p - y), whose slope at 0 is 0 on every backend.
         error = ops.relu(y_true - y_pred) + ops.relu(y_pred - y_true)
         values, size = _extension(error, y_true, weight)
         if y_pred.shape[-1] == 1:
@@ -107,10 +110,10 @@ class LovaszSoftmax(LogitsRegion):
         return div(ops.sum(values * present, axis=-1), ops.sum(present, axis=-1))
 
 
-def _extension(error, y_true, weight):
+def _extension(error: Tensor, y_true: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """The Lovász extension of the Jaccard loss and the size of the truth, `(batch, channels)`.
 
-    With weights a pixel counts as often in the index as its weight says, and not at all with 0.
+    A weight is the number of times that its pixel counts in the index.
     """
     error = rows(error)
     order = ops.argsort(-ops.stop_gradient(error), axis=-1)
@@ -121,11 +124,12 @@ def _extension(error, y_true, weight):
         truth, other = truth * weight, other * weight
     found, added = ops.cumsum(truth, axis=-1), ops.cumsum(other, axis=-1)
     size = found[..., -1:]
-    # 1 - (G - found) / (G + added), in the complement form; 0 before a pixel of any weight.
+    # The Jaccard loss 1 - (G - found) / (G + added), G = size, without the cancellation; 0 as long
+    # as only pixels of weight 0 came.
     jaccard = ops.stop_gradient(div(found + added, size + added))
     before = ops.pad(jaccard[..., :-1], ((0, 0), (0, 0), (1, 0)))
     return ops.sum(ops.relu(error) * (jaccard - before), axis=-1), size[..., 0]
 
 
-def _ranked(array, order):
+def _ranked(array: Tensor, order: Tensor) -> Tensor:
     return ops.take_along_axis(array, order, axis=-1)

@@ -1,108 +1,35 @@
-"""Losses of pixel counts: how much of the truth and of the prediction overlap."""
+"""Losses of pixel counts: how far the truth and the prediction overlap."""
 
 import math
+from collections.abc import Sequence
+from typing import Literal, Unpack
 
 import keras
 from keras import ops
 
-from combined_losses._core.checks import check_class_weight, check_flag, check_number
+from combined_losses._core.checks import check_flag, check_number
 from combined_losses._core.names import quoted
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import div
-from combined_losses.losses.regions.base import LogitsRegion, rows
+from combined_losses.losses.regions.base import LogitsRegion, RegionArguments
+from combined_losses.losses.regions.counts import Overlap, OverlapArguments, counts, foreground
 
 __all__ = ["Dice", "FocalTversky", "GeneralizedDice", "Jaccard", "Tversky"]
 
 
-class Overlap(LogitsRegion):
-    """A region loss of the counts of every class, averaged over the classes (abstract).
-
-    A subclass implements `of_counts(tp, fp, fn)`, each `(batch, classes)`, as is what it returns.
-
-    Args:
-        smooth: added to the denominator, in pixels, at least 0.
-        class_weight: None, or one number of at least 0 for each channel, the background included.
-        include_background: whether channel 0 counts where there are several.
-        from_logits, multilabel, ignore_value, data_format, reduction, name, dtype: as in
-            `LogitsRegion`.
-    """
-
-    def __init__(
-        self,
-        smooth=1.0,
-        class_weight=None,
-        *,
-        include_background=True,
-        from_logits=False,
-        ignore_value=None,
-        **kwargs,
-    ):
-        super().__init__(from_logits=from_logits, ignore_value=ignore_value, **kwargs)
-        owner = type(self).__name__
-        check_number(owner, "smooth", smooth, minimum=0)
-        check_flag(owner, "include_background", include_background)
-        check_class_weight(owner, class_weight, background=include_background)
-        self.smooth = smooth
-        self.class_weight = class_weight
-        self.include_background = include_background
-
-    def measure(self, y_true, y_pred, weight):
-        class_weight = self._class_weight(y_pred.shape[-1])
-        y_true, y_pred, weight = foreground(y_true, y_pred, weight, self.include_background)
-        values = self.of_counts(*counts(y_true, y_pred, weight))
-        if class_weight is None:
-            return ops.mean(values, axis=-1)
-        return ops.sum(values * ops.convert_to_tensor(class_weight, values.dtype), axis=-1)
-
-    def _class_weight(self, channels):
-        """The weights of the classes that count, of sum 1."""
-        if self.class_weight is None:
-            return None
-        if len(self.class_weight) != channels:
-            raise ValueError(
-                f"The argument `class_weight` of {type(self).__name__} must have one number for "
-                f"each of the {channels} channels of y_pred. Received: {self.class_weight!r}"
-            )
-        used = list(self.class_weight[0 if self.include_background or channels == 1 else 1 :])
-        return [float(weight) / sum(used) for weight in used]
-
-    def of_counts(self, tp, fp, fn):
-        raise NotImplementedError(f"{type(self).__name__} must implement `of_counts`.")
-
-
-def counts(y_true, y_pred, weight=None):
-    """True positives, false positives and false negatives of every sample and class.
-
-    `p - p y` is `p (1 - y)`, exact where y is 0 or 1, and shares its product.
-    """
-    y_true, y_pred, weight = (rows(array) for array in (y_true, y_pred, weight))
-    both = y_true * y_pred
-    kinds = (both, y_pred - both, y_true - both)
-    if weight is not None:
-        kinds = tuple(kind * weight for kind in kinds)
-    return tuple(ops.sum(kind, axis=-1) for kind in kinds)
-
-
-def foreground(y_true, y_pred, weight, include_background):
-    """The arrays without channel 0, unless that is the only one or counts."""
-    if include_background or y_pred.shape[-1] == 1:
-        return y_true, y_pred, weight
-    weight = None if weight is None else weight[..., 1:]
-    return y_true[..., 1:], y_pred[..., 1:], weight
-
-
 @keras.saving.register_keras_serializable("combined_losses")
 class Dice(Overlap):
-    """One minus the Dice coefficient (F1 score) of every class.
+    """One minus the Dice coefficient (F1 score) of each class.
 
     `(FP + FN) / (2 TP + FP + FN + smooth)`, which is `1 - (2 TP + smooth) / (sum p + sum y +
-    smooth)` without the cancellation, `TP = sum p y`, `FP = sum p (1 - y)`, `FN = sum (1 - p) y`
-    over the pixels of a sample; then the weighted mean over the classes. Use it where the object is
-    small and pixel losses see background only; add cross-entropy for smoother gradients
-    (`cl.losses.dice_bce`, `cl.losses.dice_ce`).
+    smooth)` without the cancellation. `TP = sum p y`, `FP = sum p (1 - y)` and `FN = sum (1 - p) y`
+    are sums over the pixels of a sample; the value is the weighted mean over the classes. Use it
+    where the object is so small that pixel losses see almost only background; add cross-entropy for
+    smoother gradients (`cl.losses.dice_bce`, `cl.losses.dice_ce`).
 
-    Without an object the loss is `sum p / (sum p + smooth)`: its slope pushes false positives down,
-    the less the more there are, so on large images raise `smooth` or add a pixel loss. With
-    `smooth=0` it is 1 with slope 0 there.
+    Where the truth is empty the loss is `sum p / (sum p + smooth)`. Its gradient lowers false
+    positives, but it shrinks as they grow in number: on large images raise `smooth` or add a pixel
+    loss. With `smooth=0` the loss of an empty truth is 1, with slope 0.
 
     Args:
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
@@ -135,18 +62,18 @@ class Dice(Overlap):
     >>> round(float(cl.losses.Dice(smooth=0.0)(y_true, y_pred)), 4)  # 1 / (2 + 1)
     0.3333
 
-    Limit: twice the counts of Jaccard, `D = J / (2 - J)` without smoothing. Milletari, Navab &
-    Ahmadi 2016 (V-Net, arXiv 1606.04797) square the sums in the denominator; this one does not.
+    Limit: `J / (2 - J)` of the Jaccard loss J, without smoothing. Milletari, Navab & Ahmadi 2016
+    (V-Net, arXiv 1606.04797) square the terms of the sums in the denominator; this loss does not.
     """
 
-    def of_counts(self, tp, fp, fn):
+    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
         wrong = fp + fn
         return div(wrong, 2 * tp + wrong + self.smooth)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class Jaccard(Overlap):
-    """One minus the Jaccard index (intersection over union) of every class.
+    """One minus the Jaccard index (intersection over union) of each class.
 
     `(FP + FN) / (TP + FP + FN + smooth)`, counts and class mean as in `Dice`. It punishes the worst
     samples more than Dice does; take it where intersection over union is the score.
@@ -176,7 +103,7 @@ class Jaccard(Overlap):
     Limit: `J = 2 D / (1 + D)` of the Dice loss, without smoothing. Rahman & Wang 2016 (ISVC).
     """
 
-    def of_counts(self, tp, fp, fn):
+    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
         wrong = fp + fn
         return div(wrong, tp + wrong + self.smooth)
 
@@ -184,14 +111,14 @@ class Jaccard(Overlap):
 class _Weighted(Overlap):
     """An overlap loss whose two kinds of error have prices of their own (abstract)."""
 
-    def _price(self, fp_weight, fn_weight):
+    def _set_prices(self, fp_weight: float, fn_weight: float) -> None:
         owner = type(self).__name__
         check_number(owner, "fp_weight", fp_weight, minimum=0)
         check_number(owner, "fn_weight", fn_weight, minimum=0)
         self.fp_weight = fp_weight
         self.fn_weight = fn_weight
 
-    def index(self, tp, fp, fn):
+    def dissimilarity(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
         """One minus the Tversky index."""
         wrong = self.fp_weight * fp + self.fn_weight * fn
         return div(wrong, tp + wrong + self.smooth)
@@ -202,13 +129,13 @@ class Tversky(_Weighted):
     """An overlap loss in which false positives and false negatives have prices of their own.
 
     `wrong / (TP + wrong + smooth)`, `wrong = fp_weight FP + fn_weight FN`, counts and class mean as
-    in `Dice`. Raise `fn_weight` where missing an object is what you fear (`fp_weight=0.3,
-    fn_weight=0.7` for lesions), `fp_weight` where false alarms are.
+    in `Dice`. Raise `fn_weight` if missing an object is what you fear (`fp_weight=0.3,
+    fn_weight=0.7` for lesions), `fp_weight` if it is a false alarm.
 
     Args:
         fp_weight: the price of a false positive, at least 0. Default 0.5.
-        fn_weight: the price of a false negative, at least 0. Default 0.5. (Papers and other
-            libraries call the two alpha and beta, some the other way round.)
+        fn_weight: the price of a false negative, at least 0. Default 0.5. (Papers and libraries
+            call the two prices alpha and beta, but disagree on which is which.)
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
@@ -235,24 +162,32 @@ class Tversky(_Weighted):
     Gholipour 2017, arXiv 1706.05721.
     """
 
-    def __init__(self, fp_weight=0.5, fn_weight=0.5, *, smooth=1.0, class_weight=None, **kwargs):
+    def __init__(
+        self,
+        fp_weight: float = 0.5,
+        fn_weight: float = 0.5,
+        *,
+        smooth: float = 1.0,
+        class_weight: Sequence[float] | None = None,
+        **kwargs: Unpack[OverlapArguments],
+    ) -> None:
         super().__init__(smooth, class_weight, **kwargs)
-        self._price(fp_weight, fn_weight)
+        self._set_prices(fp_weight, fn_weight)
 
-    def of_counts(self, tp, fp, fn):
-        return self.index(tp, fp, fn)
+    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
+        return self.dissimilarity(tp, fp, fn)
 
 
-# Below it the power is continued by its chord, which is 0 at 0 and has a finite slope there.
+# Below this the power is replaced by its chord from 0, whose slope is finite.
 _CHORD = 1e-6
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class FocalTversky(_Weighted):
-    """The Tversky loss of every class to a power, before the mean over the classes.
+    """The Tversky loss of each class to a power, before the mean over the classes.
 
-    `X^gamma`, `X` as in `Tversky`. With `gamma` below 1 classes and samples that are nearly right
-    keep a slope and the hard ones do not drown them; above 1 the hard ones rule.
+    `X^gamma`, with `X` as in `Tversky`. With `gamma` below 1, classes and samples that are nearly
+    right keep a slope, so that hard ones do not drown them; above 1, hard ones dominate.
 
     Args:
         gamma: the power, above 0. Default 0.75. (The paper writes 1 / gamma, with 4/3.)
@@ -286,25 +221,25 @@ class FocalTversky(_Weighted):
 
     def __init__(
         self,
-        gamma=0.75,
-        fp_weight=0.3,
+        gamma: float = 0.75,
+        fp_weight: float = 0.3,
         *,
-        fn_weight=0.7,
-        smooth=1.0,
-        class_weight=None,
-        **kwargs,
-    ):
+        fn_weight: float = 0.7,
+        smooth: float = 1.0,
+        class_weight: Sequence[float] | None = None,
+        **kwargs: Unpack[OverlapArguments],
+    ) -> None:
         super().__init__(smooth, class_weight, **kwargs)
         check_number("FocalTversky", "gamma", gamma, minimum=0, exclusive=True)
-        self._price(fp_weight, fn_weight)
+        self._set_prices(fp_weight, fn_weight)
         self.gamma = gamma
 
-    def of_counts(self, tp, fp, fn):
-        index = self.index(tp, fp, fn)
-        chord = index * _CHORD ** (self.gamma - 1)
-        # The floor keeps the branch that is not taken finite, and so its derivative.
-        power = ops.power(ops.maximum(index, _CHORD), self.gamma)
-        return ops.where(index < _CHORD, chord, power)
+    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
+        loss = self.dissimilarity(tp, fp, fn)
+        chord = loss * _CHORD ** (self.gamma - 1)
+        # The floor keeps the derivative finite where the `where` below takes the chord.
+        power = ops.power(ops.maximum(loss, _CHORD), self.gamma)
+        return ops.where(loss < _CHORD, chord, power)
 
 
 _POWERS = {"square": 2, "simple": 1, "uniform": 0}
@@ -314,10 +249,10 @@ _POWERS = {"square": 2, "simple": 1, "uniform": 0}
 class GeneralizedDice(LogitsRegion):
     """A Dice loss over all classes together, in which small classes count as much as large ones.
 
-    `sum_c w_c (FP_c + FN_c) / (sum_c w_c (sum p_c + sum y_c) + smooth)`, where `w_c` comes from the
-    size `n_c` of class c in the truth of the sample and is normalised to the sum 1. A class that
-    the sample does not have gets the largest weight of those it has, so its false positives are
-    priced; if it has none, all weights are equal.
+    `sum_c w_c (FP_c + FN_c) / (sum_c w_c (sum p_c + sum y_c) + smooth)`. The weight `w_c` follows
+    from the size `n_c` of class c in the truth of the sample; the weights are divided by their sum.
+    A class that is absent from the sample gets the largest weight of the present classes, so that
+    its false positives have a price; if no class is present, all weights are equal.
 
     Args:
         weighting: `"square"` (default): `1 / n_c^2`; `"simple"`: `1 / n_c`; `"uniform"`: 1.
@@ -347,7 +282,14 @@ class GeneralizedDice(LogitsRegion):
     Limit: one class is Dice. Sudre et al. 2017, arXiv 1707.03237.
     """
 
-    def __init__(self, weighting="square", smooth=1.0, *, include_background=True, **kwargs):
+    def __init__(
+        self,
+        weighting: Literal["square", "simple", "uniform"] = "square",
+        smooth: float = 1.0,
+        *,
+        include_background: bool = True,
+        **kwargs: Unpack[RegionArguments],
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(weighting, str) or weighting not in _POWERS:
             allowed = quoted(_POWERS, "or")
@@ -361,19 +303,19 @@ class GeneralizedDice(LogitsRegion):
         self.smooth = smooth
         self.include_background = include_background
 
-    def measure(self, y_true, y_pred, weight):
+    def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         y_true, y_pred, weight = foreground(y_true, y_pred, weight, self.include_background)
         tp, fp, fn = counts(y_true, y_pred, weight)
         share, wrong = self._shares(tp + fn), fp + fn
         total = ops.sum(share * (2 * tp + wrong), axis=-1) + self.smooth
         return div(ops.sum(share * wrong, axis=-1), total)
 
-    def _shares(self, size):
-        """The normalised weights of the classes, `(batch, classes)`, from their sizes there."""
+    def _shares(self, size: Tensor) -> Tensor:
+        """The normalised weights of the classes, from their sizes, both `(batch, classes)`."""
         size = ops.stop_gradient(size)
         present = size > 0
-        # Relative to the smallest class, whose weight is the largest: nothing overflows, and 1 is
-        # also the weight of the absent ones.
+        # Relative to the smallest present class, whose weight is the largest. So nothing overflows,
+        # and 1 is the weight of absent classes, too.
         smallest = ops.min(ops.where(present, size, math.inf), axis=-1, keepdims=True)
         ratio = ops.where(present, smallest / ops.where(present, size, 1.0), 1.0)
         weight = ops.power(ratio, _POWERS[self.weighting])
