@@ -1,18 +1,41 @@
 """Sums of losses that have a name of their own. Each function returns a `CompositeLoss`.
 
-Their parts stay visible in the logs, and what a composite can do they can: `weights=`,
-`weighting=`, `set_weight`, operators. With `gamma=0` the focal losses are cross-entropy, sloped
-also at probabilities of 0 and 1, where Keras's is flat.
+Their parts are visible in the logs, and they can do all that a composite can: `weights=`,
+`weighting=`, `set_weight`, operators. Cross-entropies are focal losses with `gamma=0`: these have a
+slope even at probabilities of 0 and 1, where Keras's are flat.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Literal, Unpack
+
 from combined_losses._core.checks import check_flag, check_number
-from combined_losses._core.keras_types import DataFormat
+from combined_losses._core.keras_types import (
+    CompositeArguments,
+    DataFormat,
+    KerasLoss,
+    KerasSchedule,
+)
 from combined_losses.composite.loss import CompositeLoss
 from combined_losses.losses.classification import BinaryFocal, CategoricalFocal
 from combined_losses.losses.regions import Dice, FocalTversky, GeneralizedDice
+from combined_losses.losses.regions.base import LogitsRegion
+from combined_losses.weightings.base import Weighting
 from combined_losses.wrappers import Activated, Masked
 
 __all__ = ["combo", "dice_bce", "dice_ce", "dice_focal", "generalized_dice_focal", "unified_focal"]
+
+
+class PresetArguments(CompositeArguments, total=False):
+    """What a function here takes beside its own arguments, as `CompositeLoss` does."""
+
+    weights: Mapping[str, float | KerasSchedule] | Sequence[float | KerasSchedule] | None
+    on_nonfinite: Literal["propagate", "skip"]
+
+
+class RuledPresetArguments(PresetArguments, total=False):
+    """Those, and a rule that moves the weights of the parts."""
+
+    weighting: Weighting | None
 
 
 def dice_bce(
@@ -22,15 +45,15 @@ def dice_bce(
     multilabel: bool = False,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
-    **kwargs,
-):
+    **kwargs: Unpack[RuledPresetArguments],
+) -> CompositeLoss:
     """`Dice` plus binary cross-entropy, for masks: of one object, or of several that may overlap.
 
     Args:
         smooth: as in `Dice`. Default 1.0.
-        from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
+        from_logits: whether `y_pred` holds logits, which go through a sigmoid. Default False.
         multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
-            those of single entries. Each has its sigmoid anyway. Default False.
+            those of single entries. Each channel has its own sigmoid in any case. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
@@ -49,12 +72,13 @@ def dice_bce(
     """
     check_flag("dice_bce", "from_logits", from_logits)
     check_flag("dice_bce", "multilabel", multilabel)
-    options = {"ignore_value": ignore_value, "data_format": data_format}
-    dice = Dice(smooth, multilabel=multilabel, **options)
-    dice = _of_logits(dice, from_logits, "sigmoid")
+    dice = Dice(smooth, multilabel=multilabel, ignore_value=ignore_value, data_format=data_format)
     bce = BinaryFocal(0.0, from_logits=from_logits, data_format=data_format)
-    bce = _masked(bce, ignore_value)
-    return _composite({"dice": dice, "bce": bce}, "dice_bce", kwargs)
+    parts = {
+        "dice": _of_logits(dice, from_logits, "sigmoid"),
+        "bce": _masked(bce, ignore_value),
+    }
+    return _composite(parts, {"name": "dice_bce"}, kwargs)
 
 
 def dice_ce(
@@ -65,16 +89,18 @@ def dice_ce(
     multilabel: bool = False,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
-    **kwargs,
-):
+    **kwargs: Unpack[RuledPresetArguments],
+) -> CompositeLoss:
     """`Dice` plus categorical cross-entropy, for one-hot maps of classes that exclude each other.
 
     Args:
         smooth: as in `Dice`. Default 1.0.
-        from_logits: whether `y_pred` holds logits, of a softmax over the channels. Default False.
+        from_logits: whether `y_pred` holds logits, which go through a softmax over the channels.
+            Default False.
         include_background: whether `Dice` counts channel 0. Default True.
-        multilabel: whether the channels are independent, as masks that may overlap: each has a
-            sigmoid, and `ce` is binary cross-entropy, the mean over the channels. Default False.
+        multilabel: whether the channels are independent, as masks that may overlap: each then has
+            its own sigmoid, and `ce` is binary cross-entropy, the mean over the channels. Default
+            False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
@@ -98,10 +124,8 @@ def dice_ce(
         ignore_value=ignore_value,
         data_format=data_format,
     )
-    focal = BinaryFocal if multilabel else CategoricalFocal
-    ce = focal(0.0, from_logits=from_logits, data_format=data_format)
-    ce = _masked(ce, ignore_value)
-    return _composite({"dice": dice, "ce": ce}, "dice_ce", kwargs)
+    ce = _focal(0.0, not multilabel, from_logits, data_format)
+    return _composite({"dice": dice, "ce": _masked(ce, ignore_value)}, {"name": "dice_ce"}, kwargs)
 
 
 def dice_focal(
@@ -113,8 +137,8 @@ def dice_focal(
     multilabel: bool = False,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
-    **kwargs,
-):
+    **kwargs: Unpack[RuledPresetArguments],
+) -> CompositeLoss:
     """`Dice` plus a focal loss, for objects so small that easy background outweighs them.
 
     Args:
@@ -122,10 +146,10 @@ def dice_focal(
         smooth: as in `Dice`. Default 1.0.
         multiclass: False (default): masks, `BinaryFocal` in every channel; True: one-hot maps of
             classes that exclude each other, `CategoricalFocal`.
-        from_logits: whether `y_pred` holds logits, of a sigmoid in every channel or, with
-            `multiclass`, of a softmax over them. Default False.
-        multilabel: whether the channels are independent, as in `Dice`; then `multiclass` does not
-            count. Default False.
+        from_logits: whether `y_pred` holds logits, which go through a sigmoid in each channel or,
+            with `multiclass`, through a softmax over the channels. Default False.
+        multilabel: whether the channels are independent, as in `Dice`; `multiclass` is then
+            ignored. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
@@ -141,15 +165,14 @@ def dice_focal(
 
     Zhu et al. 2019 (AnatomyNet), arXiv 1808.05238.
     """
-    options = {"ignore_value": ignore_value, "data_format": data_format}
-    dice = Dice(smooth, multilabel=multilabel, **options)
+    dice = Dice(smooth, multilabel=multilabel, ignore_value=ignore_value, data_format=data_format)
     kinds = multiclass, from_logits
     return _with_focal("dice_focal", {"dice": dice}, gamma, kinds, data_format, kwargs)
 
 
 def generalized_dice_focal(
     gamma: float = 2.0,
-    weighting="square",
+    weighting: Literal["square", "simple", "uniform"] = "square",
     *,
     smooth: float = 1.0,
     multiclass: bool = True,
@@ -157,21 +180,22 @@ def generalized_dice_focal(
     multilabel: bool = False,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
-    **kwargs,
-):
+    **kwargs: Unpack[PresetArguments],
+) -> CompositeLoss:
     """`GeneralizedDice` plus a focal loss, for classes of very different sizes.
 
     Args:
         gamma: as in `CategoricalFocal`. Default 2.0.
-        weighting: as in `GeneralizedDice`, how it weighs the classes. Default `"square"`. (A rule
-            for the weights of the parts is given to `CompositeLoss([...], weighting=...)`.)
+        weighting: as in `GeneralizedDice`: how it weighs the classes. Default `"square"`. (For a
+            rule that moves the weights of the parts, build the sum yourself:
+            `CompositeLoss([...], weighting=...)`.)
         smooth: as in `GeneralizedDice`. Default 1.0.
         multiclass: True (default): one-hot maps of classes that exclude each other,
             `CategoricalFocal`; False: masks, `BinaryFocal` in every channel.
-        from_logits: whether `y_pred` holds logits, of a softmax over the channels or, without
-            `multiclass`, of a sigmoid in each. Default False.
-        multilabel: whether the channels are independent, as in `Dice`; then `multiclass` does not
-            count. Default False.
+        from_logits: whether `y_pred` holds logits, which go through a softmax over the channels or,
+            without `multiclass`, through a sigmoid in each. Default False.
+        multilabel: whether the channels are independent, as in `Dice`; `multiclass` is then
+            ignored. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `reduction`, `name`, `dtype`.
@@ -187,8 +211,13 @@ def generalized_dice_focal(
 
     Sudre et al. 2017, arXiv 1707.03237; Lin et al. 2017, arXiv 1708.02002.
     """
-    options = {"ignore_value": ignore_value, "data_format": data_format}
-    region = GeneralizedDice(weighting, smooth, multilabel=multilabel, **options)
+    region = GeneralizedDice(
+        weighting,
+        smooth,
+        multilabel=multilabel,
+        ignore_value=ignore_value,
+        data_format=data_format,
+    )
     name, part = "generalized_dice_focal", "generalized_dice"
     kinds = multiclass, from_logits
     return _with_focal(name, {part: region}, gamma, kinds, data_format, kwargs)
@@ -204,22 +233,24 @@ def unified_focal(
     multilabel: bool = False,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
-    **kwargs,
-):
-    """The symmetric Unified Focal loss: a focal loss plus a focal Tversky loss, three numbers.
+    **kwargs: Unpack[RuledPresetArguments],
+) -> CompositeLoss:
+    """The symmetric Unified Focal loss: a focal plus a focal Tversky loss, set by three numbers.
 
     `weight * BinaryFocal(1 - gamma, alpha=delta) + (1 - weight) * FocalTversky(gamma,
     fp_weight=1 - delta, fn_weight=delta)`.
 
     Args:
-        weight: the weight of the focal part, in [0, 1]; the Tversky part has the rest. Default 0.5.
-        delta: the price of missing the object, in [0, 1]; a false alarm has the rest. Default 0.6.
-        gamma: in (0, 1]; the smaller, the more the focal part fades out what is right, and the more
-            the Tversky part keeps a slope there. Default 0.5.
+        weight: the weight of the focal part, in [0, 1]; the Tversky part has `1 - weight`. Default
+            0.5.
+        delta: the price of missing the object, in [0, 1]; a false alarm has `1 - delta`. Default
+            0.6.
+        gamma: in (0, 1]. The smaller it is, the more the focal part fades out right predictions,
+            and the larger the slope that the Tversky part keeps for them. Default 0.5.
         smooth: as in `FocalTversky`. Default 1.0.
-        from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
+        from_logits: whether `y_pred` holds logits, which go through a sigmoid. Default False.
         multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
-            those of single entries. Each has its sigmoid anyway. Default False.
+            those of single entries. Each channel has its own sigmoid in any case. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
@@ -258,7 +289,7 @@ def unified_focal(
         "focal_tversky": _of_logits(tversky, from_logits, "sigmoid"),
     }
     weights = {"focal": weight, "focal_tversky": 1 - weight}
-    return _composite(parts, "unified_focal", {"weights": weights, **kwargs})
+    return _composite(parts, {"name": "unified_focal", "weights": weights}, kwargs)
 
 
 def combo(
@@ -270,20 +301,21 @@ def combo(
     multilabel: bool = False,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
-    **kwargs,
-):
+    **kwargs: Unpack[RuledPresetArguments],
+) -> CompositeLoss:
     """The Combo loss: cross-entropy with a price for each side, plus `Dice`.
 
     `alpha * CE + (1 - alpha) * Dice`, `CE = -(beta y log p + (1 - beta) (1 - y) log(1 - p))`. The
-    paper subtracts the coefficient, `- (1 - alpha) DSC`: the same slope, and 1 - alpha less.
+    paper subtracts the Dice coefficient, `- (1 - alpha) DSC`, instead of adding a loss: its value
+    is less by `1 - alpha`, its slope is the same.
 
     Args:
-        alpha: the weight of the cross-entropy, in [0, 1]; `Dice` has the rest. Default 0.5.
-        beta: the price of missing the object, in [0, 1]; a false alarm has the rest. Default 0.5.
+        alpha: the weight of the cross-entropy, in [0, 1]; `Dice` has `1 - alpha`. Default 0.5.
+        beta: the price of missing the object, in [0, 1]; a false alarm has `1 - beta`. Default 0.5.
         smooth: as in `Dice`. Default 1.0.
-        from_logits: whether `y_pred` holds logits, of a sigmoid in every channel. Default False.
+        from_logits: whether `y_pred` holds logits, which go through a sigmoid. Default False.
         multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
-            those of single entries. Each has its sigmoid anyway. Default False.
+            those of single entries. Each channel has its own sigmoid in any case. Default False.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
@@ -307,37 +339,62 @@ def combo(
     check_flag("combo", "from_logits", from_logits)
     check_flag("combo", "multilabel", multilabel)
     cross_entropy = BinaryFocal(0.0, beta, from_logits=from_logits, data_format=data_format)
-    options = {"ignore_value": ignore_value, "data_format": data_format}
-    dice = Dice(smooth, multilabel=multilabel, **options)
+    dice = Dice(smooth, multilabel=multilabel, ignore_value=ignore_value, data_format=data_format)
     parts = {
         "cross_entropy": _masked(cross_entropy, ignore_value),
         "dice": _of_logits(dice, from_logits, "sigmoid"),
     }
     weights = {"cross_entropy": alpha, "dice": 1 - alpha}
-    return _composite(parts, "combo", {"weights": weights, **kwargs})
+    return _composite(parts, {"name": "combo", "weights": weights}, kwargs)
 
 
-def _with_focal(name, named, gamma, kinds, data_format, kwargs):
-    """A region loss, `{part: region}`, and the focal loss of the same channels and void pixels."""
+def _with_focal(
+    name: str,
+    named: Mapping[str, Dice | GeneralizedDice],
+    gamma: float,
+    kinds: tuple[bool, bool],
+    data_format: DataFormat,
+    kwargs: PresetArguments,
+) -> CompositeLoss:
+    """A region loss, `{part: region}`, and the focal loss of the same channels and void pixels.
+
+    `kinds` are the arguments `multiclass` and `from_logits`.
+    """
     [(part, region)], (multiclass, from_logits) = named.items(), kinds
     check_flag(name, "multiclass", multiclass)
     check_flag(name, "from_logits", from_logits)
-    ignore_value, multiclass = region.ignore_value, multiclass and not region.multilabel
-    focal = CategoricalFocal if multiclass else BinaryFocal
-    focal = focal(gamma, from_logits=from_logits, data_format=data_format)
-    region = _of_logits(region, from_logits, "softmax" if multiclass else "sigmoid")
-    return _composite({part: region, "focal": _masked(focal, ignore_value)}, name, kwargs)
+    multiclass = multiclass and not region.multilabel
+    focal = _focal(gamma, multiclass, from_logits, data_format)
+    parts = {
+        part: _of_logits(region, from_logits, "softmax" if multiclass else "sigmoid"),
+        "focal": _masked(focal, region.ignore_value),
+    }
+    return _composite(parts, {"name": name}, kwargs)
 
 
-def _composite(parts, name, kwargs):
-    return CompositeLoss(parts, **{"name": name, **kwargs})
+def _composite(
+    parts: Mapping[str, KerasLoss], defaults: PresetArguments, given: PresetArguments
+) -> CompositeLoss:
+    """The sum of the parts; what the user has `given` replaces the `defaults`."""
+    arguments: PresetArguments = {**defaults, **given}
+    return CompositeLoss(parts, **arguments)
 
 
-def _of_logits(region, from_logits, activation):
-    """A region loss on logits of an activation that is that of the pixel loss."""
+def _focal(
+    gamma: float, multiclass: bool, from_logits: bool, data_format: DataFormat
+) -> BinaryFocal | CategoricalFocal:
+    """The focal loss of classes that exclude each other, or that of independent channels."""
+    kind: type[BinaryFocal | CategoricalFocal] = CategoricalFocal if multiclass else BinaryFocal
+    return kind(gamma, from_logits=from_logits, data_format=data_format)
+
+
+def _of_logits(
+    region: LogitsRegion, from_logits: bool, activation: Literal["sigmoid", "softmax"]
+) -> KerasLoss:
+    """A region loss on logits, which go through the same activation as in the pixel loss."""
     return Activated(region, activation) if from_logits else region
 
 
-def _masked(pixel, ignore_value):
-    """A loss of single pixels that leaves the void ones out."""
+def _masked(pixel: BinaryFocal | CategoricalFocal, ignore_value: float | None) -> KerasLoss:
+    """A pixel loss that leaves out void pixels."""
     return pixel if ignore_value is None else Masked(pixel, mask_value=ignore_value)
