@@ -2,6 +2,7 @@
 
 import inspect
 import reprlib
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def short_call(instance: object) -> str:
     return f"{type(instance).__name__}({', '.join(shown)})"
 
 
-def _is_default(value: object, parameter: inspect.Parameter) -> bool:
+def _is_default(value: Any, parameter: inspect.Parameter) -> bool:
     return value is parameter.default or np.array_equal(value, parameter.default)
 
 

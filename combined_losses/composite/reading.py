@@ -54,16 +54,16 @@ def warn_of_disjoint(readers):
     """Says, once, where a rule cannot see a conflict."""
     for composite, rule in readers:
         rule = rule.innermost
-        if rule.has_been_compared or not rule.reads_cosines:
+        if "disjoint" in rule.settled_warnings or not rule.reads_cosines:
             continue
         if len(composite.names) == 1:
-            rule.has_been_compared = True
+            rule.settled_warnings |= {"disjoint"}
             continue
         meet = ops.convert_to_numpy(rule.cosines) != 0
         live = np.flatnonzero(np.diagonal(meet))
         if len(live) < 2:
             continue  # too few had a gradient; the next step may tell
-        rule.has_been_compared = True
+        rule.settled_warnings |= {"disjoint"}
         group = _group(meet, live[0])
         others = [i for i in live if i not in group]
         if others and rule.place != "parameters":
@@ -82,9 +82,9 @@ def warn_of_missing(readers):
     for composite, rule in readers:
         rule = rule.innermost
         found = rule.components_without_gradient()
-        if rule.has_warned_of_missing or not found:
+        if "missing" in rule.settled_warnings or not found:
             continue
-        rule.has_warned_of_missing = True
+        rule.settled_warnings |= {"missing"}
         names = quoted(composite.names[i] for i in found)
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{composite.name}', reads gradients at "

@@ -212,12 +212,12 @@ class Weights:
     def warn_of_values(self, name):
         """Says, once, which components had a value that the rule is not made for."""
         rule = None if self.rule is None else self.rule.innermost
-        if rule is None or rule.has_warned:
+        if rule is None or "values" in rule.settled_warnings:
             return
         found = rule.values_beyond()
         if not found:
             return
-        rule.has_warned = True
+        rule.settled_warnings |= {"values"}
         names = list(self.given)
         values = listed([f"{value:.6g} of '{names[i]}'" for i, value in found.items()])
         warnings.warn(
@@ -233,9 +233,9 @@ class Weights:
         if rule is None or not rule.goes_by_epochs:
             return
         self.lone_steps += 1
-        if self.lone_steps != PATIENCE or rule.has_warned_of_epochs:
+        if self.lone_steps != PATIENCE or "epochs" in rule.settled_warnings:
             return
-        rule.has_warned_of_epochs = True
+        rule.settled_warnings |= {"epochs"}
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{name}', moves its weights at the end of an "
             "epoch, and outside `fit` nobody tells it of one: call `loss.end_epoch()` after each "

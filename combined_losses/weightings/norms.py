@@ -1,13 +1,18 @@
 """Rules that balance the lengths of the gradients."""
 
+from typing import Literal, Unpack
+
 import keras
 from keras import ops
 
 from combined_losses._core.checks import check_number, is_integer
 from combined_losses._core.names import quoted
+from combined_losses._numerics.arrays import ArrayLike, Tensor
+from combined_losses.weightings.active import active_mean, active_softmax, ratio
 from combined_losses.weightings.adam import adam_step
-from combined_losses.weightings.gramian import GramianWeighting
-from combined_losses.weightings.live import live_mean, live_softmax, ratio
+from combined_losses.weightings.gramian import GradientArguments, GramianWeighting
+from combined_losses.weightings.products import Gradients
+from combined_losses.weightings.state import FixedWeights, RuleOutput, StateTensors
 
 __all__ = ["GradNorm", "GradientNormBalance", "InverseGradientNorm"]
 
@@ -20,13 +25,13 @@ class InverseGradientNorm(GramianWeighting):
 
     When to use it: components of different units, at no cost beyond the gradients. It promises
     equal lengths, at the model's output by default and with `gradients="parameters"` at the
-    parameters; that no component is made worse it promises for two components alone. Other units
-    of a component do not change the direction of the step. A component that falls to zero by itself
+    parameters. Only for two components does it also promise that none is made worse. The units of
+    the components do not change the direction of the step. A component that falls to zero by itself
     gets a large weight: set `max_weight`.
 
     Args:
-        rescale: whether the weights are multiplied by `mean(n)`. Default True; with False,
-            `w_i = 1 / n_i`, the length of the step does not depend on the scale of the losses.
+        rescale: whether the weights are multiplied by `mean(n)`. Default True. With False,
+            `w_i = 1 / n_i`: the length of the step does not depend on the scale of the losses.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
             total: as in `cl.weightings.GramianWeighting`.
 
@@ -39,7 +44,7 @@ class InverseGradientNorm(GramianWeighting):
 
     reads_cosines = False
 
-    def __init__(self, rescale=True, **kwargs):
+    def __init__(self, rescale: bool = True, **kwargs: Unpack[GradientArguments]) -> None:
         super().__init__(**kwargs)
         if not isinstance(rescale, bool):
             raise ValueError(
@@ -47,8 +52,8 @@ class InverseGradientNorm(GramianWeighting):
             )
         self.rescale = rescale
 
-    def combine(self, gradients, state):
-        size = live_mean(gradients.norms, gradients.live) if self.rescale else 1.0
+    def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
+        size = active_mean(gradients.norms, gradients.active) if self.rescale else 1.0
         return size / gradients.norms
 
 
@@ -56,11 +61,11 @@ class InverseGradientNorm(GramianWeighting):
 class GradientNormBalance(GramianWeighting):
     """Running ratios of the lengths of the gradients, made for physics-informed networks.
 
-    `w = momentum * w + (1 - momentum) * t`, from `w = 1` on, with
+    `w = momentum * w + (1 - momentum) * t`, beginning with `w = 1`. The target t depends on `mode`:
     `"norm_sum"`: `t_i = sum(n) / n_i`; `"norm_ref"`: `t_i = n_ref / n_i`;
     `"max_mean"`: `t_i = max |g_ref| / mean |g_i|`; `"mean_ref"`: `t_i = mean |g_ref| / mean |g_i|`.
-    n are the lengths, and the magnitudes are those of the entries of a gradient. With a reference
-    its weight is 1. When to use it: one component is the equation and the others are its
+    n are the lengths of the gradients; the maxima and means are over the entries of a gradient. The
+    weight of a reference is 1. When to use it: one component is the equation and the others are its
     conditions. It does not promise that no component is made worse, wherever the gradients are
     taken: at the model's output by default, with `gradients="parameters"` at the parameters.
     `"max_mean"` is the oldest form and can let the conditions take all the weight.
@@ -68,8 +73,8 @@ class GradientNormBalance(GramianWeighting):
     Args:
         momentum: in `[0, 1)`, default 0.9.
         mode: `"norm_sum"` (default), `"norm_ref"`, `"max_mean"` or `"mean_ref"`.
-        reference: the index of the component that the others follow; in every mode but
-            `"norm_sum"`. While it has no gradient the weights stay as they are.
+        reference: the index of the component that the others follow, for every mode but
+            `"norm_sum"`. While it has no gradient, the weights stay as they are.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
             total: as in `cl.weightings.GramianWeighting`.
 
@@ -89,7 +94,13 @@ class GradientNormBalance(GramianWeighting):
     needs = frozenset({"gramian", "history"})
     reads_cosines = False
 
-    def __init__(self, momentum=0.9, mode="norm_sum", reference=None, **kwargs):
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        mode: Literal["norm_sum", "norm_ref", "max_mean", "mean_ref"] = "norm_sum",
+        reference: int | None = None,
+        **kwargs: Unpack[GradientArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number("GradientNormBalance", "momentum", momentum, 0, below=1)
         if mode not in _MODES:
@@ -99,10 +110,11 @@ class GradientNormBalance(GramianWeighting):
             )
         if mode == "norm_sum" and reference is not None:
             raise ValueError(
-                "`reference` of GradientNormBalance belongs to the other modes than 'norm_sum'. "
+                "`reference` of GradientNormBalance belongs to modes other than 'norm_sum'. "
                 f"Received: {reference!r}"
             )
-        if mode != "norm_sum" and (not is_integer(reference) or reference < 0):
+        is_index = reference is not None and is_integer(reference) and reference >= 0
+        if mode != "norm_sum" and not is_index:
             raise ValueError(
                 f"`reference` of GradientNormBalance must be the index of a component for "
                 f"mode={mode!r}. Received: {reference!r}"
@@ -111,7 +123,7 @@ class GradientNormBalance(GramianWeighting):
         if mode in ("max_mean", "mean_ref"):
             self.needs = self.needs | {"rows"}
 
-    def build(self, num_components, weights=None):
+    def build(self, num_components: int, weights: FixedWeights = None) -> None:
         if self.reference is not None and self.reference >= num_components:
             raise ValueError(
                 f"`reference` of GradientNormBalance must be below {num_components}, the number of "
@@ -119,49 +131,52 @@ class GradientNormBalance(GramianWeighting):
             )
         super().build(num_components, weights)
 
-    def initial_state(self, k):
+    def initial_state(self, k: int) -> dict[str, ArrayLike]:
         return {"balance": [1.0] * k}
 
-    def combine(self, gradients, state):
-        ratio = self._ratios(gradients)
-        balance = self.momentum * state["balance"] + (1 - self.momentum) * ratio
+    def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
+        targets = self._targets(gradients)
+        balance = self.momentum * state["balance"] + (1 - self.momentum) * targets
         if self.reference is not None:
-            known = gradients.live[self.reference] > 0
+            known = gradients.active[self.reference] > 0
             balance = ops.where(known, balance, state["balance"])
         return balance, {"balance": balance}
 
-    def _ratios(self, gradients):
+    def _targets(self, gradients: Gradients) -> Tensor:
+        """t of the formula, `(k,)`."""
         norms, index = gradients.norms, self.reference
-        if self.mode == "norm_sum":
-            return ops.sum(norms * gradients.live) / norms
+        if index is None:
+            return ops.sum(norms * gradients.active) / norms
         if self.mode == "norm_ref":
             return self._to_reference(norms[index], norms)
-        aim = gradients.largest if self.mode == "max_mean" else gradients.mean
-        return self._to_reference(aim[index], gradients.mean)
+        sizes = gradients.largest if self.mode == "max_mean" else gradients.mean
+        return self._to_reference(sizes[index], gradients.mean)
 
-    def _to_reference(self, aim, sizes):
-        is_reference = ops.arange(self.num_components) == self.reference
-        return ops.where(is_reference, 1.0, aim / sizes)
+    def _to_reference(self, size: Tensor, sizes: Tensor) -> Tensor:
+        """The size `()` of the reference, divided by those of all components; 1 for itself."""
+        is_reference = ops.arange(self._k) == self.reference
+        return ops.where(is_reference, 1.0, size / sizes)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class GradNorm(GramianWeighting):
     """Learned weights that make the components fall at the same rate.
 
-    `w = k * softmax(a)`. The weighted length `w_i n_i` of each gradient is drawn to
-    `t_i = mean(w n) * r_i^alpha`, `r_i` the value relative to the first one, divided by the mean of
-    these: the sum of `|w_i n_i - t_i| / mean(w n)` is minimised in a by Adam, with t held constant.
-    The weights of a step are those before its update, 1 at first. When to use it: values above 0
-    that should reach the same fraction of where they began. It does not promise that no component
-    is made worse, wherever the gradients are taken: at the model's output by default, with
-    `gradients="parameters"` at the parameters. A factor common to all losses changes nothing.
-    (The paper moves w itself and rescales it; logits keep it positive without a floor.)
+    `w = k * softmax(a)`. The weighted length `w_i n_i` of each gradient is drawn towards
+    `t_i = mean(w n) * r_i^alpha`. `r_i` is the value divided by the first value of the component,
+    and by the mean of these ratios. Adam minimises the sum of `|w_i n_i - t_i| / mean(w n)` over
+    the logits a, with t held constant. The weights of a step are those before its update, 1 at
+    first. When to use it: values above 0 that should reach the same fraction of where they began.
+    It does not promise that no component is made worse, wherever the gradients are taken: at the
+    model's output by default, with `gradients="parameters"` at the parameters. A factor common to
+    all losses changes nothing. (The paper updates w itself and rescales it; logits keep it positive
+    without a lower limit.)
 
     Args:
         alpha: how strongly slow components are preferred, at least 0, default 1.5.
         learning_rate: of the logits, above 0, default 0.025.
-        lower_bound: a number below all values, from which they are measured, default 0. Below it,
-            or where the first value was at it, a component counts as one that stays as it is.
+        lower_bound: a number below all values, from which they are measured, default 0. A component
+            whose value is below it, or whose first value was at it, counts as unchanged.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
             total: as in `cl.weightings.GramianWeighting`.
 
@@ -177,36 +192,42 @@ class GradNorm(GramianWeighting):
     needs = frozenset({"values", "gramian", "history"})
     reads_cosines = False
 
-    def __init__(self, alpha=1.5, learning_rate=0.025, lower_bound=0, **kwargs):
+    def __init__(
+        self,
+        alpha: float = 1.5,
+        learning_rate: float = 0.025,
+        lower_bound: float = 0,
+        **kwargs: Unpack[GradientArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number("GradNorm", "lower_bound", lower_bound)
         check_number("GradNorm", "alpha", alpha, 0)
         check_number("GradNorm", "learning_rate", learning_rate, 0, exclusive=True)
         self.alpha, self.learning_rate, self.lower_bound = alpha, learning_rate, lower_bound
 
-    def beyond(self, values, state):
+    def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
         first = ops.where(state["started"] > 0, state["first"], values)
         bound = float(self.lower_bound)
         return ops.logical_or(values < bound, first <= bound)
 
-    def initial_state(self, k):
+    def initial_state(self, k: int) -> dict[str, ArrayLike]:
         names = ("logits", "m", "v", "first", "started")
         return {**{name: [0.0] * k for name in names}, "moves": 0.0}
 
-    def combine(self, gradients, state):
-        live, values = gradients.live, gradients.values
+    def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
+        active, values = gradients.active, gradients.values
         first = ops.where(state["started"] > 0, state["first"], values)
-        share = live_softmax(state["logits"], live)
+        share = active_softmax(state["logits"], active)
         weights = gradients.count * share
-        left = ratio(values - float(self.lower_bound), first - float(self.lower_bound))
-        size = live_mean(left, live)
-        rate = left / ops.where(size > 0, size, 1.0)
+        remaining = ratio(values - float(self.lower_bound), first - float(self.lower_bound))
+        size = active_mean(remaining, active)
+        rate = remaining / ops.where(size > 0, size, 1.0)
         lengths = weights * gradients.norms
-        mean = live_mean(lengths, live)
+        mean = active_mean(lengths, active)
         mean = ops.where(mean > 0, mean, 1.0)
         pull = ops.sign(lengths / mean - rate ** float(self.alpha)) * (gradients.norms / mean)
         slope = weights * (pull - ops.sum(share * pull))
-        started = ops.maximum(state["started"], live)
+        started = ops.maximum(state["started"], active)
         return weights, {
             **adam_step(slope, state, self.learning_rate),
             "first": first,

@@ -1,109 +1,126 @@
-"""What a rule is told of the gradients of the components."""
+"""What a rule is given about the gradients of the components."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
-# On the cosines, never on the Gramian itself: relative to its trace a component of small scale
-# would vanish in it. 1e-6 moves a solution by about 7e-6 and keeps float32 from a singular matrix.
+from combined_losses._numerics.arrays import ArrayLike, Tensor
+
+# Added to the diagonal of the cosines, never to the Gramian itself: relative to the trace of the
+# Gramian, a component of small scale would vanish. 1e-6 moves a solution by about 7e-6 and keeps
+# the matrix from being singular in float32.
 _RIDGE = 1e-6
 
 
 class Products(NamedTuple):
-    """The gradients of k components as they are measured.
+    """The products and sizes of the gradients of k components, as they were measured.
 
     Attributes:
-        gramian: `(k, k)`, the products of the gradients, each divided by its scale.
-        scales: `(k,)`, powers of two, near the largest entry of each; None: all 1.
-        largest, mean: `(k,)`, of the magnitudes of their entries; None unless `"rows"` is needed.
-        beside: `(k,)`, which components may act on the network by another way than the place where
-            the gradients are taken; None: none of them.
+        gramian: `(k, k)`, the products of the gradients, each gradient divided by its scale.
+        scales: `(k,)`, a power of two near the largest entry of each gradient; None: all 1.
+        largest, mean: `(k,)`, the largest and mean magnitude of the entries of each gradient; None
+            unless the rule needs `"rows"`.
+        beside: `(k,)`, which components may also act on the network in a way that bypasses the
+            place where the gradients are taken; None: none of them.
     """
 
-    gramian: Any
-    scales: Any = None
-    largest: Any = None
-    mean: Any = None
-    beside: Any = None
+    gramian: Tensor
+    scales: Tensor | None = None
+    largest: Tensor | None = None
+    mean: Tensor | None = None
+    beside: Tensor | None = None
 
     @property
-    def whole(self):
-        """The Gramian of the gradients themselves, as far as float32 has it."""
+    def whole(self) -> Tensor:
+        """The Gramian of the gradients without scales; it may overflow in float32."""
         if self.scales is None:
             return self.gramian
         return self.gramian * self.scales[:, None] * self.scales[None, :]
 
 
 class Gradients(NamedTuple):
-    """The gradients of k components; those without one are as if they were not there.
+    """The gradients of k components; those that do not count do not influence the others.
 
-    A component is live where it has a finite value, a fixed weight and a gradient that is neither
-    zero nor infinite. The others have a row of the identity in `cosines`, the norm 1 in `norms`,
-    and get the weight 0 whatever a rule gives them.
+    A component is active if it has a finite value, a fixed weight other than 0, and a gradient that
+    is neither zero nor infinite. Every other component has a row of the identity in `cosines` and
+    the norm 1 in `norms`, and gets the weight 0 whatever the rule returns for it.
 
     Attributes:
-        norms: `(k,)`, their lengths.
-        cosines: `(k, k)`, between them, plus 1e-6 on the diagonal.
-        live: `(k,)`, 1.0 or 0.0.
+        norms: `(k,)`, the lengths of the gradients.
+        cosines: `(k, k)`, the cosines between them, plus 1e-6 on the diagonal.
+        active: `(k,)`, 1.0 for active components, 0.0 for the others.
         values: `(k,)`, the raw values of the components.
-        largest, mean: `(k,)`, of the magnitudes of their entries; None unless `"rows"` is needed.
+        largest, mean: `(k,)`, the largest and mean magnitude of the entries of each gradient; None
+            unless the rule needs `"rows"`.
     """
 
-    norms: Any
-    cosines: Any
-    live: Any
-    values: Any = None
-    largest: Any = None
-    mean: Any = None
+    norms: Tensor
+    cosines: Tensor
+    active: Tensor
+    values: Tensor = None
+    largest: Tensor = None
+    mean: Tensor = None
 
     @property
-    def count(self):
-        """The number of live components, at least 1."""
-        return ops.maximum(ops.sum(self.live), 1.0)
+    def live(self) -> Tensor:
+        """The first name of `active`, for rules that were written with it."""
+        return self.active
 
     @property
-    def gramian(self):
-        """`(k, k)`, of the live components; the others have the mean on the diagonal alone."""
-        largest = ops.maximum(ops.max(self.live * self.norms), 1e-36)
-        shares = ops.sum(self.live * ops.square(self.norms / largest)) / self.count
-        norms = ops.where(self.live > 0, self.norms, largest * ops.sqrt(shares))
+    def count(self) -> Tensor:
+        """The number of active components, at least 1."""
+        return ops.maximum(ops.sum(self.active), 1.0)
+
+    @property
+    def gramian(self) -> Tensor:
+        """The Gramian `(k, k)`; components that are not active have zeros beside the diagonal.
+
+        On the diagonal they have the mean of the active ones.
+        """
+        largest = ops.maximum(ops.max(self.active * self.norms), 1e-36)
+        shares = ops.sum(self.active * ops.square(self.norms / largest)) / self.count
+        norms = ops.where(self.active > 0, self.norms, largest * ops.sqrt(shares))
         return self.cosines * norms[:, None] * norms[None, :]
 
 
-def live_rows(gramian):
-    """Which rows have a gradient that is neither zero nor infinite, as booleans `(k,)`."""
-    # A finite G_ii says that the row is finite, and with it G_ij for every other such row. Of rows
-    # that are scaled it is 0 for those of zeros alone; a short one beside a long one is no zero.
+def has_usable_gradient(gramian: Tensor) -> Tensor:
+    """Which components have a gradient that is neither zero nor infinite, booleans `(k,)`.
+
+    Args:
+        gramian: `(k, k)`, of gradients that are divided by their scales.
+    """
+    # If G_ii is finite, the gradient i is finite, and so is G_ij for every other finite gradient j.
+    # Thanks to the scales G_ii is 0 only for a gradient of zeros, however short the others are.
     squares = ops.diagonal(gramian)
     return ops.logical_and(ops.isfinite(squares), squares > 0)
 
 
-def describe(products, live, values):
-    """The `Gradients` of `Products`."""
-    both = live[:, None] * live[None, :]
-    units = ops.sqrt(ops.where(live > 0, ops.diagonal(products.gramian), 1.0))
-    # Divided twice: the product of two norms may not be a float32 number.
+def describe(products: Products, active: Tensor, values: Tensor) -> Gradients:
+    """The `Gradients` that belong to measured `Products`."""
+    both = active[:, None] * active[None, :]
+    units = ops.sqrt(ops.where(active > 0, ops.diagonal(products.gramian), 1.0))
+    # Divided by one norm after the other: the product of two norms may overflow in float32.
     cosines = ops.where(both > 0, products.gramian, 0.0) / units[:, None] / units[None, :]
-    identity = np.eye(live.shape[0], dtype="float32")
+    identity = np.eye(active.shape[0], dtype="float32")
     cosines = ops.where(identity > 0, 1.0 + _RIDGE, ops.clip(cosines, -1.0, 1.0))
 
-    def of_live(sizes):
-        return None if sizes is None else ops.where(live > 0, sizes, 1.0)
+    def of_active(sizes: Tensor | None) -> Tensor | None:
+        return None if sizes is None else ops.where(active > 0, sizes, 1.0)
 
-    norms = units if products.scales is None else of_live(units * products.scales)
-    largest, mean = of_live(products.largest), of_live(products.mean)
-    return Gradients(norms, cosines, live, values, largest, mean)
+    norms = units if products.scales is None else of_active(units * products.scales)
+    largest, mean = of_active(products.largest), of_active(products.mean)
+    return Gradients(norms, cosines, active, values, largest, mean)
 
 
-def plain_cosines(gradients):
-    """The cosines of the live components, 0 elsewhere, also on the diagonal."""
-    both = gradients.live[:, None] * gradients.live[None, :]
+def plain_cosines(gradients: Gradients) -> Tensor:
+    """The cosines without the ridge, 1 on the diagonal; all 0 for components not active."""
+    both = gradients.active[:, None] * gradients.active[None, :]
     return ops.minimum(gradients.cosines, 1.0) * both
 
 
-def products_of(rows):
-    """The `Products` of a matrix `(k, n)`, in float32."""
+def products_of(rows: ArrayLike) -> Products:
+    """The `Products` of gradients that are the rows of a matrix `(k, n)`, in float32."""
     rows = ops.cast(rows, "float32")
     sizes = ops.abs(rows)
     largest = ops.max(sizes, axis=1)
@@ -114,15 +131,16 @@ def products_of(rows):
     return Products(gramian, scales, largest, ops.mean(sizes, axis=1))
 
 
-# From a table: no backend promises that its powers of 2 are exact.
+# Looked up in a table, because no backend promises that its powers of 2 are exact.
 _POWERS = np.exp2(np.arange(-126, 127)).astype("float32")
 
 
-def powers_of_two(sizes):
-    """The power of two near each size, by which what has it is divided without rounding.
+def powers_of_two(sizes: Tensor) -> Tensor:
+    """The power of two near each size; 1 for a size that is 0 or not finite.
 
-    1 for a size of 0, and for one that is not finite. Numbers of that size have squares between 1/4
-    and 16 after the division: neither they nor their sums leave float32, whatever the sizes.
+    Dividing by a power of two does not round. An array whose largest entry has that size has, after
+    the division, a largest square between 1/4 and 16: neither squares nor their sums overflow or
+    vanish in float32, whatever the sizes were.
     """
     sound = ops.logical_and(ops.isfinite(sizes), sizes > 0)
     exponents = ops.floor(ops.log2(ops.where(sound, sizes, 1.0)))

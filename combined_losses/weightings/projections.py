@@ -1,40 +1,48 @@
 """Rules that project gradients, so that the step conflicts with no component."""
 
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, Unpack
+
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._core.checks import check_number, is_number
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.linalg import identity, nonnegative, solve_on, times
-from combined_losses.weightings.gramian import GramianWeighting
-from combined_losses.weightings.live import live_mean
+from combined_losses.weightings.active import active_mean
+from combined_losses.weightings.gramian import GradientArguments, GramianWeighting
+from combined_losses.weightings.products import Gradients
+from combined_losses.weightings.state import FixedWeights, RuleOutput, StateTensors
 
 __all__ = ["MGDA", "CAGrad", "DualProj", "PCGrad", "UPGrad"]
 
-# Every problem `min 0.5 v' G v - b' v` is solved in `z = v n`, n the lengths of the gradients: with
-# C, the cosines, in place of G, and so without their scales. A component that does not count has
-# -1 in the linear term: its row of C is one of the identity, and `z >= 0` keeps it at 0.
+# Every problem `min 0.5 v' G v - b' v` is solved for `z = v n`, n the lengths of the gradients: the
+# cosines C then stand in place of G, and the scales of the gradients make no difference. An
+# inactive component gets -1 in the linear term: since its row of C is one of the identity, the
+# condition `z >= 0` keeps it at 0.
 
 
-def _only_live(linear, gradients):
-    return ops.where(gradients.live > 0, linear, -1.0)
+def _only_active(linear: Tensor, gradients: Gradients) -> Tensor:
+    """The linear term, with -1 for inactive components."""
+    return ops.where(gradients.active > 0, linear, -1.0)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class MGDA(GramianWeighting):
     """The shortest weighted mean of the gradients: `w = argmin |J' w|`, `w >= 0`, `sum(w) = 1`.
 
-    It promises `g_i . d >= |d|^2` for every component: none is made worse, and where two cannot
-    both get better the step is zero; at the model's output by default, with
-    `gradients="parameters"` at the parameters. In float32 it promises it for k <= n, the number of
-    entries of a gradient: of more components, or of gradients that are sums of others, none may be
-    able to get better, and of the zero that is left only rounding has a direction. When to use it:
-    what matters is that nothing gets worse. Short gradients get the largest weights, so that losses
-    of different scale need `normalize=True`. A common factor of the losses is a factor of the step.
+    It promises `g_i . d >= |d|^2` for every component: none is made worse, and if two cannot
+    both get better, the step is zero; at the model's output by default, with
+    `gradients="parameters"` at the parameters. In float32 the promise needs k <= n, the number of
+    entries of a gradient: with more components, or with gradients that are sums of others, it may
+    be that none can get better, and the step, which should be zero, is rounding error. When to use
+    it: above all, nothing should get worse. Short gradients get the largest weights, so losses of
+    different scales need `normalize=True`. A common factor of the losses is a factor of the step.
 
     Args:
-        normalize: whether gradients of length 1 are combined in place of the gradients; the weights
-            are then divided by the lengths and multiplied by their mean. Default False.
+        normalize: whether the gradients are combined as if each had length 1; the weights are then
+            divided by the lengths and multiplied by their mean. Default False.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
             total: as in `cl.weightings.GramianWeighting`.
 
@@ -51,27 +59,30 @@ class MGDA(GramianWeighting):
 
     sums_to_one = True
 
-    def __init__(self, normalize=False, **kwargs):
+    def __init__(self, normalize: bool = False, **kwargs: Unpack[GradientArguments]) -> None:
         super().__init__(**kwargs)
         if not isinstance(normalize, bool):
             raise ValueError(f"`normalize` of MGDA must be True or False. Received: {normalize!r}")
         self.normalize = normalize
 
-    def combine(self, gradients, state):
-        norms, live = gradients.norms, gradients.live
-        shortest = ops.min(ops.where(live > 0, norms, np.inf))
-        # Up to a factor w = argmin 0.5 v' G v - sum(v): b = 1 / n in z = v n, here times min(n).
-        aim = live if self.normalize else shortest / norms
-        z = nonnegative(gradients.cosines, _only_live(aim, gradients)[None])[0]
-        v = z * aim * live
+    def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
+        norms, active = gradients.norms, gradients.active
+        shortest = ops.min(ops.where(active > 0, norms, np.inf))
+        # Up to a factor, w = argmin 0.5 v' G v - sum(v). For z = v n the linear term is 1 / n, here
+        # times min(n), which is a common factor as well.
+        aim = active if self.normalize else shortest / norms
+        z = nonnegative(gradients.cosines, _only_active(aim, gradients)[None])[0]
+        v = z * aim * active
         weights = v / ops.maximum(ops.sum(v), 1e-30)
-        return weights * (live_mean(norms, live) / norms) if self.normalize else weights
+        return weights * (active_mean(norms, active) / norms) if self.normalize else weights
 
 
 class PreferredWeighting(GramianWeighting):
-    """Base of the rules with a preference."""
+    """Base of the rules that prefer some components to others."""
 
-    def __init__(self, preference=None, **kwargs):
+    def __init__(
+        self, preference: Sequence[float] | None = None, **kwargs: Unpack[GradientArguments]
+    ) -> None:
         super().__init__(**kwargs)
         if preference is not None and not _are_positive(preference):
             raise ValueError(
@@ -80,7 +91,7 @@ class PreferredWeighting(GramianWeighting):
             )
         self.preference = preference
 
-    def build(self, num_components, weights=None):
+    def build(self, num_components: int, weights: FixedWeights = None) -> None:
         if self.preference is not None and len(self.preference) != num_components:
             raise ValueError(
                 f"`preference` of {type(self).__name__} must have one number for each of the "
@@ -88,33 +99,33 @@ class PreferredWeighting(GramianWeighting):
             )
         super().build(num_components, weights)
 
-    def shares(self, gradients):
-        """The preference as numbers of sum 1, 0 for what does not count."""
-        p = gradients.live
+    def shares(self, gradients: Gradients) -> Tensor:
+        """The preference, rescaled to the sum 1; 0 for inactive components."""
+        p = gradients.active
         if self.preference is not None:
-            # Relative to the largest: a sum of large numbers may not be a float32 number.
+            # Relative to the largest, because the sum of large numbers may overflow in float32.
             wanted = np.asarray(self.preference) / max(self.preference)
             p = p * ops.convert_to_tensor(wanted.astype("float32"))
         return p / ops.maximum(ops.sum(p), 1e-30)
 
 
-def _are_positive(numbers):
+def _are_positive(numbers: Sequence[float]) -> bool:
     positive = isinstance(numbers, (list, tuple)) and all(map(is_number, numbers))
     return positive and all(number > 0 for number in numbers)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class UPGrad(PreferredWeighting):
-    """Each gradient is projected to where no component is made worse; the step is their mean.
+    """Projects each gradient to where no component is made worse; the step is the mean of them.
 
     `w = sum_i v_i`, `v_i = argmin { |J' v| : v >= p_i e_i }`, p the preference. It promises
     `g_i . d >= 0` for every component, at the model's output by default, with
-    `gradients="parameters"` at the parameters. In float32 it promises it for k <= n, the number of
-    entries of a gradient: of more components, or of gradients that are sums of others, none may be
-    able to get better, and of the zero that is left only rounding has a direction (10^-6 of what
-    was added up). When to use it: the first choice among the rules
-    that let no component get worse; without conflict it is the mean. A longer gradient counts in
-    proportion: where a loss is multiplied by a number, its part of the step is.
+    `gradients="parameters"` at the parameters. In float32 the promise needs k <= n, the number of
+    entries of a gradient: with more components, or with gradients that are sums of others, it may
+    be that none can get better, and the step, which should be zero, is rounding error (10^-6 of
+    the terms of its sum). When to use it: it is the first choice among the rules that let no
+    component get worse; without conflict it is the mean. A longer gradient counts in proportion:
+    a factor of one loss is a factor of its part of the step.
 
     Args:
         preference: None (default), all alike, or a list of k numbers above 0; their sum does not
@@ -134,10 +145,10 @@ class UPGrad(PreferredWeighting):
 
     sums_to_one = True
 
-    def combine(self, gradients, state):
-        norms, cosines, live = gradients.norms, gradients.cosines, gradients.live
+    def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
+        norms, cosines, active = gradients.norms, gradients.cosines, gradients.active
         # v_i = p_i n_i (e_i + z) / n, with z >= 0 and the linear term -C e_i.
-        linear = ops.where(live[:, None] * live[None, :] > 0, -cosines, -1.0)
+        linear = ops.where(active[:, None] * active[None, :] > 0, -cosines, -1.0)
         z = nonnegative(cosines, linear) + identity(cosines)
         p = self.shares(gradients)
         return ops.sum(p[:, None] * z * (norms[:, None] / norms[None, :]), axis=0)
@@ -149,11 +160,11 @@ class DualProj(PreferredWeighting):
 
     `w = argmin { |J' v| : v >= p }`, p the preference. It promises `g_i . d >= 0` for every
     component, at the model's output by default, with `gradients="parameters"` at the parameters. In
-    float32 it promises it for k <= n, the number of entries of a gradient: of more components, or
-    of gradients that are sums of others, none may be able to get better, and of the zero that is
-    left only rounding has a direction (10^-6 of what was added up). When to use
-    it: the step should be the mean, changed as little as possible; without conflict of the mean it
-    is the mean. A common factor of the losses is a factor of the step.
+    float32 the promise needs k <= n, the number of entries of a gradient: with more components, or
+    with gradients that are sums of others, it may be that none can get better, and the step, which
+    should be zero, is rounding error (10^-6 of the terms of its sum). When to use it: the step
+    should be the mean, changed as little as possible. If the mean makes no component worse, the
+    step is the mean. A common factor of the losses is a factor of the step.
 
     Args:
         preference: None (default), all alike, or a list of k numbers above 0; their sum does not
@@ -174,28 +185,31 @@ class DualProj(PreferredWeighting):
 
     sums_to_one = True
 
-    def combine(self, gradients, state):
-        # v = (x + f z) / n with x = p n, its largest entry f, and z >= 0.
+    def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
+        # v = (x + f z) / n with x = p n, f the largest entry of x, and z >= 0.
         x = self.shares(gradients) * gradients.norms
         f = ops.maximum(ops.max(x), 1e-30)
-        linear = _only_live(-times(gradients.cosines, x / f), gradients)
+        linear = _only_active(-times(gradients.cosines, x / f), gradients)
         return (x + f * nonnegative(gradients.cosines, linear[None])[0]) / gradients.norms
+
+
+Rescale: TypeAlias = Literal["squared", "linear"] | None
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class CAGrad(GramianWeighting):
-    """The step near the mean gradient that is best for the component it is worst for.
+    """Of the steps near the mean gradient, the one that is best for the component that gains least.
 
     `max over d of min_i g_i . d` with `|d - g0| <= c |g0|`, g0 the mean of the gradients; so
-    `w = 1/k + y`, `y >= 0` and `|J' y| = c |g0|`. It promises this distance, and that no component
-    is made worse for `c >= 1` only; at the model's output by default, with
-    `gradients="parameters"` at the parameters. When to use it: the mean is what should be
-    minimised in the end. A common factor of the losses is a factor of the step.
+    `w = 1/k + y`, `y >= 0` and `|J' y| = c |g0|`. It promises this distance, and only for `c >= 1`
+    that no component is made worse; at the model's output by default, with
+    `gradients="parameters"` at the parameters. When to use it: in the end the mean should be
+    minimised. A common factor of the losses is a factor of the step.
 
     Args:
-        c: in `[0, 1e6]`, default 0.5; 0 is the mean.
-        rescale: None (default), the paper; `"squared"`: the weights are divided by `1 + c^2`, as in
-            the authors' code; `"linear"`: by `1 + c`, as in their example of two dimensions.
+        c: in `[0, 1e6]`, default 0.5; 0 gives the mean.
+        rescale: None (default): as in the paper; `"squared"`: the weights are divided by `1 + c^2`,
+            as in the authors' code; `"linear"`: by `1 + c`, as in their two-dimensional example.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
             total: as in `cl.weightings.GramianWeighting`.
 
@@ -211,7 +225,9 @@ class CAGrad(GramianWeighting):
 
     sums_to_one = True
 
-    def __init__(self, c=0.5, rescale=None, **kwargs):
+    def __init__(
+        self, c: float = 0.5, rescale: Rescale = None, **kwargs: Unpack[GradientArguments]
+    ) -> None:
         super().__init__(**kwargs)
         why = "beyond, nothing of the mean gradient is left in float32"
         check_number("CAGrad", "c", c, 0, maximum=1e6, why=why)
@@ -221,22 +237,23 @@ class CAGrad(GramianWeighting):
             )
         self.c, self.rescale = c, rescale
 
-    def combine(self, gradients, state):
-        cosines, live = gradients.cosines, gradients.live
-        norms = gradients.norms / ops.maximum(live_mean(gradients.norms, live), 1e-30)
-        norms = ops.where(live > 0, norms, 1.0)
-        u = live * norms / gradients.count
-        # z(m) = argmin of 0.5 z' C z - (m q - h)' z is n y for one m, where |J' y| is c |g0|.
-        # m in units of the shortest n, and so 1 / n: a short gradient has no large q.
+    def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
+        cosines, active = gradients.cosines, gradients.active
+        norms = gradients.norms / ops.maximum(active_mean(gradients.norms, active), 1e-30)
+        norms = ops.where(active > 0, norms, 1.0)
+        u = active * norms / gradients.count
+        # z(m) = argmin of 0.5 z' C z - (m q - h)' z, and n y = z(m) for the m at which |J' y| is
+        # c |g0|. q = 1 / n is taken in units of the shortest n, so that no entry of it is large.
         shortest = ops.min(norms)
-        h, q = times(cosines, u), live * shortest / norms
+        h, q = times(cosines, u), active * shortest / norms
         squared = ops.sum(u * h)
-        # Opposed gradients leave of g0 what the ridge on C makes, 1e-6, and no direction.
-        c = float(self.c) if self.c > 1e-6 else 0.0  # below, nothing of it is left in float32
+        # Of opposed gradients the mean g0 is 0. What is left of it comes from the ridge on C, 1e-6,
+        # and has no meaningful direction: the radius is then 0.
+        c = float(self.c) if self.c > 1e-6 else 0.0  # a smaller c changes nothing in float32
         radius = ops.where(squared > 4e-6 * ops.sum(u * u), c * ops.sqrt(squared), 0.0)
-        low = ops.min(ops.where(live > 0, norms / shortest * h, np.inf))
-        high = ops.min(ops.where(live > 0, norms / shortest * (h + radius), np.inf))
-        start = (low, high, ops.zeros_like(u), cosines, q, h, live, ops.square(radius))
+        low = ops.min(ops.where(active > 0, norms / shortest * h, np.inf))
+        high = ops.min(ops.where(active > 0, norms / shortest * (h + radius), np.inf))
+        start = (low, high, ops.zeros_like(u), cosines, q, h, active, ops.square(radius))
         z = ops.fori_loop(0, 4, _narrow, start)[2]
         z = ops.fori_loop(0, 2, _on_support, (z, cosines, q, h, radius))[0]
         z = ops.where(radius > 0, z, 0.0)
@@ -247,32 +264,35 @@ class CAGrad(GramianWeighting):
 _GRID = np.linspace(0, 1, 17, dtype="float32")
 
 
-def _narrow(_, state):
-    """One round of the search for m: the cell of a grid where `z' C z` reaches the square."""
-    low, high, _, cosines, q, h, live, square = state
-    # Even in log(1 + |m|): m is of another size for each of the gradients.
+LoopState: TypeAlias = tuple[Tensor, ...]
+
+
+def _narrow(_: Tensor, state: LoopState) -> LoopState:
+    """One round of the search for m: the cell of a grid in which `z' C z` reaches the square."""
+    low, high, _, cosines, q, h, active, square = state
+    # The grid is even in log(1 + |m|), because the size of m is another one for each gradient.
     first, last = (ops.sign(end) * ops.log1p(ops.abs(end)) for end in (low, high))
     grid = first + (last - first) * ops.convert_to_tensor(_GRID)
     grid = ops.sign(grid) * ops.expm1(ops.abs(grid))
-    # Where |z| <= r in the metric of C, (C z)_i >= -r: what is below -2 r is out of it in any case,
-    # and where it is not, z is only longer.
+    # If |z| <= r in the metric of C, then (C z)_i >= -r. So a linear term below -2 r never binds
+    # for such a z and may be raised to -2 r; for a longer z that only makes z longer still.
     radius = ops.sqrt(square)
     linear = ops.maximum(grid[:, None] * q[None, :] - h[None, :], -2 * radius)
-    linear = ops.where(live > 0, linear, -2 * radius)
+    linear = ops.where(active > 0, linear, -2 * radius)
     scale = ops.maximum(ops.max(linear, axis=1, keepdims=True), 1e-3 * radius + 1e-30)
     z = scale * nonnegative(cosines, linear / scale)
     reached = ops.sum(z * times(cosines, z), axis=1) < square
     cell = ops.clip(ops.sum(ops.cast(reached, "int32")), 1, 16)
     low, high = ops.take(grid, cell - 1), ops.take(grid, cell)
-    return low, high, ops.take(z, cell, axis=0), cosines, q, h, live, square
+    return low, high, ops.take(z, cell, axis=0), cosines, q, h, active, square
 
 
-def _on_support(_, state):
-    """z from the equations of its support: `C z = m q - h` there, and `z' C z = radius^2`."""
+def _on_support(_: Tensor, state: LoopState) -> LoopState:
+    """z from the equations on its support: `C z = m q - h` there, and `z' C z = radius^2`."""
     z, cosines, q, h, radius = state
     support = ops.cast(z > 1e-6 * ops.max(z), "float32")
-    q = q * support  # on an empty one 0: no quotient is infinite
-    q = q / ops.maximum(ops.max(q), 1e-37)  # m is in any unit here
+    q = q * support  # on an empty support q is 0, and no quotient below is infinite
+    q = q / ops.maximum(ops.max(q), 1e-37)  # the unit of m does not matter here
     solved = solve_on(support[None], cosines, ops.stack([q, h]))
     a, e = solved[0], solved[1]
     # z = m a - e: the larger root of (q.a) m^2 - 2 (h.a) m + h.e = radius^2.
@@ -285,16 +305,16 @@ def _on_support(_, state):
 
 @keras.saving.register_keras_serializable("combined_losses")
 class PCGrad(GramianWeighting):
-    """From each gradient, what conflicts with another is taken away; the step is their sum.
+    """Removes from each gradient what conflicts with another; the step is the sum of the results.
 
     `d_i = g_i`, then for every other j in a random order `d_i -= min(d_i . g_j, 0) g_j / |g_j|^2`;
-    `d = sum(d_i)`. Without conflict it is the sum. It promises that no component is made worse for
-    two components only, at the model's output by default, with `gradients="parameters"` at the
-    parameters. When to use it: to compare with what others have used; `UPGrad` keeps the promise
-    for any number. A common factor of the losses is a factor of the step.
+    `d = sum(d_i)`. Without conflict it is the sum. Only for two components does it promise that
+    none is made worse, at the model's output by default, with `gradients="parameters"` at the
+    parameters. When to use it: to compare with published results; `UPGrad` keeps the promise for
+    any number of components. A common factor of the losses is a factor of the step.
 
     Args:
-        seed: None, or an integer for the same orders in every run.
+        seed: None, or an integer that makes the orders the same in every run.
         gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
             total: as in `cl.weightings.GramianWeighting`.
 
@@ -309,29 +329,32 @@ class PCGrad(GramianWeighting):
 
     draws = True
 
-    def __init__(self, seed=None, **kwargs):
-        self.seed = seed
+    def __init__(self, seed: int | None = None, **kwargs: Unpack[GradientArguments]) -> None:
+        self.seed = seed  # first, since the base checks it
         super().__init__(**kwargs)
 
-    def combine(self, gradients, state):
-        k = self.num_components
+    def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
+        k = self._k
         noise = keras.random.uniform((k, k), seed=self.generator)
         return _weights_for_orders(gradients, ops.argsort(noise, axis=1))
 
 
-def _weights_for_orders(gradients, orders):
-    """The weights where row i visits the others in the order `orders[i]`, itself left out."""
+def _weights_for_orders(gradients: Gradients, orders: Tensor) -> Tensor:
+    """The weights if gradient i visits the others in the order `orders[i]`.
+
+    Its own index is in `orders[i]` as well; visiting itself changes nothing.
+    """
     norms = gradients.norms
-    # Without the ridge: nothing is solved for here.
+    # Without the ridge, because no equations are solved here.
     cosines = ops.minimum(gradients.cosines, 1.0)
     start = (identity(cosines), cosines, ops.cast(orders, "int32"))
     shares = ops.fori_loop(0, norms.shape[0], _visit, start)[0]
-    scale = gradients.live[:, None] * norms[:, None] / norms[None, :]
+    scale = gradients.active[:, None] * norms[:, None] / norms[None, :]
     return ops.sum(shares * scale, axis=0)
 
 
-def _visit(step, state):
-    """Every row i visits one other, j: `d_i = n_i sum_j shares_ij g_j / n_j`."""
+def _visit(step: Tensor, state: LoopState) -> LoopState:
+    """Every gradient i visits one other, j: `d_i = n_i sum_j shares_ij g_j / n_j`."""
     shares, cosines, orders = state
     j = orders[:, step]
     own = ops.arange(orders.shape[0], dtype="int32")

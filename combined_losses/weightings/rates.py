@@ -1,20 +1,26 @@
 """Rules that balance the components by how fast their values fall."""
 
+from typing import Literal, Unpack
+
 import keras
 from keras import ops
 
 from combined_losses._core.checks import check_number, is_integer, shown
+from combined_losses._numerics.arrays import ArrayLike, Tensor
+from combined_losses.weightings.active import active_softmax, ratio
 from combined_losses.weightings.adam import adam_step
 from combined_losses.weightings.base import Weighting
-from combined_losses.weightings.live import live_softmax, ratio
+from combined_losses.weightings.limits import RuleArguments
+from combined_losses.weightings.state import RuleOutput, StateTensors
 
 __all__ = ["FAMO", "DynamicWeightAverage", "ReLoBRaLo", "SoftAdapt"]
 
 
-def _per_step(change, state):
-    """A change since a component was last there, as one from step to step.
+def _per_step(change: Tensor, state: StateTensors) -> Tensor:
+    """The mean change per step, of a change since the component last counted.
 
-    A pause would make it another one, and throw the weights around when the component is back.
+    Without the mean, the change over a pause would be taken for that of a single step, and the
+    weights would jump when the component returns.
     """
     return change / (state["missed"] + 1)
 
@@ -26,14 +32,14 @@ class DynamicWeightAverage(Weighting):
     `w = k * softmax(r / temperature)`, `r_i = m_i(e - 1) / m_i(e - 2)`, `m(e)` the mean of the
     values over epoch e; 1 in the first two epochs.
 
-    Values must be above `lower_bound`; a component without a ratio, because its mean was at the
-    bound or is below it, counts as one that stays as it is, `r = 1`. After epochs in which a
-    component was absent r is the mean ratio from epoch to epoch.
+    Values must be above `lower_bound`. A component has no ratio if its mean was at the bound or is
+    below it; it then counts as unchanged, `r = 1`. After epochs in which a component was absent, r
+    is the mean ratio from epoch to epoch.
 
     Args:
-        temperature: above 0, default 2; the higher, the more equal.
-        period: `"epoch"` (default), an epoch of `fit`, or what `loss.end_epoch()` ends in a loop of
-            one's own; or a number of steps that counts as one.
+        temperature: above 0, default 2; the higher it is, the more equal the weights are.
+        period: `"epoch"` (default): an epoch of `fit`, or, in a loop of your own, the steps up to
+            `loss.end_epoch()`; or a number of steps to use in place of an epoch.
         lower_bound: a number below all values, from which they are measured, default 0.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
@@ -50,7 +56,13 @@ class DynamicWeightAverage(Weighting):
     needs = frozenset({"values", "history"})
     masks_state = True
 
-    def __init__(self, temperature=2, period="epoch", lower_bound=0, **kwargs):
+    def __init__(
+        self,
+        temperature: float = 2,
+        period: int | Literal["epoch"] = "epoch",
+        lower_bound: float = 0,
+        **kwargs: Unpack[RuleArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number(type(self).__name__, "lower_bound", lower_bound)
         check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
@@ -61,42 +73,42 @@ class DynamicWeightAverage(Weighting):
             )
         self.temperature, self.period, self.lower_bound = temperature, period, lower_bound
 
-    def beyond(self, values, state):
+    def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
         bound = float(self.lower_bound)
         ended = ops.logical_and(state["periods"] > 0, state["last"] <= bound)
         return ops.logical_or(values < bound, ended)
 
-    def initial_state(self, k):
+    def initial_state(self, k: int) -> dict[str, ArrayLike]:
         names = ("sum", "count", "last", "before", "periods", "span", "pause")
         return {**{name: [0.0] * k for name in names}, "length": 0.0}
 
-    def rule(self, values, state, live):
-        moved = dict(state)
+    def rule(self, values: Tensor, state: StateTensors, active: Tensor) -> RuleOutput:
+        new = dict(state)
         if self.period != "epoch":
-            full = ops.equal(state["length"], float(self.period))
-            swapped = _next_period(state)
-            moved = {name: ops.where(full, swapped[name], state[name]) for name in swapped}
+            is_over = ops.equal(state["length"], float(self.period))
+            after = _next_period(state)
+            new = {name: ops.where(is_over, after[name], state[name]) for name in after}
         bound = float(self.lower_bound)
-        ratios = ratio(moved["last"] - bound, moved["before"] - bound)
-        # From one period to the next, also where it was away for some between them.
-        ratios = ops.power(ratios, 1 / ops.maximum(moved["span"], 1.0))
-        known = moved["periods"] >= 2
-        # A component without two periods counts as one that stays as it is.
+        ratios = ratio(new["last"] - bound, new["before"] - bound)
+        # The mean ratio from period to period, if the component was absent in some between the two.
+        ratios = ops.power(ratios, 1 / ops.maximum(new["span"], 1.0))
+        known = new["periods"] >= 2
+        # A component without two periods counts as unchanged.
         ratios = ops.where(known, ratios, 1.0)
-        k = ops.sum(live)
-        weights = k * live_softmax(ratios, live, self.temperature)
+        k = ops.sum(active)
+        weights = k * active_softmax(ratios, active, self.temperature)
         weights = ops.where(ops.any(known), weights, ops.ones_like(weights))
-        moved["sum"], moved["count"] = moved["sum"] + values * live, moved["count"] + live
-        moved["length"] = moved["length"] + 1
-        return weights, {name: moved[name] for name in _PERIOD}
+        new["sum"], new["count"] = new["sum"] + values * active, new["count"] + active
+        new["length"] = new["length"] + 1
+        return weights, {name: new[name] for name in _PERIOD}
 
     @property
-    def goes_by_epochs(self):
+    def goes_by_epochs(self) -> bool:
         return self.period == "epoch"
 
     instead_of_epochs = ", or give the rule `period=`, a number of steps that counts as one"
 
-    def end_epoch(self):
+    def end_epoch(self) -> None:
         if self.period != "epoch":
             return
         state = {name: ops.convert_to_tensor(self._state[name]) for name in _PERIOD}
@@ -104,20 +116,23 @@ class DynamicWeightAverage(Weighting):
             self._state[name].assign(value)
 
 
+# Of each component: the sum and number of its values in this period, its mean in the last period
+# that had a value and in the one before, the number of such periods, the distance between the last
+# two of them, and the number of periods without a value since. `length`: the steps of this period.
 _PERIOD = ("sum", "count", "last", "before", "periods", "span", "pause", "length")
 
 
-def _next_period(state):
-    """The state after a period; a component without a value in it keeps its means."""
+def _next_period(state: StateTensors) -> StateTensors:
+    """The state after the end of a period; a component without a value in it keeps its means."""
     had_value = state["count"] > 0
-    some = ops.cast(state["length"] > 0, "float32")  # an epoch without steps is no period
+    had_steps = ops.cast(state["length"] > 0, "float32")  # an epoch without steps is no period
     mean = state["sum"] / ops.maximum(state["count"], 1.0)
     return {
         "before": ops.where(had_value, state["last"], state["before"]),
         "last": ops.where(had_value, mean, state["last"]),
         "periods": state["periods"] + ops.cast(had_value, "float32"),
         "span": ops.where(had_value, state["pause"] + 1, state["span"]),
-        "pause": ops.where(had_value, 0.0, state["pause"] + some),
+        "pause": ops.where(had_value, 0.0, state["pause"] + had_steps),
         "sum": ops.zeros_like(mean),
         "count": ops.zeros_like(mean),
         "length": ops.zeros_like(state["length"]),
@@ -128,19 +143,19 @@ def _next_period(state):
 class SoftAdapt(Weighting):
     """More weight for components that rise, or fall more slowly, from step to step.
 
-    `w = softmax(beta * D)`, `D_i = l_i(s) - l_i(s - 1)`; 1/k at first. After a pause of a component
-    its D is the mean change from step to step.
+    `w = softmax(beta * D)`, `D_i = l_i(s) - l_i(s - 1)`; 1/k at first. When a component returns
+    after steps in which it was absent, D is its mean change per step.
 
     Args:
-        beta: the sharpness, default 0.1. It has a unit, that of 1 / values, unless `normalized`.
+        beta: the sharpness, default 0.1. Its unit is that of 1 / values, unless `normalized`.
         normalized: whether D is divided by the sum of its magnitudes. Default False.
-        loss_weighted: whether the exponentials are multiplied by the values, which must not be
-            below 0 then. Default False.
+        loss_weighted: whether the exponentials are multiplied by the values, which then must not be
+            below 0. Default False.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
     References:
         - Heydari et al., 2019, SoftAdapt, arXiv:1912.12355. (The authors' package divides by the
-          signed sum of the differences, which can flip their signs; here it is that of magnitudes.)
+          signed sum of the differences, which can flip their signs; here the magnitudes are added.)
 
     Example:
 
@@ -151,7 +166,13 @@ class SoftAdapt(Weighting):
     needs = frozenset({"values", "history"})
     sums_to_one = True
 
-    def __init__(self, beta=0.1, normalized=False, loss_weighted=False, **kwargs):
+    def __init__(
+        self,
+        beta: float = 0.1,
+        normalized: bool = False,
+        loss_weighted: bool = False,
+        **kwargs: Unpack[RuleArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number(type(self).__name__, "beta", beta)
         for name, given in (("normalized", normalized), ("loss_weighted", loss_weighted)):
@@ -161,31 +182,32 @@ class SoftAdapt(Weighting):
                 )
         self.beta, self.normalized, self.loss_weighted = beta, normalized, loss_weighted
 
-    def beyond(self, values, state):
+    def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
         return ops.logical_and(values < 0, self.loss_weighted)
 
     cure = "take loss_weighted=False, or a loss above 0"
 
-    def initial_state(self, k):
+    def initial_state(self, k: int) -> dict[str, ArrayLike]:
         return {"before": [0.0] * k, "started": [0.0] * k}
 
-    def rule(self, values, state, live):
-        known = live * state["started"]
+    def rule(self, values: Tensor, state: StateTensors, active: Tensor) -> RuleOutput:
+        known = active * state["started"]
         change = ops.where(known > 0, _per_step(values - state["before"], state), 0.0)
         if self.normalized:
-            size = ops.sum(ops.abs(change) * live)
+            size = ops.sum(ops.abs(change) * active)
             change = change / ops.where(size > 0, size, 1.0)
-        # beta (D - max D), or of a beta below 0 that of -beta and -D: of any size, at most 0.
+        # The softmax takes beta (D - max D), which is at most 0 if beta is above 0. For a negative
+        # beta it takes -beta and -D, which have the same product and keep that property.
         sign = -1.0 if self.beta < 0 else 1.0
-        weights = live_softmax(sign * abs(float(self.beta)) * change, live)
+        weights = active_softmax(sign * abs(float(self.beta)) * change, active)
         if self.loss_weighted:
-            sizes = ops.maximum(values, 0.0) * live
+            sizes = ops.maximum(values, 0.0) * active
             weights = weights * sizes / ops.where(ops.any(sizes > 0), ops.max(sizes), 1.0)
         size = ops.sum(weights)
-        equal = live / ops.maximum(ops.sum(live), 1.0)
+        equal = active / ops.maximum(ops.sum(active), 1.0)
         started = ops.logical_and(ops.any(state["started"] > 0), size > 0)
         weights = ops.where(started, weights / ops.where(size > 0, size, 1.0), equal)
-        return weights, {"before": values, "started": live}
+        return weights, {"before": values, "started": active}
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -195,17 +217,17 @@ class ReLoBRaLo(Weighting):
     `balance(a) = k * softmax(l(s) / (temperature * a))`;
     `h = b * w(s - 1) + (1 - b) * balance(l(0))`, `b ~ Bernoulli(rho)`;
     `w = alpha * h + (1 - alpha) * balance(l(s - 1))`; 1 at first. Values must be above
-    `lower_bound`; where the past of a component was at the bound, or its value is below it, it
-    counts as one that stays as it is, `l / a = 1`. (The paper adds 1e-8 to the past instead, which
-    is another number in other units.) After a pause of a component `l(s) / l(s - 1)` is the mean
-    ratio from step to step; together the others keep the share that they had.
+    `lower_bound`. A component whose past value was at the bound, or whose value is below it, counts
+    as unchanged, `l / a = 1`. (The paper adds 1e-8 to the past value instead, whose effect depends
+    on the unit.) When a component returns after steps in which it was absent, `l(s) / l(s - 1)` is
+    its mean ratio per step; the others together keep the share that they had.
 
     Args:
         alpha: the share of the past, in `[0, 1]`, default 0.999.
         rho: the probability of looking back at the last weights instead of the first values, in
             `[0, 1]`, default 0.999.
         temperature: above 0, default 1.
-        seed: None, or an integer for the same draws in every run.
+        seed: None, or an integer that makes the draws the same in every run.
         lower_bound: a number below all values, from which they are measured, default 0.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
@@ -222,8 +244,16 @@ class ReLoBRaLo(Weighting):
     needs = frozenset({"values", "history"})
     draws = True
 
-    def __init__(self, alpha=0.999, rho=0.999, temperature=1.0, seed=None, lower_bound=0, **kwargs):
-        self.seed = seed
+    def __init__(
+        self,
+        alpha: float = 0.999,
+        rho: float = 0.999,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        lower_bound: float = 0,
+        **kwargs: Unpack[RuleArguments],
+    ) -> None:
+        self.seed = seed  # first, since the base checks it
         super().__init__(**kwargs)
         check_number(type(self).__name__, "lower_bound", lower_bound)
         check_number(type(self).__name__, "alpha", alpha, 0, maximum=1)
@@ -232,41 +262,43 @@ class ReLoBRaLo(Weighting):
         self.alpha, self.rho, self.temperature = alpha, rho, temperature
         self.lower_bound = lower_bound
 
-    def beyond(self, values, state):
+    def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
         first = ops.where(state["started"] > 0, state["first"], values)
         bound = float(self.lower_bound)
         return ops.logical_or(values < bound, first <= bound)
 
-    def initial_state(self, k):
+    def initial_state(self, k: int) -> dict[str, ArrayLike]:
         names = ("before", "first", "started")
         return {"weights": [1.0] * k, **{name: [0.0] * k for name in names}}
 
-    def rule(self, values, state, live):
+    def rule(self, values: Tensor, state: StateTensors, active: Tensor) -> RuleOutput:
         draw = keras.random.uniform((), seed=self.generator)
-        return self._after(values, state, live, ops.cast(draw < self.rho, "float32"))
+        return self._after_draw(values, state, active, ops.cast(draw < self.rho, "float32"))
 
-    def _after(self, values, state, live, keep):
-        """The rule with the draw `keep`, 0.0 or 1.0."""
-        known, bound = live * state["started"], float(self.lower_bound)
+    def _after_draw(
+        self, values: Tensor, state: StateTensors, active: Tensor, keep: Tensor
+    ) -> tuple[Tensor, StateTensors]:
+        """The rule, given the draw b of the formula: `keep`, 0.0 or 1.0."""
+        known, bound = active * state["started"], float(self.lower_bound)
 
-        def balance(past, steps=1.0):
-            # A component without a past has the ratio 1 to it.
+        def balance(past: Tensor, steps: Tensor = 1.0) -> Tensor:
+            # A component without a past counts as unchanged.
             ratios = ops.power(ratio(values - bound, past - bound), 1 / steps)
             ratios = ops.where(known > 0, ratios, 1.0)
-            return ops.sum(live) * live_softmax(ratios, live, self.temperature)
+            return ops.sum(active) * active_softmax(ratios, active, self.temperature)
 
-        # To the sum k, where components are missing now.
-        past = state["weights"] * live
-        size, k = ops.sum(past), ops.sum(live)
+        # If components are absent now, the last weights of the others are rescaled to the sum k.
+        past = state["weights"] * active
+        size, k = ops.sum(past), ops.sum(active)
         share = ops.where(ops.abs(size - k) < 1e-3 * k, 1.0, k / ops.maximum(size, 1e-30))
         past = past * share
-        looked = keep * past + (1 - keep) * balance(state["first"])
-        latest = balance(state["before"], state["missed"] + 1)  # the change from step to step
-        weights = self.alpha * looked + (1 - self.alpha) * latest
+        history = keep * past + (1 - keep) * balance(state["first"])  # h of the formula
+        latest = balance(state["before"], state["missed"] + 1)  # from the mean ratio per step
+        weights = self.alpha * history + (1 - self.alpha) * latest
         weights = ops.where(ops.any(state["started"] > 0), weights, ops.ones_like(weights))
         first = ops.where(state["started"] > 0, state["first"], values)
-        started = ops.maximum(state["started"], live)
-        # Without those that are missing now the rest have together what they had.
+        started = ops.maximum(state["started"], active)
+        # The state keeps the weights without the rescaling: the sum of the others is what it was.
         unscaled = weights / ops.where(share > 0, share, 1.0)
         new = {"weights": unscaled, "before": values, "first": first, "started": started}
         return weights, new
@@ -276,16 +308,18 @@ class ReLoBRaLo(Weighting):
 class FAMO(Weighting):
     """Fast adaptive multitask optimisation: all components fall at the same rate.
 
-    `z = softmax(xi)`, `w_i` proportional to `z_i / l_i`, sum 1. The logits xi move by Adam towards
-    the components that fell least from the step before. One forward pass a step: the values of this
-    step are those after the last one. To every value the paper adds 1e-8, which is kept here: of
-    values above some 1e-4 units do not matter, and of values near 1e-8 none is told from another.
-    Multiply such losses (`cl.wrappers.Scaled`), or take `GeometricMean`. After a pause a component
-    has fallen by the mean from step to step.
+    `z = softmax(xi)`, `w_i` proportional to `z_i / l_i`, with the sum 1. Adam moves the logits xi
+    towards the components that fell least since the step before. A step needs one forward pass: the
+    values of this step serve as those after the last update. The paper adds 1e-8 to every value,
+    and so does this rule. For values above about 1e-4 units therefore do not matter, but values
+    near 1e-8 cannot be told apart: multiply such losses (`cl.wrappers.Scaled`), or take
+    `GeometricMean`. When a component returns after steps in which it was absent, its fall is the
+    mean per step.
 
     Args:
         learning_rate: of the logits, default 0.025.
-        weight_decay: of the logits, default 1e-3. 0 lets them go further; it decides much.
+        weight_decay: of the logits, default 1e-3. With 0 they move further; the results depend on
+            it strongly.
         lower_bound: a number below all values, default 0.
         update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.Weighting`.
 
@@ -301,7 +335,13 @@ class FAMO(Weighting):
     needs = frozenset({"values", "history"})
     sums_to_one = True
 
-    def __init__(self, learning_rate=0.025, weight_decay=1e-3, lower_bound=0, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float = 0.025,
+        weight_decay: float = 1e-3,
+        lower_bound: float = 0,
+        **kwargs: Unpack[RuleArguments],
+    ) -> None:
         super().__init__(**kwargs)
         check_number(type(self).__name__, "learning_rate", learning_rate, 0, exclusive=True)
         check_number(type(self).__name__, "weight_decay", weight_decay, 0)
@@ -309,23 +349,23 @@ class FAMO(Weighting):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.lower_bound = lower_bound
 
-    def initial_state(self, k):
+    def initial_state(self, k: int) -> dict[str, ArrayLike]:
         names = ("logits", "m", "v", "before", "started")
         return {**{name: [0.0] * k for name in names}, "moves": 0.0}
 
-    def beyond(self, values, state):
+    def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
         return values <= float(self.lower_bound)
 
-    def rule(self, values, state, live):
+    def rule(self, values: Tensor, state: StateTensors, active: Tensor) -> RuleOutput:
         distance = ops.maximum(values - float(self.lower_bound), 0.0) + 1e-8
-        started = state["started"] * live
+        started = state["started"] * active
         fall = ops.log(ops.maximum(state["before"], 1e-8)) - ops.log(distance)
         fall = ops.where(started > 0, _per_step(fall, state), 0.0)
-        share = live_softmax(state["logits"], live)
+        share = active_softmax(state["logits"], active)
         slope = share * (fall - ops.sum(share * fall)) + float(self.weight_decay) * state["logits"]
-        moved = adam_step(slope, state, self.learning_rate)
+        stepped = adam_step(slope, state, self.learning_rate)
         any_past = ops.any(started > 0)
-        moved = {name: ops.where(any_past, moved[name], state[name]) for name in moved}
-        # z / D in logarithms: 1 / D may be no float32 number.
-        weights = live_softmax(moved["logits"] - ops.log(distance), live)
-        return weights, {**moved, "before": distance, "started": live}
+        new = {name: ops.where(any_past, stepped[name], state[name]) for name in stepped}
+        # z / D by logarithms, because 1 / D may overflow in float32.
+        weights = active_softmax(new["logits"] - ops.log(distance), active)
+        return weights, {**new, "before": distance, "started": active}

@@ -242,7 +242,7 @@ def test_an_epoch_of_a_loop_is_one_of_train_on_batch(loop):
 class OwnByEpochs(w.Weighting):
     """A rule of a user's."""
 
-    def rule(self, values, state, live):
+    def rule(self, values, state, active):
         return ops.ones_like(values)
 
     def end_epoch(self):

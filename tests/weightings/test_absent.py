@@ -18,8 +18,8 @@ W = cl.wrappers
 
 
 class _Presence(cl.weightings.Weighting):
-    def rule(self, values, state, live):
-        return live
+    def rule(self, values, state, active):
+        return active
 
 
 def weights_of(losses, y_true, y_pred, sample_weight=None):
@@ -322,7 +322,7 @@ def test_a_rule_of_ones_own_is_told_how_long_a_component_was_away():
     class Away(cl.weightings.Weighting):
         needs = frozenset({"values", "history"})
 
-        def rule(self, values, state, live):
+        def rule(self, values, state, active):
             return state["missed"] + 1.0
 
     rule = Away()

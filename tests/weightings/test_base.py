@@ -342,7 +342,7 @@ def test_a_total_says_that_it_may_be_k():
 class Inverse(Weighting):
     """Without a state."""
 
-    def rule(self, values, state, live):
+    def rule(self, values, state, active):
         return 1 / values
 
 
@@ -359,7 +359,7 @@ class Running(Weighting):
     def initial_state(self, k):
         return {"mean": [1.0] * k, "count": 0.0}
 
-    def rule(self, values, state, live):
+    def rule(self, values, state, active):
         mean = self.share * state["mean"] + (1 - self.share) * values
         return 1 / mean, {"mean": mean, "count": state["count"] + 1}
 

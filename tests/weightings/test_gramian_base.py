@@ -258,7 +258,7 @@ class Doubled(GramianWeighting):
 
     def combine(self, gradients, state):
         count = state["count"] + 1
-        return count * gradients.live, {"count": count}
+        return count * gradients.active, {"count": count}
 
 
 def test_a_function_of_the_gramian_is_a_rule():

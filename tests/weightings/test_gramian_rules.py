@@ -117,8 +117,8 @@ def test_it_gives_the_stored_answer_to_degenerate_rows(case, method):
 
 
 def in_orders(rows, orders):
-    live = ops.ones((len(rows),))
-    gradients = describe(Products(ops.convert_to_tensor(gramian_of(rows))), live, live)
+    active = ops.ones((len(rows),))
+    gradients = describe(Products(ops.convert_to_tensor(gramian_of(rows))), active, active)
     weights = _weights_for_orders(gradients, ops.convert_to_tensor(np.asarray(orders, "int32")))
     return ops.convert_to_numpy(weights)
 
@@ -549,20 +549,20 @@ def without(cls, others=None):
 @rules_but(PCGrad)
 @pytest.mark.parametrize("way", DEAD)
 def test_without_its_gradient_a_component_counts_as_absent(cls, way):
-    rows, live = samples("conflicting", 4, seed=3)[0], [0, 2, 3]
-    expected = weights_of(without(cls, live), rows[live])
+    rows, active = samples("conflicting", 4, seed=3)[0], [0, 2, 3]
+    expected = weights_of(without(cls, active), rows[active])
     rows[1] = DEAD[way](rows[1])
     weights = weights_of(without(cls), rows)
     # What is not finite spoils the step, and keeps its last weight.
     assert (weights[1] == 0) == np.isfinite(rows[1]).all()
-    np.testing.assert_allclose(weights[live], expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(weights[active], expected, rtol=1e-3, atol=1e-5)
 
 
 @rules_but(PCGrad)
 @pytest.mark.parametrize("case", ["value", "weight"])
 def test_without_a_value_or_a_weight_a_component_counts_as_absent(cls, case):
-    rows, live = samples("conflicting", 4, seed=4)[0], [0, 2, 3]
-    expected = weights_of(without(cls, live), rows[live])
+    rows, active = samples("conflicting", 4, seed=4)[0], [0, 2, 3]
+    expected = weights_of(without(cls, active), rows[active])
     values, c = np.ones(4), np.ones(4, "float32")
     if case == "value":
         values[1] = np.nan
@@ -570,7 +570,7 @@ def test_without_a_value_or_a_weight_a_component_counts_as_absent(cls, case):
         c[1] = 0.0
     weights = weights_of(without(cls), rows, values, c=c)
     assert weights[1] == 0
-    np.testing.assert_allclose(weights[live], expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(weights[active], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", ["min", "median", "mean"])

@@ -99,15 +99,17 @@ def test_it_gives_the_stored_sequence(name, case, draw):
 class GivenZ(RandomWeighting):
     """With the stored draws, found by the number of the step; as the next one."""
 
-    def rule(self, values, state, live):
+    def rule(self, values, state, active):
         z = ops.take(ops.convert_to_tensor(self.draws_given), ops.cast(state["steps"], "int32"), 0)
         return ops.softmax(z)
 
 
 class GivenB(ReLoBRaLo):
-    def rule(self, values, state, live):
+    def rule(self, values, state, active):
         given = ops.convert_to_tensor(self.draws_given)
-        return self._after(values, state, live, ops.take(given, ops.cast(state["steps"], "int32")))
+        return self._after_draw(
+            values, state, active, ops.take(given, ops.cast(state["steps"], "int32"))
+        )
 
 
 def with_stored_draws(name, arrays):
@@ -142,13 +144,13 @@ SUM_OF_ONE = {RandomWeighting, SoftAdapt, CoVWeighting, FAMO}
 SUM_OF_K = {DynamicWeightAverage, ReLoBRaLo}
 
 
-def assert_sum(cls, weights, live):
-    """`live` `(steps, k)`: the components that count."""
-    live = np.broadcast_to(live, weights.shape)
+def assert_sum(cls, weights, active):
+    """`active` `(steps, k)`: the components that count."""
+    active = np.broadcast_to(active, weights.shape)
     if cls in SUM_OF_ONE:
-        close(weights.sum(axis=1), live.any(axis=1).astype(float), rtol=1e-5)
+        close(weights.sum(axis=1), active.any(axis=1).astype(float), rtol=1e-5)
     if cls in SUM_OF_K:
-        close(weights.sum(axis=1), live.sum(axis=1).astype(float), rtol=1e-5)
+        close(weights.sum(axis=1), active.sum(axis=1).astype(float), rtol=1e-5)
 
 
 @every_rule
@@ -472,9 +474,9 @@ def test_a_run_may_begin_with_holes(cls):
     values[0] = np.nan
     values[:3, 1] = np.inf
     weights = run(PLAIN[cls](), values)
-    live = np.isfinite(values)
-    assert np.all(np.isfinite(weights)) and np.all(weights[~live] == 0)
-    assert_sum(cls, weights, live)
+    active = np.isfinite(values)
+    assert np.all(np.isfinite(weights)) and np.all(weights[~active] == 0)
+    assert_sum(cls, weights, active)
 
 
 @every_rule
@@ -483,9 +485,9 @@ def test_components_may_take_turns(cls):
     values = losses()
     values[:8, 0] = values[8:16, 1:] = np.nan
     weights = run(PLAIN[cls](), values)
-    live = np.isfinite(values)
-    assert np.all(np.isfinite(weights)) and np.all(weights[~live] == 0)
-    assert_sum(cls, weights, live)
+    active = np.isfinite(values)
+    assert np.all(np.isfinite(weights)) and np.all(weights[~active] == 0)
+    assert_sum(cls, weights, active)
 
 
 # Float64 twins that pass over what is missing, component by component. What has changed over a
@@ -503,8 +505,8 @@ def magnitudes(values, momentum=0.99):
     return weights
 
 
-def softmax_of(x, live):
-    powers = np.where(live, np.exp(np.where(live, x, 0.0)), 0.0)
+def softmax_of(x, active):
+    powers = np.where(active, np.exp(np.where(active, x, 0.0)), 0.0)
     return powers / powers.sum()
 
 
@@ -512,9 +514,9 @@ def slopes(values, beta=0.1):
     weights, last = np.zeros(values.shape), np.full(values.shape[1], np.nan)
     when = np.zeros(values.shape[1])
     for step, row in enumerate(values):
-        live, change = np.isfinite(row), np.nan_to_num((row - last) / np.maximum(step - when, 1))
-        weights[step] = softmax_of(beta * change, live)
-        last, when = np.where(live, row, last), np.where(live, step, when)
+        active, change = np.isfinite(row), np.nan_to_num((row - last) / np.maximum(step - when, 1))
+        weights[step] = softmax_of(beta * change, active)
+        last, when = np.where(active, row, last), np.where(active, step, when)
     return weights
 
 
@@ -530,10 +532,12 @@ def averages(values, period, temperature=2.0):
             for i, column in enumerate(values[step - period : step].T):
                 if np.any(np.isfinite(column)):
                     means[i].append((step // period, column[np.isfinite(column)].mean()))
-        live = np.isfinite(row)
+        active = np.isfinite(row)
         ratio = np.array([_rate(*m[-2:]) if len(m) > 1 else 1.0 for m in means])
         started = any(len(m) > 1 for m in means)
-        weights[step] = live.sum() * softmax_of(ratio / temperature, live) if started else live
+        weights[step] = (
+            active.sum() * softmax_of(ratio / temperature, active) if started else active
+        )
     return weights
 
 
@@ -544,13 +548,13 @@ def variations(values, decay=None):
     deviation, when = np.zeros(k), np.zeros(k)
     weights = np.zeros(values.shape)
     for step, row in enumerate(values):
-        live = np.isfinite(row)
-        known = live & (seen > 1)
-        spread = np.where(live, deviation / np.maximum(ratio, 1e-8), 0.0)
+        active = np.isfinite(row)
+        known = active & (seen > 1)
+        spread = np.where(active, deviation / np.maximum(ratio, 1e-8), 0.0)
         if known.any():
-            spread = np.where(live & ~known, spread[known].mean(), spread)
-        weights[step] = spread / spread.sum() if known.any() else live / live.sum()
-        for i in np.flatnonzero(live):
+            spread = np.where(active & ~known, spread[known].mean(), spread)
+        weights[step] = spread / spread.sum() if known.any() else active / active.sum()
+        for i in np.flatnonzero(active):
             past = 0.0 if not seen[i] else 1 - 1 / (seen[i] + 1) if decay is None else decay
             for _ in range(int(step - when[i]) - 1 if seen[i] else 0):  # those it has missed
                 mean[i] = past * mean[i] + (1 - past) * row[i]
