@@ -53,7 +53,9 @@ class Batch:
         # How many elements each value of the loss was averaged over before they were told apart.
         self.elements: Any = 1
         self.tells_elements = False  # weights of single elements count, as those of `labels` do
-        self.own_axes = 0  # how many last axes predictions have beyond those of the targets: `View`
+        self.own_axes = (
+            0  # how many last axes predictions have beyond those of the targets: see `layouts`
+        )
         self.places: dict[str, Place] | None = None  # of the outputs, see `outputs.places_of`
         self.output_is_chosen = False  # by a wrapper that reads one output of several
         self.channels: Literal["as given", "moved", "last"] = "as given"  # see `data_format`

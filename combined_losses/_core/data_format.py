@@ -1,29 +1,40 @@
 """Where the channels are: `data_format`, and the one way to the channels last.
 
 A loss or wrapper with the argument `data_format` is `Formatted`: it says where the channels of its
-data are. What computes sees them last. A `Batch` knows what was done to it, in `batch.channels`:
-"as given"; "moved", so that they can be moved back; or "last", where no array has the layout of the
-data any more (samples of single channels, say).
+data are. Formulas always see the channels last. `batch.channels` says where they are now: "as
+given" in the data; "moved" to the end, from where they can be moved back; or "last" for good,
+because the arrays no longer have the layout of the data (samples of single channels, for example).
 """
 
 import contextlib
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import keras
 from keras import ops
 
 from combined_losses._core.alignment import padded
-from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.batch import Batch
+from combined_losses._core.keras_types import DataFormat, KerasLoss
 from combined_losses._core.node import Node
 from combined_losses._core.traits import keras_traits
+from combined_losses._numerics.arrays import ArrayLike, Tensor
 
 FORMATS = ("channels_last", "channels_first")
 _GIVEN = "data_format_is_given"  # in a config: False where Keras's setting made it channels_first
 
 
 class Format(NamedTuple):
-    """The format of a loss: whose it is, which, and on which arrays it acts."""
+    """The data format of a loss.
+
+    Args:
+        owner: the class of the loss.
+        name: "channels_last" or "channels_first".
+        is_given: whether an argument says so; else Keras's setting does.
+        least_rank: the lowest rank of arrays that have an axis of channels.
+        reads_target: whether the loss compares with a target.
+    """
 
     owner: str
     name: str
@@ -31,8 +42,8 @@ class Format(NamedTuple):
     least_rank: int
     reads_target: bool
 
-    def rank(self, y_true, y_pred):
-        """The rank of the arrays whose axis 1 holds channels; None where the last one does."""
+    def rank(self, y_true: Tensor, y_pred: Tensor) -> int | None:
+        """The rank of the arrays whose axis 1 holds channels; None if the last axis holds them."""
         if self.name == "channels_last" or keras.tree.is_nested(y_pred):
             return None
         rank = len(y_pred.shape)
@@ -47,16 +58,16 @@ class Formatted(KerasLoss):
     """A loss or wrapper with the argument `data_format` (a mixin, the first of the bases).
 
     `__init__` calls `self._set_format(data_format)` after `super().__init__`. From then on
-    `data_format` is one of `FORMATS`. Keras's setting acts on predictions of rank 4 and more alone,
-    an argument on all that have channels, so configs keep whether it was given.
+    `data_format` is one of `FORMATS`. An argument acts on all arrays that have channels, Keras's
+    setting on predictions of rank 4 and more alone. So a config keeps whether it was an argument.
     """
 
     data_format: str
     _format_is_given = True
     _least_rank = 3  # of arrays that have an axis of channels
 
-    def _set_format(self, data_format):
-        """Checks and resolves the argument: what is given, else the losses inside, else Keras."""
+    def _set_format(self, data_format: DataFormat) -> None:
+        """Checks the argument and resolves None: the format of the losses inside, else Keras's."""
         owner = f"{type(self).__name__} ('{self.name}')"
         if data_format is not None and data_format not in FORMATS:
             raise ValueError(
@@ -64,7 +75,9 @@ class Formatted(KerasLoss):
                 f"'channels_first'. Received: {data_format!r}"
             )
         inside = formats_in(self, with_itself=False)
-        names = {data_format, *(format.name for format in inside)} - {None}
+        names = {format.name for format in inside}
+        if data_format is not None:
+            names.add(data_format)
         if len(names) > 1:
             found = ", ".join(f"{format.owner} {format.name!r}" for format in inside)
             raise ValueError(
@@ -74,26 +87,26 @@ class Formatted(KerasLoss):
         by_axis = not names and _has_classes_first(self)
         given = data_format is not None or any(format.is_given for format in inside)
         self._format_is_given = given or by_axis
-        default = "channels_first" if by_axis else keras.config.image_data_format()
-        self.data_format = names.pop() if names else default
+        default: str = "channels_first" if by_axis else keras.config.image_data_format()
+        self.data_format = next(iter(names), default)
 
     @property
-    def formats(self):
-        """What decides, also for a wrapper around it: one `Format`, or none."""
+    def formats(self) -> list[Format]:
+        """The `Format` that acts on this loss and on wrappers around it; empty if there is none."""
         reads = getattr(self, "reads_target", getattr(self, "needs_target", True))
         given = self._format_is_given
         owner = type(self).__name__
         return [Format(owner, self.data_format, given, self._least_rank, bool(reads))]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return self._with_format(super().get_config())
 
-    def _with_format(self, config):
+    def _with_format(self, config: dict[str, Any]) -> dict[str, Any]:
         by_setting = self.data_format == "channels_first" and not self._format_is_given
         return {**config, _GIVEN: False} if by_setting else config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         if not isinstance(config, dict):
             return super().from_config(config)  # which says what is wrong
         # Files of versions without this argument hold losses with the channels last.
@@ -104,39 +117,41 @@ class Formatted(KerasLoss):
         return loss
 
 
-def formats_in(loss, with_itself=True):
-    """The `Format` of each loss in `loss` that has one, down to the first on each way."""
+def formats_in(loss: KerasLoss, with_itself: bool = True) -> list[Format]:
+    """The outermost `Format` of `loss`, or on each way down those of the losses inside."""
     if with_itself and isinstance(loss, Formatted):
         return loss.formats
     return [found for child in _inside(loss) for found in formats_in(child)]
 
 
-def _has_classes_first(loss):
-    """Whether there is a loss of Keras's inside whose classes are on axis 1, as it says."""
+def _has_classes_first(loss: KerasLoss) -> bool:
+    """Whether a loss of Keras's inside was made with the classes on axis 1 (`axis=1`)."""
     children = _inside(loss)
     return any(map(_has_classes_first, children)) if children else keras_traits(loss).axis == 1
 
 
-def _inside(loss):
-    """The losses that a loss is made of; none where it is no compound."""
+def _inside(loss: KerasLoss) -> list[KerasLoss]:
+    """The losses that a compound is made of; none of any other loss."""
     inside = loss.nodes_inside() if isinstance(loss, Node) else ()
     return [node.loss_itself() for node, _ in inside]
 
 
-def moved(array, rank, source=1, destination=-1):
-    """An array of `rank` with the channels moved; others have none and stay as they are."""
+def moved(array: Tensor, rank: int, source: int = 1, destination: int = -1) -> Tensor:
+    """An array of `rank` axes with the channels moved; other arrays have none and stay."""
     if array is None or keras.tree.is_nested(array) or len(array.shape) != rank:
         return array
     return ops.moveaxis(array, source, destination)
 
 
-def channels_last(call):
-    """Decorator of the `call` of a `Formatted` loss: it is given the channels last.
+def channels_last(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorator of the `call` of a `Formatted` loss: the method is given the channels last.
 
-    `call.of_channels_last` is the method itself, for who has moved them already.
+    `call.of_channels_last` is the undecorated method, for data that have them last already.
     """
 
-    def of_any(self, y_true, y_pred, sample_weight=None):
+    def of_any(
+        self: Formatted, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
+    ) -> Tensor:
         arrays = [None if a is None else ops.convert_to_tensor(a) for a in (y_true, y_pred)]
         rank = next((format.rank(*arrays) for format in self.formats), None)
         arrays += [] if sample_weight is None else [ops.convert_to_tensor(sample_weight)]
@@ -150,11 +165,11 @@ def channels_last(call):
 # Batches.
 
 
-def with_channels_last(batch, formats):
+def with_channels_last(batch: Batch, formats: Sequence[Format]) -> Batch:
     """The batch with the channels last where the first of `formats` has them first.
 
-    Targets, predictions, and weights and masks of as many axes are moved. Ids, and weights and
-    masks of pixels, have one axis less, and stay as they are.
+    It moves those of all arrays that have as many axes as the predictions. Ids, and weights and
+    masks of pixels, have one axis less and stay as they are.
     """
     if batch.channels != "as given" or not formats:
         return batch
@@ -162,11 +177,11 @@ def with_channels_last(batch, formats):
     return batch if rank is None else _rearranged(batch, "moved", rank, 1, -1)
 
 
-def as_given(batch, for_view=False):
+def as_given(batch: Batch, for_view: bool = False) -> Batch:
     """The batch with the channels where the data have them.
 
-    For a view, which matches weights with the data from the left, those of pixels get an axis of
-    length 1 beside the channels.
+    A view matches weights with the data from the left. So `for_view`, weights and masks of pixels
+    get an axis of length 1 where the data have the channels.
     """
     if batch.channels != "moved":
         return batch
@@ -174,14 +189,16 @@ def as_given(batch, for_view=False):
         rank = batch.channel_rank
         batch = batch.view(weights=lambda _, w: padded(w, rank) if len(w.shape) > 1 else w)
     if keras.tree.is_nested(batch.y_pred) or len(batch.y_pred.shape) < batch.channel_rank:
-        return batch.replaced(channels="last")  # there is no such axis any more
+        return batch.replaced(channels="last")  # without that axis, nothing can be moved back
     return _rearranged(batch, "as given", batch.channel_rank, -1, 1)
 
 
-def _rearranged(batch, channels, rank, source, destination):
+def _rearranged(
+    batch: Batch, channels: Literal["as given", "moved"], rank: int, source: int, destination: int
+) -> Batch:
     """The batch with the channels of each array of `rank` axes moved; others have none."""
 
-    def move(array):
+    def move(array: Tensor) -> Tensor:
         return moved(array, rank, source, destination)
 
     return batch.once(
@@ -196,8 +213,8 @@ _NOTE = "These shapes have the channels last; the data have them on axis 1 (`dat
 
 
 @contextlib.contextmanager
-def telling(batch):
-    """Adds to an error in the block how the shapes in it are to be read."""
+def telling(batch: Batch) -> Iterator[None]:
+    """A block whose errors get a note that the channels in their shapes were moved to the end."""
     try:
         yield
     except (ValueError, TypeError) as error:

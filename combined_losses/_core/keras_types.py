@@ -26,6 +26,9 @@ CompositeReduction: TypeAlias = Reduction | Literal["per_component"]
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"] | None
 """Where the channels are; None: as Keras's setting says."""
 
+LossLike: TypeAlias = "KerasLoss | str | Callable[..., Any]"
+"""What a component may be: a loss, the name of one in `keras.losses`, or `f(y_true, y_pred)`."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -179,6 +182,7 @@ __all__ = [
     "KerasSchedule",
     "KerasTensorBoard",
     "LossArguments",
+    "LossLike",
     "Reduction",
     "documented_by",
 ]

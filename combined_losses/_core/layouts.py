@@ -1,14 +1,18 @@
-"""How predictions belong to targets, where a loss has several predictions for each target."""
+"""Layouts: where a loss has several predictions for each target, which belong to which."""
+
+from typing import Any
 
 from keras import ops
 
 from combined_losses._core.alignment import of_rank
+from combined_losses._core.batch import Batch
+from combined_losses._numerics.arrays import Tensor
 
 
-def beside(y_true, y_pred, layout, label):
-    """Targets as a loss of this layout is given them, of the rank of the predictions.
+def beside(y_true: Tensor, y_pred: Tensor, layout: str | None, label: str) -> Tensor:
+    """Targets with as many axes as the predictions, as a loss of this layout takes them.
 
-    `(..., D)` beside blocks `(..., k * D)`, and `(..., 1)` beside columns `(..., k)`.
+    These are `(..., D)` beside blocks `(..., k * D)`, and `(..., 1)` beside columns `(..., k)`.
     """
     if len(y_true.shape) == len(y_pred.shape) - 1:
         y_true = ops.expand_dims(y_true, -1)
@@ -16,20 +20,20 @@ def beside(y_true, y_pred, layout, label):
     return y_true
 
 
-def tells_apart(batch, y_true, y_pred, layout):
-    """Whether weights or mask are of single targets that one row of blocks holds several of.
+def tells_apart(batch: Batch, y_true: Tensor, y_pred: Tensor, layout: str | None) -> bool:
+    """Whether weights or mask tell apart the targets of one row of blocks.
 
-    The values of any other layout have the shape of the targets already.
+    In any other layout the values have the shape of the targets already.
     """
     if layout != "blocks" or y_true is None or len(y_true.shape) != len(y_pred.shape):
         return False
     rank = len(y_true.shape)
     weights = [of_rank(weight, y_true) for _, weight in batch.weights()]
-    finer = [w for w in weights if len(w.shape) == rank and w.shape[-1] != 1]
-    return y_true.shape[-1] != 1 and bool(finer)
+    finer = any(len(w.shape) == rank and w.shape[-1] != 1 for w in weights)
+    return y_true.shape[-1] != 1 and finer
 
 
-class View:
+class PredictionsApart:
     """The predictions of each target on a last axis of their own, and the way back.
 
     Args:
@@ -42,7 +46,7 @@ class View:
         batch: the same batch, with targets as they are, `(...)`, and predictions `(..., k)`.
     """
 
-    def __init__(self, batch, layout, label):
+    def __init__(self, batch: Batch, layout: str, label: str) -> None:
         y_true, y_pred = batch.y_true, batch.y_pred
         given = len(y_true.shape) == len(y_pred.shape) - 1
         self.form = "given" if given else layout
@@ -55,8 +59,8 @@ class View:
             y_pred = ops.expand_dims(y_pred, -2)
         self.batch = batch.replaced(y_pred=y_pred, own_axes=1)
 
-    def together(self, batch):
-        """A batch that began as `self.batch`, with the predictions as they were given."""
+    def together(self, batch: Batch) -> Batch:
+        """The way back: a view of `self.batch` with the predictions in the layout of the loss."""
         y_true, y_pred = batch.y_true, batch.y_pred
         if self.form == "columns":
             y_pred = ops.squeeze(y_pred, -2)
@@ -67,10 +71,10 @@ class View:
         return batch.replaced(y_true=y_true, y_pred=y_pred, own_axes=0)
 
 
-def as_rows(batch):
+def as_rows(batch: Batch) -> Batch:
     """The batch with each target as a row of its own, `(..., 1)`.
 
-    Of a `View` the row has k predictions, else one.
+    In the batch of a `PredictionsApart` the row has k predictions, in any other batch one.
     """
     y_true, y_pred = ops.expand_dims(batch.y_true, -1), batch.y_pred
     if not batch.own_axes:
@@ -78,20 +82,20 @@ def as_rows(batch):
     return batch.replaced(y_true=y_true, y_pred=y_pred, own_axes=0)
 
 
-def of_single_targets(batch, layout, label):
+def of_single_targets(batch: Batch, layout: str, label: str) -> Batch:
     """The batch with each target as a row of its own, for the values of single targets."""
     size = batch.y_true.shape[-1]
-    return as_rows(View(batch, layout, label).batch).replaced(elements=size)
+    return as_rows(PredictionsApart(batch, layout, label).batch).replaced(elements=size)
 
 
-def _apart(y_pred, size):
+def _apart(y_pred: Tensor, size: int) -> Tensor:
     """Blocks of `size` numbers, `(..., k * size)`, as `(..., size, k)`."""
     blocks = ops.reshape(y_pred, (*ops.shape(y_pred)[:-1], y_pred.shape[-1] // size, size))
     return ops.swapaxes(blocks, -1, -2)
 
 
-def _check_known(label, true, pred):
-    """Raises where it is not known how many targets the blocks of predictions belong to."""
+def _check_known(label: str, true: tuple[Any, ...], pred: tuple[Any, ...]) -> None:
+    """Raises unless it is known how many targets the blocks of predictions belong to."""
     if true[-1] is None or pred[-1] is None:
         raise ValueError(
             f"Component '{label}' tells single targets apart and needs to know how many there are. "
@@ -100,8 +104,8 @@ def _check_known(label, true, pred):
         )
 
 
-def _check(label, true, pred, layout):
-    """Raises where predictions do not belong to targets as the layout says."""
+def _check(label: str, true: tuple[Any, ...], pred: tuple[Any, ...], layout: str | None) -> None:
+    """Raises unless the shapes of targets and predictions go together in this layout."""
     size, width = (shape[-1] if shape else None for shape in (true, pred))
     rows = len(true) == len(pred) and all(
         a == b or a is None or b is None for a, b in zip(true[:-1], pred[:-1], strict=True)

@@ -1,14 +1,15 @@
-"""Reading the mask that a layer left on predictions, or a loss on its values; putting one there."""
+"""Masks on tensors: read what a layer or a loss has put there, or put one there."""
 
 import functools
 
 import keras
 
 from combined_losses._backend import keras_private
+from combined_losses._numerics.arrays import Tensor
 
 
-def read_mask(y_pred):
-    """The mask that was put on `y_pred`, or None; of several arrays, that of all together."""
+def read_mask(y_pred: Tensor) -> Tensor:
+    """The mask on `y_pred`, or None. Several arrays have one where all their masks let through."""
     if keras.tree.is_nested(y_pred):
         masks = [mask for mask in map(read_mask, keras.tree.flatten(y_pred)) if mask is not None]
         if not masks or any(tuple(m.shape) != tuple(masks[0].shape) for m in masks):
@@ -17,6 +18,6 @@ def read_mask(y_pred):
     return keras_private.mask_of(y_pred) if keras.ops.is_tensor(y_pred) else None
 
 
-def with_mask(y_pred, mask):
-    """`y_pred`, a tensor without a mask, with `mask`."""
+def with_mask(y_pred: Tensor, mask: Tensor) -> Tensor:
+    """`y_pred`, which has no mask yet, with `mask` on it."""
     return y_pred if mask is None else keras_private.put_mask(y_pred, mask)

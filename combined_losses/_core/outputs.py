@@ -1,7 +1,9 @@
-"""The outputs of a model by name, and what else leaves a step of training."""
+"""The outputs of a model by name, and the batch among the logs of a training step."""
 
 import dataclasses
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import keras
 
@@ -10,31 +12,37 @@ from combined_losses._core.named_arrays import to_named
 from combined_losses._core.names import make_unique
 
 BATCH = "combined_losses_batch"  # among the logs of a step, before callbacks see them
-NOTHING = object()  # where a structure has no entry for an output
+NOTHING = object()  # stands for the entry that a structure does not have
+
+
+Path: TypeAlias = tuple[Any, ...]  # the keys and indices that lead to an output
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where an output is in the structure that a model returns."""
 
-    path: tuple  # the keys and indices that lead to it
+    path: Path
     index: int  # among all outputs, in the order of `keras.tree.flatten`
-    base: str  # its name before others that have the same name are told apart
-    layer: str | None = None  # the name of its layer, by which an entry of a list may be called
+    base: str  # its name, which other outputs may have too
+    layer: str | None = None  # in a list, the name of its layer: targets may be given under it
 
 
-def places_of(structure, layer_names=None):
-    """The `Place` of every output by its name; "" names a single one.
+def places_of(structure: Any, layer_names: Sequence[str | None] | None = None) -> dict[str, Place]:
+    """The `Place` of every output by its name; a single output has the name "".
 
-    A key of a dict, the name of the layer in a list, Keras's path where they are nested (`h/a`,
-    `0/a`, `1/head`). Where two would be equal, the next gets `_2`, or the next number.
+    The name is the key in a dict, the name of the layer in a list, and Keras's path where outputs
+    are nested (`h/a`, `0/a`, `1/head`). Where two would be equal, the second gets `_2`, or the next
+    free number.
     """
     paths = list(_paths(structure))
     if len(paths) == 1:
         return {"": Place(paths[0][0], 0, "")}
     # Keras flattens a dict by its sorted keys, whatever their order is in the dict.
     order = keras.tree.flatten(_numbered(structure, itertools.count()))
-    layers = layer_names if len(layer_names or ()) == len(paths) else [None] * len(paths)
+    layers: Sequence[str | None] = [None] * len(paths)
+    if layer_names is not None and len(layer_names) == len(paths):
+        layers = layer_names
     index = {number: index for index, number in enumerate(order)}
     places = [
         _named(path, in_list, index[number], layers[index[number]])
@@ -49,7 +57,7 @@ def places_of(structure, layer_names=None):
     return named
 
 
-def _named(path, in_list, index, layer):
+def _named(path: Path, in_list: bool, index: int, layer: str | None) -> Place:
     last, layer = path[-1], layer if in_list else None
     if layer is not None:
         last = layer
@@ -58,12 +66,12 @@ def _named(path, in_list, index, layer):
     return Place(path, index, "/".join(map(str, (*path[:-1], last))), layer)
 
 
-def _entries(structure):
+def _entries(structure: Any) -> Iterable[tuple[Any, Any]]:
     return structure.items() if isinstance(structure, dict) else enumerate(structure)
 
 
-def _paths(structure, before=(), in_list=False):
-    """The path of every leaf, and whether a list holds it, in the order of the dicts."""
+def _paths(structure: Any, before: Path = (), in_list: bool = False) -> Iterator[tuple[Path, bool]]:
+    """The path of every leaf and whether a list holds it; dicts in their own order."""
     if not keras.tree.is_nested(structure):
         yield before, in_list
         return
@@ -71,8 +79,8 @@ def _paths(structure, before=(), in_list=False):
         yield from _paths(value, (*before, key), not isinstance(structure, dict))
 
 
-def _numbered(structure, numbers):
-    """The same structure with a number in the place of each leaf, counted in the order of dicts."""
+def _numbered(structure: Any, numbers: Iterator[int]) -> Any:
+    """The structure with a number in place of each leaf, counted with dicts in their own order."""
     if not keras.tree.is_nested(structure):
         return next(numbers)
     if isinstance(structure, dict):
@@ -80,31 +88,33 @@ def _numbered(structure, numbers):
     return [_numbered(value, numbers) for value in structure]
 
 
-def name_outputs(structure, layer_names=None):
-    """Outputs by name, each leaf of whatever structure a model returns; see `places_of`."""
+def name_outputs(structure: Any, layer_names: Sequence[str | None] | None = None) -> dict[str, Any]:
+    """Each leaf of the structure that a model returns, by its name; see `places_of`."""
     return {n: _follow(structure, p.path) for n, p in places_of(structure, layer_names).items()}
 
 
-def _follow(structure, path):
+def _follow(structure: Any, path: Path) -> Any:
     for key in path:
         structure = structure[key]
     return structure
 
 
-def shared_names(places):
-    """The names that several outputs have, with those by which they are told apart."""
+def shared_names(places: dict[str, Place] | None) -> dict[str, list[str]]:
+    """Each name that several outputs share, with the names that tell these outputs apart."""
     found: dict[str, list[str]] = {}
     for name, place in (places or {}).items():
         found.setdefault(place.base, []).append(name)
     return {base: names for base, names in found.items() if len(names) > 1}
 
 
-def spread(values, places, below=False, strict=True):
+def spread(
+    values: Any, places: dict[str, Place], below: bool = False, strict: bool = True
+) -> dict[str, Any] | None:
     """The entries of a structure by the names of the outputs, found as Keras finds them.
 
-    By names, by the paths of the outputs, or one after the other in a flat list. With `below` one
-    entry may be for all outputs below it. None where the structure is another one; unless `strict`,
-    a dict may hold entries for what is no output.
+    An entry is found by the name of its output, by the path of the output, or by its position in a
+    flat list. With `below`, one entry may be for all outputs below it. The result is None where the
+    structure does not match the outputs; unless `strict`, a dict may hold entries for no output.
     """
     keys = _by_name(values, places) if isinstance(values, dict) else {}
     named = {name: values[key] for name, key in keys.items()}
@@ -116,8 +126,8 @@ def spread(values, places, below=False, strict=True):
     return found if strict else {**(found or {}), **named}
 
 
-def _by_name(values, places):
-    """The keys of a dict by the names of the outputs that they call."""
+def _by_name(values: dict[str, Any], places: dict[str, Place]) -> dict[str, str]:
+    """For the name of each output the key under which a dict holds its entry, if it does."""
     found = {}
     for name, place in places.items():
         key = next((k for k in (name, place.base, place.layer) if k in values), None)
@@ -126,13 +136,15 @@ def _by_name(values, places):
     return found
 
 
-def _by_path(values, outputs, depth, below, strict):
-    """The entries for outputs `(name, path)` that have the first `depth` keys in common."""
+def _by_path(
+    values: Any, outputs: list[tuple[str, Path]], depth: int, below: bool, strict: bool
+) -> dict[str, Any] | None:
+    """The entries for outputs `(name, path)`, whose paths have the first `depth` keys in common."""
     if len(outputs[0][1]) == depth:
         return {outputs[0][0]: values}
     if not keras.tree.is_nested(values):
         return {name: values for name, _ in outputs} if below else None
-    groups: dict[str, list] = {}
+    groups: dict[str, list[tuple[str, Path]]] = {}
     for name, path in outputs:
         groups.setdefault(str(path[depth]), []).append((name, path))
     in_list = isinstance(values, (list, tuple))
@@ -151,8 +163,8 @@ def _by_path(values, outputs, depth, below, strict):
     return found
 
 
-def entry_of(values, key, places, below=False):
-    """What a structure holds under a key of its own, a path of keys, or the name of an output."""
+def entry_of(values: Any, key: str, places: dict[str, Place], below: bool = False) -> Any:
+    """The entry of a structure under its own key, a path of keys, or the name of an output."""
     if not keras.tree.is_nested(values):
         return NOTHING
     if isinstance(values, dict) and key in values:
@@ -164,15 +176,16 @@ def entry_of(values, key, places, below=False):
         return found[key]
     for part in key.split("/"):
         held = dict(_entries(values)) if keras.tree.is_nested(values) else {}
-        part = int(part) if isinstance(values, (list, tuple)) and part.isdecimal() else part
-        if part not in held:
+        in_list = isinstance(values, (list, tuple)) and part.isdecimal()
+        entry = held.get(int(part) if in_list else part, NOTHING)
+        if entry is NOTHING:
             return NOTHING
-        values = held[part]
+        values = entry
     return values
 
 
-def rename_single(outputs, y_pred, model):
-    """Outputs for a loss that chooses one: a single one has its key, or the name of its layer."""
+def rename_single(outputs: dict[str, Any], y_pred: Any, model: Any) -> dict[str, Any]:
+    """Outputs as a loss chooses from them: a single one is named by its key or its layer."""
     if "" not in outputs:
         return outputs
     if isinstance(y_pred, dict):
@@ -181,8 +194,8 @@ def rename_single(outputs, y_pred, model):
     return {names[0] if names else "output": outputs[""]}
 
 
-def single_names(model, y_pred=None):
-    """What the one output of a model may be called; nothing where the model does not tell."""
+def single_names(model: Any, y_pred: Any = None) -> list[str]:
+    """The names by which the one output of a model may be called; none if the model has none."""
     if isinstance(model, keras.Sequential):
         return [layer.name for layer in model.layers[-1:]]
     names = keras_private.output_names(model)
@@ -192,16 +205,16 @@ def single_names(model, y_pred=None):
     return [*(output if isinstance(output, dict) else ()), *names]
 
 
-def penalty_names(model):
-    """Names for the losses that layers add, and for those of the model itself, which comes last."""
+def penalty_names(model: Any) -> list[str]:
+    """One name for each layer, whose losses the logs show, and one for the model itself, last."""
     names = {}
     for part in (*getattr(model, "layers", ()), model):
         names[make_unique(part.name, names)] = part
     return list(names)
 
 
-def with_batch(result, data):
-    """What a `train_step` returned, with the arrays of its batch among the logs."""
+def with_batch(result: Any, data: Any) -> Any:
+    """The result of a `train_step`, with the arrays of its batch added to the logs."""
     logs, state = keras_private.split_result(result)
     logs = {**logs, BATCH: to_named(*keras.utils.unpack_x_y_sample_weight(data))}
     return keras_private.join_result(logs, state)

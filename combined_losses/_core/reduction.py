@@ -1,22 +1,32 @@
 """The one reduction: from the values of a loss to the number that enters the total."""
 
+from collections.abc import Iterable
+from typing import Final
+
 from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.alignment import fit_from_left, product
+from combined_losses._core.batch import Batch
+from combined_losses._core.keras_types import Reduction
+from combined_losses._numerics.arrays import Tensor
 
-REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
-PER_COMPONENT = "per_component"
+REDUCTIONS: Final = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
+PER_COMPONENT: Final = "per_component"
 
 
-def reduce_values(values, batch, reduction, axes=None):
+def reduce_values(
+    values: Tensor, batch: Batch, reduction: Reduction, axes: Iterable[int] | None = None
+) -> Tensor:
     """Reduces `values` of shape `(batch, ...)` by `reduction`, after sample weights and mask.
 
-    Over all axes, or those given, which then hold the batch; the others are parts, each reduced as
-    it would be alone. Means over all replicas have one denominator, the sum over all of them: each
-    replica returns its contribution to the mean of the whole batch, so that the sum over replicas,
-    which is what an optimizer forms of the gradients, equals the result on one device also where
-    the replicas got unequal parts. The result is scaled for distribution once, here.
+    It reduces over all axes, or over `axes`, which then include that of the batch; along the other
+    axes lie parts, and each part is reduced as it would be alone.
+
+    A mean over several replicas has one denominator, that of the whole batch, and each replica
+    returns its contribution to that mean. An optimizer sums the gradients of the replicas, so it
+    gets what one device would, even where the replicas have unequal parts of the batch. This is the
+    only place where a result is scaled for distribution.
     """
     axes = None if axes is None else tuple(axes)
     weights = _weights_of(values, batch) if batch.weighted else {}
@@ -36,8 +46,8 @@ def reduce_values(values, batch, reduction, axes=None):
     return mean if batch.replicas == 1 else mean * ops.cast(batch.share, mean.dtype)
 
 
-def _mean(values, axes):
-    """The mean; 0 of an empty batch, or of a replica without samples, where it would be NaN."""
+def _mean(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:
+    """The mean; 0 of an empty batch or of a replica without samples, where a mean is NaN."""
     if None not in values.shape and 0 not in values.shape:
         return ops.mean(values, axis=axes)
     total = ops.sum(values, axis=axes)
@@ -45,18 +55,18 @@ def _mean(values, axes):
     return total / ops.cast(ops.maximum(count, 1), total.dtype)
 
 
-def _count(weight, values, axes):
+def _count(weight: Tensor, values: Tensor, axes: tuple[int, ...] | None) -> Tensor:
     return ops.sum(ops.broadcast_to(weight, ops.shape(values)), axis=axes)
 
 
-def per_sample(values):
+def per_sample(values: Tensor) -> Tensor:
     """The mean of `values` over all axes but the first."""
     axes = tuple(range(1, len(values.shape)))
     return ops.mean(values, axis=axes) if axes else values
 
 
-def _weights_of(values, batch):
-    """The sample weights and the mask that fit the values, by what they are."""
+def _weights_of(values: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Sample weights and mask in the dtype of the values; what does not fit them is left out."""
     fitted = {what: fit_from_left(weight, values) for what, weight in batch.weights()}
     return {
         what: ops.cast(weight, values.dtype)
@@ -65,7 +75,7 @@ def _weights_of(values, batch):
     }
 
 
-def _divide(total, count, batch):
+def _divide(total: Tensor, count: Tensor, batch: Batch) -> Tensor:
     if batch.replicas > 1:
         count = backend.global_sum(count)
     # An all-masked batch gives 0 with gradient 0.

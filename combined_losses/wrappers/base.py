@@ -1,6 +1,7 @@
 """The base of every wrapper: one child, seen through a changed batch."""
 
 import functools
+from typing import Any, Self
 
 from combined_losses._core.alignment import align, of_rank
 from combined_losses._core.arguments import as_child, component_name
@@ -8,9 +9,19 @@ from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_single, check_single_weight, check_target
 from combined_losses._core.compound import Compound, as_node, has_channels, layout_of
 from combined_losses._core.config import construct, signature_config
-from combined_losses._core.data_format import as_given, formats_in, telling, with_channels_last
-from combined_losses._core.layouts import View
+from combined_losses._core.data_format import (
+    Format,
+    as_given,
+    formats_in,
+    telling,
+    with_channels_last,
+)
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.keras_types import CompositeReduction, KerasLoss, LossLike
+from combined_losses._core.layouts import PredictionsApart
+from combined_losses._core.node import Node
 from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._numerics.arrays import Dtype, Tensor
 
 __all__ = ["Wrapper"]
 
@@ -40,7 +51,13 @@ class Wrapper(Compound):
     2.0
     """
 
-    def __init__(self, loss, reduction=PER_COMPONENT, name=None, dtype=None):
+    def __init__(
+        self,
+        loss: LossLike,
+        reduction: CompositeReduction = PER_COMPONENT,
+        name: str | None = None,
+        dtype: Dtype = None,
+    ) -> None:
         child = as_child(loss, type(self).__name__, None)
         own = child.reduction if reduction == PER_COMPONENT else reduction
         super().__init__(
@@ -50,12 +67,12 @@ class Wrapper(Compound):
         self._node = as_node(self.name, child)
 
     @property
-    def loss(self):
+    def loss(self) -> Any:
         """The loss that it wraps, which cannot be changed: names and variables come from it."""
         return self._wrapped()
 
     @loss.setter
-    def loss(self, loss):
+    def loss(self, loss: LossLike) -> Any:
         raise AttributeError(
             f"The `loss` of {type(self).__name__} ('{self.name}') is fixed when it is made; make "
             f"another {type(self).__name__} for another loss. Received: loss={loss!r}"
@@ -65,55 +82,57 @@ class Wrapper(Compound):
     # inside says that they are first. Else it is given them where the data have them.
     sees_channels_last = False
 
-    def _wrapped(self):
+    def _wrapped(self) -> Any:
         return self._node.loss_itself()
 
-    def nodes_inside(self):
+    def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(self._node, "")]
 
     @property
-    def component_names(self):
+    def component_names(self) -> tuple[str, ...]:
         return self._node.component_names
 
     @property
-    def part_parents(self):
+    def part_parents(self) -> dict[str, str | None]:
         same = self._node.component_names == self.component_names
         return self._node.part_parents if same else super().part_parents
 
     @property
-    def part_weights(self):
+    def part_weights(self) -> dict[str, float | None]:
         return self._node.part_weights if self.is_view else super().part_weights
 
     @property
-    def routes(self):
+    def routes(self) -> bool:
         return self._node.routes
 
-    def judge(self):
+    def judge(self) -> KerasLoss:
         return self._node.judge() if self.is_view else self
 
     @property
-    def is_view(self):
+    def is_view(self) -> bool:
         """Whether it only changes what the child sees, so that the child's values are its own."""
         return type(self).evaluate is Wrapper.evaluate
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         """The batch that the child sees; `label` is the name of the component, for messages."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement `see(batch, label)`, which returns the batch "
             f"that the loss inside sees. Received: no such method for component '{label}'"
         )
 
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+    def evaluate(
+        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+    ) -> Evaluation:
         label = label or self.name
         seen = self._seen(self.choose_output(batch, label), label)
         return self._node.evaluate(seen, self._imposed(reduction), label)
 
-    def unreduced(self, batch, imposed, label):
+    def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:
         if not self.is_view:
             return None
         return self._node.unreduced(self._seen(batch, label), imposed, label)
 
-    def _seen(self, batch, label):
+    def _seen(self, batch: Batch, label: str) -> Batch:
         batch = self.arranged(batch)
         with telling(batch):
             seen = self.see(batch.of_floats(self.dtype), label)
@@ -125,30 +144,30 @@ class Wrapper(Compound):
             )
         return seen
 
-    def arranged(self, batch):
+    def arranged(self, batch: Batch) -> Batch:
         """The batch with the channels where this wrapper wants them."""
         if self.sees_channels_last:
             return self._with_channels_last(batch)
         return as_given(batch, for_view=True)
 
-    def _with_channels_last(self, batch):
+    def _with_channels_last(self, batch: Batch) -> Batch:
         return with_channels_last(batch, self._formats)
 
     @functools.cached_property
-    def _formats(self):
+    def _formats(self) -> list[Format]:
         return formats_in(self)
 
     @functools.cached_property
-    def _layout(self):
+    def _layout(self) -> str | None:
         return layout_of(self)
 
-    def view(self, batch, label):
-        """A `View` of a batch of one array, where targets have several predictions; else None."""
+    def _predictions_apart(self, batch: Batch, label: str) -> PredictionsApart | None:
+        """The batch as `PredictionsApart` if each target has several predictions; else None."""
         if self._layout is None or batch.y_true is None:
             return None
-        return View(batch, self._layout, label)
+        return PredictionsApart(batch, self._layout, label)
 
-    def one_array(self, batch, label):
+    def one_array(self, batch: Batch, label: str) -> Batch:
         """The batch with targets and predictions of one rank, for a view of a single array."""
         if self.needs_target:
             check_target(label, batch.y_true)
@@ -163,7 +182,7 @@ class Wrapper(Compound):
         )
         return self.arranged(batch)
 
-    def choose_output(self, batch, label):
+    def choose_output(self, batch: Batch, label: str) -> Batch:
         """The batch with the output that a loss inside reads, which comes before any view of it."""
         if not self.routes or batch.output_is_chosen:
             return batch
@@ -171,16 +190,16 @@ class Wrapper(Compound):
             return self._node.choose_output(batch, label)
         return super().choose_output(batch, label)
 
-    def _imposed(self, reduction):
+    def _imposed(self, reduction: CompositeReduction) -> CompositeReduction:
         """What the child is reduced by; `PER_COMPONENT` where that is its own reduction."""
         self._check_reduction()
         if reduction != PER_COMPONENT or self.reduction == self.loss.reduction:
             return reduction
         return self.reduction or "none"
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return signature_config(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return construct(cls, config)

@@ -2,20 +2,31 @@
 
 import contextlib
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._core.arguments import as_child
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import is_integer
 from combined_losses._core.compound import Compound, as_node
 from combined_losses._core.config import serialize_loss
-from combined_losses._core.data_format import Formatted
+from combined_losses._core.data_format import Format, Formatted
+from combined_losses._core.keras_types import (
+    CompositeArguments,
+    CompositeReduction,
+    DataFormat,
+    KerasLoss,
+    LossLike,
+)
+from combined_losses._core.node import Node
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
-from combined_losses.wrappers.parts import PerPart
+from combined_losses._numerics.arrays import ArrayLike, Tensor
+from combined_losses.wrappers.parts import Aggregation, PerPart, Weights
 from combined_losses.wrappers.per_channel import evaluate_channels
 from combined_losses.wrappers.softmax import loading, refuse_softmax
 
@@ -72,16 +83,16 @@ class PerChannel(Formatted, PerPart):
 
     def __init__(
         self,
-        loss,
-        axis=None,
-        names=None,
-        weights=None,
-        size=None,
-        aggregation="sum",
+        loss: LossLike | Sequence[LossLike] | Mapping[str, LossLike],
+        axis: int | None = None,
+        names: Sequence[str] | None = None,
+        weights: ArrayLike | Mapping[str, float] | None = None,
+        size: int | None = None,
+        aggregation: Aggregation = "sum",
         *,
-        data_format=None,
-        **kwargs,
-    ):
+        data_format: DataFormat = None,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         if axis is not None and (not is_integer(axis) or axis == 0):
             raise ValueError(
                 "The argument `axis` of PerChannel must be None or an integer other than the batch "
@@ -112,10 +123,10 @@ class PerChannel(Formatted, PerPart):
         self._set_format(data_format)
 
     @property
-    def formats(self):
+    def formats(self) -> list[Format]:
         return super().formats if self.axis is None else []
 
-    def _keep_reductions(self, children, given):
+    def _keep_reductions(self, children: list[KerasLoss], given: CompositeReduction) -> None:
         """Losses of their own have their own reductions, unless one is given."""
         if any(isinstance(child, Compound) and child.routes for child in children):
             raise ValueError(
@@ -132,19 +143,21 @@ class PerChannel(Formatted, PerPart):
                 )
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         with loading():
             return super().from_config(config)
 
     _several: Any = None  # a dict or list of losses, where each channel has its own
 
-    def _wrapped(self):
+    def _wrapped(self) -> Any:
         return super()._wrapped() if self._several is None else self._several
 
-    def nodes_inside(self):
+    def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(node, None) for _, node, _ in self._groups]
 
-    def _evaluate_parts(self, batch, reduction, label):
+    def _evaluate_parts(
+        self, batch: Batch, reduction: CompositeReduction, label: str
+    ) -> tuple[Tensor, Weights, Tensor]:
         shape, axis = batch.shape, -1 if self.axis is None else self.axis
         if not -len(shape) < axis < len(shape):
             raise ValueError(
@@ -162,7 +175,7 @@ class PerChannel(Formatted, PerPart):
         # Channels last, so that values, weights and masks all match from the left.
         source, last = axis % len(shape), len(shape) - 1
 
-        def move(array):
+        def move(array: Tensor) -> Tensor:
             return array if source == last else ops.moveaxis(array, source, last)
 
         batch = batch.view(move)
@@ -178,11 +191,11 @@ class PerChannel(Formatted, PerPart):
             parts = [ops.take(ops.concatenate(parts, axis=0), order, axis=0)]
         return parts[0], self._factors(), any_present(batch, present)
 
-    def _factors(self):
+    def _factors(self) -> Weights:
         # An importance map is in the parts already.
         return None if self._weights is None or self._weights.ndim > 1 else self._weights
 
-    def _importance(self, batch):
+    def _importance(self, batch: Batch) -> Weights:
         """The importance map with the channels last, or None."""
         if self._weights is None or self._weights.ndim == 1:
             return None
@@ -195,7 +208,15 @@ class PerChannel(Formatted, PerPart):
             return weights / weights.mean()
         return weights
 
-    def _group(self, child, node, at, batch, reduction, label):
+    def _group(
+        self,
+        child: KerasLoss,
+        node: Node,
+        at: list[int] | None,
+        batch: Batch,
+        reduction: CompositeReduction,
+        label: str,
+    ) -> tuple[Tensor, Tensor]:
         """Of the channels `at` (None: all) of one loss what `evaluate_channels` gives."""
         importance = self._importance(batch)
         if at is not None:
@@ -207,7 +228,7 @@ class PerChannel(Formatted, PerPart):
         return evaluate_channels(child, node, batch, reduction, label, importance)
 
 
-def _grouped(children):
+def _grouped(children: list[KerasLoss]) -> list[tuple[KerasLoss, list[int]]]:
     """`(loss, channels)` for each set of equal losses."""
     groups = {}
     for index, child in enumerate(children):

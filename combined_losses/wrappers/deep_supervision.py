@@ -1,17 +1,28 @@
 """One loss on several outputs of a model, each at a resolution of its own."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Unpack
+
 import keras
 from keras import ops
 
 from combined_losses._backend import backend
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import are_numbers, is_float
 from combined_losses._core.data_format import Formatted, with_channels_last
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.keras_types import (
+    CompositeArguments,
+    CompositeReduction,
+    DataFormat,
+    LossLike,
+)
 from combined_losses._core.masks import read_mask
 from combined_losses._core.names import check_log_keys, quoted
 from combined_losses._core.outputs import NOTHING, entry_of
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating
 from combined_losses.wrappers import levels
 from combined_losses.wrappers.output_weights import places_in
@@ -78,7 +89,15 @@ class DeepSupervision(Formatted, Levels):
 
     routes = takes_one_output = True
 
-    def __init__(self, loss, weights="exp", outputs=None, target=None, data_format=None, **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        weights: Literal["exp"] | Sequence[float] = "exp",
+        outputs: Sequence[str] | None = None,
+        target: str | None = None,
+        data_format: DataFormat = None,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, **kwargs)
         self._set_format(data_format)
         exponential = isinstance(weights, str) and weights == "exp"
@@ -98,7 +117,7 @@ class DeepSupervision(Formatted, Levels):
         check_log_keys(self.component_names, self.name)
         self._takes_ids, self._voids = takes_ids(self.loss), void_numbers(self.loss)
 
-    def _as_outputs(self, outputs):
+    def _as_outputs(self, outputs: Sequence[str] | None) -> Sequence[str] | None:
         listed = list(outputs) if isinstance(outputs, (list, tuple)) else []
         named = bool(listed) and all(isinstance(name, str) for name in listed)
         if outputs is not None and not (named and len(set(listed)) == len(listed)):
@@ -109,24 +128,26 @@ class DeepSupervision(Formatted, Levels):
         return outputs
 
     @property
-    def _inner_names(self):
+    def _inner_names(self) -> tuple[str, ...]:
         return self._node.component_names
 
     @property
-    def component_names(self):
+    def component_names(self) -> tuple[str, ...]:
         return levels.part_names(self.outputs or (), self._node)
 
     @property
-    def part_parents(self):
+    def part_parents(self) -> dict[str, str | None]:
         return levels.part_parents(self.outputs or (), self._node)
 
     @property
-    def part_weights(self):
+    def part_weights(self) -> dict[str, float | None]:
         names = self.outputs or ()
         weights = self._resolve_weights(len(names), self.name)
         return levels.part_weights(dict(zip(names, weights, strict=True)), self._node)
 
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+    def evaluate(
+        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+    ) -> Evaluation:
         label, reduction = label or self.name, self._of_levels(reduction)
         batch, names = self._read(batch, label)
         weights = [1.0] if batch.is_one_output else self._resolve_weights(len(names), label)
@@ -143,7 +164,7 @@ class DeepSupervision(Formatted, Levels):
         absent = (len(self.outputs) - len(names)) * (1 + len(self._inner_names))
         return Evaluation(total, (*values, *[None] * absent), present=present)
 
-    def _read(self, batch, label):
+    def _read(self, batch: Batch, label: str) -> tuple[Batch, list[str]]:
         """The batch with a dict of outputs, its target and its weights; and the names it reads."""
         if batch.is_one_output:  # the finest
             name = (self.outputs or ["output"])[0]
@@ -163,7 +184,7 @@ class DeepSupervision(Formatted, Levels):
             )
         return self._of_target(batch, label), names
 
-    def _of_target(self, batch, label):
+    def _of_target(self, batch: Batch, label: str) -> Batch:
         """The batch with the target that was named, and its sample weights."""
         y, weight = batch.y_true, batch.sample_weight
         if self.target is None or not keras.tree.is_nested(y):
@@ -179,7 +200,7 @@ class DeepSupervision(Formatted, Levels):
         own = entry_of(weight, self.target, places, below=True)
         return batch.replaced(y_true=found, sample_weight=weight if own is NOTHING else own)
 
-    def _resolve_weights(self, count, label):
+    def _resolve_weights(self, count: int, label: str) -> list[float]:
         if isinstance(self.weights, str):
             weights = [0.5**level for level in range(count)]
             return [weight / sum(weights) for weight in weights]
@@ -190,7 +211,7 @@ class DeepSupervision(Formatted, Levels):
             )
         return [float(weight) for weight in self.weights]
 
-    def _level(self, batch, names, name, label):
+    def _level(self, batch: Batch, names: list[str], name: str, label: str) -> Batch:
         """The batch at the resolution of output `name`."""
         y_pred = batch.y_pred[name]
         y, weight = (
@@ -207,12 +228,12 @@ class DeepSupervision(Formatted, Levels):
         level = batch.replaced(y_true=y, y_pred=y_pred, sample_weight=coarse, mask=mask)
         return with_channels_last(level, self.formats)
 
-    def _target_at(self, y, y_pred, channels, weight):
+    def _target_at(self, y: Tensor, y_pred: Tensor, channels: int | None, weight: Tensor) -> Tensor:
         """The target as output `y_pred` sees it."""
         if self._takes_ids or not is_float(y):
             return _resized(y, y_pred, channels, picked)
 
-        def average(y, axes, sizes):
+        def average(y: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor:
             return averaged_of_what_counts(y, axes, sizes, self._voids, counts)
 
         counts = None if weight is None else ops.not_equal(weight, 0)
@@ -221,7 +242,7 @@ class DeepSupervision(Formatted, Levels):
         return _resized(ops.cast(y, accumulating(y.dtype)), y_pred, channels, average)
 
 
-def _of_level(given, batch, names, name):
+def _of_level(given: Any, batch: Batch, names: list[str], name: str) -> Any:
     """An entry of a dict, or of a list with one for each output of the model, or of `names`."""
     if isinstance(given, dict):
         return given.get(name)
@@ -233,7 +254,7 @@ def _of_level(given, batch, names, name):
     return given
 
 
-def _no_target(label, name, y):
+def _no_target(label: str, name: str, y: Any) -> str:
     if isinstance(y, dict):
         return (
             f"Component '{label}' needs one target, or one for each output, and `y` has none for "
@@ -246,7 +267,12 @@ def _no_target(label, name, y):
     )
 
 
-def _resized(array, y_pred, channels, resize):
+def _resized(
+    array: Tensor,
+    y_pred: Tensor,
+    channels: int | None,
+    resize: Callable[[Tensor, Sequence[int], Sequence[Any]], Tensor],
+) -> Tensor:
     """`array` at the size of an output; `channels` is the rank of arrays that have them first."""
     axes = _spatial(array, y_pred, channels)
     pairs = [*zip(axes, _spatial(y_pred, y_pred, channels), strict=False)]
@@ -256,13 +282,13 @@ def _resized(array, y_pred, channels, resize):
     return array if all(same) else resize(array, axes, sizes)
 
 
-def _spatial(array, y_pred, channels):
+def _spatial(array: Tensor, y_pred: Tensor, channels: int | None) -> range:
     """The axes of a target, weight or output that are those of places."""
     first = 2 if len(array.shape) == channels else 1
     return range(first, min(len(array.shape), first + len(y_pred.shape) - 2))
 
 
-def _finer(y, y_pred, channels, name, label):
+def _finer(y: Tensor, y_pred: Tensor, channels: int | None, name: str, label: str) -> Tensor:
     """A target, if no axis of it is shorter than that of an output."""
     message = (
         f"Component '{label}' needs a target at least as fine as its outputs. Received: "

@@ -1,16 +1,21 @@
 """One component for each element of a sample, computed in one vectorised pass."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 import keras
 from keras import ops
 
 from combined_losses._core.alignment import at_every_place
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_reduction
 from combined_losses._core.compound import traits_of
+from combined_losses._core.keras_types import CompositeArguments, CompositeReduction, LossLike
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
-from combined_losses.wrappers.parts import PerPart
+from combined_losses._numerics.arrays import ArrayLike, Tensor
+from combined_losses.wrappers.parts import Aggregation, PerPart, Weights
 from combined_losses.wrappers.per_channel import all_at_once, evaluate_channels
 
 __all__ = ["PerElement"]
@@ -48,7 +53,15 @@ class PerElement(PerPart):
     _part = "element"
     _size_may_be_tuple = True
 
-    def __init__(self, loss, names=None, weights=None, size=None, aggregation="sum", **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        names: Sequence[str] | None = None,
+        weights: ArrayLike | Mapping[str, float] | None = None,
+        size: int | Sequence[int] | None = None,
+        aggregation: Aggregation = "sum",
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, names, size, weights, aggregation, **kwargs)
         self._refuse_moving()
         traits = traits_of(self.loss)
@@ -59,7 +72,9 @@ class PerElement(PerPart):
                 f"Received: {self.loss!r}"
             )
 
-    def _evaluate_parts(self, batch, reduction, label):
+    def _evaluate_parts(
+        self, batch: Batch, reduction: CompositeReduction, label: str
+    ) -> tuple[Tensor, Weights, Tensor]:
         shape = batch.shape
         self._check_shape(shape, label)
         count = math.prod(shape[1:])
@@ -81,7 +96,7 @@ class PerElement(PerPart):
             return ops.transpose(ops.reshape(parts, (-1, count))), weights, present
         return ops.reshape(parts, (-1,)), weights, present
 
-    def _check_shape(self, shape, label):
+    def _check_shape(self, shape: tuple[Any, ...], label: str) -> None:
         if None in shape[1:]:
             raise ValueError(
                 f"Component '{label}' needs a static shape but for the batch axis. "
@@ -97,14 +112,14 @@ class PerElement(PerPart):
             )
 
 
-def _flattened(batch, count):
+def _flattened(batch: Batch, count: int) -> Batch:
     """Samples as vectors of `count` elements, and weights and masks of as many."""
 
-    def flatten(array):
+    def flatten(array: Tensor) -> Tensor:
         own = ops.shape(array)[len(batch.shape) :]
         return ops.reshape(array, (-1, count, *own))
 
-    def flatten_weight(_, weight):
+    def flatten_weight(_: str, weight: Tensor) -> Tensor:
         if len(weight.shape) < 2:
             return weight  # of samples
         single = at_every_place(weight, batch.y_true, batch.sizes)

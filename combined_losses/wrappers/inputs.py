@@ -2,10 +2,13 @@
 
 import functools
 import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
 
+from combined_losses._core.batch import Batch
 from combined_losses._core.compound import Compound
 from combined_losses._core.config import (
     check_no_lambda,
@@ -14,14 +17,17 @@ from combined_losses._core.config import (
     signature_config,
 )
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.keras_types import CompositeReduction, Reduction
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.named_errors import NamedErrors
 from combined_losses._core.names import derive_name, quoted
+from combined_losses._core.node import Node
 from combined_losses._core.outputs import NOTHING, entry_of
 from combined_losses._core.owned import OwnedModels
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses._core.traits import Traits
+from combined_losses._numerics.arrays import Dtype, Tensor
 from combined_losses.wrappers.output_weights import mean_weight, places_in
 
 __all__ = ["OnInputs"]
@@ -71,14 +77,14 @@ class OnInputs(Compound):
 
     def __init__(
         self,
-        function,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
+        function: Callable[..., Tensor],
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Dtype = None,
         *,
-        output=None,
-        models=None,
-    ):
+        output: str | None = None,
+        models: Sequence[keras.Model] | None = None,
+    ) -> None:
         owned = isinstance(models, (list, tuple)) and len(models)
         if models is not None and not (owned and all(isinstance(m, keras.Model) for m in models)):
             raise ValueError(
@@ -100,20 +106,22 @@ class OnInputs(Compound):
         self.output = output
         self.models = None if models is None else OwnedModels(models)
 
-    def nodes_inside(self):
+    def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return []
 
     @property
-    def component_names(self):
+    def component_names(self) -> tuple[str, ...]:
         return ()
 
-    def check_lambdas(self, label):
+    def check_lambdas(self, label: str) -> None:
         check_no_lambda(self.function, label, _SIGNATURE)
 
-    def find_readers(self):
+    def find_readers(self) -> list[Any]:
         return [self.function, *(self.models or ())]
 
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+    def evaluate(
+        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+    ) -> Evaluation:
         if batch.model is None:
             raise ValueError(
                 f"Component '{label or self.name}' needs the model and its inputs, which Keras "
@@ -146,7 +154,7 @@ class OnInputs(Compound):
         total = self._leaf.reduce(values, batch_counted, reduction, label)
         return Evaluation(total, present=presence(batch, values, batch_counted))
 
-    def _weight(self, batch, values, label):
+    def _weight(self, batch: Batch, values: Tensor, label: str) -> Tensor:
         """The sample weights of one output, or the mean of those of all; None without a mean."""
         weights = batch.sample_weight
         if self.output is not None:
@@ -164,7 +172,7 @@ class OnInputs(Compound):
             )
         return None
 
-    def _stated_weight(self, batch, label):
+    def _stated_weight(self, batch: Batch, label: str) -> Tensor:
         outputs = list(batch.y_pred)
         if self.output not in outputs:
             raise ValueError(
@@ -175,10 +183,10 @@ class OnInputs(Compound):
         return None if found is NOTHING else mean_weight(found, label)
 
     @functools.cached_property
-    def _leaf(self):
+    def _leaf(self) -> Leaf:
         return Leaf(self.name, self, Traits(), opaque=False)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **signature_config(self, without=["function", "models"]),
             "function": serialize_function(self.function, self.name, _SIGNATURE),
@@ -188,20 +196,20 @@ class OnInputs(Compound):
     # Keras's saver writes a network once, wherever it meets it first: where the trained model has
     # it too, or a layer of it, that place is another one when the file is loaded.
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         if self.models is not None:
             self.models.save(store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         if self.models is not None:
             self.models.load(store)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return construct(cls, config)
 
 
-def _takes(function, count):
+def _takes(function: Any, count: int) -> bool:
     """Whether `function` is one, no loss, and takes `count` positional arguments."""
     if not callable(function) or isinstance(function, keras.losses.Loss):
         return False

@@ -4,14 +4,18 @@ Each output is a part under its own name, and so is each part of a composite the
 `full_dice`, `full_bce`.
 """
 
+from collections.abc import Iterable, Mapping
 
-def part_names(outputs, node):
+from combined_losses._core.node import Node
+
+
+def part_names(outputs: Iterable[str], node: Node) -> tuple[str, ...]:
     """The names of all parts, in order."""
     inner = node.component_names
     return tuple(part for out in outputs for part in (out, *(f"{out}_{name}" for name in inner)))
 
 
-def part_parents(outputs, node):
+def part_parents(outputs: Iterable[str], node: Node) -> dict[str, str | None]:
     """The part that each is a part of, by name; None for an output."""
     found, inner = {}, node.part_parents
     for out in outputs:
@@ -20,7 +24,7 @@ def part_parents(outputs, node):
     return found
 
 
-def part_weights(weights, node):
+def part_weights(weights: Mapping[str, float], node: Node) -> dict[str, float | None]:
     """What each part is multiplied by in its parent; `weights` are those of the outputs."""
     found, inner = {}, node.part_weights
     for out, weight in weights.items():

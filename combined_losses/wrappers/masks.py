@@ -2,12 +2,15 @@
 
 import math
 import numbers
+from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._core.alignment import fit_from_left, fits
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import (
     LARGEST,
     are_finite,
@@ -20,6 +23,8 @@ from combined_losses._core.checks import (
 from combined_losses._core.compound import has_whole_rows
 from combined_losses._core.data_format import Formatted
 from combined_losses._core.domains import Domain, examined, leave, own_voids
+from combined_losses._core.keras_types import CompositeArguments, DataFormat, LossLike
+from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["ClassWeighted", "Masked", "OneHot"]
@@ -85,7 +90,13 @@ class Masked(Wrapper):
     [0.333, 0.347]
     """
 
-    def __init__(self, loss, mask_value=math.nan, mask=None, **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        mask_value: float | None = math.nan,
+        mask: ArrayLike = None,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, **kwargs)
         self._check_value(mask_value, mask)
         if self._node.opaque:
@@ -98,7 +109,7 @@ class Masked(Wrapper):
         self._mask = None if mask is None else np.asarray(mask, bool)
         self._whole_rows = has_whole_rows(self.loss)
 
-    def _check_value(self, mask_value, mask):
+    def _check_value(self, mask_value: float | None, mask: ArrayLike) -> None:
         number = isinstance(mask_value, numbers.Real) and not isinstance(mask_value, bool)
         if mask_value is not None and not (number and not LARGEST < abs(mask_value) < math.inf):
             raise ValueError(
@@ -112,7 +123,7 @@ class Masked(Wrapper):
 
     reads_target = sees_channels_last = True
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         batch = self.one_array(batch, label).with_target()
         valid = self._valid(batch, label)
         # A number that every loss can take; each puts its own neutral one there.
@@ -121,7 +132,7 @@ class Masked(Wrapper):
             y_true=y_true, mask=_both(batch.mask, valid, label), mask_kind="labels"
         )
 
-    def _valid(self, batch, label):
+    def _valid(self, batch: Batch, label: str) -> Tensor:
         y_true, valid = batch.y_true, None
         if self.mask_value is not None and not math.isnan(self.mask_value):
             valid = _differs(y_true, self.mask_value)
@@ -144,7 +155,7 @@ class Masked(Wrapper):
         return valid
 
 
-def _differs(y_true, number):
+def _differs(y_true: Tensor, number: float) -> Tensor:
     """Where targets differ from a number that their dtype may not hold, such as -1 in bytes."""
     dtype = keras.backend.standardize_dtype(y_true.dtype)
     if keras.backend.is_float_dtype(dtype):
@@ -155,7 +166,7 @@ def _differs(y_true, number):
     return ops.not_equal(ops.cast(y_true, wide), int(number))
 
 
-def _both(mask, valid, label):
+def _both(mask: Tensor, valid: Tensor, label: str) -> Tensor:
     """The mask of the batch and that of the targets, as one."""
     if mask is None:
         return valid
@@ -200,7 +211,13 @@ class ClassWeighted(Formatted, Wrapper):
 
     sees_channels_last = True
 
-    def __init__(self, loss, weights, data_format=None, **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        weights: Sequence[float] | Mapping[int, float],
+        data_format: DataFormat = None,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, **kwargs)
         self._set_format(data_format)
         if isinstance(weights, dict) and weights and all(map(is_integer, weights)):
@@ -217,7 +234,7 @@ class ClassWeighted(Formatted, Wrapper):
 
     needs_target = reads_target = True
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         rows = self._rows(self.one_array(batch, label), label)
         if batch.sample_weight is not None:
             given = fit_from_left(batch.sample_weight, rows)
@@ -230,7 +247,7 @@ class ClassWeighted(Formatted, Wrapper):
             rows = rows * ops.cast(given, rows.dtype)
         return batch.replaced(sample_weight=rows)
 
-    def _rows(self, batch, label):
+    def _rows(self, batch: Batch, label: str) -> Tensor:
         """The weight of every row: that of its class, or of its classes where it is soft."""
         y_true, y_pred, count = batch.y_true, batch.y_pred, len(self._weights)
         if is_float(y_true):
@@ -289,7 +306,14 @@ class OneHot(Formatted, Wrapper):
 
     sees_channels_last = True
 
-    def __init__(self, loss, num_classes, ignore_value=None, data_format=None, **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        num_classes: int,
+        ignore_value: float | None = None,
+        data_format: DataFormat = None,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, **kwargs)
         self._set_format(data_format)
         if not is_integer(num_classes) or num_classes < 2:
@@ -307,7 +331,7 @@ class OneHot(Formatted, Wrapper):
 
     needs_target = reads_target = takes_ids = True
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         batch = self.one_array(batch, label)
         y_true, y_pred = batch.y_true, batch.y_pred
         if y_pred.shape[-1] != self.num_classes:

@@ -2,6 +2,8 @@
 
 import inspect
 import numbers
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -9,15 +11,19 @@ from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.alignment import align, fit_from_left, is_used, of_rank
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import LARGEST, check_target, is_float
 from combined_losses._core.compound import Compound, traits_of
 from combined_losses._core.config import check_no_lambda, serialize_function, signature_config
 from combined_losses._core.data_format import as_given, moved
 from combined_losses._core.domains import domain_of, is_void
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.keras_types import CompositeReduction, LossLike
 from combined_losses._core.names import check_log_keys
+from combined_losses._core.node import Node
 from combined_losses._core.presence import any_present, presence
 from combined_losses._core.reduction import PER_COMPONENT, reduce_values
+from combined_losses._numerics.arrays import Dtype, Tensor
 from combined_losses.wrappers import levels
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.outputs import OnOutput
@@ -86,8 +92,14 @@ class Normalized(Wrapper):
     """
 
     def __init__(
-        self, loss, by="positives", over=None, reduction=PER_COMPONENT, name=None, dtype=None
-    ):
+        self,
+        loss: LossLike,
+        by: Literal["positives", "weights"] | float | Callable[..., Tensor] = "positives",
+        over: Sequence[str] | None = None,
+        reduction: Literal["per_component", "sum"] = PER_COMPONENT,
+        name: str | None = None,
+        dtype: Dtype = None,
+    ) -> None:
         super().__init__(loss, name=name, dtype=dtype)
         if reduction not in (PER_COMPONENT, "sum"):
             raise ValueError(
@@ -108,7 +120,7 @@ class Normalized(Wrapper):
             domain_of(judge).targets == "classes",
         )
 
-    def _check_by(self):
+    def _check_by(self) -> None:
         by, owner = self.by, f"Normalized ('{self.name}')"
         number = isinstance(by, numbers.Real) and not isinstance(by, bool)
         known = isinstance(by, str) and by in _KINDS
@@ -132,7 +144,7 @@ class Normalized(Wrapper):
                 f"'weights'), ...}}). Received: {self.loss!r}"
             )
 
-    def _as_levels(self):
+    def _as_levels(self) -> dict[str | None, Any]:
         """A wrapper that chooses the output, by the name of each level; None: the one there is."""
         if self.over is None:
             return {None: self._node}
@@ -152,45 +164,47 @@ class Normalized(Wrapper):
     # What it reads and reports.
 
     @property
-    def routes(self):
+    def routes(self) -> bool:
         return self.over is not None or super().routes
 
     @property
-    def needs_target(self):
+    def needs_target(self) -> bool:
         return self._counts_targets or super().needs_target
 
     @property
-    def reads_target(self):
+    def reads_target(self) -> bool:
         return self._counts_targets or super().reads_target
 
     @property
-    def _counts_targets(self):
+    def _counts_targets(self) -> bool:
         return self.by == "positives" or callable(self.by)
 
-    def nodes_inside(self):
+    def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(self._node, "" if self.over is None else None)]
 
     @property
-    def component_names(self):
+    def component_names(self) -> tuple[str, ...]:
         if self.over is None:
             return super().component_names
         return levels.part_names(self.over, self._node)
 
     @property
-    def part_parents(self):
+    def part_parents(self) -> dict[str, str | None]:
         if self.over is None:
             return super().part_parents
         return levels.part_parents(self.over, self._node)
 
     @property
-    def part_weights(self):
+    def part_weights(self) -> dict[str, float | None]:
         if self.over is None:  # one divisor for all parts
             return self._node.part_weights
         return levels.part_weights(dict.fromkeys(self.over, 1.0), self._node)
 
     # The sum and the count.
 
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+    def evaluate(
+        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+    ) -> Evaluation:
         label = label or self.name
         if reduction != PER_COMPONENT:
             raise ValueError(
@@ -213,7 +227,7 @@ class Normalized(Wrapper):
         values = tuple(value for values in shares for value in values)
         return Evaluation(total, values, present=present)
 
-    def _level(self, batch, label):
+    def _level(self, batch: Batch, label: str) -> tuple[Evaluation, Tensor]:
         """The sum of all values of one output, as an `Evaluation`, and its count."""
         batch = self._with_channels_last(batch.of_floats(self.dtype))
         found = self._node.unreduced(batch, True, label)
@@ -235,7 +249,7 @@ class Normalized(Wrapper):
         total = reduce_values(values, judged, "sum")
         return Evaluation(total, present=presence(batch, values, judged)), count
 
-    def _count(self, values, batch, label):
+    def _count(self, values: Tensor, batch: Batch, label: str) -> Tensor:
         """What this output of this replica counts, `()`; None for a fixed number."""
         if self.by == "weights":
             ones = reduce_values(ops.ones_like(values), batch, "sum")
@@ -252,7 +266,7 @@ class Normalized(Wrapper):
             counts = moved(counts, batch.channel_rank)
         return _added_up(counts, batch, len(counts.shape))
 
-    def _positives(self, values, batch):
+    def _positives(self, values: Tensor, batch: Batch) -> Tensor:
         """1 for each target that is above 0, in the shape of the targets."""
         traits = traits_of(self.loss)
         y_true, y_pred = align(batch.y_true, batch.y_pred, traits.has_channels)
@@ -268,7 +282,7 @@ class Normalized(Wrapper):
             found = ops.moveaxis(found, traits.axis, -1)[..., 1:]
         return found
 
-    def _rows(self, values, batch):
+    def _rows(self, values: Tensor, batch: Batch) -> int:
         """How many first axes of the targets tell the rows apart."""
         rank = len(batch.y_pred.shape) - batch.own_axes
         # Where single elements are told apart, each has got an axis of its own.
@@ -276,7 +290,7 @@ class Normalized(Wrapper):
         rows = max(rank - 1 - apart, 1)
         return rows if values is None else min(rows, len(values.shape))
 
-    def _divisor(self, counts, batch):
+    def _divisor(self, counts: list[Tensor], batch: Batch) -> Tensor:
         """What all sums are divided by, of all levels and replicas."""
         if None in counts:
             return ops.cast(float(self.by), "float32")
@@ -287,26 +301,26 @@ class Normalized(Wrapper):
 
     # Saving.
 
-    def check_lambdas(self, label):
+    def check_lambdas(self, label: str) -> None:
         if callable(self.by):
             check_no_lambda(self.by, label, _SIGNATURE)
         super().check_lambdas(label)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         if not callable(self.by):
             return super().get_config()
         function = serialize_function(self.by, self.name, _SIGNATURE)
         return {**signature_config(self, without=["by"]), "by": function}
 
 
-def _over(value, divisor):
+def _over(value: Tensor, divisor: Tensor) -> Tensor:
     """A sum over its count; 0 with a gradient of 0 where nothing counts."""
     divisor = ops.cast(divisor, value.dtype)
     empty = ops.equal(divisor, 0.0)
     return ops.where(empty, ops.zeros_like(value), value / ops.where(empty, 1.0, divisor))
 
 
-def _added_up(counts, batch, rows):
+def _added_up(counts: Tensor, batch: Batch, rows: int) -> Tensor:
     """The sum of counts of targets, of which each row counts once, and only where it weighs."""
     if not len(counts.shape):
         return counts
@@ -324,7 +338,7 @@ def _added_up(counts, batch, rows):
     return ops.sum(counts)
 
 
-def _combined(batch):
+def _combined(batch: Batch) -> Tensor:
     """Sample weights and mask as one array; None without them."""
     product = None
     for _, weight in batch.weights():
@@ -336,7 +350,7 @@ def _combined(batch):
     return product
 
 
-def _arguments(function):
+def _arguments(function: Callable[..., Any]) -> int:
     """How many positional arguments a function takes; 1 where that cannot be seen."""
     try:
         parameters = inspect.signature(function).parameters.values()

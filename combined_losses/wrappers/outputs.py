@@ -1,10 +1,16 @@
 """Which outputs and targets of a model a component reads."""
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 import keras
 
+from combined_losses._core.batch import Batch
+from combined_losses._core.keras_types import CompositeArguments, LossLike
 from combined_losses._core.masks import read_mask
 from combined_losses._core.names import quoted
-from combined_losses._core.outputs import NOTHING, entry_of, shared_names
+from combined_losses._core.outputs import NOTHING, Place, entry_of, shared_names
+from combined_losses._numerics.arrays import Tensor
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.output_weights import mean_weight, places_in
 
@@ -46,7 +52,13 @@ class OnOutput(Wrapper):
 
     routes = True
 
-    def __init__(self, loss, output, target=None, **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        output: str | Sequence[str],
+        target: str | Sequence[str] | None = None,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, **kwargs)
         names = output if isinstance(output, (tuple, list)) else [output]
         if not names or not all(isinstance(name, str) for name in names):
@@ -68,13 +80,13 @@ class OnOutput(Wrapper):
         self.output = output
         self.target = target
 
-    def arranged(self, batch):
+    def arranged(self, batch: Batch) -> Batch:
         return batch
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         return batch  # that of the chosen output
 
-    def choose_output(self, batch, label):
+    def choose_output(self, batch: Batch, label: str) -> Batch:
         if batch.output_is_chosen:
             return batch
         outputs = batch.y_pred
@@ -99,11 +111,11 @@ class OnOutput(Wrapper):
         )
 
     @property
-    def _key(self):
+    def _key(self) -> str | Sequence[str]:
         """Where its target and sample weights are found; a tuple of outputs has no such key."""
         return self.output if self.target is None else self.target
 
-    def _target(self, batch, label):
+    def _target(self, batch: Batch, label: str) -> Any:
         y, key, places = batch.y_true, self._key, places_in(batch)
         if isinstance(key, str) or self.target is not None:
             keys = [key] if isinstance(key, str) else key
@@ -121,7 +133,7 @@ class OnOutput(Wrapper):
         only = isinstance(y, dict) and len(y) == len(places) == 1
         return next(iter(y.values())) if only else y
 
-    def _weight(self, batch, label):
+    def _weight(self, batch: Batch, label: str) -> Tensor:
         """The sample weights of its target; of several outputs or targets, their mean."""
         weight, places = batch.sample_weight, places_in(batch)
         if not keras.tree.is_nested(weight):
@@ -135,7 +147,9 @@ class OnOutput(Wrapper):
         return mean_weight(found if found or named else weight, label)
 
 
-def _check_outputs(names, outputs, places, label):
+def _check_outputs(
+    names: Sequence[str], outputs: dict[str, Tensor], places: dict[str, Place] | None, label: str
+) -> None:
     """Raises unless each is the name of one output."""
     shared = shared_names(places)
     for name in names:

@@ -1,16 +1,27 @@
 """What `PerChannel` and `PerElement` share: a component for each part of one array."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, Unpack, get_args
+
 import numpy as np
 from keras import ops
 
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import are_finite, as_array, check_equal_shapes, check_size, shown
 from combined_losses._core.data_format import telling
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.keras_types import CompositeArguments, CompositeReduction, LossLike
 from combined_losses._core.names import check_log_keys, check_name, quoted
+from combined_losses._core.node import Node
 from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.wrappers.base import Wrapper
 
-AGGREGATIONS = ("sum", "mean", "weighted_mean")
+Aggregation: TypeAlias = Literal["sum", "mean", "weighted_mean"]
+AGGREGATIONS = get_args(Aggregation)
+
+Weights: TypeAlias = np.ndarray[Any, Any] | None
+"""The weights of parts, checked; None: all are 1."""
 
 
 class PerPart(Wrapper):
@@ -19,7 +30,15 @@ class PerPart(Wrapper):
     _part = "part"  # what messages and names call one
     _size_may_be_tuple = False
 
-    def __init__(self, loss, names, size, weights, aggregation, **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        names: Sequence[str] | None,
+        size: int | Sequence[int] | None,
+        weights: ArrayLike | Mapping[str, float],
+        aggregation: Aggregation,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, **kwargs)
         if aggregation not in AGGREGATIONS:
             raise ValueError(
@@ -30,7 +49,9 @@ class PerPart(Wrapper):
         self._part_names = self._as_names(names, size)
         self._weights = self._as_weights(weights)
 
-    def _as_names(self, names, size):
+    def _as_names(
+        self, names: Sequence[str] | None, size: int | Sequence[int] | None
+    ) -> tuple[str, ...]:
         check_size(size, f"{type(self).__name__} ('{self.name}')", self._size_may_be_tuple)
         if names is None:
             shape = () if size is None else np.atleast_1d(size)
@@ -52,7 +73,7 @@ class PerPart(Wrapper):
             )
         return names
 
-    def _as_weights(self, weights):
+    def _as_weights(self, weights: ArrayLike | Mapping[str, float]) -> Weights:
         """An array, or None."""
         if weights is None:
             return None
@@ -84,11 +105,11 @@ class PerPart(Wrapper):
         return values
 
     @property
-    def component_names(self):
+    def component_names(self) -> tuple[str, ...]:
         return self._part_names
 
     @property
-    def part_weights(self):
+    def part_weights(self) -> dict[str, float | None]:
         count, weights = len(self._part_names), self._factors()
         factors = np.ones(count) if weights is None else weights.reshape(-1)
         if self.aggregation == "mean" or (weights is None and self.aggregation != "sum"):
@@ -99,18 +120,20 @@ class PerPart(Wrapper):
         known = map(float, factors) if len(factors) == count else [None] * count
         return dict(zip(self._part_names, known, strict=True))
 
-    def _factors(self):
+    def _factors(self) -> Weights:
         """What multiplies the parts before they are added up: an array, or None."""
         return self._weights
 
-    def nodes_inside(self):
+    def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(self._node, None)]
 
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+    def evaluate(
+        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+    ) -> Evaluation:
         label = label or self.name
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
         with telling(batch):
-            view = self.view(batch, label)
+            view = self._predictions_apart(batch, label)
             if view is None:
                 check_equal_shapes(label, batch.y_true, batch.y_pred)
             else:
@@ -119,11 +142,13 @@ class PerPart(Wrapper):
         total = self._total(parts, weights)
         return Evaluation(total, (parts,) if self._part_names else (), present=present)
 
-    def _evaluate_parts(self, batch, reduction, label):
+    def _evaluate_parts(
+        self, batch: Batch, reduction: CompositeReduction, label: str
+    ) -> tuple[Tensor, Weights, Tensor]:
         """The parts, `(parts,)` or `(parts, batch)`, their weights or None, and the presence."""
         raise NotImplementedError
 
-    def _total(self, parts, weights):
+    def _total(self, parts: Tensor, weights: Weights) -> Tensor:
         weighted = parts
         if weights is not None:
             shape = (-1, *([1] * (len(parts.shape) - 1)))
@@ -134,14 +159,14 @@ class PerPart(Wrapper):
             return ops.mean(weighted, axis=0)
         return ops.sum(weighted, axis=0) / float(weights.sum())
 
-    def _check_count(self, count, label, shape):
+    def _check_count(self, count: int | None, label: str, shape: tuple[Any, ...] | None) -> None:
         if self._part_names and count is not None and count != len(self._part_names):
             raise ValueError(
                 f"Component '{label}' has {len(self._part_names)} names for {count} "
                 f"{self._part}s; give one for each. Received: y_pred of shape {shape}"
             )
 
-    def _check_weights(self, shape, label, *allowed):
+    def _check_weights(self, shape: tuple[Any, ...], label: str, *allowed: tuple[Any, ...]) -> None:
         if self._weights is not None and self._weights.shape not in allowed:
             raise ValueError(
                 f"The weights of component '{label}' must be one number for each {self._part} or "

@@ -1,22 +1,34 @@
 """The value of a loss on every channel: in one pass where the loss allows that."""
 
 import types
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from combined_losses._core.alignment import fit_from_left
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_reduction
 from combined_losses._core.compound import traits_of
+from combined_losses._core.keras_types import CompositeReduction, KerasLoss, Reduction
 from combined_losses._core.layouts import as_rows
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.loss import FunctionLoss
+from combined_losses._core.node import Node
 from combined_losses._core.presence import any_present, presence
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating
 
 
-def evaluate_channels(child, node, batch, imposed, label, importance=None):
+def evaluate_channels(
+    child: KerasLoss,
+    node: Node,
+    batch: Batch,
+    imposed: CompositeReduction,
+    label: str,
+    importance: Tensor = None,
+) -> tuple[Tensor, Tensor]:
     """The value of a loss on every channel, the last axis, as if it saw only that one.
 
     Args:
@@ -48,7 +60,9 @@ def evaluate_channels(child, node, batch, imposed, label, importance=None):
     return ops.transpose(ops.mean(reduced, axis=inner) if inner else reduced), present
 
 
-def _times(importance, found, child, label):
+def _times(
+    importance: Tensor, found: tuple[Tensor, Batch] | None, child: KerasLoss, label: str
+) -> tuple[Tensor, Batch]:
     """`found` with the values multiplied by an importance map, for losses of single elements."""
     shape = None if found is None else tuple(found[0].shape[1:])
     for fitted in (importance, importance[..., None, :]):  # as `Masked` sees single elements
@@ -64,7 +78,9 @@ def _times(importance, found, child, label):
 # are theirs; or None where the loss has no such values.
 
 
-def all_at_once(child, node, batch, imposed, label):
+def all_at_once(
+    child: KerasLoss, node: Node, batch: Batch, imposed: bool, label: str
+) -> tuple[Tensor, Batch] | None:
     """A loss of single elements sees them all."""
     if node.traits.summed:
         values = node.of_elements().values(batch, label)[0]
@@ -96,23 +112,25 @@ _FUNCTIONS = {
 }
 
 
-def _function(child):
+def _function(child: KerasLoss) -> Callable[..., Tensor] | None:
     """The function of Keras that a child is; None for others, such as subclasses."""
     return child._function if type(child) is FunctionLoss else _FUNCTIONS.get(type(child))
 
 
-def _folded(child, node, batch, imposed, label):
+def _folded(
+    child: KerasLoss, node: Node, batch: Batch, imposed: bool, label: str
+) -> tuple[Tensor, Batch] | None:
     """Any loss that judges samples sees each channel as a sample with one channel."""
     if traits_of(child).couples_batch or node.opaque:
         return None
     rows = as_rows(batch)
     count, rank = batch.shape[-1], len(batch.shape)
 
-    def fold(array):
+    def fold(array: Tensor) -> Tensor:
         channels = ops.moveaxis(array, rank - 1, 1)
         return ops.reshape(channels, (-1, *ops.shape(channels)[2:]))
 
-    def fold_weight(_, weight):
+    def fold_weight(_: str, weight: Tensor) -> Tensor:
         if not len(weight.shape):
             return weight
         finer = len(weight.shape) == rank
@@ -124,10 +142,10 @@ def _folded(child, node, batch, imposed, label):
         return None
     values, counted = found
 
-    def unfold(array):
+    def unfold(array: Tensor) -> Tensor:
         return ops.moveaxis(ops.reshape(array, (-1, count, *ops.shape(array)[1:])), 1, -1)
 
-    def unfold_weight(what, weight):
+    def unfold_weight(what: str, weight: Tensor) -> Tensor:
         if not len(weight.shape):
             return weight
         fitted = fit_from_left(weight, values)
@@ -143,7 +161,9 @@ def _folded(child, node, batch, imposed, label):
     )
 
 
-def _one_by_one(node, batch, imposed, label):
+def _one_by_one(
+    node: Node, batch: Batch, imposed: CompositeReduction, label: str
+) -> tuple[Tensor, Tensor]:
     """A loss that takes the batch as a whole, or several losses: called for each channel."""
     found = []
     last = len(batch.shape) - 1
@@ -157,7 +177,7 @@ def _one_by_one(node, batch, imposed, label):
     return ops.stack([each.total for each in found]), present
 
 
-def _without_last_axis(values, batch, reduction):
+def _without_last_axis(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
     """Values `(batch, ..., channels)` reduced over the axis before the channels, where it is free.
 
     Weights and mask do not reach it, so that it makes no difference but in time: one reduction over

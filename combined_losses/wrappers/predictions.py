@@ -1,12 +1,23 @@
 """Predictions on their way to the loss: alone, through an activation, or without a gradient."""
 
+from collections.abc import Callable
+from typing import Any, Unpack
+
 import keras
 from keras import ops
 
+from combined_losses._core.batch import Batch
 from combined_losses._core.config import check_no_lambda, serialize_function, signature_config
 from combined_losses._core.data_format import Formatted, moved
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.keras_types import (
+    CompositeArguments,
+    CompositeReduction,
+    DataFormat,
+    LossLike,
+)
 from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._numerics.arrays import Tensor
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["Activated", "PredictionOnly", "StopGradient"]
@@ -34,10 +45,10 @@ class PredictionOnly(Wrapper):
 
     needs_target = reads_target = False
 
-    def arranged(self, batch):
+    def arranged(self, batch: Batch) -> Batch:
         return batch
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         return batch.replaced(y_true=None).with_target()
 
 
@@ -58,15 +69,17 @@ class StopGradient(Wrapper):
 
     # The values are cut off, not the predictions, for losses that read more than those (OnInputs).
 
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+    def evaluate(
+        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+    ) -> Evaluation:
         found = self._node.evaluate(batch, self._imposed(reduction), label or self.name)
         return Evaluation(*keras.tree.map_structure(_stopped, tuple(found)))
 
-    def unreduced(self, batch, imposed, label):
+    def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:
         found = self._node.unreduced(batch, imposed, label)
         return None if found is None else (ops.stop_gradient(found[0]), found[1])
 
-    def choose_output(self, batch, label):
+    def choose_output(self, batch: Batch, label: str) -> Batch:
         return self._node.choose_output(batch, label) if self.routes else batch
 
 
@@ -101,7 +114,13 @@ class Activated(Formatted, Wrapper):
 
     sees_channels_last = True
 
-    def __init__(self, loss, activation, data_format=None, **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        activation: str | Callable[[Tensor], Tensor],
+        data_format: DataFormat = None,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, **kwargs)
         self._set_format(data_format)
         self.activation = activation
@@ -113,46 +132,46 @@ class Activated(Formatted, Wrapper):
                 f"`keras.activations.get` knows, for example 'softmax'. Received: {activation!r}"
             ) from error
 
-    def check_lambdas(self, label):
+    def check_lambdas(self, label: str) -> None:
         check_no_lambda(self.activation, label, "x")
         super().check_lambdas(label)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         if isinstance(self.activation, str):
             return super().get_config()
         function = serialize_function(self.activation, self.name, "x")
         config = signature_config(self, without=["activation"])
         return self._with_format({**config, "activation": function})
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         # An activation of a NaN has a gradient of NaN, also in a row that does not count.
         batch = self._of_single_targets(batch, label)
         return batch.map_predictions(
             lambda p: self._activated(batch.neutralised(ops.cast(p, self.dtype)), batch)
         )
 
-    def _activated(self, y_pred, batch):
+    def _activated(self, y_pred: Tensor, batch: Batch) -> Tensor:
         if batch.channels != "moved" or self._is_of_keras:
             return self._function(y_pred)
         rank = batch.channel_rank  # a function of the user's own sees the data as they are
         return moved(self._function(moved(y_pred, rank, -1, 1)), rank)
 
     @property
-    def _is_of_keras(self):
+    def _is_of_keras(self) -> bool:
         name = getattr(self._function, "__name__", "")
         return getattr(keras.activations, name, None) is self._function
 
-    def _of_single_targets(self, batch, label):
+    def _of_single_targets(self, batch: Batch, label: str) -> Batch:
         """The batch without the predictions of single targets of weight 0."""
         if self._layout is None or not batch.weighted or keras.tree.is_nested(batch.y_true):
             return batch
         batch = self.one_array(batch, label)
-        view = self.view(batch, label)
+        view = self._predictions_apart(batch, label)
         if view is None:
             return batch
         neutral = view.batch.map_predictions(view.batch.neutralised)
         return view.together(neutral)
 
 
-def _stopped(tensor):
+def _stopped(tensor: Tensor) -> Tensor:
     return None if tensor is None else ops.stop_gradient(tensor)

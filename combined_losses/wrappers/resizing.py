@@ -1,14 +1,19 @@
 """Targets, weights and masks at the resolution of a coarser output."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from keras import ops
 
 from combined_losses._core.alignment import at_every_place
 from combined_losses._core.compound import as_node
 from combined_losses._core.domains import is_void, own_voids
+from combined_losses._core.keras_types import KerasLoss
+from combined_losses._numerics.arrays import Tensor
 
 
-def picked(array, axes, sizes):
+def picked(array: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor:
     """The entries at the indices `floor(i * given / size)` along each of `axes`.
 
     Where sizes divide these are every n-th. An axis of length 1 holds for all resolutions.
@@ -28,7 +33,7 @@ def picked(array, axes, sizes):
     return array
 
 
-def averaged(array, axes, sizes):
+def averaged(array: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor:
     """The means over `size` equal cells along each of `axes`; an entry on a border is divided."""
     for axis, size in zip(axes, sizes, strict=True):
         given = array.shape[axis]
@@ -47,7 +52,7 @@ def averaged(array, axes, sizes):
     return array
 
 
-def _shares(given, size, xp):
+def _shares(given: int, size: int, xp: Any) -> Tensor:
     """The share of each of `given` entries in the mean of each of `size` cells, `(size, given)`.
 
     In units of 1 / size of an entry, cells are `given` long and entries `size`: whole numbers.
@@ -57,7 +62,13 @@ def _shares(given, size, xp):
     return xp.maximum(common, 0) / given
 
 
-def averaged_of_what_counts(array, axes, sizes, voids, weighs=None):
+def averaged_of_what_counts(
+    array: Tensor,
+    axes: Sequence[int],
+    sizes: Sequence[Any],
+    voids: frozenset[float],
+    weighs: Tensor = None,
+) -> Tensor:
     """`averaged`, over the entries of each cell that are no void ones and have a weight, `weighs`.
 
     A cell is void, and stays so, where `picked` finds a void entry.
@@ -76,25 +87,25 @@ def averaged_of_what_counts(array, axes, sizes, voids, weighs=None):
     return ops.where(found, means, picked(array, axes, sizes))
 
 
-def void_numbers(loss):
+def void_numbers(loss: KerasLoss) -> frozenset[float]:
     """The targets that a loss, or one of those inside, takes for missing or void."""
     node = as_node(loss.name, loss)
     losses = [loss, *node.compounds(), *(leaf.loss for leaf in node.leaves())]
     return frozenset().union(*map(own_voids, losses))
 
 
-def takes_ids(loss):
+def takes_ids(loss: KerasLoss) -> bool:
     """Whether a loss, or one of those inside, compares with class ids, which have no mean."""
     node = as_node(loss.name, loss)
     own = (getattr(compound, "takes_ids", False) for compound in node.compounds())
     return any(own) or any(leaf.traits.takes_ids for leaf in node.leaves())
 
 
-def is_static(*sizes):
+def is_static(*sizes: Any) -> bool:
     """Whether all sizes are numbers, which they are not where TensorFlow does not know them yet."""
     return all(isinstance(size, int) for size in sizes)
 
 
-def is_same(given, size):
+def is_same(given: Any, size: Any) -> bool:
     """Whether two sizes are known to be equal; one that TensorFlow does not know yet is not."""
     return is_static(given, size) and given == size

@@ -1,14 +1,26 @@
 """One loss at several resolutions."""
 
+from collections.abc import Callable, Sequence
+from typing import Unpack
+
 import keras
 from keras import ops
 
 from combined_losses._core.alignment import fit_from_left, is_per_sample, is_used
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import are_numbers, at_least, is_integer
 from combined_losses._core.data_format import Formatted, telling
 from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.keras_types import (
+    CompositeArguments,
+    CompositeReduction,
+    DataFormat,
+    LossLike,
+)
+from combined_losses._core.node import Node
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._numerics.arrays import Dtype, Tensor
 from combined_losses._numerics.floats import accumulating
 from combined_losses.wrappers.base import Wrapper
 
@@ -18,14 +30,14 @@ __all__ = ["MultiScale"]
 class Levels(Wrapper):
     """What `MultiScale` and `DeepSupervision` share: one loss at several resolutions."""
 
-    def __init__(self, loss, **kwargs):
+    def __init__(self, loss: LossLike, **kwargs: Unpack[CompositeArguments]) -> None:
         super().__init__(loss, **kwargs)
         self._refuse_moving()
 
-    def nodes_inside(self):
+    def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(self._node, None)]
 
-    def _of_levels(self, reduction):
+    def _of_levels(self, reduction: CompositeReduction) -> CompositeReduction:
         """What each level is reduced by; unreduced values of two resolutions have no sum."""
         imposed = self._imposed(reduction)
         unreduced = imposed == PER_COMPONENT and self.loss.reduction in ("none", None)
@@ -67,7 +79,14 @@ class MultiScale(Formatted, Levels):
 
     sees_channels_last = True
 
-    def __init__(self, loss, scales=(1, 2, 4), weights=None, data_format=None, **kwargs):
+    def __init__(
+        self,
+        loss: LossLike,
+        scales: Sequence[int] = (1, 2, 4),
+        weights: Sequence[float] | None = None,
+        data_format: DataFormat = None,
+        **kwargs: Unpack[CompositeArguments],
+    ) -> None:
         super().__init__(loss, **kwargs)
         self._set_format(data_format)
         listed = list(scales) if isinstance(scales, (tuple, list)) else []
@@ -86,18 +105,20 @@ class MultiScale(Formatted, Levels):
         self.weights = weights
 
     @property
-    def component_names(self):
+    def component_names(self) -> tuple[str, ...]:
         return tuple(f"scale_{scale}" for scale in self.scales)
 
     @property
-    def part_weights(self):
+    def part_weights(self) -> dict[str, float | None]:
         return dict(zip(self.component_names, self._factors, strict=True))
 
     @property
-    def _factors(self):
+    def _factors(self) -> list[float]:
         return [1.0] * len(self.scales) if self.weights is None else list(map(float, self.weights))
 
-    def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
+    def evaluate(
+        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+    ) -> Evaluation:
         label, reduction = label or self.name, self._of_levels(reduction)
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
         dtype = accumulating(self.dtype)
@@ -112,9 +133,9 @@ class MultiScale(Formatted, Levels):
         present = any_present(batch, [each.present for each in found], zeros)
         return Evaluation(total, tuple(values), present=present)
 
-    def _pooled(self, batch, scale, dtype, label):
+    def _pooled(self, batch: Batch, scale: int, dtype: Dtype, label: str) -> Batch:
         """The batch of the averages over blocks; each target has its own predictions averaged."""
-        view = self.view(batch, label) if scale > 1 else None
+        view = self._predictions_apart(batch, label) if scale > 1 else None
         if view is None:
             return _pooled(batch, scale, dtype, label)
         apart, count = view.batch.y_pred, view.batch.y_pred.shape[-1]
@@ -124,7 +145,7 @@ class MultiScale(Formatted, Levels):
         return view.together(pooled.replaced(y_pred=back, own_axes=1))
 
 
-def _pooled(batch, scale, dtype, label):
+def _pooled(batch: Batch, scale: int, dtype: Dtype, label: str) -> Batch:
     """The batch of the averages over blocks; what does not count is left out of them."""
     if scale == 1:
         return batch
@@ -142,7 +163,7 @@ def _pooled(batch, scale, dtype, label):
         y_pred=at_least(batch.y_pred, axes, scale, message),
     )
 
-    def pool(array):
+    def pool(array: Tensor) -> Tensor:
         array = ops.cast(array, dtype)
         return ops.average_pool(array, scale, scale, "valid", data_format="channels_last")
 
@@ -154,7 +175,7 @@ def _pooled(batch, scale, dtype, label):
         used = ops.cast(is_used(weight), dtype)
         share = used if mask is None else used * mask
 
-    def pool_weight(what, given):
+    def pool_weight(what: str, given: Tensor) -> Tensor:
         if what not in spatial:
             return given
         if what == "mask":
@@ -166,7 +187,7 @@ def _pooled(batch, scale, dtype, label):
     return batch.view(lambda array: _average(pool, array, share), pool_weight)
 
 
-def _spatial_weights(batch, dtype):
+def _spatial_weights(batch: Batch, dtype: Dtype) -> dict[str, Tensor]:
     """Sample weights and mask at every place, `(batch, spatial..., channels or 1)`.
 
     Those of whole samples are not among them, nor what does not fit.
@@ -180,7 +201,7 @@ def _spatial_weights(batch, dtype):
     return spatial
 
 
-def _average(pool, array, share):
+def _average(pool: Callable[[Tensor], Tensor], array: Tensor, share: Tensor) -> Tensor:
     """The averages over blocks of what counts, 0 where nothing does."""
     if share is None:
         return pool(array)
@@ -192,6 +213,6 @@ def _average(pool, array, share):
     return sums / ops.where(ops.equal(shares, 0.0), 1.0, shares)
 
 
-def _rows(weight):
+def _rows(weight: Tensor) -> Tensor:
     """A weight of all channels without their axis."""
     return ops.squeeze(weight, -1) if weight.shape[-1] == 1 else weight

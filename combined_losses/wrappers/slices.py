@@ -1,22 +1,31 @@
 """Parts of one array: slices, and units."""
 
 import operator
+from collections.abc import Sequence
+from types import EllipsisType
+from typing import Any, Self, TypeAlias, Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._core.alignment import fits
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import are_finite, as_array, shown
 from combined_losses._core.compound import rescaling_of
 from combined_losses._core.config import check_config, construct, read_entry
 from combined_losses._core.domains import examined
-from combined_losses._core.layouts import as_rows
+from combined_losses._core.keras_types import CompositeArguments, LossLike
+from combined_losses._core.layouts import PredictionsApart, as_rows
+from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses._numerics.floats import accumulating
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.softmax import softmax_inside
 
 __all__ = ["OnSlice", "Scaled"]
+
+Entry: TypeAlias = int | slice | EllipsisType | None
+Index: TypeAlias = tuple[Entry, ...]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -53,12 +62,12 @@ class OnSlice(Wrapper):
     ('position', 'visible')
     """
 
-    def __init__(self, loss, index, **kwargs):
+    def __init__(self, loss: LossLike, index: Any, **kwargs: Unpack[CompositeArguments]) -> None:
         super().__init__(loss, **kwargs)
         self.index = index
         self._index = _basic_index(index, self.name)
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         batch = self.one_array(batch, label)
         view = self._targets_view(batch, label)
         if view is None:
@@ -69,22 +78,22 @@ class OnSlice(Wrapper):
             return as_rows(sliced)
         return view.together(sliced)
 
-    def _targets_view(self, batch, label):
-        """The `View` whose targets are indexed, or None where both arrays are, as they are."""
+    def _targets_view(self, batch: Batch, label: str) -> PredictionsApart | None:
+        """The batch whose targets are indexed; None if targets and predictions are, as they are."""
         y_true, y_pred = batch.y_true, batch.y_pred
         same = y_true is not None and len(y_true.shape) == len(y_pred.shape)
         if self._layout is None or (same and y_true.shape[-1] == 1 and not self._is_of_one(batch)):
             return None
-        return self.view(batch, label)
+        return self._predictions_apart(batch, label)
 
-    def _last_entry(self, batch):
+    def _last_entry(self, batch: Batch) -> Entry:
         """The entry for the last axis of the targets."""
         given = sum(item is not Ellipsis and item is not None for item in self._index)
         at_end = Ellipsis in self._index and self._index[-1] is not Ellipsis
         complete = at_end or (Ellipsis not in self._index and given == len(batch.y_true.shape))
         return self._index[-1] if complete else slice(None)
 
-    def _is_of_one(self, batch):
+    def _is_of_one(self, batch: Batch) -> bool:
         """Whether the index means the one target of each row, not columns of the predictions.
 
         Arrays of one rank, targets `(..., 1)` beside predictions `(..., k)`, are indexed alike, so
@@ -97,7 +106,7 @@ class OnSlice(Wrapper):
         taken = range(size)[last] if _reaches(last, size) else 0
         return isinstance(taken, int) or len(taken) == 1
 
-    def _sliced(self, batch, label):
+    def _sliced(self, batch: Batch, label: str) -> Batch:
         y_true, y_pred, shape = batch.y_true, batch.y_pred, batch.shape
         if y_true is not None and len(y_true.shape) != len(shape):
             raise ValueError(
@@ -108,7 +117,7 @@ class OnSlice(Wrapper):
         self._examine(index, shape, label)
         like = y_pred if y_true is None or not batch.own_axes else y_true
 
-        def index_weight(what, weight):
+        def index_weight(what: str, weight: Tensor) -> Tensor:
             fits(label, what, weight, like)  # raises where the sizes differ
             return _cut(weight, _index_of_weight(index, weight))
 
@@ -119,7 +128,7 @@ class OnSlice(Wrapper):
             tells_elements=batch.tells_elements or isinstance(index[-1], int),
         )
 
-    def _examine(self, index, shape, label):
+    def _examine(self, index: Index, shape: tuple[Any, ...], label: str) -> None:
         """Leaves a note for `cl.diagnose` where a softmax sees a part of the channels only."""
         softmax = None if examined() is None else softmax_inside(self.loss)
         if softmax is None:
@@ -134,7 +143,7 @@ class OnSlice(Wrapper):
                 f"its softmax sees a part of the {count} channels alone, {cut!r}.",
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # Slices and `...` are not JSON; numbers and lists of numbers are.
         items = [
             list(_ends(item)) if isinstance(item, slice) else "..." if item is Ellipsis else item
@@ -143,7 +152,7 @@ class OnSlice(Wrapper):
         return {**super().get_config(), "index": items}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         check_config(cls, config)
         items = read_entry(cls, "index", config["index"])
         if not isinstance(items, (list, tuple)) or any(
@@ -160,7 +169,7 @@ class OnSlice(Wrapper):
         return construct(cls, {**config, "index": index})
 
 
-def _basic_index(index, name):
+def _basic_index(index: Any, name: str) -> Index:
     """The entries of a NumPy basic index, with plain integers."""
     try:
         items = tuple(map(_plain, index if isinstance(index, tuple) else (index,)))
@@ -181,7 +190,7 @@ def _basic_index(index, name):
     return items
 
 
-def _plain(item):
+def _plain(item: Any) -> Entry:
     """An entry of a basic index with Python integers; raises on any other."""
     if item is Ellipsis or item is None:
         return item
@@ -195,11 +204,11 @@ def _plain(item):
     return slice(*ends)
 
 
-def _ends(item):
+def _ends(item: slice) -> tuple[Any, Any, Any]:
     return item.start, item.stop, item.step
 
 
-def _full_index(items, shape, label):
+def _full_index(items: Index, shape: tuple[Any, ...], label: str) -> Index:
     """One entry for each axis, and `None` for each new one, checked against the static shape."""
     given = sum(item is not Ellipsis and item is not None for item in items)
     if given > len(shape):
@@ -225,14 +234,14 @@ def _full_index(items, shape, label):
     return full
 
 
-def _reaches(item, size):
+def _reaches(item: int | slice, size: int) -> bool:
     if not isinstance(item, slice):
         return -size <= item < size
     ends = [end for end in (item.start, item.stop) if end is not None]
     return all(-size <= end <= size for end in ends) and len(range(*item.indices(size))) > 0
 
 
-def _index_of_weight(index, weight):
+def _index_of_weight(index: Index, weight: Tensor) -> list[Entry]:
     """The index for weights or a mask; it takes an axis of length 1 whole."""
     sizes, cut = iter(weight.shape), []
     for item in index:
@@ -245,7 +254,7 @@ def _index_of_weight(index, weight):
     return cut
 
 
-def _cut(array, index):
+def _cut(array: Tensor, index: Sequence[Entry]) -> Tensor:
     """`array[index]`, also backwards, which torch cannot."""
     index = list(index)
     old = [place for place, item in enumerate(index) if item is not None]
@@ -261,7 +270,7 @@ def _cut(array, index):
     return array[tuple(index)]
 
 
-def _all_of(item):
+def _all_of(item: Entry) -> Entry:
     return item if item is None else slice(None) if isinstance(item, slice) else 0
 
 
@@ -291,7 +300,9 @@ class Scaled(Wrapper):
     4.0
     """
 
-    def __init__(self, loss, scale, **kwargs):
+    def __init__(
+        self, loss: LossLike, scale: ArrayLike, **kwargs: Unpack[CompositeArguments]
+    ) -> None:
         super().__init__(loss, **kwargs)
         values = as_array(scale)
         if not are_finite(values) or np.any(values.astype("float32") == 0):
@@ -302,7 +313,7 @@ class Scaled(Wrapper):
         self.scale = scale
 
     @classmethod
-    def from_data(cls, loss, y, **kwargs):
+    def from_data(cls, loss: LossLike, y: ArrayLike, **kwargs: Unpack[CompositeArguments]) -> Self:
         """The loss in units of the standard deviation of each element of `y`, `(samples, ...)`.
 
         Labels that are missing (NaN) do not count.
@@ -316,9 +327,9 @@ class Scaled(Wrapper):
             )
         return cls(loss, deviation.tolist(), **kwargs)
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         batch = self.one_array(batch, label)
-        view = self.view(batch, label)
+        view = self._predictions_apart(batch, label)
         seen = batch if view is None else view.batch
         # A term without a target that has several predictions knows no axis of the targets.
         of_one = batch.y_true is None and rescaling_of(self.loss) is not None
@@ -333,12 +344,12 @@ class Scaled(Wrapper):
         )
         return seen if view is None else view.together(seen)
 
-    def _rescaled(self, y_pred, scale):
+    def _rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
         """The predictions in the other unit, as the loss inside says."""
         judge = rescaling_of(self.loss)
         return y_pred / scale if judge is None else judge.rescaled(y_pred, scale)
 
-    def _check_fit(self, sample, label):
+    def _check_fit(self, sample: tuple[Any, ...], label: str) -> None:
         """Raises where the scale would broadcast the data up, or meet the batch axis."""
         shape = np.shape(self.scale) if np.size(self.scale) > 1 else ()
         pairs = zip(shape[::-1], sample[::-1], strict=False)

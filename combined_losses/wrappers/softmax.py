@@ -3,10 +3,12 @@
 import contextlib
 import contextvars
 import warnings
+from collections.abc import Iterable, Iterator
 
 import keras
 
 from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.traits import is_ours
 from combined_losses.wrappers.predictions import Activated
 
@@ -19,7 +21,7 @@ _ACTIVATIONS = [
 
 
 @contextlib.contextmanager
-def loading():
+def loading() -> Iterator[None]:
     """In the block `refuse_softmax` warns: what was saved before it was refused still loads."""
     token = _loading.set(True)
     try:
@@ -28,7 +30,7 @@ def loading():
         _loading.reset(token)
 
 
-def refuse_softmax(owner, losses, axis=-1):
+def refuse_softmax(owner: str, losses: Iterable[KerasLoss], axis: int | None = -1) -> None:
     """Raises where one of the losses that see single channels has a softmax over all of them.
 
     `axis` is that of the channels.
@@ -50,7 +52,7 @@ def refuse_softmax(owner, losses, axis=-1):
         warnings.warn(f"Loaded as it was saved, but: {message}", stacklevel=2)
 
 
-def softmax_inside(loss, axis=-1):
+def softmax_inside(loss: KerasLoss, axis: int | None = -1) -> KerasLoss | None:
     """The first loss in `loss`, or itself, that has a softmax over the channels; or None.
 
     These are on the last axis, where `axis` does not say another one.
