@@ -26,9 +26,6 @@ CompositeReduction: TypeAlias = Reduction | Literal["per_component"]
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"] | None
 """Where the channels are; None: as Keras's setting says."""
 
-LossLike: TypeAlias = "KerasLoss | str | Callable[..., Any]"
-"""What a component may be: a loss, the name of one in `keras.losses`, or `f(y_true, y_pred)`."""
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -170,6 +167,9 @@ else:
     from keras.losses import Loss as KerasLoss
     from keras.metrics import Metric as KerasMetric
     from keras.optimizers.schedules import LearningRateSchedule as KerasSchedule
+
+LossLike: TypeAlias = KerasLoss | str | Callable[..., Any]
+"""What a component may be: a loss, the name of one in `keras.losses`, or `f(y_true, y_pred)`."""
 
 __all__ = [
     "ChannelArguments",

@@ -8,7 +8,6 @@ from keras import ops
 from combined_losses._backend import backend
 from combined_losses._core.alignment import fit_from_left, product
 from combined_losses._core.batch import Batch
-from combined_losses._core.keras_types import Reduction
 from combined_losses._numerics.arrays import Tensor
 
 REDUCTIONS: Final = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
@@ -16,7 +15,7 @@ PER_COMPONENT: Final = "per_component"
 
 
 def reduce_values(
-    values: Tensor, batch: Batch, reduction: Reduction, axes: Iterable[int] | None = None
+    values: Tensor, batch: Batch, reduction: str | None, axes: Iterable[int] | None = None
 ) -> Tensor:
     """Reduces `values` of shape `(batch, ...)` by `reduction`, after sample weights and mask.
 

@@ -121,7 +121,7 @@ class Wrapper(Compound):
         )
 
     def evaluate(
-        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+        self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label = label or self.name
         seen = self._seen(self.choose_output(batch, label), label)
@@ -190,7 +190,7 @@ class Wrapper(Compound):
             return self._node.choose_output(batch, label)
         return super().choose_output(batch, label)
 
-    def _imposed(self, reduction: CompositeReduction) -> CompositeReduction:
+    def _imposed(self, reduction: str | None) -> str | None:
         """What the child is reduced by; `PER_COMPONENT` where that is its own reduction."""
         self._check_reduction()
         if reduction != PER_COMPONENT or self.reduction == self.loss.reduction:

@@ -17,7 +17,6 @@ from combined_losses._core.config import serialize_loss
 from combined_losses._core.data_format import Format, Formatted
 from combined_losses._core.keras_types import (
     CompositeArguments,
-    CompositeReduction,
     DataFormat,
     KerasLoss,
     LossLike,
@@ -98,10 +97,12 @@ class PerChannel(Formatted, PerPart):
                 "The argument `axis` of PerChannel must be None or an integer other than the batch "
                 f"axis 0. Received: {axis!r}"
             )
-        by_name, several = isinstance(loss, dict), isinstance(loss, (list, tuple, dict))
-        if by_name and names is None:
-            names = list(loss)
-        given = list(loss.values()) if by_name else list(loss) if several else [loss]
+        several = isinstance(loss, (list, tuple, dict))
+        by_name = list(loss) if isinstance(loss, dict) else None
+        if names is None:
+            names = by_name
+        given = list(loss.values()) if isinstance(loss, dict) else loss
+        given = list(given) if isinstance(given, (list, tuple)) else [given]
         if not given:
             raise ValueError(f"PerChannel needs a loss. Received: {loss!r}")
         children = [as_child(child, "PerChannel", None) for child in given]
@@ -114,11 +115,9 @@ class PerChannel(Formatted, PerPart):
         if several:
             self._check_count(len(children), self.name, None)
             self._keep_reductions(children, kwargs.get("reduction", PER_COMPONENT))
-            self._several = dict(zip(loss, children, strict=True)) if by_name else children
-        self._groups = [
-            (child, as_node(self.name, child), at)
-            for child, at in (_grouped(children) if several else [(children[0], None)])
-        ]
+            self._several = dict(zip(by_name, children, strict=True)) if by_name else children
+        groups = _grouped(children) if several else [(children[0], None)]
+        self._groups = [(child, as_node(self.name, child), at) for child, at in groups]
         self._refuse_moving()
         self._set_format(data_format)
 
@@ -126,7 +125,7 @@ class PerChannel(Formatted, PerPart):
     def formats(self) -> list[Format]:
         return super().formats if self.axis is None else []
 
-    def _keep_reductions(self, children: list[KerasLoss], given: CompositeReduction) -> None:
+    def _keep_reductions(self, children: list[KerasLoss], given: str | None) -> None:
         """Losses of their own have their own reductions, unless one is given."""
         if any(isinstance(child, Compound) and child.routes for child in children):
             raise ValueError(
@@ -156,7 +155,7 @@ class PerChannel(Formatted, PerPart):
         return [(node, None) for _, node, _ in self._groups]
 
     def _evaluate_parts(
-        self, batch: Batch, reduction: CompositeReduction, label: str
+        self, batch: Batch, reduction: str | None, label: str
     ) -> tuple[Tensor, Weights, Tensor]:
         shape, axis = batch.shape, -1 if self.axis is None else self.axis
         if not -len(shape) < axis < len(shape):
@@ -214,7 +213,7 @@ class PerChannel(Formatted, PerPart):
         node: Node,
         at: list[int] | None,
         batch: Batch,
-        reduction: CompositeReduction,
+        reduction: str | None,
         label: str,
     ) -> tuple[Tensor, Tensor]:
         """Of the channels `at` (None: all) of one loss what `evaluate_channels` gives."""
@@ -228,7 +227,7 @@ class PerChannel(Formatted, PerPart):
         return evaluate_channels(child, node, batch, reduction, label, importance)
 
 
-def _grouped(children: list[KerasLoss]) -> list[tuple[KerasLoss, list[int]]]:
+def _grouped(children: list[KerasLoss]) -> list[tuple[KerasLoss, list[int] | None]]:
     """`(loss, channels)` for each set of equal losses."""
     groups = {}
     for index, child in enumerate(children):

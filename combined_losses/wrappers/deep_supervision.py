@@ -13,7 +13,6 @@ from combined_losses._core.data_format import Formatted, with_channels_last
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.keras_types import (
     CompositeArguments,
-    CompositeReduction,
     DataFormat,
     LossLike,
 )
@@ -146,7 +145,7 @@ class DeepSupervision(Formatted, Levels):
         return levels.part_weights(dict(zip(names, weights, strict=True)), self._node)
 
     def evaluate(
-        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+        self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label, reduction = label or self.name, self._of_levels(reduction)
         batch, names = self._read(batch, label)

@@ -11,7 +11,7 @@ from combined_losses._core.alignment import at_every_place
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_reduction
 from combined_losses._core.compound import traits_of
-from combined_losses._core.keras_types import CompositeArguments, CompositeReduction, LossLike
+from combined_losses._core.keras_types import CompositeArguments, LossLike
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses._numerics.arrays import ArrayLike, Tensor
@@ -73,7 +73,7 @@ class PerElement(PerPart):
             )
 
     def _evaluate_parts(
-        self, batch: Batch, reduction: CompositeReduction, label: str
+        self, batch: Batch, reduction: str | None, label: str
     ) -> tuple[Tensor, Weights, Tensor]:
         shape = batch.shape
         self._check_shape(shape, label)

@@ -17,7 +17,7 @@ from combined_losses._core.config import (
     signature_config,
 )
 from combined_losses._core.evaluation import Evaluation
-from combined_losses._core.keras_types import CompositeReduction, Reduction
+from combined_losses._core.keras_types import Reduction
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.named_errors import NamedErrors
 from combined_losses._core.names import derive_name, quoted
@@ -120,7 +120,7 @@ class OnInputs(Compound):
         return [self.function, *(self.models or ())]
 
     def evaluate(
-        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+        self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         if batch.model is None:
             raise ValueError(
@@ -158,7 +158,7 @@ class OnInputs(Compound):
         """The sample weights of one output, or the mean of those of all; None without a mean."""
         weights = batch.sample_weight
         if self.output is not None:
-            return self._stated_weight(batch, label)
+            return self._stated_weight(self.output, batch, label)
         leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
         if len({tuple(leaf.shape) for leaf in leaves}) < 2:
             return mean_weight(weights, label)
@@ -172,14 +172,14 @@ class OnInputs(Compound):
             )
         return None
 
-    def _stated_weight(self, batch: Batch, label: str) -> Tensor:
+    def _stated_weight(self, output: str, batch: Batch, label: str) -> Tensor:
         outputs = list(batch.y_pred)
-        if self.output not in outputs:
+        if output not in outputs:
             raise ValueError(
                 f"Component '{label}' takes the sample weights of an output that the model has "
-                f"not; it has {quoted(outputs)}. Received: output={self.output!r}"
+                f"not; it has {quoted(outputs)}. Received: output={output!r}"
             )
-        found = entry_of(batch.sample_weight, self.output, places_in(batch), below=True)
+        found = entry_of(batch.sample_weight, output, places_in(batch), below=True)
         return None if found is NOTHING else mean_weight(found, label)
 
     @functools.cached_property

@@ -17,7 +17,8 @@ def part_names(outputs: Iterable[str], node: Node) -> tuple[str, ...]:
 
 def part_parents(outputs: Iterable[str], node: Node) -> dict[str, str | None]:
     """The part that each is a part of, by name; None for an output."""
-    found, inner = {}, node.part_parents
+    found: dict[str, str | None] = {}
+    inner = node.part_parents
     for out in outputs:
         found[out] = None
         found.update({f"{out}_{n}": f"{out}_{p}" if p else out for n, p in inner.items()})
@@ -26,7 +27,8 @@ def part_parents(outputs: Iterable[str], node: Node) -> dict[str, str | None]:
 
 def part_weights(weights: Mapping[str, float], node: Node) -> dict[str, float | None]:
     """What each part is multiplied by in its parent; `weights` are those of the outputs."""
-    found, inner = {}, node.part_weights
+    found: dict[str, float | None] = {}
+    inner = node.part_weights
     for out, weight in weights.items():
         found[out] = weight
         found.update({f"{out}_{name}": own for name, own in inner.items()})

@@ -18,7 +18,7 @@ from combined_losses._core.config import check_no_lambda, serialize_function, si
 from combined_losses._core.data_format import as_given, moved
 from combined_losses._core.domains import domain_of, is_void
 from combined_losses._core.evaluation import Evaluation
-from combined_losses._core.keras_types import CompositeReduction, LossLike
+from combined_losses._core.keras_types import LossLike
 from combined_losses._core.names import check_log_keys
 from combined_losses._core.node import Node
 from combined_losses._core.presence import any_present, presence
@@ -122,11 +122,8 @@ class Normalized(Wrapper):
 
     def _check_by(self) -> None:
         by, owner = self.by, f"Normalized ('{self.name}')"
-        number = isinstance(by, numbers.Real) and not isinstance(by, bool)
         known = isinstance(by, str) and by in _KINDS
-        if number:
-            number = float(np.float32(min(by, LARGEST))) > 0 and by < LARGEST
-        if not (known or callable(by) or number):
+        if not (known or callable(by) or _is_divisor(by)):
             raise ValueError(
                 f"The argument `by` of {owner} must be 'positives', 'weights', a finite number "
                 f"above 0 or a function of y_true. Received: {by!r}"
@@ -203,7 +200,7 @@ class Normalized(Wrapper):
     # The sum and the count.
 
     def evaluate(
-        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+        self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label = label or self.name
         if reduction != PER_COMPONENT:
@@ -292,7 +289,7 @@ class Normalized(Wrapper):
 
     def _divisor(self, counts: list[Tensor], batch: Batch) -> Tensor:
         """What all sums are divided by, of all levels and replicas."""
-        if None in counts:
+        if not isinstance(self.by, str) and not callable(self.by):
             return ops.cast(float(self.by), "float32")
         count = sum(counts[1:], counts[0])
         if batch.replicas > 1:
@@ -311,6 +308,14 @@ class Normalized(Wrapper):
             return super().get_config()
         function = serialize_function(self.by, self.name, _SIGNATURE)
         return {**signature_config(self, without=["by"]), "by": function}
+
+
+def _is_divisor(by: object) -> bool:
+    """Whether it is a number above 0 that is finite and above 0 as a float32 too."""
+    if not isinstance(by, numbers.Real) or isinstance(by, bool):
+        return False
+    in_range = bool(by > 0) and bool(by < LARGEST)
+    return in_range and float(np.float32(float(by))) > 0
 
 
 def _over(value: Tensor, divisor: Tensor) -> Tensor:

@@ -98,10 +98,10 @@ class OnOutput(Wrapper):
                 "output at a time. Compile it in cl.Model, cl.Sequential or cl.track(model), or "
                 f"call it with a dict of outputs. Received: y_pred of {received}"
             )
-        several = isinstance(self.output, (tuple, list))
-        names = self.output if several else [self.output]
+        single = isinstance(self.output, str)
+        names = [self.output] if isinstance(self.output, str) else self.output
         _check_outputs(names, outputs, batch.places, label)
-        y_pred = tuple(outputs[name] for name in names) if several else outputs[self.output]
+        y_pred = outputs[self.output] if single else tuple(outputs[name] for name in names)
         return batch.replaced(
             y_true=self._target(batch, label),
             y_pred=y_pred,

@@ -10,7 +10,7 @@ from combined_losses._core.batch import Batch
 from combined_losses._core.checks import are_finite, as_array, check_equal_shapes, check_size, shown
 from combined_losses._core.data_format import telling
 from combined_losses._core.evaluation import Evaluation
-from combined_losses._core.keras_types import CompositeArguments, CompositeReduction, LossLike
+from combined_losses._core.keras_types import CompositeArguments, LossLike
 from combined_losses._core.names import check_log_keys, check_name, quoted
 from combined_losses._core.node import Node
 from combined_losses._core.reduction import PER_COMPONENT
@@ -114,7 +114,7 @@ class PerPart(Wrapper):
         factors = np.ones(count) if weights is None else weights.reshape(-1)
         if self.aggregation == "mean" or (weights is None and self.aggregation != "sum"):
             factors = factors / max(count, 1)
-        elif self.aggregation == "weighted_mean":
+        elif weights is not None and self.aggregation == "weighted_mean":
             factors = factors / weights.sum()
         # A number of weights that does not fit is an error when it is called.
         known = map(float, factors) if len(factors) == count else [None] * count
@@ -128,7 +128,7 @@ class PerPart(Wrapper):
         return [(self._node, None)]
 
     def evaluate(
-        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+        self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label = label or self.name
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
@@ -143,7 +143,7 @@ class PerPart(Wrapper):
         return Evaluation(total, (parts,) if self._part_names else (), present=present)
 
     def _evaluate_parts(
-        self, batch: Batch, reduction: CompositeReduction, label: str
+        self, batch: Batch, reduction: str | None, label: str
     ) -> tuple[Tensor, Weights, Tensor]:
         """The parts, `(parts,)` or `(parts, batch)`, their weights or None, and the presence."""
         raise NotImplementedError

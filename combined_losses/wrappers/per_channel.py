@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable
+from operator import itemgetter
 
 import keras
 from keras import ops
@@ -10,7 +11,7 @@ from combined_losses._core.alignment import fit_from_left
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_reduction
 from combined_losses._core.compound import traits_of
-from combined_losses._core.keras_types import CompositeReduction, KerasLoss, Reduction
+from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.layouts import as_rows
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.loss import FunctionLoss
@@ -25,7 +26,7 @@ def evaluate_channels(
     child: KerasLoss,
     node: Node,
     batch: Batch,
-    imposed: CompositeReduction,
+    imposed: str | None,
     label: str,
     importance: Tensor = None,
 ) -> tuple[Tensor, Tensor]:
@@ -42,9 +43,11 @@ def evaluate_channels(
     reduction = child.reduction if imposed == PER_COMPONENT else imposed
     traits = traits_of(child)
     single = traits.elementwise or traits.layout is not None
-    directly = single and not node.is_made_of_losses
-    one_pass = all_at_once if directly else _folded
-    found = one_pass(child, node, batch, imposed != PER_COMPONENT, label)
+    imposes = imposed != PER_COMPONENT
+    if single and not node.is_made_of_losses:
+        found = all_at_once(child, node.leaves()[0], batch, imposes, label)
+    else:
+        found = _folded(child, node, batch, imposes, label)
     if importance is not None:
         found = _times(importance, found, child, label)
     if found is None:
@@ -64,10 +67,11 @@ def _times(
     importance: Tensor, found: tuple[Tensor, Batch] | None, child: KerasLoss, label: str
 ) -> tuple[Tensor, Batch]:
     """`found` with the values multiplied by an importance map, for losses of single elements."""
-    shape = None if found is None else tuple(found[0].shape[1:])
-    for fitted in (importance, importance[..., None, :]):  # as `Masked` sees single elements
-        if shape == fitted.shape:
-            return found[0] * ops.cast(fitted, found[0].dtype), found[1]
+    if found is not None:
+        values, counted = found
+        for fitted in (importance, importance[..., None, :]):  # as `Masked` sees single elements
+            if tuple(values.shape[1:]) == fitted.shape:
+                return values * ops.cast(fitted, values.dtype), counted
     raise ValueError(
         f"Component '{label}' has an importance map for a loss that does not judge single "
         f"elements. Received: {child!r}"
@@ -79,7 +83,7 @@ def _times(
 
 
 def all_at_once(
-    child: KerasLoss, node: Node, batch: Batch, imposed: bool, label: str
+    child: KerasLoss, node: Leaf, batch: Batch, imposed: bool, label: str
 ) -> tuple[Tensor, Batch] | None:
     """A loss of single elements sees them all."""
     if node.traits.summed:
@@ -161,23 +165,20 @@ def _folded(
     )
 
 
-def _one_by_one(
-    node: Node, batch: Batch, imposed: CompositeReduction, label: str
-) -> tuple[Tensor, Tensor]:
+def _one_by_one(node: Node, batch: Batch, imposed: str | None, label: str) -> tuple[Tensor, Tensor]:
     """A loss that takes the batch as a whole, or several losses: called for each channel."""
     found = []
     last = len(batch.shape) - 1
     for channel in range(batch.shape[-1]):
-        at = (*[slice(None)] * last, slice(channel, channel + 1))
-        seen = batch.view(lambda array, at=at: array[at])
+        alone = batch.view(itemgetter((*[slice(None)] * last, slice(channel, channel + 1))))
         if batch.own_axes:
-            seen = seen.replaced(y_pred=ops.squeeze(seen.y_pred, last), own_axes=0)
-        found.append(node.evaluate(seen, imposed, label))
+            alone = alone.replaced(y_pred=ops.squeeze(alone.y_pred, last), own_axes=0)
+        found.append(node.evaluate(alone, imposed, label))
     present = any_present(batch, [each.present for each in found])
     return ops.stack([each.total for each in found]), present
 
 
-def _without_last_axis(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
+def _without_last_axis(values: Tensor, batch: Batch, reduction: str | None) -> Tensor:
     """Values `(batch, ..., channels)` reduced over the axis before the channels, where it is free.
 
     Weights and mask do not reach it, so that it makes no difference but in time: one reduction over

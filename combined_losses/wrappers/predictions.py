@@ -12,7 +12,6 @@ from combined_losses._core.data_format import Formatted, moved
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.keras_types import (
     CompositeArguments,
-    CompositeReduction,
     DataFormat,
     LossLike,
 )
@@ -70,7 +69,7 @@ class StopGradient(Wrapper):
     # The values are cut off, not the predictions, for losses that read more than those (OnInputs).
 
     def evaluate(
-        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+        self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         found = self._node.evaluate(batch, self._imposed(reduction), label or self.name)
         return Evaluation(*keras.tree.map_structure(_stopped, tuple(found)))

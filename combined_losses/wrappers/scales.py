@@ -13,7 +13,6 @@ from combined_losses._core.data_format import Formatted, telling
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.keras_types import (
     CompositeArguments,
-    CompositeReduction,
     DataFormat,
     LossLike,
 )
@@ -37,7 +36,7 @@ class Levels(Wrapper):
     def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(self._node, None)]
 
-    def _of_levels(self, reduction: CompositeReduction) -> CompositeReduction:
+    def _of_levels(self, reduction: str | None) -> str | None:
         """What each level is reduced by; unreduced values of two resolutions have no sum."""
         imposed = self._imposed(reduction)
         unreduced = imposed == PER_COMPONENT and self.loss.reduction in ("none", None)
@@ -117,7 +116,7 @@ class MultiScale(Formatted, Levels):
         return [1.0] * len(self.scales) if self.weights is None else list(map(float, self.weights))
 
     def evaluate(
-        self, batch: Batch, reduction: CompositeReduction = PER_COMPONENT, label: str | None = None
+        self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label, reduction = label or self.name, self._of_levels(reduction)
         batch = self.one_array(self.choose_output(batch, label), label).with_target()
@@ -180,9 +179,10 @@ def _pooled(batch: Batch, scale: int, dtype: Dtype, label: str) -> Batch:
             return given
         if what == "mask":
             return _rows(pool(mask))
-        several = mask is not None and mask.shape[-1] != 1 == weight.shape[-1]
-        rows = ops.max(mask, axis=-1, keepdims=True) if several else mask
-        return _rows(_average(pool, weight, rows))
+        rows = mask
+        if mask is not None and mask.shape[-1] != 1 and spatial[what].shape[-1] == 1:
+            rows = ops.max(mask, axis=-1, keepdims=True)
+        return _rows(_average(pool, spatial[what], rows))
 
     return batch.view(lambda array: _average(pool, array, share), pool_weight)
 

@@ -24,8 +24,8 @@ from combined_losses.wrappers.softmax import softmax_inside
 
 __all__ = ["OnSlice", "Scaled"]
 
-Entry: TypeAlias = int | slice | EllipsisType | None
-Index: TypeAlias = tuple[Entry, ...]
+Cut: TypeAlias = int | slice | None  # of one axis; None is a new axis
+Index: TypeAlias = tuple[Cut | EllipsisType, ...]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -86,12 +86,12 @@ class OnSlice(Wrapper):
             return None
         return self._predictions_apart(batch, label)
 
-    def _last_entry(self, batch: Batch) -> Entry:
+    def _last_entry(self, batch: Batch) -> Cut:
         """The entry for the last axis of the targets."""
         given = sum(item is not Ellipsis and item is not None for item in self._index)
-        at_end = Ellipsis in self._index and self._index[-1] is not Ellipsis
-        complete = at_end or (Ellipsis not in self._index and given == len(batch.y_true.shape))
-        return self._index[-1] if complete else slice(None)
+        complete = Ellipsis in self._index or given == len(batch.y_true.shape)
+        last = self._index[-1] if self._index else Ellipsis
+        return slice(None) if isinstance(last, EllipsisType) or not complete else last
 
     def _is_of_one(self, batch: Batch) -> bool:
         """Whether the index means the one target of each row, not columns of the predictions.
@@ -103,8 +103,8 @@ class OnSlice(Wrapper):
         size = batch.y_pred.shape[-1]
         if self._layout != "blocks" or last is None or size is None:
             return False
-        taken = range(size)[last] if _reaches(last, size) else 0
-        return isinstance(taken, int) or len(taken) == 1
+        columns = range(size)[last] if _reaches(last, size) else 0
+        return isinstance(columns, int) or len(columns) == 1
 
     def _sliced(self, batch: Batch, label: str) -> Batch:
         y_true, y_pred, shape = batch.y_true, batch.y_pred, batch.shape
@@ -190,7 +190,7 @@ def _basic_index(index: Any, name: str) -> Index:
     return items
 
 
-def _plain(item: Any) -> Entry:
+def _plain(item: Any) -> Cut | EllipsisType:
     """An entry of a basic index with Python integers; raises on any other."""
     if item is Ellipsis or item is None:
         return item
@@ -208,7 +208,7 @@ def _ends(item: slice) -> tuple[Any, Any, Any]:
     return item.start, item.stop, item.step
 
 
-def _full_index(items: Index, shape: tuple[Any, ...], label: str) -> Index:
+def _full_index(items: Index, shape: tuple[Any, ...], label: str) -> tuple[Cut, ...]:
     """One entry for each axis, and `None` for each new one, checked against the static shape."""
     given = sum(item is not Ellipsis and item is not None for item in items)
     if given > len(shape):
@@ -218,7 +218,8 @@ def _full_index(items: Index, shape: tuple[Any, ...], label: str) -> Index:
         )
     at = items.index(Ellipsis) if Ellipsis in items else len(items)
     rest = [slice(None)] * (len(shape) - given)
-    full = (*items[:at], *rest, *items[at + 1 :])
+    entries = (*items[:at], *rest, *items[at + 1 :])
+    full = tuple(item for item in entries if not isinstance(item, EllipsisType))
     if full[0] != slice(None):  # also where a new axis would come first
         raise ValueError(
             f"The index of component '{label}' must take the batch axis whole, and its `...` "
@@ -241,9 +242,10 @@ def _reaches(item: int | slice, size: int) -> bool:
     return all(-size <= end <= size for end in ends) and len(range(*item.indices(size))) > 0
 
 
-def _index_of_weight(index: Index, weight: Tensor) -> list[Entry]:
+def _index_of_weight(index: Sequence[Cut], weight: Tensor) -> list[Cut]:
     """The index for weights or a mask; it takes an axis of length 1 whole."""
-    sizes, cut = iter(weight.shape), []
+    sizes = iter(weight.shape)
+    cut: list[Cut] = []
     for item in index:
         size = 1 if item is None else next(sizes, "none")
         if size == "none":  # weights match from the left: they know nothing of the other axes
@@ -254,7 +256,7 @@ def _index_of_weight(index: Index, weight: Tensor) -> list[Entry]:
     return cut
 
 
-def _cut(array: Tensor, index: Sequence[Entry]) -> Tensor:
+def _cut(array: Tensor, index: Sequence[Cut]) -> Tensor:
     """`array[index]`, also backwards, which torch cannot."""
     index = list(index)
     old = [place for place, item in enumerate(index) if item is not None]
@@ -270,7 +272,7 @@ def _cut(array: Tensor, index: Sequence[Entry]) -> Tensor:
     return array[tuple(index)]
 
 
-def _all_of(item: Entry) -> Entry:
+def _all_of(item: Cut) -> Cut:
     return item if item is None else slice(None) if isinstance(item, slice) else 0
 
 
