@@ -314,8 +314,9 @@ def _is_divisor(by: object) -> bool:
     """Whether it is a number above 0 that is finite and above 0 as a float32 too."""
     if not isinstance(by, numbers.Real) or isinstance(by, bool):
         return False
-    in_range = bool(by > 0) and bool(by < LARGEST)
-    return in_range and float(np.float32(float(by))) > 0
+    if by <= 0 or not by < LARGEST:  # NaN is not below it either
+        return False
+    return float(np.float32(float(by))) > 0
 
 
 def _over(value: Tensor, divisor: Tensor) -> Tensor:
