@@ -45,8 +45,13 @@ class Batch:
         self.mask = read_mask(y_pred)  # before any cast: a cast drops it
         self.y_true = _to_tensors(name, "y_true", y_true)
         self.y_pred = _to_tensors(name, "y_pred", y_pred, required=True)
-        self.sample_weight = _to_tensors(name, "sample_weight", _alone(sample_weight))
+        if sample_weight is not None:
+            sample_weight = _to_tensors(name, "sample_weight", _alone(sample_weight))
+        self.sample_weight: Tensor = sample_weight
+        self.weighted = sample_weight is not None or self.mask is not None
         self.model, self.x, self.outputs = source
+        # Whether a trace of a model keeps what it reads: see `noting_reads`.
+        self.notes_reads: bool = self.model is not None and backend.is_compiling()
         # "labels" that are missing: a loss must honour them. "void" ones that the data no longer
         # have: it need not. "propagated" by Keras: a loss that cannot honour the mask warns.
         self.mask_kind: Literal["labels", "void", "propagated"] = "propagated"
@@ -76,6 +81,7 @@ class Batch:
         """The same batch with other `y_true`, `y_pred`, `sample_weight`, `mask` or attributes."""
         batch = copy.copy(self)
         vars(batch).update(changes, _made={})
+        batch.weighted = batch.sample_weight is not None or batch.mask is not None
         return batch
 
     def once(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
@@ -86,10 +92,6 @@ class Batch:
         return made
 
     # A view of the data, and the weights that follow it.
-
-    @property
-    def weighted(self) -> bool:
-        return self.sample_weight is not None or self.mask is not None
 
     def weights(self) -> list[tuple[str, Tensor]]:
         """`("sample_weight", tensor)` and `("mask", tensor)`, each only where it is given."""
@@ -310,7 +312,7 @@ class Batch:
 
     def noting_reads(self, label: str) -> contextlib.AbstractContextManager[object]:
         """A block that calls component `label`; it warns of unowned state that a trace reads."""
-        if self.model is None or not backend.is_compiling():
+        if not self.notes_reads:
             return contextlib.nullcontext()
         block: contextlib.AbstractContextManager[object] = warning_of_reads(self.model, label)
         return block
@@ -324,6 +326,8 @@ def _alone(weight: ArrayLike) -> ArrayLike:
 
 def _to_tensors(name: str, what: str, values: ArrayLike, required: bool = False) -> Tensor:
     """Tensors in the structure of `values`; a list of numbers is an array, not a structure."""
+    if ops.is_tensor(values):
+        return checks.to_tensor(name, what, values)
     if values is None and not required:
         return None
     leaves = keras.tree.flatten(values)

@@ -44,7 +44,8 @@ def to_tensor(name, what, value):
     except (TypeError, ValueError) as found:
         error, dtype = found, str(getattr(value, "dtype", type(value).__name__))
     if error is None and dtype != "string" and "complex" not in dtype:
-        _check_rank(name, what, tensor)
+        if getattr(tensor.shape, "rank", 0) is None:
+            _raise_unknown_rank(name, what)
         return tensor
     if type(value) is np.ndarray and value.dtype.kind in "iuf" and dtype != "float64":
         # A backend may lack whole numbers without a sign, or the other order of bytes.
@@ -56,15 +57,14 @@ def to_tensor(name, what, value):
     ) from error
 
 
-def _check_rank(name, what, tensor):
-    """Raises where TensorFlow does not know how many axes an array has."""
-    if getattr(tensor.shape, "rank", 0) is None:
-        raise ValueError(
-            f"`{what}` of '{name}' must have a known number of axes, which `tf.numpy_function` and "
-            "`tf.py_function` lose. Give it back in the data set: `array.set_shape((None, 3))` or "
-            "`tf.ensure_shape(array, (None, 3))`, with None for what varies. "
-            f"Received: {what} of unknown rank"
-        )
+def _raise_unknown_rank(name, what):
+    """Raises because TensorFlow does not know how many axes an array has."""
+    raise ValueError(
+        f"`{what}` of '{name}' must have a known number of axes, which `tf.numpy_function` and "
+        "`tf.py_function` lose. Give it back in the data set: `array.set_shape((None, 3))` or "
+        "`tf.ensure_shape(array, (None, 3))`, with None for what varies. "
+        f"Received: {what} of unknown rank"
+    )
 
 
 def check_single_weight(name, sample_weight):

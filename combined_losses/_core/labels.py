@@ -22,6 +22,7 @@ class OfLabels(Node):
     values: Any
     reader: Any
     _of_last: Any
+    _known: Any
     _warn: Any
 
     def _sees_elements(self, batch):
@@ -97,4 +98,5 @@ class OfLabels(Node):
         node = copy.copy(self)
         node.traits = self.traits._replace(elementwise=False, summed=False)
         node.loss, node._of_last = types.SimpleNamespace(call=self.loss.elements), None
+        node._known = {}
         return node

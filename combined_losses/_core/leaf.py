@@ -11,6 +11,7 @@ from combined_losses._backend import backend, keras_private
 from combined_losses._core import checks, domains, layouts
 from combined_losses._core.alignment import align, fit_from_left, fits
 from combined_losses._core.data_format import Formatted, as_given, telling, with_channels_last
+from combined_losses._core.domains import examined
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.labels import OfLabels
 from combined_losses._core.masks import read_mask, with_mask
@@ -22,6 +23,7 @@ from combined_losses._core.traits import Traits, keras_function
 from combined_losses._numerics.floats import accumulating
 
 _ONE_REDUCTION = set()
+_MOST_KNOWN = 100
 
 
 def one_reduction(call):
@@ -55,7 +57,11 @@ class Leaf(OfLabels):
         self.weighs = ours and "sample_weight" in inspect.signature(type(loss).call).parameters
         # The formula of a loss with a data format, for data that have the channels last.
         self._of_last = getattr(_call_of(loss), "of_channels_last", None)
+        # What stands for a target of weight 0; None: rows may see each other.
+        self._neutral = None if traits.couples_batch else traits.neutral_target
         self._warned = set()
+        # What the values of data with known shapes and dtypes look like, see `_values_of_known`.
+        self._known = {}
 
     @property
     def reader(self):
@@ -77,10 +83,50 @@ class Leaf(OfLabels):
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         """The `Evaluation` of a `Batch`; see `reduced`."""
-        label = label or self.name
-        values, seen = self.unreduced(batch, reduction != PER_COMPONENT, label)
-        total = self.reduce(values, seen, reduction, label)
-        return Evaluation(total, present=presence(batch, values, seen))
+        label, judged = label or self.name, batch
+        values = None if batch.weighted else self._values_of_known(batch)
+        if values is None:
+            values, judged = self.unreduced(batch, reduction != PER_COMPONENT, label)
+            few = len(self._known) < _MOST_KNOWN  # sequences may have any length
+            if few and not batch.weighted and self._is_plain(batch, judged, values):
+                self._known[_signature(batch)] = (values.shape, values.dtype)
+        total = self.reduce(values, judged, reduction, label)
+        return Evaluation(
+            total, present=presence(batch, values, judged) if batch.asks_presence else None
+        )
+
+    # Most checks depend on the shapes and dtypes of the data alone. What has passed them once, and
+    # needs no preparation, goes straight to the loss from then on.
+
+    def _values_of_known(self, batch):
+        """The values of data without weights that have passed all checks before; else None."""
+        known = self._known.get(_signature(batch))
+        is_watched = observed() is not None or examined() is not None or batch.notes_reads
+        if known is None or is_watched:
+            return None
+        y_true, y_pred = batch.inputs(self.dtype, self.traits, self._neutral)
+        call = self.loss.call if self._of_last is None else self._of_last.__get__(self.loss)
+        try:
+            values = ops.convert_to_tensor(call(y_true, y_pred))
+        except Exception:
+            return None  # the long way names the component
+        shape, dtype = known
+        if values.shape != shape or (self.traits.masks_values and read_mask(values) is not None):
+            return None
+        return values if values.dtype == dtype else ops.cast(values, dtype)
+
+    def _is_plain(self, batch, judged, values):
+        """Whether such data need nothing but a call of the loss, and have shapes that are known."""
+        if self.opaque or judged is not batch or judged.weighted or not len(values.shape):
+            return False
+        if self.traits.layout is not None or batch.channels != "as given":
+            return False
+        y_true, y_pred = batch.inputs(self.dtype, self.traits, self._neutral)
+        if keras.tree.is_nested(y_pred) or y_true is None or keras.tree.is_nested(y_true):
+            return False
+        shapes = [batch.y_true.shape, batch.y_pred.shape]
+        is_aligned = [y_true.shape, y_pred.shape] == shapes and len(y_pred.shape) > 1
+        return is_aligned and None not in (*shapes[0], *shapes[1], *values.shape)
 
     def reduced(self, batch, reduction=PER_COMPONENT, label=None):
         """The value of this component, `()`.
@@ -95,7 +141,8 @@ class Leaf(OfLabels):
         """The number that values become; `batch` has their weights and mask."""
         imposed = reduction != PER_COMPONENT
         reduction = reduction if imposed else self.loss.reduction
-        checks.check_reduction(label, reduction, REDUCTIONS)
+        if reduction not in REDUCTIONS:
+            checks.check_reduction(label, reduction, REDUCTIONS)
         if len(values.shape):
             reduced = reduce_values(values, batch, reduction)
             return per_sample(reduced) if imposed and len(reduced.shape) else reduced
@@ -139,7 +186,7 @@ class Leaf(OfLabels):
             return self._call_whole(batch, label)
         if batch.weighted and self.weighs:
             return self._call_with_weights(batch, label)
-        neutral = None if self.traits.couples_batch else self.traits.neutral_target
+        neutral = self._neutral
         values = self._of_neutral(batch, neutral, label)
         if not batch.weighted or neutral is None:
             return values, batch
@@ -322,6 +369,14 @@ class Leaf(OfLabels):
 def _call_of(loss):
     """The `call` that a loss has: that of its class, or one of its own."""
     return vars(loss).get("call", type(loss).call) if hasattr(type(loss), "call") else None
+
+
+def _signature(batch):
+    """What all checks of data without weights depend on; None for structures of arrays."""
+    y_true, y_pred = batch.y_true, batch.y_pred
+    if not hasattr(y_true, "dtype") or not hasattr(y_pred, "dtype"):
+        return None
+    return y_true.shape, y_true.dtype, y_pred.shape, y_pred.dtype, batch.channels
 
 
 def _shape(tensor):

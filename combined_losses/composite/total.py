@@ -12,8 +12,10 @@ from combined_losses._core.evaluation import Evaluation, split
 from combined_losses._core.masks import read_mask
 from combined_losses._core.names import quoted
 from combined_losses._core.presence import any_present
-from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS
 from combined_losses.composite import gradients, reading, skipping
+
+_REDUCTIONS = (PER_COMPONENT, *REDUCTIONS)
 
 
 class WeightedSum(Compound):
@@ -35,12 +37,12 @@ class WeightedSum(Compound):
     def nodes_inside(self):
         return [(node, f"{name}/") for name, node in self._nodes.items()]
 
-    @property
+    @functools.cached_property
     def routes(self):
         """Whether a component chooses its outputs, so that the composite sees all of them."""
         return any(node.routes for node in self._nodes.values())
 
-    @property
+    @functools.cached_property
     def component_names(self):
         """The names of the components, each followed by the parts of a nested composite."""
         flat = []
@@ -158,49 +160,65 @@ class WeightedSum(Compound):
         return split(evaluation.values, reduced)[node.component_names.index(inner)]
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
-        reduction = self._imposed(reduction)
-        # Until the first `set_weight` the steps of a tracked model have the weights as constants,
-        # so that compilers fold them into the losses; that call compiles the steps anew, once.
-        # So have steps on JAX that do not thread the variables, until each change of a weight.
-        unchanged = not self._weights.changed or batch.is_unthreaded
-        constant = batch.weights_are_constants and unchanged and not self._weights.move
-        if batch.is_unthreaded:
-            self._check_unthreaded()
-        now: Any = None if constant else self._weights.now()
+        now = self._weights_now(batch)
         is_asked = batch.asks_presence  # by what is around it
         if self.weighting is not None:
             batch = batch.replaced(asks_presence=True)
-        parts = [
-            functools.partial(
-                self._evaluate_part, name, None if constant else now[index], reduction, label
-            )
-            for index, name in enumerate(self.names)
-        ]
         skips = self.on_nonfinite == "skip"
         if skips and skipping.is_active(batch):
             batch = batch.replaced(may_be_skipped=True)
-        moving = self.variables_that_move_inside if self._weights.reads_gradients else ()
-        evaluations, taken = gradients.evaluate(self.weighting, batch, parts, self.name, moving)
-        if taken is not None:
-            taken = taken._replace(products=taken.products._replace(beside=self._acts_beside))
+        evaluations, taken = self._evaluations(batch, now, self._imposed(reduction), label)
         if skips:
             evaluations, sound, shares = skipping.skipped(evaluations, batch, self.dtype)
-            if sound is not None and not constant:
+            if sound is not None and now is not None:
                 now = ops.where(sound, now, ops.zeros_like(now))
-        direct, values, extras = [], [], []
+        totals, values, present, extras = [], [], [], []
         for found in evaluations:
-            direct.append(ops.cast(found.total, self.dtype))
-            values.extend([direct[-1], *found.values])
+            totals.append(ops.cast(found.total, self.dtype))
+            values.extend([totals[-1], *found.values])
+            present.append(found.present)
             extras.extend(found.extras)
-        # Of a part of another loss the rest of the path would be cut off, and of what is learned.
+        # Only at top level and without learned weights does the total get the gradient of the rule:
+        # a nested composite would lose its outer factors, learned weights their own gradient.
         replace = taken is not None and label is None and not super().learned_variables
-        present = [found.present for found in evaluations]
-        total, own = self._weights.total(direct, present, now, batch, self.name, taken, replace)
+        total, own = self._weights.total(totals, present, now, batch, self.name, taken, replace)
         extras.extend([*own, shares] if skips else own)
         counts = None
         if is_asked:
             counts = any_present(batch, present, self._weights_that_may_be_0(now))
         return Evaluation(total, tuple(values), tuple(extras), counts)
+
+    def _weights_now(self, batch):
+        """c of this step, `(k,)`; None where the fixed weights are constants of the step.
+
+        Until the first `set_weight` the steps of a tracked model have the weights as constants, so
+        that compilers fold them into the losses; that call compiles the steps anew, once. So have
+        steps on JAX that do not thread the variables, until each change of a weight.
+        """
+        if batch.is_unthreaded:
+            self._check_unthreaded()
+        unchanged = not self._weights.changed or batch.is_unthreaded
+        if batch.weights_are_constants and unchanged and not self._weights.move:
+            return None
+        return self._weights.now()
+
+    def _evaluations(self, batch, now, reduction, label):
+        """The `Evaluation` of each component, and what is `Taken` of their gradients."""
+        reads, parts = self._weights.reads_gradients, []
+        for index, name in enumerate(self._nodes):
+            weight = None if now is None else now[index]
+            if reads:
+                part = functools.partial(self._evaluate_part, name, weight, reduction, label)
+                parts.append(part)
+            else:
+                parts.append(self._evaluate_part(name, weight, reduction, label, batch))
+        if not reads:
+            return parts, None
+        moving = self.variables_that_move_inside
+        found, taken = gradients.evaluate(self.weighting, batch, parts, self.name, moving)
+        if taken is not None:
+            taken = taken._replace(products=taken.products._replace(beside=self._acts_beside))
+        return found, taken
 
     def _weights_that_may_be_0(self, now):
         """c of this step, of a trace too, of each component that has ever had weight 0, else None.
@@ -231,17 +249,16 @@ class WeightedSum(Compound):
         """The `Evaluation` of one component; `weight` is its c, or None for a constant."""
         node = self._nodes[name]
         path = f"{label}/{name}" if label else name
-        seen = self._guarded(self._only_output(batch, node, path), name, weight)
+        if self.routes and not node.routes and isinstance(batch.y_pred, dict):
+            batch = self._only_output(batch, path)
+        if name in self._switched_off:
+            batch = self._guarded(batch, name, weight)
         if self.on_nonfinite == "skip" and skipping.is_active(batch):
-            seen = skipping.cut_gradient(seen)
-        return node.evaluate(seen, reduction, path)
+            batch = skipping.cut_gradient(batch)
+        return node.evaluate(batch, reduction, path)
 
-    def _only_output(self, batch, node, path):
+    def _only_output(self, batch, path):
         """Where others choose their outputs, a component that does not sees the only one."""
-        if not self.routes or not isinstance(batch.y_pred, dict):
-            return batch
-        if node.routes:
-            return batch
         if len(batch.y_pred) > 1:
             raise ValueError(
                 f"Component '{path}' must say what it reads, because others of '{self.name}' do: "
@@ -256,7 +273,8 @@ class WeightedSum(Compound):
 
     def _imposed(self, reduction):
         """What the components are reduced by: what is imposed from outside, or this one's own."""
-        self._check_reduction()
+        if self.reduction not in _REDUCTIONS:
+            self._check_reduction()
         return self.reduction or "none" if reduction == PER_COMPONENT else reduction
 
     def _guarded(self, batch, name, weight):
@@ -270,8 +288,6 @@ class WeightedSum(Compound):
         if weight is None:
             constant = self._weights.fixed[name]
             return batch if constant else batch.map_predictions(ops.stop_gradient)
-        if name not in self._switched_off:
-            return batch
         off = ops.equal(weight, 0.0)
         return batch.map_predictions(lambda p: ops.where(off, ops.stop_gradient(p), p))
 

@@ -40,10 +40,12 @@ class Weights:
         }
         # What is logged does not change, also where `set_weight` ends a schedule.
         self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
+        self.move = bool(self.moving_names)  # by themselves, in the steps of training
         self.final_weights = {name: _final_weight(name, c) for name, c in self.schedules.items()}
         self.rule = rule
+        self.reads_gradients = rule is not None and rule.reads_gradients
         self.lone_steps = 0  # outside `fit`, since the last end of an epoch
-        self.values = keras.Variable(
+        self.variable = keras.Variable(
             list(self.fixed.values()),
             dtype="float64" if dtype == "float64" else "float32",
             trainable=False,
@@ -64,24 +66,14 @@ class Weights:
         return {n: c for n, c in given if isinstance(c, Schedule) and n not in self.changed}
 
     @property
-    def move(self):
-        """Whether they change by themselves in the steps of training."""
-        return bool(self.moving_names)
-
-    @property
     def variables(self):
-        found = [self.values, *([] if self.steps is None else [self.steps])]
+        found = [self.variable, *([] if self.steps is None else [self.steps])]
         return found if self.rule is None else [*found, *self.rule.variables]
 
     @property
     def has_term(self):
         """Whether the rule adds a term of its own to the total."""
         return self.rule is not None and self.rule.has_term
-
-    @property
-    def reads_gradients(self):
-        """Whether the rule is given the gradients of the components."""
-        return self.rule is not None and self.rule.reads_gradients
 
     @property
     def gives_gradient(self):
@@ -99,7 +91,7 @@ class Weights:
 
     def now(self):
         """c of this step, `(k,)`."""
-        values = ops.convert_to_tensor(self.values)
+        values = ops.convert_to_tensor(self.variable)
         if not self.schedules:
             return values
         step = ops.convert_to_tensor(self.steps)
@@ -108,7 +100,7 @@ class Weights:
 
     def final(self):
         """c when all schedules have ended, `(k,)`: the weights of `base_loss`."""
-        values = ops.convert_to_tensor(self.values)
+        values = ops.convert_to_tensor(self.variable)
         return self._with_schedules(values, self.final_weights.get)
 
     def _with_schedules(self, values, weight_of):
@@ -136,7 +128,7 @@ class Weights:
         for name in weights:
             self.schedules.pop(name, None)
         self.fixed.update(weights)
-        self.values.assign(list(self.fixed.values()))
+        self.variable.assign(list(self.fixed.values()))
 
     # The total.
 
@@ -165,10 +157,13 @@ class Weights:
         Without any other the total is a 0 that has a gradient of 0: an optimizer refuses a loss
         that has no way to what is trained.
         """
-        pairs = zip(self.fixed.values(), values, strict=True)
-        terms = [value if weight == 1 else weight * value for weight, value in pairs if weight]
-        if terms:
-            return sum(terms[1:], terms[0])
+        total: Any = None
+        for weight, value in zip(self.fixed.values(), values, strict=True):
+            if weight:
+                term = value if weight == 1 else weight * value
+                total = term if total is None else total + term
+        if total is not None:
+            return total
         return ops.zeros_like(values[0]) + ops.cast(batch.zero(), values[0].dtype)
 
     def _moving_total(self, values, present, now, batch, name, taken, replace):
