@@ -26,6 +26,9 @@ CompositeReduction: TypeAlias = Reduction | Literal["per_component"]
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"] | None
 """Where the channels are; None: as Keras's setting says."""
 
+Logs: TypeAlias = dict[str, Any] | None
+"""What Keras gives to callbacks: numbers by log key."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -118,8 +121,6 @@ if MYPY:
         @classmethod
         def from_config(cls, config: dict[str, Any]) -> Self: ...
 
-    Logs: TypeAlias = dict[str, Any] | None
-
     class KerasCallback:
         params: dict[str, Any]
 
@@ -181,6 +182,7 @@ __all__ = [
     "KerasMetric",
     "KerasSchedule",
     "KerasTensorBoard",
+    "Logs",
     "LossArguments",
     "LossLike",
     "Reduction",

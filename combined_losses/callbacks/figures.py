@@ -2,13 +2,17 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from combined_losses import plots
-from combined_losses._core.keras_types import KerasCallback
+from combined_losses._core.keras_types import KerasCallback, Logs
 from combined_losses._core.names import listed
 from combined_losses.plots.style import make_room
 from combined_losses.training import routing
 from combined_losses.training.keeping import leave_weights, tracking_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["ComponentPlot"]
 
@@ -17,23 +21,24 @@ class ComponentPlot(KerasCallback):
     """Writes a picture of the components and of their shares of the loss, after each epoch.
 
     On the left `plots.components`, on the right `plots.shares`, of the run so far; values that are
-    not finite are gaps. Needs no display, and leaves pyplot as it is. Needs matplotlib:
+    not finite are gaps. It needs no display, leaves pyplot as it is, and needs matplotlib:
     `pip install "combined_losses[reports]"`.
 
-    A training that goes on with the same callback (`fit(initial_epoch=5, epochs=10)` after
-    `fit(epochs=5)`) goes on in the picture. What begins with epoch 1 again is drawn anew: an epoch
-    replaces what was drawn of it, and of later ones.
+    If training is resumed with the same callback (`fit(initial_epoch=5, epochs=10)` after
+    `fit(epochs=5)`), the curves are continued. An epoch that is trained again replaces what was
+    drawn of it and of all later ones, so a new training from epoch 1 starts a new picture.
 
     Args:
-        path: the file; its suffix gives the format, one that matplotlib writes: png, pdf, svg, …
-            It is overwritten, at once, so that a viewer never sees half a picture; or it contains
-            `{epoch}`, as `"curves_{epoch:03d}.png"`, which counts from 1. Folders are made.
-        every: draw after every so many epochs, and after the last one. A picture takes some tenths
-            of a second.
+        path: the file. Its suffix is a format that matplotlib writes: png, pdf, svg, … The file is
+            replaced after each drawing, in one go, so that a viewer never sees half a picture. If
+            the path contains `{epoch}`, as in `"curves_{epoch:03d}.png"`, each drawing gets a file
+            of its own; epochs count from 1. Missing folders are made.
+        every: draw after every so many epochs, and after the last one. Default 1. A picture takes
+            some tenths of a second.
 
     Raises:
-        ImportError: where matplotlib is not installed.
-        ValueError: if matplotlib cannot write the format, `every` is no whole number from 1, or
+        ImportError: if matplotlib is not installed.
+        ValueError: if matplotlib cannot write the format, `every` is not a whole number from 1, or
             the model is compiled without a composite.
 
     Example:
@@ -53,7 +58,7 @@ class ComponentPlot(KerasCallback):
     ['curves_2.png', 'curves_4.png', 'curves_5.png']
     """
 
-    def __init__(self, path, every=1):
+    def __init__(self, path: "str | os.PathLike[str]", every: int = 1) -> None:
         super().__init__()
         self.path, self.every = os.fspath(path), every
         self._check_path()
@@ -61,10 +66,10 @@ class ComponentPlot(KerasCallback):
             raise ValueError(
                 f"`every` must be a whole number of epochs from 1. Received: {every!r}"
             )
-        self._rows = {}  # epoch -> logs
-        self._drawn = True
+        self._logs_by_epoch: dict[int, dict[str, Any]] = {}
+        self._is_drawn = True
 
-    def _check_path(self):
+    def _check_path(self) -> None:
         figure = _new_figure()
         try:
             suffix = Path(self.path.format(epoch=1)).suffix.lower().removeprefix(".")
@@ -80,50 +85,51 @@ class ComponentPlot(KerasCallback):
                 f"{listed([f'.{name}' for name in formats], 'or')}. Received: {self.path!r}"
             )
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         if not routing.compounds(getattr(self.model, "loss", None)):
             raise ValueError(
                 "ComponentPlot draws the components of a composite: compile the model with a "
                 f"cl.CompositeLoss. Received: loss={getattr(self.model, 'loss', None)!r}"
             )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         tracking = tracking_of(self.model)
-        # A weight is not in the logs before it changes; in the picture it has to be.
+        # The logs have a weight only once it has changed; the picture needs all of them.
         weights = {} if tracking is None else tracking.weights(all_of_them=True)
-        self._rows = {e: row for e, row in self._rows.items() if e < epoch}
-        self._rows[epoch] = {**weights, **(logs or {})}
-        self._drawn = False
+        earlier = {e: row for e, row in self._logs_by_epoch.items() if e < epoch}
+        self._logs_by_epoch = {**earlier, epoch: {**weights, **(logs or {})}}
+        self._is_drawn = False
         if (epoch + 1) % self.every == 0:
             self._draw()
 
-    def on_train_end(self, logs=None):
-        if not self._drawn:
+    def on_train_end(self, logs: Logs = None) -> None:
+        if not self._is_drawn:
             self._draw()
 
-    def _draw(self):
+    def _draw(self) -> None:
         figure = _new_figure()
         left, right = figure.subplots(1, 2)
-        run = _Run(self._rows, self.model)
+        run = _Run(self._logs_by_epoch, self.model)
         leave_weights(self.model, run)
         plots.components(run, left)
         plots.shares(run, right)
         make_room(figure)
-        _save(figure, Path(self.path.format(epoch=max(self._rows) + 1)))
-        self._drawn = True
+        _save(figure, Path(self.path.format(epoch=max(self._logs_by_epoch) + 1)))
+        self._is_drawn = True
 
 
 class _Run:
-    """What the figures read of a `History`; None where an epoch has no value of a key."""
+    """What the figures read of a `History`; None for an epoch without a value of a key."""
 
-    def __init__(self, rows, model):
-        keys = dict.fromkeys(key for row in rows.values() for key in row)
-        self.history = {key: [row.get(key) for row in rows.values()] for key in keys}
-        self.epoch = list(rows)
-        self.model = model  # a plain one tells its weights itself
+    def __init__(self, logs_by_epoch: dict[int, dict[str, Any]], model: Any) -> None:
+        rows = list(logs_by_epoch.values())
+        keys = dict.fromkeys(key for row in rows for key in row)
+        self.history = {key: [row.get(key) for row in rows] for key in keys}
+        self.epoch = list(logs_by_epoch)
+        self.model = model  # the weights of a composite in a plain model are read from its loss
 
 
-def _new_figure():
+def _new_figure() -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -133,12 +139,12 @@ def _new_figure():
     return Figure(figsize=(10, 4), layout="constrained")
 
 
-def _save(figure, path):
-    """Saves beside the final name first: half a file is never seen under it."""
+def _save(figure: "Figure", path: Path) -> None:
+    """Saves under another name, then renames: the file at `path` is never unfinished."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        figure.savefig(half, format=path.suffix.lower().removeprefix("."), dpi=120)
-        os.replace(half, path)
+        figure.savefig(unfinished, format=path.suffix.lower().removeprefix("."), dpi=120)
+        os.replace(unfinished, path)
     finally:
-        half.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)

@@ -1,14 +1,15 @@
-"""`TerminateOnComponentNaN`: training that stops where a component is no number, and says which."""
+"""`TerminateOnComponentNaN`: stops training when a component is not finite, and says which."""
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
-from combined_losses._core.keras_types import KerasCallback
+from combined_losses._core.keras_types import KerasCallback, Logs
 from combined_losses._core.names import listed, quoted
 from combined_losses.training.keeping import (
     component_keys,
@@ -20,32 +21,35 @@ from combined_losses.training.keeping import (
 
 __all__ = ["TerminateOnComponentNaN"]
 
+Arrays: TypeAlias = dict[str, Any]  # the arrays of a batch by name, see `named_arrays`
+
 
 class TerminateOnComponentNaN(KerasCallback):
     """Stops training when a component is NaN or infinite, and says which one, where and on what.
 
-    As `keras.callbacks.TerminateOnNaN`, which knows the total alone. A component of weight 0 does
-    no harm and does not stop it. Nor does one that its composite skips (`on_nonfinite="skip"`), but
-    after an epoch in which all components were skipped in every step it stops. Where all components
-    are not finite at once although the batch is, the network is not any more, and the gradient of
-    the step before is to blame: then its batch is the one that is saved.
+    `keras.callbacks.TerminateOnNaN` does the same for the total alone. A component of weight 0 does
+    no harm and does not stop training. Nor does a component that its composite skips
+    (`on_nonfinite="skip"`), unless all components were skipped in every step of an epoch. If all
+    components are not finite at once although the batch is finite, then the network itself is no
+    longer finite, because of the gradient of the step before: the batch of that step is saved.
 
     Args:
-        path: None, or a file `.npz` for the batch to blame, as arrays `x`, `y` and `sample_weight`
-            (`x/<name>` of several). `cl.diagnose` on it, or `combined-losses diagnose model.keras
-            batch.npz`, says more. Not with several replicas, nor with `steps_per_execution` above
-            1, where one step of several is to blame.
-        raise_error: False (default): sets `model.stop_training`, so that other callbacks come to
-            their end; True: raises.
+        path: None (default), or a file `.npz` for the batch to blame, as arrays `x`, `y` and
+            `sample_weight` (`x/<name>` if there are several). `cl.diagnose` on that batch, or
+            `combined-losses diagnose model.keras batch.npz`, says more. Not possible with several
+            replicas or with `steps_per_execution` above 1, because the batch of a single step is
+            then not known.
+        raise_error: False (default): sets `model.stop_training`, so that other callbacks finish as
+            usual; True: raises an error.
 
     Attributes:
-        components: the names of the components to blame; empty as long as all is well.
-        epoch, batch, step: where: the epoch and the batch in it, both from 0 as Keras gives them to
-            callbacks, and the step of this `fit`, from 1.
+        components: the names of the components to blame; empty while all are finite.
+        epoch, batch, step: where it happened: the epoch and the batch in it, both from 0 as Keras
+            counts them for callbacks, and the step of this `fit`, from 1.
 
     Raises:
-        ValueError: at the start of training, if the model reports no components, or cannot give
-            its batches to `path`.
+        ValueError: at the start of training, if the model reports no components, or cannot provide
+            its batches for `path`.
         RuntimeError: with `raise_error=True`, when a component is not finite.
 
     Example:
@@ -66,7 +70,9 @@ class TerminateOnComponentNaN(KerasCallback):
     (('log',), 2)
     """
 
-    def __init__(self, path=None, raise_error=False):
+    def __init__(
+        self, path: "str | os.PathLike[str] | None" = None, raise_error: bool = False
+    ) -> None:
         super().__init__()
         if path is not None and Path(path).suffix != ".npz":
             raise ValueError(f"`path` must be None or a file '.npz'. Received: {path!r}")
@@ -74,16 +80,16 @@ class TerminateOnComponentNaN(KerasCallback):
         self.raise_error = raise_error
         self._start_over()
 
-    def _start_over(self):
+    def _start_over(self) -> None:
         self.components: tuple[str, ...] = ()
         self.epoch = self.batch = self.step = 0
-        self._kept: Any = None
-        self._kept_before: Any = None
-        self._first = 0
-        self._watched: set[str] = set()
-        self._keys: dict[str, str] = {}  # the log keys of the components
+        self._last_batch: Arrays = {}
+        self._batch_before: Arrays = {}
+        self._first_batch = 0
+        self._harmless: set[str] = set()  # components that are not finite while the total is
+        self._keys: dict[str, str] = {}  # the log keys of the components, by name
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         self._start_over()
         model = self.model
         if state_of(model) is None:
@@ -95,31 +101,31 @@ class TerminateOnComponentNaN(KerasCallback):
         if self.path is not None:
             keep_batches(model, "TerminateOnComponentNaN(path=...)")
 
-    def on_train_end(self, logs=None):
-        self._kept = self._kept_before = None
+    def on_train_end(self, logs: Logs = None) -> None:
+        self._last_batch = self._batch_before = {}
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.epoch = epoch
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self._first = batch
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        self._first_batch = batch
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1 + batch - self._first
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self.step += 1 + batch - self._first_batch
         self.batch = batch
         if self.path is not None:
-            self._kept_before, self._kept = self._kept, last_batch(self.model)
+            self._batch_before, self._last_batch = self._last_batch, last_batch(self.model)
         logs = logs or {}
         self._keys = self._keys or component_keys(self.model)
         values = {name: float(logs[key]) for name, key in self._keys.items() if key in logs}
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if math.isfinite(float(logs.get("loss", 0.0))):
-            self._watched = set(bad)  # of weight 0: they do no harm
+            self._harmless = set(bad)  # the total is finite, so they do not count in it
             return
-        bad = {name: value for name, value in bad.items() if name not in self._watched} or bad
-        self._stop(bad, everything=len(bad) == len(values) > 1)
+        bad = {name: value for name, value in bad.items() if name not in self._harmless} or bad
+        self._stop(bad, are_all=len(bad) == len(values) > 1)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self.components or not skipped_throughout(self.model, logs or {}):
             return
         self.components = tuple(self._keys)
@@ -129,30 +135,37 @@ class TerminateOnComponentNaN(KerasCallback):
             raise RuntimeError(message)
         print(message)
 
-    def _stop(self, bad, everything):
+    def _stop(self, bad: Mapping[str, float], are_all: bool) -> None:
+        """Stops training and says why.
+
+        Args:
+            bad: the values of the components to blame, by name.
+            are_all: whether these are all components, and there are several.
+        """
         self.components = tuple(bad) or ("loss",)
-        blamed, why = self._blame() if everything else (self._kept, "")
+        blamed, why = self._blame() if are_all else (self._last_batch, "")
         self.model.stop_training = True
         message = f"{self._what(bad)} in {self._where()}{why}; training stops."
         if not self.raise_error:
-            print(message, end="", flush=True)  # the finding is said whatever happens to the file
-        saved = "" if self.path is None else self._save(blamed)
+            print(message, end="", flush=True)  # first, in case the file cannot be written
+        saved = "" if self.path is None else self._save(Path(self.path), blamed)
         if self.raise_error:
             raise RuntimeError(message + saved)
         print(saved)
 
-    def _blame(self):
-        """The batch to blame where no component is finite, and why."""
+    def _blame(self) -> tuple[Arrays, str]:
+        """The batch to blame if no component is finite, and why."""
         if self.path is None:
-            return None, ": its data are not finite, or the network is not after the step before"
-        arrays = map(keras.ops.convert_to_numpy, self._kept.values())
+            return {}, ": its data are not finite, or the network is not after the step before"
+        arrays = map(keras.ops.convert_to_numpy, self._last_batch.values())
         if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
-            return self._kept, ", whose data are not finite"
-        if self._kept_before is None:
-            return self._kept, ", whose data are finite"
-        return self._kept_before, ": the network is to blame, by the gradient of the step before"
+            return self._last_batch, ", whose data are not finite"
+        if not self._batch_before:
+            return self._last_batch, ", whose data are finite"
+        return self._batch_before, ": the network is to blame, by the gradient of the step before"
 
-    def _what(self, bad):
+    def _what(self, bad: Mapping[str, float]) -> str:
+        """What is not finite, in words."""
         if not bad:
             return "The loss is not finite and all components are (a weight or penalty is not)"
         values = listed(list(dict.fromkeys(map(str, bad.values()))), "or")
@@ -163,27 +176,29 @@ class TerminateOnComponentNaN(KerasCallback):
             else f"Components {names} are {values}"
         )
 
-    def _where(self):
-        several = self._first != self.batch
-        steps = f"steps {self.step - self.batch + self._first} to {self.step}"
-        batches = f"batches {self._first} to {self.batch}"
+    def _where(self) -> str:
+        """The step, epoch and batch in words; several steps if they were run in one call."""
+        several = self._first_batch != self.batch
+        steps = f"steps {self.step - self.batch + self._first_batch} to {self.step}"
+        batches = f"batches {self._first_batch} to {self.batch}"
         step = steps if several else f"step {self.step}"
         batch = batches if several else f"batch {self.batch}"
         return f"{step} (epoch {self.epoch + 1}, {batch})"
 
-    def _save(self, batch):
-        which = "this step" if batch is self._kept else "the step before"
+    def _save(self, path: Path, batch: Arrays) -> str:
+        """Writes the batch; returns a sentence that says so, or why it was not possible."""
+        which = "this step" if batch is self._last_batch else "the step before"
         try:
             arrays = {name: keras.ops.convert_to_numpy(array) for name, array in batch.items()}
-            _write(Path(self.path).absolute(), arrays)
+            _write(path.absolute(), arrays)
         except Exception as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return f" The batch of {which} could not be written to {self.path}: {reason}."
         return f" The batch of {which} is in {self.path}."
 
 
-def _write(path, arrays):
-    """Writes a file of arrays whole or not at all: one that is there stays until then."""
+def _write(path: Path, arrays: Arrays) -> None:
+    """Writes a file of arrays under another name, then renames: `path` is never unfinished."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}-{os.getpid()}.npz")
     try:

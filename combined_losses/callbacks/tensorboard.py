@@ -2,9 +2,11 @@
 
 import os
 import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 from combined_losses._backend import keras_private
-from combined_losses._core.keras_types import KerasTensorBoard
+from combined_losses._core.keras_types import KerasTensorBoard, Logs
 from combined_losses._core.names import log_key, weight_key
 from combined_losses.training import routing
 from combined_losses.training.keeping import tracking_of
@@ -12,26 +14,29 @@ from combined_losses.training.keeping import tracking_of
 __all__ = ["TensorBoard"]
 
 
+Charts: TypeAlias = dict[str, list[str]]  # the title of each chart -> log keys in it
+
+
 class TensorBoard(KerasTensorBoard):
     """`keras.callbacks.TensorBoard`, with all components of a composite in one chart.
 
     What Keras's callback writes stays as it is: in the tab *Time Series* each component has a chart
-    `epoch_<name>_loss`. Besides, TensorBoard has a tab *Custom Scalars*; click on it. Without any
-    setting it shows for each composite
+    `epoch_<name>_loss`. In addition, the tab *Custom Scalars* of TensorBoard shows for each
+    composite, without any setting,
 
     - one chart of all its components, training and validation in the colours of their runs,
-    - one of the parts of each nested composite,
-    - one of the weights, where they change.
+    - one chart of the parts of each nested composite,
+    - one chart of the weights that change.
 
-    The title of a chart says what is in it; *Matches* below it is the legend. The composites of
-    several outputs are told apart by the name of the output: `composite_loss (a)`.
+    The title of a chart says what is in it; *Matches* below it is the legend. If the model has
+    several outputs, the name of the output is added: `composite_loss (a)`.
 
     Args:
         log_dir: the folder to write to; `tensorboard --logdir logs` shows it.
-        **kwargs: the other arguments of `keras.callbacks.TensorBoard`, also by position.
+        *args, **kwargs: the other arguments of `keras.callbacks.TensorBoard`.
 
     Raises:
-        ImportError: where TensorFlow is not installed, as Keras's callback, on each backend.
+        ImportError: if TensorFlow is not installed. Keras's callback needs it on every backend.
 
     Example:
 
@@ -50,65 +55,71 @@ class TensorBoard(KerasTensorBoard):
     True
     """
 
-    def __init__(self, log_dir="logs", *args, **kwargs):
+    def __init__(self, log_dir: str = "logs", *args: Any, **kwargs: Any) -> None:
         super().__init__(log_dir, *args, **kwargs)
-        self._layout = b""
+        self._written_layout = b""
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         super().on_train_begin(logs)
-        self._layout = b""
-        self._lay_out(logs or {})
+        self._written_layout = b""
+        self._write_layout(logs or {})
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         super().on_epoch_end(epoch, logs)
-        # Again: a subclassed model learns its outputs in a batch, and a weight may begin to change.
-        self._lay_out(logs or {})
+        # There may be more charts now: a subclassed model knows its outputs after its first batch,
+        # and a weight may have begun to change.
+        self._write_layout(logs or {})
 
-    def _lay_out(self, logs):
-        """Writes the charts of the tab Custom Scalars where they are new."""
+    def _write_layout(self, logs: Mapping[str, Any]) -> None:
+        """Writes which charts the tab Custom Scalars has, unless that is written already."""
         from tensorboard.plugins.custom_scalar import layout_pb2
 
         layout = layout_pb2.Layout()
-        for composite, charts in _composites(self.model, logs).items():
+        for composite, charts in _charts_by_composite(self.model, logs).items():
             category = layout.category.add(title=composite)
             for title, keys in charts.items():
                 tag = keras_private.epoch_tags(keys)
                 category.chart.add(title=title, multiline={"tag": [tag]})
         content = layout.SerializeToString(deterministic=True)
-        if content != self._layout:
-            self._layout = content
+        if content != self._written_layout:
+            self._written_layout = content
             keras_private.write_layout(os.path.join(self.log_dir, "train"), content)
 
 
-def _composites(model, logs):
-    """The title of each composite -> title of each chart -> log keys in it."""
+def _charts_by_composite(model: Any, logs: Mapping[str, Any]) -> dict[str, Charts]:
+    """The title of each composite -> its charts."""
     tracking = tracking_of(model)
-    if tracking is None:  # a plain model reports components where it has `as_metrics`
+    if tracking is None:  # a plain model reports components if it was compiled with `as_metrics`
         pairs = [("", loss) for loss in routing.compounds(model.loss)]
-        known = logs
+        known = set(logs)
     else:
         pairs = [(route.output, route.loss) for route in tracking.routes]
         known = {*tracking.keys, *tracking.weights(), *logs}
     composites = {}
     for output, loss in pairs:
-        names = getattr(loss, "component_names", ())
-        charts = _charts(names, f"{output}_" if output else "", known)
+        charts = _charts(loss.component_names, f"{output}_" if output else "", known)
         if charts:
             composites[f"{loss.name} ({output})" if output else loss.name] = charts
     return composites
 
 
-def _charts(names, prefix, known):
-    """The title of each chart of a composite -> those log keys in it that are `known`."""
-    groups = {"components": {}}
+def _charts(names: Iterable[str], prefix: str, known: set[str]) -> Charts:
+    """The charts of a composite.
+
+    Args:
+        names: the names of its components; `outer/inner` for parts of nested composites.
+        prefix: what precedes a name in the log keys.
+        known: the log keys that the model reports.
+    """
+    groups: dict[str, dict[str, str]] = {"components": {}}
     for name in names:
         outer, _, part = name.rpartition("/")
         groups.setdefault(outer or "components", {})[part] = log_key(prefix + name)
     groups["weights"] = {name: weight_key(prefix + name) for name in names}
-    charts = {}
+    charts: Charts = {}
     for group, keys in groups.items():
-        keys = {name: key for name, key in keys.items() if key in known}
-        title = textwrap.shorten(f"{group}: {', '.join(keys)}", width=50, placeholder=" …")
-        if keys:
-            charts[title] = list(keys.values())
+        reported = {name: key for name, key in keys.items() if key in known}
+        title = textwrap.shorten(f"{group}: {', '.join(reported)}", width=50, placeholder=" …")
+        if reported:
+            charts[title] = list(reported.values())
     return charts
