@@ -7,7 +7,6 @@ files is read from MANIFEST.in, as setuptools does, without building.
 import subprocess
 from pathlib import Path
 
-import pytest
 from setuptools._distutils.filelist import FileList
 
 ROOT = Path(__file__).parents[1]

@@ -19,6 +19,7 @@ from combined_losses._core.loss import Loss
 from combined_losses._core.names import quoted
 from combined_losses._core.operators import Operators
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS
+from combined_losses._core.short_call import short_loss
 from combined_losses._core.traits import keras_traits
 
 
@@ -42,6 +43,9 @@ class Compound(Called, Operators, Limited, KerasLoss):
         self._warned_of_moves = False
         self._loop_steps = 0  # in loops of the user's
         keras_private.prepare_masks()
+
+    def __repr__(self) -> str:
+        return short_loss(self)
 
     def _check_reduction(self):
         check_reduction(self.name, self.reduction, (PER_COMPONENT, *REDUCTIONS))

@@ -19,6 +19,7 @@ from combined_losses._core.keras_types import DataFormat, KerasLoss, LossArgumen
 from combined_losses._core.leaf import Leaf, one_reduction
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
+from combined_losses._core.short_call import short, short_loss
 from combined_losses._core.traits import Traits, check_layout, keras_traits, says
 
 
@@ -119,6 +120,9 @@ class Loss(Operators, Limited, KerasLoss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         return self._leaf.reduced(Batch(y_true, y_pred, sample_weight, self.name))
 
+    def __repr__(self) -> str:
+        return short_loss(self)
+
     @property
     def traits(self):
         elementwise, neutral = bool(says(self, "elementwise")), says(self, "neutral_target")
@@ -214,6 +218,9 @@ class FunctionLoss(Loss):
             "dtype": self.dtype,
         }
 
+    def __repr__(self) -> str:
+        return f"as_loss({short(self.function)})"
+
     def __reduce__(self):
         # A pickle names the public `Loss`, because the module of this class is private.
         rebuild, arguments = super().__reduce__()
@@ -228,6 +235,12 @@ class FunctionLoss(Loss):
     def check_no_lambda(self, name):
         """Raises where the function is a lambda; the error names component `name`."""
         check_no_lambda(self.function, name)
+
+
+@short.register
+def _(loss: FunctionLoss) -> str:
+    """Inside of another loss, as it was given there."""
+    return short(loss.function)
 
 
 def _takes_one(function):

@@ -1,38 +1,103 @@
 """The `repr` of an object: the call that makes it, without arguments at their default."""
 
+import functools
 import inspect
 import reprlib
+from collections.abc import Collection
 from typing import Any
 
+import keras
 import numpy as np
 
+from combined_losses._backend import keras_private
 from combined_losses._core.config import arguments_of
+from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.names import derive_name
 
 
-def short_call(instance: object) -> str:
-    """`Class(argument=value, ...)` on one line.
+def short_call(instance: object, without: Collection[str] = (), cls: type | None = None) -> str:
+    """`Class(argument=value, ...)` on one line, `without` some of the arguments.
 
     An argument is read from the attribute of its name; what an `__init__` does not store, or has
-    not stored yet, is left out.
+    not stored yet, is left out. `cls` is the class that users know, by default that of `instance`.
     """
-    shown = [
-        f"{name}={_short(getattr(instance, name))}"
-        for name, parameter in arguments_of(type(instance)).items()
-        if hasattr(instance, name) and not _is_default(getattr(instance, name), parameter)
+    cls = cls or type(instance)
+    stored = {
+        name: getattr(instance, name)
+        for name in arguments_of(cls)
+        if name not in without and hasattr(instance, name)
+    }
+    return f"{cls.__name__}({', '.join(off_default(cls, stored))})"
+
+
+def off_default(cls: type, arguments: dict[str, Any]) -> list[str]:
+    """`argument=value` for each of the arguments of a class that is not at its default.
+
+    A loss inside comes first and needs no name.
+    """
+    parameters = arguments_of(cls)
+    return [
+        short(value) if name == "loss" else f"{name}={short(value)}"
+        for name, value in arguments.items()
+        if name in parameters and not _is_default(value, parameters[name])
     ]
-    return f"{type(instance).__name__}({', '.join(shown)})"
 
 
-def _is_default(value: Any, parameter: inspect.Parameter) -> bool:
-    return value is parameter.default or np.array_equal(value, parameter.default)
+def short_loss(
+    loss: KerasLoss, name_is_given: bool | None = None, child: KerasLoss | None = None
+) -> str:
+    """`short_call` of a loss, without the arguments that nobody chose; see `unchosen`."""
+    return short_call(loss, unchosen(loss, name_is_given, child))
 
 
-def _short(value: object) -> str:
-    """The `repr` of a value on one line; a function is its name."""
+def unchosen(
+    loss: KerasLoss, name_is_given: bool | None = None, child: KerasLoss | None = None
+) -> set[str]:
+    """The arguments of a loss that it has filled in: by Keras's settings, or from its child."""
+    chosen = derive_name(loss)[1] if name_is_given is None else name_is_given
+    found = set() if chosen else {"name"}
+    if loss.dtype == (keras.config.floatx() if child is None else child.dtype):
+        found.add("dtype")
+    if child is not None and loss.reduction == child.reduction:
+        found.add("reduction")
+    if vars(loss).get("data_format") == keras.config.image_data_format():
+        found.add("data_format")
+    return found
+
+
+@functools.singledispatch
+def short(value: object) -> str:
+    """The `repr` of a value on one line; a function is its name, a long list its beginning."""
     if inspect.isroutine(value):
         return str(getattr(value, "__name__", value))
-    text = _SHORT.repr(value) if isinstance(value, (list, tuple, np.ndarray)) else repr(value)
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    text = _SHORT.repr(value) if isinstance(value, (list, tuple)) else repr(value)
     return " ".join(text.split())
 
 
-_SHORT = reprlib.Repr()  # of long lists the first six entries
+@short.register(KerasLoss)
+def _(loss: KerasLoss) -> str:
+    """A loss that is not ours; the `repr` that Keras gives it has the address of a function."""
+    shows_itself = next(cls for cls in type(loss).__mro__ if "__repr__" in vars(cls))
+    if shows_itself.__module__.partition(".")[0] not in ("keras", "builtins"):
+        return " ".join(repr(loss).split())
+    config = keras_private.whole_config(loss)
+    arguments = {k: v for k, v in config.items() if k not in unchosen(loss)}
+    return f"{type(loss).__name__}({', '.join(off_default(type(loss), arguments))})"
+
+
+def _is_default(value: object, parameter: inspect.Parameter) -> bool:
+    if value is parameter.default:
+        return True
+    given = isinstance(value, (bool, int, float, str, list, tuple, np.ndarray))
+    return given and bool(np.array_equal(np.asarray(value), np.asarray(parameter.default)))
+
+
+class _Short(reprlib.Repr):
+    """Of long lists the first six entries; losses in them as `short` has them."""
+
+    def repr_instance(self, x: object, level: int) -> str:
+        return short(x)
+
+
+_SHORT = _Short()

@@ -11,7 +11,7 @@ from combined_losses._core.batch import Batch
 from combined_losses._core.compound import as_node
 from combined_losses._core.names import quoted
 from combined_losses._core.reduction import PER_COMPONENT
-from combined_losses.composite import files, reading, skipping
+from combined_losses.composite import files, reading, shown, skipping
 from combined_losses.composite.arguments import (
     Losses,
     as_children,
@@ -146,6 +146,12 @@ class CompositeLoss(WeightedSum):
         self._listeners = Listeners()
         self._held_as_constants = False
         self._pending: collections.deque = collections.deque()  # changes by other threads
+
+    def __repr__(self) -> str:
+        return shown.on_one_line(self, self.losses)
+
+    def _repr_html_(self) -> str:
+        return shown.table(self)
 
     # Names and weights.
 

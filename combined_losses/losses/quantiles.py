@@ -22,6 +22,7 @@ from combined_losses._core.names import make_unique
 from combined_losses._core.node import Node
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT, reduce_values
+from combined_losses._core.short_call import short_call, unchosen
 from combined_losses._numerics.arrays import Dtype, Tensor
 
 __all__ = ["Pinball"]
@@ -69,6 +70,9 @@ class _QuantileParts(Compound):
         single = _Prices(quantile, reduction=reduction, name=self.name, dtype=dtype)
         self._single = Leaf(self.name, single, traits, opaque=False)
         self.name_is_given = name is not None
+
+    def __repr__(self) -> str:
+        return short_call(self, unchosen(self, self.name_is_given), Pinball)
 
     def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(self._node, None)]

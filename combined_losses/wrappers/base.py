@@ -21,6 +21,7 @@ from combined_losses._core.keras_types import CompositeReduction, KerasLoss, Los
 from combined_losses._core.layouts import PredictionsApart
 from combined_losses._core.node import Node
 from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._core.short_call import short_loss
 from combined_losses._numerics.arrays import Dtype, Tensor
 
 __all__ = ["Wrapper"]
@@ -65,6 +66,9 @@ class Wrapper(Compound):
         )
         self.name_is_given = name is not None
         self._node = as_node(self.name, child)
+
+    def __repr__(self) -> str:
+        return short_loss(self, self.name_is_given, self._node.loss_itself())
 
     @property
     def loss(self) -> Any:

@@ -26,6 +26,7 @@ from combined_losses._core.outputs import NOTHING, entry_of
 from combined_losses._core.owned import OwnedModels
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses._core.short_call import short_loss
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Dtype, Tensor
 from combined_losses.wrappers.output_weights import mean_weight, places_in
@@ -105,6 +106,9 @@ class OnInputs(Compound):
         self.function = function
         self.output = output
         self.models = None if models is None else OwnedModels(models)
+
+    def __repr__(self) -> str:
+        return short_loss(self, self.name != derive_name(self.function)[0])
 
     def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return []

@@ -159,7 +159,11 @@ def test_levels_that_do_not_fit_are_errors_that_name_the_component():
     fails(DeepSupervision("mse"), normal(4, 7, 2, seed=1), heads, "at least as fine", "(4, 7, 2)")
     fails(DeepSupervision("mse", [1.0, 2.0]), y, heads, "2 weights for 3 outputs")
     fails(
-        DeepSupervision("mse", outputs=["out8", "far"]), y, heads, "'out8', 'out4' and 'out2'", "'far'"
+        DeepSupervision("mse", outputs=["out8", "far"]),
+        y,
+        heads,
+        "'out8', 'out4' and 'out2'",
+        "'far'",
     )
     fails(DeepSupervision("mse"), [y, y], heads, "one target, or one for each output")
     fails(DeepSupervision("mse"), y, y, "cl.Model", "cl.track")

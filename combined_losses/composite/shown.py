@@ -1,0 +1,115 @@
+"""How a composite shows itself: on one line, and as a small table in a notebook."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from itertools import islice
+from typing import Any, NamedTuple
+
+from combined_losses._core.node import Node
+from combined_losses._core.short_call import off_default, short, unchosen
+from combined_losses.composite.total import WeightedSum
+
+MOST = 20  # components on a line
+MOST_ROWS = 200  # components in a table
+
+
+def on_one_line(composite: WeightedSum, losses: Mapping[str, Any]) -> str:
+    """`CompositeLoss({'mse': 'mse'}, weights={...}, ...)`, without what is at its default."""
+    weights = {name: w for name, w in weights_of(composite).items() if w != "1.0"}
+    arguments = {
+        "weighting": composite.weighting,
+        "reduction": composite.reduction,
+        "name": composite.name,
+        "dtype": composite.dtype,
+        "on_nonfinite": composite.on_nonfinite,
+    }
+    chosen = {k: v for k, v in arguments.items() if k not in unchosen(composite)}
+    shown = [
+        _dict((name, short(loss)) for name, loss in losses.items()),
+        *([f"weights={_dict(weights.items())}"] if weights else []),
+        *off_default(type(composite), chosen),
+    ]
+    return f"{type(composite).__name__}({', '.join(shown)})"
+
+
+def weights_of(composite: WeightedSum) -> dict[str, str]:
+    """The fixed weight of each component, or its schedule; the variables are not read."""
+    weights = composite._weights
+    return {
+        name: short(weights.schedules[name]) if name in weights.schedules else repr(weight)
+        for name, weight in weights.fixed.items()
+    }
+
+
+def _dict(entries: Iterable[tuple[str, str]]) -> str:
+    """A dict on a line; of many entries the first, and how many more there are."""
+    remaining = iter(entries)
+    shown = [f"{name!r}: {text}" for name, text in islice(remaining, MOST)]
+    more = sum(1 for _ in remaining)
+    return f"{{{', '.join([*shown, f'… {more} more'] if more else shown)}}}"
+
+
+class Row(NamedTuple):
+    """A component in the table; `depth` is the number of composites around its own."""
+
+    name: str
+    loss: str
+    weight: str
+    depth: int
+
+
+def rows_of(composite: WeightedSum, depth: int = 0) -> Iterator[Row]:
+    """The components in order, each followed by those of a composite in it."""
+    weights = weights_of(composite)
+    for name, node in composite._nodes.items():
+        inner = _composite_in(node)
+        is_bare = inner is node
+        loss = type(inner).__name__ if inner is not None and is_bare else short(node.loss_itself())
+        yield Row(name, loss, weights[name], depth)
+        if inner is not None:
+            yield from rows_of(inner, depth + 1)
+
+
+def _composite_in(node: Node) -> WeightedSum | None:
+    """The composite that a component is, or that a wrapper shows another view of the data."""
+    while not isinstance(node, WeightedSum):
+        inside = [child for child, prefix in node.nodes_inside() if prefix == ""]
+        if len(inside) != 1:
+            return None
+        node = inside[0]
+    return node
+
+
+_STYLE = """
+.cl-composite { font: 14px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+  overflow-x: auto; }
+.cl-composite table { border-collapse: collapse; margin: 0.4em 0 0.6em; }
+.cl-composite th, .cl-composite td { padding: 0.2em 0.8em; text-align: left; border: 0;
+  border-bottom: 1px solid #d8d8d8; white-space: pre-wrap; overflow-wrap: anywhere; }
+.cl-composite thead th { border-bottom: 2px solid #1a1a1a; }
+.cl-composite td:last-child { font-variant-numeric: tabular-nums; }
+.cl-composite code { font-family: ui-monospace, monospace; }
+"""
+
+
+def table(composite: WeightedSum) -> str:
+    """The components with their losses and weights, parts of a component below it, indented."""
+    rows = list(rows_of(composite))
+    body = "\n".join(map(_row, rows[:MOST_ROWS]))
+    if len(rows) > MOST_ROWS:
+        body += f'\n<tr><td colspan="3">… {len(rows) - MOST_ROWS} more</td></tr>'
+    rule = "" if composite.weighting is None else f", weights by {short(composite.weighting)}"
+    return (
+        f'<style>{_STYLE}</style>\n<div class="cl-composite">\n'
+        f"{escape(type(composite).__name__)} <b>{escape(composite.name)}</b>{escape(rule)}\n"
+        "<table><thead><tr><th>component</th><th>loss</th><th>weight</th></tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table>\n</div>"
+    )
+
+
+def _row(row: Row) -> str:
+    indent = f' style="padding-left: {0.8 + 1.4 * row.depth:.1f}em"'
+    return (
+        f"<tr><td{indent}>{escape(row.name)}</td>"
+        f"<td><code>{escape(row.loss)}</code></td><td>{escape(row.weight)}</td></tr>"
+    )
