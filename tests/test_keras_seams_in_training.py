@@ -327,7 +327,7 @@ def test_the_saver_writes_a_loss_once_under_the_first_attribute(tmp_path):
     assert all("/_a/" in path for path in written if path.count("/") > 2)
 
 
-@seam("hide", "hidden", "drop_hidden", files=["training/model_state.py"])
+@seam("hide", "drop_hidden", files=["training/model_state.py"])
 def test_nobody_looks_into_what_is_hidden(tmp_path):
     model, layer = line(), keras.layers.Dense(1)
     layer.build((None, 3))
@@ -338,12 +338,12 @@ def test_nobody_looks_into_what_is_hidden(tmp_path):
 
     before = len(model.weights)
     keras_private.hide(model, "_hidden_state", State())
-    assert keras_private.hidden(model, "_hidden_state").held == [layer]
+    assert model._hidden_state.held == [layer]
     assert len(model.weights) == before and layer not in model.layers
     model.save(tmp_path / "model.keras")
-    assert keras_private.hidden(keras.models.load_model(tmp_path / "model.keras"), "a") is None
+    assert not hasattr(keras.models.load_model(tmp_path / "model.keras"), "_hidden_state")
     keras_private.drop_hidden(model, "_hidden_state")
-    assert keras_private.hidden(model, "_hidden_state") is None
+    assert not hasattr(model, "_hidden_state")
 
 
 @seam("complete_config")

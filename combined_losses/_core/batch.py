@@ -326,7 +326,7 @@ def _alone(weight: ArrayLike) -> ArrayLike:
 
 def _to_tensors(name: str, what: str, values: ArrayLike, required: bool = False) -> Tensor:
     """Tensors in the structure of `values`; a list of numbers is an array, not a structure."""
-    if ops.is_tensor(values):
+    if isinstance(values, np.ndarray) or ops.is_tensor(values):
         return checks.to_tensor(name, what, values)
     if values is None and not required:
         return None

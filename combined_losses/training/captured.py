@@ -24,8 +24,7 @@ def capturing(model, state, arguments):
         state: its `ModelState`, or None.
         arguments: those of the step.
     """
-    readers = () if state is None else state.readers
-    rules = [rule for _, rule in readers if rule.place != "output"]
+    rules = () if state is None else state.captures
     if not rules:
         yield
         return

@@ -4,20 +4,20 @@ Functions, so that a model of the user's has no names more. For callbacks that l
 is a second step function, which the batch leaves beside the logs.
 """
 
-import functools
-
 from combined_losses._backend import keras_private
 
 STATE = "_combined_losses"
 
-state_of = functools.partial(keras_private.hidden, name=STATE)
-"""`state_of(model)` is the `ModelState` of a model that is compiled with a composite, or None."""
+
+def state_of(model):
+    """The `ModelState` of a model that is compiled with a composite, or None."""
+    return vars(model).get(STATE)
 
 
 def tracking_of(model, y_pred=None):
     """The `Tracking` of a model; None for a plain one, and before the outputs are known."""
     state = state_of(model)
-    return None if state is None else state.tracking_for(model, y_pred)
+    return None if state is None else state.tracking or state.tracking_for(model, y_pred)
 
 
 def component_keys(model):

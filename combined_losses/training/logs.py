@@ -43,14 +43,14 @@ class LazyNumber:
 
 def in_order(logs, names):
     """Logs as Python's numbers, in the order of `names`; what these leave out comes last."""
-    ordered = dict.fromkeys(name for name in names if name in logs)
-    ordered.update(logs)
-    for name, value in ordered.items():
-        try:
-            ordered[name] = float(value)
-        except (TypeError, ValueError):  # a metric of the user's that is no number
-            continue
-    return ordered
+    found = {}
+    for name in (*names, *logs):
+        if name in logs:
+            try:
+                found[name] = float(logs[name])
+            except (TypeError, ValueError):  # a metric of the user's that is no number
+                found[name] = logs[name]
+    return found
 
 
 def fill_in(history, weights):

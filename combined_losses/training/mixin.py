@@ -10,7 +10,7 @@ from combined_losses._core.step import current_step, inside
 from combined_losses.training import compiling
 from combined_losses.training.backend_steps import OF_BACKEND
 from combined_losses.training.captured import capturing
-from combined_losses.training.keeping import state_of, tracking_of
+from combined_losses.training.keeping import STATE, tracking_of
 from combined_losses.training.model_state import calling, joined, running
 from combined_losses.training.steps import make_function
 
@@ -48,6 +48,12 @@ class ComponentMetricsMixin(OF_BACKEND):
     {'loss': 6.0, 'mse_loss': 4.0, 'mae_loss': 2.0}
     """
 
+    _combined_losses: ModelState | None = (
+        None  # what a model keeps that is compiled with a composite
+    )
+
+    # `vars(self).get(STATE)` is the `ModelState` of a model that is compiled with a composite.
+
     # Compiling: Keras is given no loss of its own to compute, so that there is one way from the
     # outputs to the total, this one, and nothing is computed or logged twice.
 
@@ -62,12 +68,12 @@ class ComponentMetricsMixin(OF_BACKEND):
         **kwargs,
     ):
         kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
-        is_whole = _is_ours(self, "compute_loss")
+        is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
         arguments = (optimizer, loss, loss_weights, kwargs)
         compiling.compile_model(self, super().compile, arguments, is_whole)
 
     def get_compile_config(self):
-        config, state = super().get_compile_config(), state_of(self)
+        config, state = super().get_compile_config(), vars(self).get(STATE)
         return config if state is None else compiling.with_losses(config, state)
 
     def compile_from_config(self, config):
@@ -78,7 +84,7 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @documented_by(keras.Model.save)
     def save(self, *args, **kwargs):
-        state = state_of(self)
+        state = vars(self).get(STATE)
         if state is not None:
             state.owned.warn_of_parts(self)
         with deeply():
@@ -89,23 +95,23 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @property
     def variables(self):
-        found, state = super().variables, state_of(self)
+        found, state = super().variables, vars(self).get(STATE)
         return found if state is None else state.with_all(self, found)
 
     @property
     def trainable_variables(self):
-        found, state = super().trainable_variables, state_of(self)
+        found, state = super().trainable_variables, vars(self).get(STATE)
         return found if state is None else state.without_owned(self, found)
 
     @property
     def non_trainable_variables(self):
-        found, state = super().non_trainable_variables, state_of(self)
+        found, state = super().non_trainable_variables, vars(self).get(STATE)
         return found if state is None else joined(found, state.owned_variables(self))
 
     @property
     def weights(self):
-        found, state = super().weights, state_of(self)
-        return found if state is None else state.with_learned(found)
+        found, state = super().weights, vars(self).get(STATE)
+        return state.with_learned(found) if state is not None and state.learned else found
 
     # The vector of the parts is counted beside `metrics`, where a step of the user's may call
     # `update_state(y, y_pred)` of all that it finds.
@@ -123,7 +129,7 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @property
     def metrics_names(self):
-        state = state_of(self)
+        state = vars(self).get(STATE)
         if state is None:
             return super().metrics_names
         return state.metrics_names(self, super().metrics)
@@ -131,7 +137,7 @@ class ComponentMetricsMixin(OF_BACKEND):
     # Outputs: a subclassed model shows its outputs when it is called, the others beforehand.
 
     def __call__(self, *args, **kwargs):
-        outputs, state = super().__call__(*args, **kwargs), state_of(self)
+        outputs, state = super().__call__(*args, **kwargs), vars(self).get(STATE)
         if state is not None and state.places is None:
             state.places = places_of(outputs)
         return outputs
@@ -140,13 +146,13 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The total of all losses; records the components of every `CompositeLoss`."""
-        state = state_of(self)
+        state = vars(self).get(STATE)
         if state is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         return state.compute(self, x, y, y_pred, sample_weight, training)
 
     def train_step(self, *args):
-        state = state_of(self)
+        state = vars(self).get(STATE)
         with inside("step"), capturing(self, state, args):
             result = super().train_step(*args)
         keeps = state is not None and state.keepers > 0
@@ -168,12 +174,12 @@ class ComponentMetricsMixin(OF_BACKEND):
         return tracking.unpack(results, keras.ops.convert_to_numpy(packed).tolist())
 
     def make_train_function(self, force=False):
-        is_ours = _is_ours(self, "train_step", "compute_loss")
-        return make_function(self, "train_step", super().make_train_function, force, is_ours)
+        make = super().make_train_function
+        return make_function(self, "train_step", make, force, ComponentMetricsMixin)
 
     def make_test_function(self, force=False):
-        is_ours = _is_ours(self, "test_step", "compute_loss")
-        return make_function(self, "test_step", super().make_test_function, force, is_ours)
+        make = super().make_test_function
+        return make_function(self, "test_step", make, force, ComponentMetricsMixin)
 
     # Training: checked before the first step, reported in order.
 
@@ -226,8 +232,3 @@ class ComponentMetricsMixin(OF_BACKEND):
     def predict(self, *args, **kwargs):
         with running(self):
             return super().predict(*args, **kwargs)
-
-
-def _is_ours(model, *methods):
-    """Whether methods of a model are the mixin's own."""
-    return all(getattr(type(model), m) is getattr(ComponentMetricsMixin, m) for m in methods)

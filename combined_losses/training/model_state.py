@@ -40,6 +40,7 @@ class ModelState:
         self.composites = [c for compound in self.compounds for c in compound.composites()]
         self.with_rules = [c for c in self.composites if c.weighting is not None]
         self.readers = reading.rules_of(self.compounds)
+        self.captures = [rule for _, rule in self.readers if rule.place != "output"]
         self.variables = [v for compound in self.compounds for v in compound.variables]
         self.learned = [v for compound in self.compounds for v in compound.learned_variables]
         self.owned = OwnedByLosses(self.compounds)
@@ -94,7 +95,7 @@ class ModelState:
 
     def with_learned(self, variables):
         """The trained and not trained weights of the model, with those that losses learn."""
-        return joined(variables, self.learned and [v for v in self.learned if v.trainable])
+        return joined(variables, [v for v in self.learned if v.trainable])
 
     def owned_variables(self, model):
         """The variables of what the losses read, without those that the model has itself."""
@@ -168,8 +169,9 @@ class ModelState:
         return keras_private.behind_loss(names, [] if tracking is None else tracking.visible)
 
     def in_order(self, model, logs, return_dict):
-        """Logs as `evaluate` gives them."""
-        logs = in_order(logs, model.metrics_names)
+        """Logs as `evaluate` gives them, in the order of `metrics_names`."""
+        order = None if self.tracking is None else self.tracking.order
+        logs = in_order(logs, order or model.metrics_names)
         return logs if return_dict else list(logs.values())
 
     # A listener of the composites.
@@ -231,7 +233,5 @@ def running(model):
 
 def joined(variables, more):
     """Both, each variable once."""
-    if not more:
-        return variables
     known = {id(v) for v in variables}
     return [*variables, *(v for v in more if id(v) not in known)]

@@ -7,7 +7,7 @@ from combined_losses.training.keeping import state_of
 from combined_losses.training.logs import LazyVector
 
 
-def make_function(model, step, make, force, is_ours):
+def make_function(model, step, make, force, mixin):
     """Lets Keras make the function of a step, unless there is one already.
 
     Args:
@@ -15,7 +15,7 @@ def make_function(model, step, make, force, is_ours):
         step: "train_step" or "test_step".
         make: Keras's method that makes the function.
         force: whether it is made anew.
-        is_ours: whether the step and its loss are the mixin's, and nothing in it is the user's.
+        mixin: the class whose step and loss are ours: what overrides them is the user's.
     """
     if not force and keras_private.step_function(model, step) is not None:
         return make(force)
@@ -27,6 +27,8 @@ def make_function(model, step, make, force, is_ours):
     with keras_private.replacing_step(model, step, _step_with_parts(model, step)):
         result = make(force)
     function = keras_private.step_function(model, step)
+    methods = (step, "compute_loss")
+    is_ours = all(getattr(type(model), m) is getattr(mixin, m) for m in methods)
     keras_private.set_step_function(model, step, _with_names(model, function, step, is_ours))
     return result
 

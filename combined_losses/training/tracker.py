@@ -57,6 +57,7 @@ class Tracking:
         self.keys = ["loss", *self._parts, "regularization_loss", *self.penalties.keys]
         self._index = {key: index for index, key in enumerate(self.keys)}
         self.tracker = ComponentTracker(len(self.keys))
+        self.order: list[str] = []  # the keys of the logs of the last step
         self.has_recorded = False  # a step has been traced
         self.replicas = 1
         # Whether `evaluate` gives the whole loss: not where a user's `compute_loss` adds to it.
@@ -152,7 +153,10 @@ class Tracking:
         logs = {"loss": loss}
         for key in self._shown:
             logs[key] = vector[self._index[key]]
-        return {**logs, **self.weights(), **results}
+        logs.update(self.weights())
+        logs.update(results)
+        self.order = list(logs)
+        return logs
 
 
 def route_batch(route, routed, outputs, data):

@@ -45,7 +45,6 @@ from combined_losses._backend.keras_private.replicas import replicas_of, strateg
 from combined_losses._backend.keras_private.saving import (
     complete_config,
     drop_hidden,
-    hidden,
     hide,
     is_beside,
     names_in,
@@ -99,7 +98,6 @@ __all__ = [
     "forget_loss",
     "function_called_by",
     "has_counted_no_loss",
-    "hidden",
     "hide",
     "inner_optimizer",
     "is_beside",

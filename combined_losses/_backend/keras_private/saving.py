@@ -20,11 +20,6 @@ def hide(model: keras.Model, name: str, value: Any) -> None:
     model.__dict__[name] = value
 
 
-def hidden(model: keras.Model, name: str) -> Any:
-    """The value that `hide` has kept, or None."""
-    return model.__dict__.get(name)
-
-
 def drop_hidden(model: keras.Model, name: str) -> None:
     """Forgets the value that `hide` has kept."""
     model.__dict__.pop(name, None)
