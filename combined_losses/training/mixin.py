@@ -48,10 +48,6 @@ class ComponentMetricsMixin(OF_BACKEND):
     {'loss': 6.0, 'mse_loss': 4.0, 'mae_loss': 2.0}
     """
 
-    _combined_losses: ModelState | None = (
-        None  # what a model keeps that is compiled with a composite
-    )
-
     # `vars(self).get(STATE)` is the `ModelState` of a model that is compiled with a composite.
 
     # Compiling: Keras is given no loss of its own to compute, so that there is one way from the
