@@ -70,8 +70,7 @@ def short(value: object) -> str:
     """The `repr` of a value on one line; a function is its name, a long list its beginning."""
     if inspect.isroutine(value):
         return str(getattr(value, "__name__", value))
-    value = value.tolist() if isinstance(value, np.ndarray) else value
-    text = _SHORT.repr(value) if isinstance(value, (list, tuple)) else repr(value)
+    text = _SHORT.repr(value) if isinstance(value, (list, tuple, np.ndarray)) else repr(value)
     return " ".join(text.split())
 
 
@@ -94,10 +93,10 @@ def _is_default(value: object, parameter: inspect.Parameter) -> bool:
 
 
 class _Short(reprlib.Repr):
-    """Of long lists the first six entries; losses in them as `short` has them."""
+    """Of long lists the first six entries, of arrays 30 characters; losses as `short` has them."""
 
     def repr_instance(self, x: object, level: int) -> str:
-        return short(x)
+        return super().repr_instance(x, level) if isinstance(x, np.ndarray) else short(x)
 
 
 _SHORT = _Short()

@@ -44,7 +44,7 @@ def under(y_true, y_pred):
         ),
         (
             lambda: cl.wrappers.Scaled("mse", np.arange(1.0, 9.0)),
-            "Scaled('mse', scale=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, ...])",
+            "Scaled('mse', scale=array([1., 2...., 6., 7., 8.]))",
         ),
         (lambda: cl.wrappers.OnInputs(of_model), "OnInputs(function=of_model)"),
         (lambda: cl.wrappers.OnInputs(of_model, name="a"), "OnInputs(function=of_model, name='a')"),
