@@ -284,7 +284,7 @@ def test_a_box_without_a_batch_is_an_error(loss):
 @pytest.mark.backend_free
 @every_loss
 def test_an_unknown_format_is_told_the_known_ones(loss):
-    known = "'xyxy', 'yxyx', 'xywh', 'center_xywh'"
+    known = "'xyxy', 'yxyx', 'xywh' or 'center_xywh'"
     with raises(ValueError, known, "convert_format", "Received: 'rel_xyxy'"):
         loss("rel_xyxy")
 

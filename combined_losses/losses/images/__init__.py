@@ -1,7 +1,7 @@
-"""Images: what an eye compares, and what is smooth. Values of shape `(batch,)`.
+"""Images: how similar they look, and how smooth they are. Values of shape `(batch,)`.
 
-`structure.py` compares neighbourhoods, `noise.py` single pixels, and `smoothness.py` looks at the
-prediction alone; `blur.py` holds the window of the first.
+`structure.py` compares neighbourhoods, with the window of `blur.py`; `noise.py` compares single
+pixels; `smoothness.py` reads the prediction only.
 """
 
 from combined_losses.losses.images.noise import PeakSignalToNoise

@@ -1,37 +1,40 @@
-"""Images under a Gaussian window, and at half their size."""
+"""Images blurred by a Gaussian window, and at half their size."""
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from combined_losses._backend import backend
+from combined_losses._numerics.arrays import Tensor
 
 
-def has_channels_first():
-    """Whether what follows has the channels before the rows: where products blur."""
-    return keras.config.backend() == "jax"
+def has_channels_first() -> bool:
+    """Whether images have the channels before the rows here, which matrix products need."""
+    return bool(keras.config.backend() == "jax")
 
 
-def halved(images):
-    """Means of 2 x 2 pixels; the last window of an odd side has one pixel less along it."""
+def halved(images: Tensor) -> Tensor:
+    """Means of 2 x 2 pixels; along an odd side the last window is one pixel wide."""
     layout = "channels_first" if has_channels_first() else "channels_last"
     return ops.average_pool(images, 2, strides=2, padding="same", data_format=layout)
 
 
-def gaussian(size, sigma):
-    """A Gaussian of `size` numbers that sum to 1; the window is the product of two."""
-    # The squares are counted from the smallest, a factor that the sum takes out again: so that one
-    # number is 1. A deviation below 1e-3 leaves nothing but the nearest pixels, as 1e-3 does.
+def gaussian(size: int, sigma: float) -> NDArray[np.float64]:
+    """A Gaussian of `size` numbers that sum to 1; the window is the product of two of them."""
+    # Subtracting the smallest square makes the largest number 1, so that not all are rounded to 0;
+    # the division by the sum removes that factor. A deviation below 1e-3 gives the same window as
+    # 1e-3: the nearest pixels only.
     squares = (np.arange(size) - (size - 1) / 2) ** 2
-    window = np.exp((squares.min() - squares) / (2 * max(sigma, 1e-3) ** 2))
+    window: NDArray[np.float64] = np.exp((squares.min() - squares) / (2 * max(sigma, 1e-3) ** 2))
     return window / window.sum()
 
 
-def blurred(images, window):
-    """Each of `images` under a separable window, where all of it lies inside.
+def blurred(images: list[Tensor], window: NDArray[np.float64]) -> list[Tensor]:
+    """Each of `images` blurred by a separable window, at all places where it lies inside.
 
-    The fastest way: depthwise convolutions, but for XLA on a CPU, where matrix products take a
-    tenth of their time, and sums of slices as long as the products.
+    Depthwise convolutions are the fastest way, except for XLA on a CPU, where matrix products take
+    a tenth of their time.
     """
     if has_channels_first():
         return [_multiplied(image, window) for image in images]
@@ -41,16 +44,19 @@ def blurred(images, window):
         kernel = ops.convert_to_tensor(window.reshape(shape), images[0].dtype)
         kernel = ops.tile(kernel, (1, 1, channels, 1))
         joined = ops.depthwise_conv(joined, kernel, data_format="channels_last")
-    return ops.split(joined, len(images), axis=-1) if len(images) > 1 else [joined]
+    return list(ops.split(joined, len(images), axis=-1)) if len(images) > 1 else [joined]
 
 
-def _multiplied(image, window):
-    """The blurred image, with rows and columns interchanged: no loss of means minds."""
+def _multiplied(image: Tensor, window: NDArray[np.float64]) -> Tensor:
+    """The blurred image, with rows and columns swapped, which changes no mean over both."""
     return _along_last(ops.swapaxes(_along_last(image, window), 2, 3), window)
 
 
-def _along_last(rows, window):
-    """Rows cut into blocks, each with the rim that its last window needs, times a band matrix."""
+def _along_last(rows: Tensor, window: NDArray[np.float64]) -> Tensor:
+    """Rows blurred along the last axis: cut into blocks that overlap by a rim, times a band matrix.
+
+    The rim is what the last window of a block needs beyond it.
+    """
     rim = len(window) - 1
     block = max(32, rim)
     band = np.zeros((block + rim, block), "float32")

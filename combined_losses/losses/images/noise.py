@@ -1,4 +1,4 @@
-"""Images pixel by pixel: how loud the error is beside the signal."""
+"""Images pixel by pixel: how large the error is beside the signal."""
 
 from typing import Unpack
 
@@ -18,11 +18,11 @@ __all__ = ["PeakSignalToNoise"]
 
 @keras.saving.register_keras_serializable("combined_losses")
 class PeakSignalToNoise(ChannelLoss):
-    """Minus the peak signal-to-noise ratio in decibels: the mean squared error, on their scale.
+    """Minus the peak signal-to-noise ratio: the mean squared error on the scale of decibels.
 
     `10 log10(mean((y_true - y_pred)^2) / max_value^2 + 1e-10)`, the mean over all elements of a
-    sample. Use it where the ratio is what is reported: unlike with the mean squared error, a sample
-    that is nearly right counts as much as one that is not.
+    sample. Use it where you report this ratio. Unlike the mean squared error, it gives a sample
+    that is nearly right as much influence as one that is not.
 
     Args:
         max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
@@ -34,7 +34,7 @@ class PeakSignalToNoise(ChannelLoss):
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `(batch,)` in dB, the smaller the
     better: -100 for equal images, 0 for an error of `max_value` everywhere. Weights and masks of
-    pixels act inside the mean; a sample without any that counts has value 0.
+    pixels act inside the mean; a sample whose weights are all 0 has the value 0.
 
     Raises:
         ValueError: if `max_value` is not above 0, or the shapes differ.
@@ -47,9 +47,9 @@ class PeakSignalToNoise(ChannelLoss):
     >>> round(float(cl.losses.PeakSignalToNoise()(y_true, y_true + 0.1)), 3)
     -20.0
 
-    Limits: minus `keras.ops.psnr`, `tf.image.psnr` and scikit-image's ratio, where they are finite;
-    the 1e-10 keeps the value of equal images at -100 and their gradient at 0. The gradient grows
-    as the error shrinks, like its inverse, until the error is a hundred-thousandth of `max_value`.
+    Limits: it is minus `keras.ops.psnr`, `tf.image.psnr` and scikit-image's ratio where these are
+    finite; for equal images the 1e-10 makes the value -100 and the gradient 0. The gradient is
+    proportional to one over the error, down to an error of 1e-5 of `max_value`.
     """
 
     has_channels = True
@@ -63,7 +63,7 @@ class PeakSignalToNoise(ChannelLoss):
 
     @property
     def traits(self) -> Traits:
-        return super().traits._replace(apart=True)  # an error is that of one channel
+        return super().traits._replace(apart=True)  # channels are compared one by one
 
     @channels_last
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:

@@ -15,8 +15,8 @@ class TotalVariation(ChannelLoss):
     """How rough a field is: the mean absolute difference of neighbours, summed over the axes.
 
     The sum over the spatial axes of `mean |p[i + 1] - p[i]|` along that axis. It reads no target:
-    `y_true` is ignored, and may be None. Add it, with a small weight, where predictions are to be
-    smooth but may have edges: a ramp costs no more than a step of its height.
+    `y_true` is ignored, and may be None. Add it, with a small weight, where predictions shall be
+    smooth but may have edges: a step costs no more than a ramp of the same height.
 
     Args:
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
@@ -39,8 +39,8 @@ class TotalVariation(ChannelLoss):
     >>> round(float(cl.losses.TotalVariation()(None, step)), 4)
     0.3333
 
-    Limits: `tf.image.total_variation` and torchmetrics sum what is averaged here, so that their
-    weight depends on the size. A flat field has gradient 0, as has every plateau of it.
+    Limits: `tf.image.total_variation` and torchmetrics take sums instead of means, so the right
+    weight there depends on the size of the image. The gradient is 0 inside every flat area.
 
     Rudin, Osher & Fatemi 1992 (Physica D 60); this is the anisotropic form.
     """

@@ -1,4 +1,4 @@
-"""Images by their structure, as seen through a window: what an eye compares."""
+"""Images compared by their structure in small windows, much as an eye compares them."""
 
 import math
 from collections.abc import Sequence
@@ -25,17 +25,17 @@ class SSIM(ChannelLoss):
     positions of the window inside the image and over the channels: means `my` and `mp`, variances
     `vy` and `vp` and the covariance `cov` of truth and prediction under a Gaussian window that sums
     to 1, and `c_i = (k_i max_value)^2`. Use it to restore images (denoising, superresolution,
-    compression) where errors of pixels alone end in blur; beside one of those, as in
-    `0.84 * cl.losses.SSIM() + 0.16 * cl.as_loss("mae")`, since it hardly sees a small shift of a
-    whole region's brightness or colour.
+    compression), where a pixel loss alone gives blurred results. Add a pixel loss, as in
+    `0.84 * cl.losses.SSIM() + 0.16 * cl.as_loss("mae")`, because SSIM hardly sees a small shift in
+    the brightness or colour of a whole region.
 
     Args:
         max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
-            bytes. It sets which differences are too faint to count, so it must be the true one.
+            bytes. It must be the true range: it sets which differences are too faint to count.
         filter_size: the side of the window in pixels, an integer of at least 1. Default 11.
         filter_sigma: the deviation of the Gaussian in pixels, above 0. Default 1.5.
-        k1, k2: what keeps dark and flat regions stable, in units of `max_value`, above 0. Defaults
-            0.01 and 0.03: the loss does not count what is fainter.
+        k1, k2: constants that keep dark and flat regions stable, in units of `max_value`, above 0.
+            Defaults 0.01 and 0.03; fainter differences hardly count.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
             predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
@@ -61,9 +61,9 @@ class SSIM(ChannelLoss):
     >>> round(float(loss(board, 0 * board + 0.5)), 3)
     0.996
 
-    Limits: `keras.ops.image.ssim` (Keras 3.15), pytorch-msssim and `tf.image.ssim`. The window does
-    not reach over the rim, so that pixels there count less. Values of more than 1e9 times
-    `max_value` overflow. It cannot weigh single pixels.
+    Limits: it agrees with `keras.ops.image.ssim` (Keras 3.15), pytorch-msssim and `tf.image.ssim`.
+    The window stays inside the image, so pixels at the border are in fewer windows and count less.
+    Pixels of more than 1e9 times `max_value` overflow. The loss cannot weigh single pixels.
 
     Wang, Bovik, Sheikh & Simoncelli 2004 (IEEE Transactions on Image Processing 13).
     """
@@ -106,10 +106,10 @@ class MultiScaleSSIM(ChannelLoss):
     channels: `cs_j = mean((2 cov + c2) / (vy + vp + c2))` compares contrast and structure at scale
     j, each scale half as fine as the one before (means of 2 x 2 pixels), and the `SSIM` of the
     coarsest also compares the brightness. Use it instead of `SSIM` where images are large enough
-    and their parts have many sizes; beside an error of pixels, as in
-    `0.84 * cl.losses.MultiScaleSSIM() + 0.16 * cl.as_loss("mae")` (Zhao et al. 2017), since it
-    hardly sees a small shift of brightness or colour, and nothing where the structure is inverted
-    at a scale.
+    and their parts have many sizes. Add a pixel loss, as in
+    `0.84 * cl.losses.MultiScaleSSIM() + 0.16 * cl.as_loss("mae")` (Zhao et al. 2017), because this
+    loss hardly sees a small shift in brightness or colour, and has no gradient where the structure
+    is inverted at a scale.
 
     Args:
         max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
@@ -119,8 +119,8 @@ class MultiScaleSSIM(ChannelLoss):
             which sum to 1.
         filter_size: the side of the window in pixels, an integer of at least 1. Default 11.
         filter_sigma: the deviation of the Gaussian in pixels, above 0. Default 1.5.
-        k1, k2: what keeps dark and flat regions stable, in units of `max_value`, above 0. Defaults
-            0.01 and 0.03.
+        k1, k2: constants that keep dark and flat regions stable, in units of `max_value`, above 0.
+            Defaults 0.01 and 0.03.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
             predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
@@ -128,8 +128,8 @@ class MultiScaleSSIM(ChannelLoss):
 
     Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, or `(batch, height, width)` of
     one channel, equal; no side smaller than `filter_size * 2^(scales - 1)`, which is 176 with the
-    defaults. Where a side is odd, its last window averages the pixels that are there. Values
-    `(batch,)`, from 0 (equal) to 1.
+    defaults. If a side is odd, the last mean along it is over fewer pixels. Values `(batch,)`, from
+    0 (equal) to 1.
 
     Raises:
         ValueError: if an argument is outside its range, the images are too small or no images, or
@@ -146,9 +146,9 @@ class MultiScaleSSIM(ChannelLoss):
     >>> round(float(loss(y_true, 1 - y_true)), 6)  # the floor
     0.999999
 
-    Limits: one scale of exponent 1 is `SSIM`, up to the floor; for even sides pytorch-msssim and
-    `tf.image.ssim_multiscale` agree. Where a scale lies at the floor it has gradient 0: start from
-    a network that is not far off, or add an error of pixels.
+    Limits: with one scale and the exponent 1 it is `SSIM`, except below the floor of 1e-6; for even
+    sides pytorch-msssim and `tf.image.ssim_multiscale` agree. A scale at the floor has gradient 0:
+    start from a network that is roughly right, or add a pixel loss.
 
     Wang, Simoncelli & Bovik 2003 (Asilomar Conference); as a loss Zhao et al. 2017,
     arXiv 1511.08861.
@@ -201,10 +201,12 @@ class MultiScaleSSIM(ChannelLoss):
         return ops.mean(-ops.expm1(logarithm), axis=-1)
 
 
-# What the two similarities share.
+# What the two losses share.
 
 
-def _check_window(owner, max_value, filter_size, filter_sigma, k1, k2):
+def _check_window(
+    owner: str, max_value: float, filter_size: int, filter_sigma: float, k1: float, k2: float
+) -> None:
     if not is_integer(filter_size) or filter_size < 1:
         raise ValueError(
             f"The argument `filter_size` of {owner} must be an integer of at least 1. "
@@ -215,8 +217,13 @@ def _check_window(owner, max_value, filter_size, filter_sigma, k1, k2):
         check_number(owner, name, number, minimum=0, exclusive=True)
 
 
-def _images(loss, y_true, y_pred, side, cure):
-    """The truth and its difference from the prediction, in units of `max_value`, of rank 4."""
+def _images(
+    loss: SSIM | MultiScaleSSIM, y_true: Tensor, y_pred: Tensor, side: int, cure: str
+) -> tuple[Tensor, Tensor]:
+    """The truth and its difference from the prediction, in units of `max_value`, of rank 4.
+
+    Raises if images have a side shorter than `side`; `cure` is the advice in the message.
+    """
     shape = tuple(y_pred.shape)
     if len(shape) not in (3, 4):
         raise ValueError(
@@ -229,11 +236,12 @@ def _images(loss, y_true, y_pred, side, cure):
         f"{type(loss).__name__} needs images of at least {side} pixels a side{found}: {cure}. "
         f"Received: y_pred of shape {shape}"
     )
-    # Both: a graph that blurs the truth meanwhile would fail with a message of TensorFlow's.
+    # Check both images: if only one were checked, TensorFlow could fail on the other one first,
+    # with a message of its own.
     y_true, y_pred = (at_least(images, (1, 2), side, message) for images in (y_true, y_pred))
     if len(shape) == 3:
         y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-    # The similarity of a y and a p at a range of a L is that of y and p at L, whatever a.
+    # SSIM does not change if images and range are divided by the same number, here `max_value`.
     if loss.max_value != 1:
         y_true, y_pred = y_true / loss.max_value, y_pred / loss.max_value
     if has_channels_first():
@@ -241,16 +249,18 @@ def _images(loss, y_true, y_pred, side, cure):
     return y_true, y_true - y_pred
 
 
-def _dissimilarity(loss, y_true, difference):
-    """`1 - l` and `1 - cs` for every position: how luminance, contrast and structure differ."""
+def _dissimilarity(
+    loss: SSIM | MultiScaleSSIM, y_true: Tensor, difference: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`1 - l` and `1 - cs` at each position: how luminance, and contrast and structure, differ."""
     # With d = y - p and s = y + p, the means are ms = my + mp and md = my - mp, and the variances
     # vs = vy + vp + 2 cov and vd = vy + vp - 2 cov. So vs + vd = 2 (vy + vp), vs - vd = 4 cov and
     #   1 - cs = (vy + vp - 2 cov) / (vy + vp + c2) = 2 vd / (vs + vd + 2 c2).
     # Likewise ms^2 + md^2 = 2 (my^2 + mp^2), ms^2 - md^2 = 4 my mp and
     #   1 - l = (my - mp)^2 / (my^2 + mp^2 + c1) = 2 md^2 / (ms^2 + md^2 + 2 c1).
-    # Four windows instead of five, the first of them without gradient where the truth has none; and
-    # nothing close to 1 is taken from 1: where images are alike, so are the roundings of s, which
-    # then only scale a small d.
+    # That takes four windows instead of five, and the first needs no gradient if the truth has
+    # none. Nor is a number close to 1 subtracted from 1: for similar images d is small, and
+    # rounding errors of s only scale it.
     window = gaussian(loss.filter_size, loss.filter_sigma)
     twice = 2 * y_true
     total = twice - difference
@@ -258,20 +268,20 @@ def _dissimilarity(loss, y_true, difference):
     parts = [difference, ops.square(difference), ops.square(total)]
     mean_difference, square_difference, square_total = blurred(parts, window)
     md2, ms2 = ops.square(mean_difference), ops.square(mean_twice - mean_difference)
-    # Variances are not below 0, but for rounding, after which a sum of them could be -2 c2.
+    # A variance below 0 is a rounding error; without the relu the denominator could become 0.
     vd, vs = ops.relu(square_difference - md2), ops.relu(square_total - ms2)
-    # The floor is for a k below 3e-8: squares of smaller constants vanish in float32.
+    # The floor acts for k below 3e-8, whose square would vanish in float32.
     c1, c2 = (max(float(k) ** 2, 1e-15) for k in (loss.k1, loss.k2))
     return 2 * md2 / (ms2 + md2 + 2 * c1), 2 * vd / (vs + vd + 2 * c2)
 
 
-def _either(luminance, structure):
-    """`1 - l cs` of `1 - l` and `1 - cs`."""
+def _either(luminance: Tensor, structure: Tensor) -> Tensor:
+    """`1 - l cs`, from `1 - l` and `1 - cs`."""
     return luminance + structure - luminance * structure
 
 
-def _log_similarity(dissimilarity):
-    """`log(max(1 - mean, 1e-6))` for each sample and channel; gradient 0 at the floor."""
+def _log_similarity(dissimilarity: Tensor) -> Tensor:
+    """`log(max(1 - mean, 1e-6))` of each sample and channel, with gradient 0 at the floor."""
     mean = ops.mean(dissimilarity, axis=(2, 3) if has_channels_first() else (1, 2))
     floored = mean > 1 - 1e-6
     return ops.where(floored, math.log(1e-6), ops.log1p(-ops.where(floored, 0.0, mean)))
