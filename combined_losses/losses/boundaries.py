@@ -1,16 +1,18 @@
 """Boundaries: edges and contours of fields. Values of shape `(batch,)`."""
 
+from collections.abc import Sequence
 from typing import Unpack
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from combined_losses._core.checks import are_finite, at_least, check_number
-from combined_losses._core.data_format import channels_last
+from combined_losses._core.data_format import Format, channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
-from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses._numerics.distances import nearest_other, to_other_kind
 from combined_losses._numerics.edges import edges, mean_edge
 from combined_losses._numerics.floats import magnitude, weighted_mean
@@ -34,10 +36,10 @@ __all__ = [
 class BoundaryDisagreement(ChannelLoss):
     """How far the edge strengths of two fields differ, along given axes.
 
-    For each axis the mean of `| |d y_true| - |d y_pred| |`, `d` the difference of neighbours along
-    that axis; then the mean over the axes. It sees edge strength only: a constant offset and an
-    inverted contrast cost nothing, and a flat prediction is stationary (gradient 0). Add it to a
-    pixel or region loss, do not train on it alone.
+    For each axis the mean of `| |d y_true| - |d y_pred| |`, where `d` is the difference of
+    neighbours along that axis; then the mean over the axes. It sees only the strength of edges: a
+    constant offset and an inverted contrast cost nothing, and a flat prediction has gradient 0. So
+    do not train on it alone, but add it to a pixel or region loss.
 
     Args:
         axes: the spatial axes of the arrays as they are given, a sequence of integers, never the
@@ -72,7 +74,9 @@ class BoundaryDisagreement(ChannelLoss):
 
     _least_rank = 4  # (batch, height, width) are images without channels
 
-    def __init__(self, axes=None, **kwargs: Unpack[ChannelArguments]) -> None:
+    def __init__(
+        self, axes: Sequence[int] | None = None, **kwargs: Unpack[ChannelArguments]
+    ) -> None:
         super().__init__(**kwargs)
         sequence = isinstance(axes, (tuple, list)) and len(axes)
         if axes is not None and (not sequence or any(_not_spatial(axis) for axis in axes)):
@@ -84,8 +88,9 @@ class BoundaryDisagreement(ChannelLoss):
         self.axes = axes
 
     @property
-    def formats(self):
-        return super().formats if self.axes is None else []  # the axes say where the channels are
+    def formats(self) -> list[Format]:
+        # With given axes nothing is moved, because they count the axes of the arrays as they are.
+        return super().formats if self.axes is None else []
 
     @channels_last
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ class BoundaryDisagreement(ChannelLoss):
         return total / len(axes)
 
 
-def _not_spatial(axis):
+def _not_spatial(axis: object) -> bool:
     return isinstance(axis, bool) or not isinstance(axis, int) or axis == 0
 
 
@@ -112,16 +117,16 @@ _SOBEL = ((-1 / 8, 0.0, 1 / 8), (-2 / 8, 0.0, 2 / 8), (-1 / 8, 0.0, 1 / 8))
 
 @keras.saving.register_keras_serializable("combined_losses")
 class SobelEdge(ChannelLoss):
-    """The mean absolute difference of two images' edges, as a small kernel sees them.
+    """The mean absolute difference of two images' edges, as a small kernel finds them.
 
     The mean of `|K * (y_pred - y_true)|` over positions and channels, for the kernel `K` and its
-    transpose, without padding: nothing is invented at the border. Use it beside a pixel loss where
-    blurred edges are what you fear. A constant offset costs nothing.
+    transpose, without padding, so that no edges are invented at the border. Use it beside a pixel
+    loss if blurred edges are what you fear. A constant offset costs nothing.
 
     Args:
         kernel: None (default): Sobel's, divided by 8 so that it measures the slope per pixel; or
-            an own kernel, a matrix of finite numbers that sees edges along the width. Its transpose
-            sees those along the height.
+            a kernel of your own, a matrix of finite numbers that finds edges along the width. Its
+            transpose finds those along the height.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
             predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
@@ -133,7 +138,7 @@ class SobelEdge(ChannelLoss):
     Raises:
         ValueError: if `kernel` is no matrix of finite numbers, or the images are smaller than it.
 
-    Example: a ramp of 2 per pixel along the width against a flat image, in one of two directions.
+    Example: a ramp of 2 per pixel along the width, and of 0 along the height, against a flat image.
 
     >>> import numpy as np
     >>> import combined_losses as cl
@@ -147,7 +152,7 @@ class SobelEdge(ChannelLoss):
     has_channels = True
     _least_rank = 4
 
-    def __init__(self, kernel=None, **kwargs: Unpack[ChannelArguments]) -> None:
+    def __init__(self, kernel: ArrayLike | None = None, **kwargs: Unpack[ChannelArguments]) -> None:
         super().__init__(**kwargs)
         self.kernel = kernel
         self._kernel = np.asarray(_SOBEL if kernel is None else _matrix(kernel))
@@ -168,8 +173,8 @@ class SobelEdge(ChannelLoss):
         return (means[0] + means[1]) / 2
 
 
-def _matrix(kernel):
-    """A kernel as an array; raises where it is none."""
+def _matrix(kernel: ArrayLike) -> NDArray[np.float64]:
+    """A kernel as an array; raises if it is no matrix of finite numbers."""
     try:
         matrix = np.asarray(kernel, "float64")
     except (TypeError, ValueError, OverflowError):
@@ -182,8 +187,8 @@ def _matrix(kernel):
     return matrix
 
 
-def _correlated(image, kernel):
-    """An image correlated with a kernel, where all of the kernel lies inside."""
+def _correlated(image: Tensor, kernel: NDArray[np.float64]) -> Tensor:
+    """An image correlated with a kernel, at all places where the kernel lies inside."""
     height, width = (ops.shape(image)[1 + axis] - kernel.shape[axis] + 1 for axis in (0, 1))
     return sum(
         float(factor) * image[:, row : row + height, column : column + width]
@@ -195,14 +200,17 @@ def _correlated(image, kernel):
 class _Contour(LogitsMasks):
     """A loss that measures masks by the distances of their pixels (abstract).
 
-    A subclass implements `measure(y_true, y_pred, axes, diagonal)`, one number for each pixel.
+    A subclass implements `distances(y_true, y_pred, axes, diagonal)`: one number for each pixel,
+    from the masks, their spatial axes and the diagonal of an image in pixels.
     """
 
     has_channels = True
     target_kind = "shares"
-    neutral_target = 0.0  # what does not count is background, in the prediction too
+    neutral_target = 0.0  # pixels of weight 0 are background, in the prediction too
 
-    def measure(self, y_true, y_pred, axes, diagonal):
+    def distances(
+        self, y_true: Tensor, y_pred: Tensor, axes: tuple[int, ...], diagonal: Tensor
+    ) -> Tensor:
         raise NotImplementedError
 
     @channels_last
@@ -220,7 +228,7 @@ class _Contour(LogitsMasks):
         axes = spatial_axes(y_pred)
         sides = [ops.cast(ops.shape(y_pred)[axis], y_pred.dtype) for axis in axes]
         diagonal = ops.sqrt(sum(ops.square(side) for side in sides))
-        values, all_axes = self.measure(y_true, y_pred, axes, diagonal), (*axes, rank - 1)
+        values, all_axes = self.distances(y_true, y_pred, axes, diagonal), (*axes, rank - 1)
         return weighted_mean(values, sample_weight, all_axes)
 
 
@@ -228,12 +236,12 @@ class _Contour(LogitsMasks):
 class SignedDistanceBoundary(_Contour):
     """The mean distance of the predicted mask from the true contour, with a sign.
 
-    The mean of `y_pred * phi` over pixels and channels: `phi` is the distance to the true mask
-    outside of it, and minus the distance to its rim inside (0 for the pixels of the rim), divided
-    by the image's diagonal. False positives cost the more the further away they are, which overlap
-    losses do not see; add it to one of those, with a small and growing weight
-    (`weights={"boundary": cl.weightings.LinearRamp(1000)}`). It may be negative, and measures no
-    quality. Distances are exact and Euclidean, computed inside the graph; of `y_true > 0.5`.
+    The mean of `y_pred * phi` over pixels and channels. Outside the true mask, `y_true > 0.5`,
+    `phi` is the distance to it; inside, minus the distance to its rim (0 for the pixels of the
+    rim); both divided by the image's diagonal. The farther away a false positive is, the more it
+    costs; overlap losses do not see that. Add it to one of those, with a small and growing weight
+    (`weights={"boundary": cl.weightings.LinearRamp(1000)}`). The value may be negative, and is no
+    measure of quality. Distances are exact and Euclidean, computed inside the graph.
 
     Args:
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
@@ -267,27 +275,30 @@ class SignedDistanceBoundary(_Contour):
     Kervadec et al. 2019, arXiv 1812.07032.
     """
 
-    def measure(self, y_true, y_pred, axes, diagonal):
+    def distances(
+        self, y_true: Tensor, y_pred: Tensor, axes: tuple[int, ...], diagonal: Tensor
+    ) -> Tensor:
         inside = y_true > 0.5
         distance = ops.sqrt(to_other_kind(inside, axes))
-        # An empty or full mask has distance 0 everywhere, and stays 0: there is no rim.
+        # In an empty or full mask the distance is 0 everywhere; the minimum keeps it 0.
         to_rim = ops.minimum(1 - distance, 0.0)
         return y_pred * ops.cast(ops.where(inside, to_rim, distance), y_pred.dtype) / diagonal
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class HausdorffDistance(_Contour):
-    """The squared error of every pixel, weighed by its distance from both contours.
+    """The squared error of each pixel, weighted by its distance from both contours.
 
-    The mean of `(p - y)^2 (d_p^alpha + d_y^alpha)` over pixels and channels; `d` is the distance to
-    the nearest pixel of the other kind in `p > 0.5` or `y > 0.5`, divided by the image's diagonal.
-    It stands in for the Hausdorff distance, the largest distance between two contours, which is the
-    error of a single pixel: far-off islands and missed parts dominate. Distances are exact and
-    Euclidean, computed inside the graph; no gradient goes through them. Add it to a region loss.
+    The mean of `(p - y)^2 (d_p^alpha + d_y^alpha)` over pixels and channels. `d_p` is the distance
+    to the nearest pixel of the other kind in the mask `p > 0.5`, `d_y` that in `y > 0.5`, both
+    divided by the image's diagonal. The Hausdorff distance itself, the largest distance between two
+    contours, depends on a single pixel; this loss approximates it, so far-off islands and missed
+    parts dominate. Distances are exact and Euclidean, computed inside the graph, without a
+    gradient. Add it to a region loss.
 
     Args:
-        alpha: the power of the distance, above 0. Default 2.0; larger ones look at the farthest
-            pixels only.
+        alpha: the power of the distance, above 0. Default 2.0; with a larger one only the farthest
+            pixels matter.
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
         multilabel: whether the channels are independent of each other, as masks that may overlap:
@@ -299,9 +310,9 @@ class HausdorffDistance(_Contour):
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
-    `(batch,)`, of at least 0. An empty or full mask has distance 0: with an empty truth and no
-    prediction above 0.5 the loss is 0 with gradient 0, so pair it with a region loss. Weights and
-    masks of pixels act inside the mean; pixels of weight 0 are background.
+    `(batch,)`, of at least 0. The distances of an empty or full mask are 0: if the truth is empty
+    and no prediction is above 0.5, the loss is 0 with gradient 0, so pair it with a region loss.
+    Weights and masks of pixels act inside the mean; pixels of weight 0 are background.
 
     Raises:
         ValueError: if an argument is outside its range, or the shapes differ.
@@ -326,8 +337,10 @@ class HausdorffDistance(_Contour):
         check_number("HausdorffDistance", "alpha", alpha, minimum=0, exclusive=True)
         self.alpha = alpha
 
-    def measure(self, y_true, y_pred, axes, diagonal):
-        # Both masks in one pass: as many samples again.
+    def distances(
+        self, y_true: Tensor, y_pred: Tensor, axes: tuple[int, ...], diagonal: Tensor
+    ) -> Tensor:
+        # Both masks in one pass, as a batch of twice the size.
         masks = ops.concatenate([y_pred > 0.5, y_true > 0.5], axis=0)
         squared = ops.cast(to_other_kind(masks, axes), y_pred.dtype) / ops.square(diagonal)
         powers = squared if self.alpha == 2 else ops.power(squared, self.alpha / 2)
@@ -335,16 +348,16 @@ class HausdorffDistance(_Contour):
         return ops.square(y_pred - y_true) * (powers[:samples] + powers[samples:])
 
 
-def signed_distance(mask, axes=None):
-    """The distance of every pixel to the contour of a mask, in pixels; negative inside.
+def signed_distance(mask: ArrayLike, axes: Sequence[int] | None = None) -> NDArray[np.float32]:
+    """The distance of each pixel to the contour of a mask, in pixels; negative inside.
 
-    Outside the distance to the nearest pixel of the mask, inside minus the distance to its rim,
-    that is, 1 minus the distance to the nearest pixel outside. It is what
-    `SignedDistanceBoundary` multiplies the prediction with, before the division by the diagonal:
-    NumPy in and NumPy out, for data pipelines that keep it with the data.
+    Outside the mask it is the distance to the nearest pixel of the mask; inside it is minus the
+    distance to the rim, that is, 1 minus the distance to the nearest pixel outside. It is the `phi`
+    of `SignedDistanceBoundary` before the division by the diagonal: NumPy in and NumPy out, for
+    data pipelines that store it with the data.
 
     Args:
-        mask: an array of booleans or numbers; inside is what is above 0.5.
+        mask: an array of booleans or numbers; a pixel is inside if it is above 0.5.
         axes: the axes of one image. Default None: all of an array of rank 1 to 3, such as
             `(height, width)`; all but the first and the last of one of higher rank, such as
             `(batch, height, width, channels)`.
@@ -353,7 +366,7 @@ def signed_distance(mask, axes=None):
         A float32 array of the shape of `mask`, exact (Euclidean); 0 where a mask is empty or full.
 
     Raises:
-        ValueError: if the mask has no axis, or `axes` are none of its axes.
+        ValueError: if the mask has no axis, or `axes` is empty or names an axis that it lacks.
 
     Example:
 

@@ -5,6 +5,7 @@ MultiResolutionSTFT()}` the logs hold `spectrum_loss`, `spectrum/fft_1024_loss`,
 `spectrum/fft_1024/convergence_loss` and so on, all from one pass.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import keras
@@ -12,36 +13,46 @@ import numpy as np
 from keras import ops
 
 from combined_losses._core.alignment import fits, is_per_sample
+from combined_losses._core.batch import Batch
 from combined_losses._core.checks import (
-    are_numbers,
     at_least,
     check_equal_shapes,
     check_flag,
     check_number,
-    is_integer,
 )
-from combined_losses._core.keras_types import LossArguments
+from combined_losses._core.keras_types import KerasLoss, LossArguments, Reduction
 from combined_losses._core.loss import Loss
-from combined_losses._core.names import make_unique, quoted, snake_case
+from combined_losses._core.names import make_unique, snake_case
 from combined_losses._core.traits import Traits
-from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.arrays import Dtype, Tensor
 from combined_losses._numerics.floats import accumulating, decibels, div, weighted_mean
 from combined_losses.composite.loss import CompositeLoss
+from combined_losses.losses.stft_arguments import (
+    TERMS,
+    check_resolution,
+    check_weights,
+    resolutions_of,
+)
 from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["SISDR", "STFT", "MultiResolutionSTFT"]
 
-_TERMS = ("convergence", "log_magnitude")
-
 
 class _Spectral(Wrapper):
-    """A loss whose parts are a composite inside, which sees another view (abstract).
+    """A loss whose parts are those of a composite inside, which sees a view of the data (abstract).
 
-    A `Wrapper` in all but what it is made of, so that reductions, weights, masks and names of parts
-    work as everywhere.
+    It is a `Wrapper`, although no user gives it the loss inside: so reductions, weights, masks and
+    names of parts work as they do in every wrapper.
     """
 
-    def __init__(self, losses, weights, reduction, name, dtype) -> None:
+    def __init__(
+        self,
+        losses: Mapping[str, KerasLoss],
+        weights: Mapping[str, float] | Sequence[float] | None,
+        reduction: Reduction,
+        name: str | None,
+        dtype: Dtype,
+    ) -> None:
         own = name or snake_case(type(self).__name__)
         super().__init__(CompositeLoss(losses, weights, name=own), reduction, own, dtype)
         self.name_is_given = name is not None
@@ -51,39 +62,40 @@ class _Spectral(Wrapper):
 class STFT(_Spectral):
     """How far two signals' short-time spectra differ, in magnitude and not in phase.
 
-    The sum of two terms, which the logs show as parts: `convergence`, `||Y - P|| / ||Y||` of the
-    magnitudes Y and P of one sample (Frobenius norms), which is led by what is loud; and
-    `log_magnitude`, the mean of `|log Y - log P|` over frames and bins, which hears what is quiet.
-    Use it for audio and other oscillating signals, where a shift in phase costs a waveform loss all
-    and the ear nothing; beside a waveform loss such as `"mae"` where the phase matters too.
+    The sum of two terms, which the logs show as parts. With the magnitudes Y and P of one sample,
+    `convergence` is `||Y - P|| / ||Y||` (Frobenius norms), in which loud frames and bins dominate;
+    `log_magnitude` is the mean of `|log Y - log P|` over frames and bins, in which quiet ones count
+    as much. Use it for audio and other oscillating signals: a shift in phase, which the ear does
+    not hear, is a large error for a waveform loss. Add a waveform loss such as `"mae"` if the phase
+    matters too.
 
-    The magnitude is `sqrt(re^2 + im^2 + 1e-8)`: a quiet prediction keeps its gradient, and that of
-    an exactly silent one is 0 (no magnitude knows in which direction it should leave). Add a
-    waveform loss where predictions may begin at 0.
+    The magnitude is `sqrt(re^2 + im^2 + 1e-8)`, so that a quiet prediction keeps its gradient. An
+    exactly silent prediction has gradient 0, because no direction is better than another: add a
+    waveform loss if predictions may begin at 0.
 
     Args:
         fft_size: samples of the Fourier transform, an integer of at least 1. Default 1024.
         hop: samples from one frame to the next, an integer of at least 1. Default 256.
         window: samples of the periodic Hann window, centred in the transform; an integer from 2 to
             `fft_size`. Default 1024.
-        weights: None (default): 1 for both terms; or a dict such as `{"convergence": 0.0}` with
-            numbers of at least 0, 1 for what it leaves out. They can be set later:
+        weights: None (default): 1 for both terms; or a dict of numbers of at least 0, such as
+            `{"convergence": 0.0}`; a term that it leaves out has 1. They can be set later:
             `set_weight("convergence", 0.5)`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, time)` or `(batch, time, channels)`, equal; `time` above
-    `fft_size // 2`, which the ends are reflected by. Channels are compared one by one and averaged.
-    Values `(batch,)`, of at least 0, without a unit. A silent truth makes `convergence` as large as
-    `||P|| / (1e-4 sqrt(frames * bins))`: give such samples the weight 0, or the term a small one.
-    Weights and masks of single time steps act inside: where they are 0, both signals are silent;
-    a frame has the weight of its centre.
+    `fft_size // 2`, because the signals are reflected by that much at both ends. Channels are
+    compared one by one and averaged. Values `(batch,)`, of at least 0, without a unit. If the truth
+    is silent, `convergence` is as large as `||P|| / (1e-4 sqrt(frames * bins))`: give such samples
+    the weight 0, or the term a small one. Weights and masks of single time steps act inside: steps
+    of weight 0 are silent in both signals, and a frame has the weight of its centre.
 
     Raises:
         ValueError: if an argument is outside its range, the shapes differ, or a signal is too
             short.
 
-    Example: half as loud; another phase, which only the mirror images at the ends tell apart; and
-    another pitch.
+    Example: a tone of half the amplitude; one of another phase, which differs only in the reflected
+    ends; and one of another pitch.
 
     >>> import numpy as np
     >>> import combined_losses as cl
@@ -101,23 +113,25 @@ class STFT(_Spectral):
         fft_size: int = 1024,
         hop: int = 256,
         window: int = 1024,
-        weights=None,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
+        weights: Mapping[str, float] | None = None,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Dtype = None,
     ) -> None:
         owner = type(self).__name__
-        _check_resolution(owner, fft_size, hop, window, ("fft_size", "hop", "window"))
-        _check_weights(owner, weights)
-        terms = dict(zip(_TERMS, (_Convergence(), _LogMagnitude()), strict=True))
+        check_resolution(owner, fft_size, hop, window, ("fft_size", "hop", "window"))
+        check_weights(owner, weights)
+        terms: dict[str, KerasLoss] = dict(
+            zip(TERMS, (_Convergence(), _LogMagnitude()), strict=True)
+        )
         super().__init__(terms, weights, reduction, name, dtype)
         self.fft_size, self.hop, self.window = fft_size, hop, window
         self.weights = weights
-        # Not "hann" for `ops.stft`: TensorFlow has no periodic window of odd length.
+        # The "hann" of `ops.stft` is not periodic on TensorFlow if its length is odd.
         self._hann = 0.5 - 0.5 * np.cos(2 * np.pi / window * np.arange(window))
 
-    def see(self, batch, label):
-        """The magnitudes, `(batch, channels, frames, bins)`."""
+    def see(self, batch: Batch, label: str) -> Batch:
+        """The batch of magnitudes, `(batch, channels, frames, bins)`."""
         batch = self.one_array(batch, label)
         check_equal_shapes(label, batch.y_true, batch.y_pred)
         batch = batch.replaced(
@@ -140,8 +154,8 @@ class STFT(_Spectral):
 
         return batch.view(magnitude, of_frames)
 
-    def _long_enough(self, label, signals):
-        """The signals; raises where they are none, or too short."""
+    def _long_enough(self, label: str, signals: Tensor) -> Tensor:
+        """The signals; raises if their shape is not that of signals, or if they are too short."""
         _check_signal(label, tuple(signals.shape))
         message = (
             f"Component '{label}' continues its signals at both ends by reflection, which "
@@ -150,16 +164,17 @@ class STFT(_Spectral):
         )
         return at_least(signals, (1,), self.fft_size // 2 + 1, message)
 
-    def _magnitude(self, signal):
+    def _magnitude(self, signal: Tensor) -> Tensor:
         signal = _channels_first(signal)
         real, imaginary = ops.stft(signal, self.window, self.hop, self.fft_size, self._hann)
         return ops.sqrt(ops.square(real) + ops.square(imaginary) + 1e-8)
 
-    def _of_frames(self, weight, batch):
-        """Weights of time steps as those of frames, `(batch, channels, frames, 1)`."""
+    def _of_frames(self, weight: Tensor, batch: Batch) -> Tensor:
+        """The weights of frames, `(batch, channels, frames, 1)`, from those of time steps."""
         if is_per_sample(weight):
             return weight
-        # The padding puts the centre of frame k at step k * hop, which may be one beyond the end.
+        # With the reflected ends, the centre of frame k is step k * hop. That of the last frame may
+        # be one step beyond the end.
         weight, steps = _channels_first(weight), ops.shape(batch.y_pred)[1]
         frames = (steps - self.fft_size % 2) // self.hop + 1
         centres = ops.minimum(ops.arange(frames) * self.hop, ops.shape(weight)[2] - 1)
@@ -170,14 +185,14 @@ class STFT(_Spectral):
 class MultiResolutionSTFT(_Spectral):
     """The mean of `STFT` at several resolutions, each a part of its own.
 
-    A long window tells tones apart, a short one moments: a signal that is right at one resolution
-    can be wrong at another, and hardly at all of them. The parts are called `fft_1024` and so on,
-    by their size, and have the parts of `STFT`: `fft_1024/convergence`, `fft_1024/log_magnitude`.
+    A long window resolves tones, a short one moments: a signal can be wrong and still look right at
+    one resolution, but hardly at all of them. The parts are named by their size, `fft_1024` and so
+    on, and have the parts of `STFT`: `fft_1024/convergence`, `fft_1024/log_magnitude`.
 
     Args:
         fft_sizes, hops, windows: lists of equal length, one number for each resolution, as in
             `STFT`. Defaults `(1024, 2048, 512)`, `(120, 240, 50)`, `(600, 1200, 240)`.
-        weights: of the terms of every resolution, as in `STFT`.
+        weights: those of the two terms at every resolution, as in `STFT`.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `STFT`, `time` above half of the largest transform; values `(batch,)`.
@@ -199,17 +214,17 @@ class MultiResolutionSTFT(_Spectral):
 
     def __init__(
         self,
-        fft_sizes=(1024, 2048, 512),
-        hops=(120, 240, 50),
-        windows=(600, 1200, 240),
-        weights=None,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
+        fft_sizes: Sequence[int] = (1024, 2048, 512),
+        hops: Sequence[int] = (120, 240, 50),
+        windows: Sequence[int] = (600, 1200, 240),
+        weights: Mapping[str, float] | None = None,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Dtype = None,
     ) -> None:
-        resolutions = _resolutions(fft_sizes, hops, windows)
-        _check_weights("MultiResolutionSTFT", weights)
-        parts = {}
+        resolutions = resolutions_of(fft_sizes, hops, windows)
+        check_weights("MultiResolutionSTFT", weights)
+        parts: dict[str, KerasLoss] = {}
         for fft_size, hop, window in resolutions:
             part = make_unique(f"fft_{fft_size}", parts)
             parts[part] = STFT(fft_size, hop, window, weights, name=part, dtype=dtype)
@@ -217,12 +232,12 @@ class MultiResolutionSTFT(_Spectral):
         self.fft_sizes, self.hops, self.windows = fft_sizes, hops, windows
         self.weights = weights
 
-    def see(self, batch, label):
+    def see(self, batch: Batch, label: str) -> Batch:
         return batch
 
 
 class _Convergence(Loss):
-    """`||Y - P|| / ||Y||` over frames and bins, averaged over the channels that count."""
+    """`||Y - P|| / ||Y||` over frames and bins, averaged over the channels with any weight."""
 
     neutral_target = 1.0
 
@@ -234,8 +249,11 @@ class _Convergence(Loss):
         return div(ops.sum(counts * ratio, axis=1), ops.sum(counts, axis=1))
 
 
-def _norm(magnitude, weight, floor):
-    """The norm, constant where its square is below 1e-24: a norm of 0 has the slope 0 / 0."""
+def _norm(magnitude: Tensor, weight: Tensor | None, floor: float) -> Tensor:
+    """The norm; where its square is below 1e-24, the constant `sqrt(floor)`.
+
+    The slope of a norm of 0 would be 0 / 0.
+    """
     squares = ops.square(magnitude)
     total = ops.sum(squares if weight is None else weight * squares, axis=(2, 3))
     return ops.sqrt(ops.where(total > 1e-24, total, floor))
@@ -248,7 +266,7 @@ class _LogMagnitude(Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         difference = ops.log(y_true) - ops.log(y_pred)
-        # |d| with the slope 0 at d = 0, in one pass less than relu(d) + relu(-d).
+        # |d| with the slope 0 at d = 0; relu(d) + relu(-d) would take one more pass over the array.
         distance = ops.stop_gradient(ops.sign(difference)) * difference
         return weighted_mean(distance, sample_weight, axis=(1, 2, 3))
 
@@ -257,21 +275,23 @@ class _LogMagnitude(Loss):
 class SISDR(Loss):
     """Minus the scale-invariant ratio of signal to distortion, in decibels.
 
-    With `t` the target and `x` the prediction, `a = <x, t> / (<t, t> + eps)` is how loud the target
-    is in the prediction, and the value is `-10 log10((||a t||^2 + eps) / (||a t - x||^2 + eps))`.
-    Use it to separate or clean signals whose level does not matter: scaling the prediction changes
-    nothing. For the level add a waveform or `STFT` loss.
+    With the target `t` and the prediction `x`, `a = <x, t> / (<t, t> + eps)` is the level of the
+    target in the prediction, and the value is `-10 log10((||a t||^2 + eps) / (||a t - x||^2 +
+    eps))`. Use it to separate or clean signals whose level does not matter: scaling the prediction
+    changes nothing. If the level matters, add a waveform or `STFT` loss.
 
     Args:
-        zero_mean: whether the mean of every signal is taken away first. Default True.
-        epsilon: what keeps silence finite, in units of squared amplitude, above 0. Default 1e-8.
+        zero_mean: whether the mean of each signal is subtracted first. Default True.
+        epsilon: a constant that keeps the value of silent signals finite, in units of squared
+            amplitude, above 0. Default 1e-8.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, time)` or `(batch, time, channels)`, equal; channels are
-    compared one by one and averaged. Values `(batch,)`, in dB, negative when good: -20 is an error
-    of a tenth of the amplitude; equal signals are finite. A silent truth pulls the prediction to
-    silence; an exactly silent prediction has gradient 0 (it knows no direction), so start from
-    another one. Weights and masks of single time steps act inside the means and sums.
+    compared one by one and averaged. Values `(batch,)`, in dB, the lower the better: -20 is an
+    error of a tenth of the amplitude; the value of equal signals is finite. A silent truth pulls
+    the prediction to silence. An exactly silent prediction has gradient 0, because no direction is
+    better than another, so start from another one. Weights and masks of single time steps act
+    inside the means and sums.
 
     Raises:
         ValueError: if an argument is outside its range, or the shapes differ.
@@ -323,65 +343,24 @@ class SISDR(Loss):
         values = decibels(ratio)
         if len(values.shape) == 1:
             return values
-        # A channel without any step that counts is left out.
+        # A channel whose steps all have the weight 0 is left out.
         counts = None if weight is None else ops.cast(ops.any(weight > 0, axis=1), values.dtype)
         return weighted_mean(values, counts, axis=1)
 
 
-def _inner(a, b, weight):
+def _inner(a: Tensor, b: Tensor, weight: Tensor | None) -> Tensor:
+    """The weighted inner product over time."""
     return ops.sum(a * b if weight is None else weight * a * b, axis=1)
 
 
-def _channels_first(signal):
-    """`(batch, channels, time)` of `(batch, time)` or `(batch, time, channels)`."""
+def _channels_first(signal: Tensor) -> Tensor:
+    """`(batch, channels, time)` from `(batch, time)` or `(batch, time, channels)`."""
     return ops.expand_dims(signal, 1) if len(signal.shape) == 2 else ops.swapaxes(signal, 1, 2)
 
 
-def _check_signal(label, shape):
+def _check_signal(label: str, shape: tuple[int | None, ...]) -> None:
     if len(shape) not in (2, 3):
         raise ValueError(
             f"Component '{label}' compares signals (batch, time) or (batch, time, channels). "
             f"Received: y_pred of shape {shape}"
         )
-
-
-def _check_resolution(owner, fft_size, hop, window, names):
-    for name, number, least in zip(names, (fft_size, hop, window), (1, 1, 2), strict=True):
-        most = f" to {names[0]}={fft_size!r}" if name == names[2] else ""
-        valid = is_integer(number) and number >= least
-        if not valid or (most and number > fft_size):
-            raise ValueError(
-                f"The argument `{name}` of {owner} must be an integer of at least {least}{most}. "
-                f"Received: {number!r}"
-            )
-
-
-def _resolutions(fft_sizes, hops, windows):
-    """Triples of the three lists."""
-    owner, names = "MultiResolutionSTFT", ("fft_sizes", "hops", "windows")
-    lists = dict(zip(names, (fft_sizes, hops, windows), strict=True))
-    for name, numbers in lists.items():
-        sized = isinstance(numbers, (list, tuple))
-        if not sized or not numbers or len(numbers) != len(fft_sizes):
-            raise ValueError(
-                f"The argument `{name}` of {owner} must be a list of one integer for each "
-                f"resolution, as many as there are `fft_sizes`. Received: {numbers!r}"
-            )
-    resolutions = list(zip(*lists.values(), strict=True))
-    for fft_size, hop, window in resolutions:
-        _check_resolution(owner, fft_size, hop, window, names)
-    return resolutions
-
-
-def _check_weights(owner, weights):
-    known = isinstance(weights, dict) and set(weights) <= set(_TERMS)
-    if weights is None or (known and all(map(_is_weight, weights.values()))):
-        return
-    raise ValueError(
-        f"The argument `weights` of {owner} must be None or a dict from "
-        f"{quoted(_TERMS)} to finite numbers of at least 0. Received: {weights!r}"
-    )
-
-
-def _is_weight(number):
-    return are_numbers([number]) and number >= 0

@@ -26,8 +26,9 @@ def gaussian(size: int, sigma: float) -> NDArray[np.float64]:
     # the division by the sum removes that factor. A deviation below 1e-3 gives the same window as
     # 1e-3: the nearest pixels only.
     squares = (np.arange(size) - (size - 1) / 2) ** 2
-    window: NDArray[np.float64] = np.exp((squares.min() - squares) / (2 * max(sigma, 1e-3) ** 2))
-    return window / window.sum()
+    window = np.exp((squares.min() - squares) / (2 * max(sigma, 1e-3) ** 2))
+    normalised: NDArray[np.float64] = window / window.sum()
+    return normalised
 
 
 def blurred(images: list[Tensor], window: NDArray[np.float64]) -> list[Tensor]:
