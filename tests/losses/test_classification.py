@@ -237,7 +237,7 @@ def test_labels_of_another_shape_are_an_error():
         Sparse()(ONE_HOT, PROBABILITIES)
     with raises(ValueError, "of shape (5, 3) or (5, 3, 1)", "Received: y_true of shape (5, 2)"):
         Sparse()(LABELS[:, :2], PROBABILITIES)
-    with raises(ValueError, "(5,) or (5, 1) or (5, 4)", "Received: y_true of shape (5, 3)"):
+    with raises(ValueError, "(5,), (5, 1) or (5, 4)", "Received: y_true of shape (5, 3)"):
         Kappa(4)(LABELS, PROBABILITIES[:, 0])
     with raises(ValueError, "Dense(3", "Received: y_pred of shape (5, 4)"):
         Kappa(3)(LABELS[:, 0], PROBABILITIES[:, 0])
