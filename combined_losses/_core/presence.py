@@ -8,20 +8,20 @@ from keras import ops
 from combined_losses._core.alignment import fit_from_left, is_used
 
 
-def presence(batch, values=None, judged=None):
+def presence(batch, values=None, counted=None):
     """Whether anything in a batch of this replica counts, `()`; None: surely, or nobody asks.
 
     Args:
         batch: the `Batch` of the data. Of its weights and mask a loss may have applied some by
             itself.
         values: None, or what the loss gave for it.
-        judged: the `Batch` whose weights and mask are those of `values`.
+        counted: the `Batch` whose weights and mask are those of `values`.
     """
     if not batch.asks_presence:
         return None
     found = [] if batch.size else [ops.not_equal(ops.convert_to_tensor(batch.count), 0)]
     given = [weight for _, weight in batch.weights()]
-    left = [] if judged is None else [weight for _, weight in judged.weights()]
+    left = [] if counted is None else [weight for _, weight in counted.weights()]
     found += _any(left, values)
     if not {id(weight) for weight in given} <= {id(weight) for weight in left}:
         single = not keras.tree.is_nested(batch.y_pred)

@@ -28,11 +28,11 @@ __all__ = ["Wrapper"]
 
 
 class Wrapper(Compound):
-    """A loss that shows its child another view of the data (abstract).
+    """A loss that gives its child another view of the data (abstract).
 
-    A subclass implements `see(batch, label)`, which returns the batch that the child sees; sample
-    weights and mask are part of it. It has the operators of every loss, a config with every
-    argument, and, where the child has named parts, those names.
+    A subclass implements `see(batch, label)`, which returns the batch that the child is given;
+    sample weights and mask are part of it. A wrapper has the operators of every loss, a config with
+    every argument, and the names of its child's parts, if these have names.
 
     Args:
         loss: a `keras.losses.Loss`, a string that `keras.losses.get` knows, or a function
@@ -40,6 +40,12 @@ class Wrapper(Compound):
         reduction: `"per_component"` (default): as the child is reduced alone; or one of Keras's.
         name: a string, default the name of the child.
         dtype: default the dtype of the child.
+
+    Some wrappers have to know which axis holds the channels, and take one argument more,
+    `data_format`: `"channels_last"`, or `"channels_first"` for arrays `(batch, channels,
+    spatial...)`. None (default) takes the format of the losses inside, or else Keras's setting,
+    which acts on predictions of rank 4 and more alone. A format other than that of a loss inside is
+    an error.
 
     Example:
 
@@ -72,7 +78,7 @@ class Wrapper(Compound):
 
     @property
     def loss(self) -> Any:
-        """The loss that it wraps, which cannot be changed: names and variables come from it."""
+        """The loss inside. It cannot be replaced, because names and variables come from it."""
         return self._wrapped()
 
     @loss.setter
@@ -82,8 +88,8 @@ class Wrapper(Compound):
             f"another {type(self).__name__} for another loss. Received: loss={loss!r}"
         )
 
-    # Whether `see` is given the channels last, where its own `data_format` or that of the losses
-    # inside says that they are first. Else it is given them where the data have them.
+    # True: `see` is given the channels last, even if its own `data_format`, or that of the losses
+    # inside, says that the data have them first. False: it is given the data as they are.
     sees_channels_last = False
 
     def _wrapped(self) -> Any:
@@ -114,11 +120,11 @@ class Wrapper(Compound):
 
     @property
     def is_view(self) -> bool:
-        """Whether it only changes what the child sees, so that the child's values are its own."""
+        """Whether it only changes what the child is given, so that its values are the child's."""
         return type(self).evaluate is Wrapper.evaluate
 
     def see(self, batch: Batch, label: str) -> Batch:
-        """The batch that the child sees; `label` is the name of the component, for messages."""
+        """The batch that the child is given; `label` names the component in messages."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement `see(batch, label)`, which returns the batch "
             f"that the loss inside sees. Received: no such method for component '{label}'"
@@ -128,28 +134,29 @@ class Wrapper(Compound):
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label = label or self.name
-        seen = self._seen(self.choose_output(batch, label), label)
-        return self._node.evaluate(seen, self._imposed(reduction), label)
+        inside = self._batch_inside(self.choose_output(batch, label), label)
+        return self._node.evaluate(inside, self._imposed(reduction), label)
 
     def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:
         if not self.is_view:
             return None
-        return self._node.unreduced(self._seen(batch, label), imposed, label)
+        return self._node.unreduced(self._batch_inside(batch, label), imposed, label)
 
-    def _seen(self, batch: Batch, label: str) -> Batch:
+    def _batch_inside(self, batch: Batch, label: str) -> Batch:
+        """What `see` returns for this batch, checked."""
         batch = self.arranged(batch)
         with telling(batch):
-            seen = self.see(batch.of_floats(self.dtype), label)
-        if not isinstance(seen, Batch):
+            inside = self.see(batch.of_floats(self.dtype), label)
+        if not isinstance(inside, Batch):
             raise TypeError(
                 f"`see` of {type(self).__name__} (component '{label}') must return a batch, for "
                 "example batch.replaced(y_true=..., y_pred=...). "
-                f"Received: an object of type {type(seen).__name__}"
+                f"Received: an object of type {type(inside).__name__}"
             )
-        return seen
+        return inside
 
     def arranged(self, batch: Batch) -> Batch:
-        """The batch with the channels where this wrapper wants them."""
+        """The batch with the channels where `see` expects them, see `sees_channels_last`."""
         if self.sees_channels_last:
             return self._with_channels_last(batch)
         return as_given(batch, for_view=True)
@@ -172,7 +179,7 @@ class Wrapper(Compound):
         return PredictionsApart(batch, self._layout, label)
 
     def one_array(self, batch: Batch, label: str) -> Batch:
-        """The batch with targets and predictions of one rank, for a view of a single array."""
+        """The batch with target and prediction of one rank; raises if there are several of either."""
         if self.needs_target:
             check_target(label, batch.y_true)
         if not self.reads_target:
@@ -187,7 +194,7 @@ class Wrapper(Compound):
         return self.arranged(batch)
 
     def choose_output(self, batch: Batch, label: str) -> Batch:
-        """The batch with the output that a loss inside reads, which comes before any view of it."""
+        """The batch of the output that a loss inside reads; it is chosen before any view of it."""
         if not self.routes or batch.output_is_chosen:
             return batch
         if self._node.routes:
@@ -195,7 +202,7 @@ class Wrapper(Compound):
         return super().choose_output(batch, label)
 
     def _imposed(self, reduction: str | None) -> str | None:
-        """What the child is reduced by; `PER_COMPONENT` where that is its own reduction."""
+        """The reduction imposed on the child; `PER_COMPONENT` leaves the child its own."""
         self._check_reduction()
         if reduction != PER_COMPONENT or self.reduction == self.loss.reduction:
             return reduction

@@ -38,31 +38,28 @@ class PerChannel(Formatted, PerPart):
 
     Args:
         loss: as in `cl.wrappers.Wrapper`, for all channels; or a list or dict with one loss for
-            each channel, of which equal ones share one pass.
-        axis: the channel axis, never the batch axis 0. Default None: by `data_format`. Where it is
-            given, `data_format` says nothing, and the losses inside see single channels.
+            each channel. Equal losses share one pass.
+        axis: the axis of the channels, never the batch axis 0. Default None: `data_format` decides.
+            If it is given, `data_format` has no effect, and the losses inside see single channels.
         names: one name for each channel. Without names (and `size`) the channels are not reported.
-        weights: None; one number for each channel, as a list or a dict from name; or an array of
-            the shape of one sample (an importance map), for losses of single elements.
+        weights: None (default): 1 for each channel; one number for each channel, as a list or a
+            dict from its name; or an array of the shape of one sample (an importance map), which
+            needs a loss of single elements.
         size: the number of channels, instead of names: `channel_0`, `channel_1`, …
         aggregation: `"sum"` (default), `"mean"` or `"weighted_mean"` of the channels.
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
-            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
-            than that of a loss inside is an error.
-        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+        data_format, reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
-    A loss of single elements (MSE, MAE, Huber, …) sees all channels at once; any other sees each
-    channel as an array with one channel, folded into the batch axis. Only a loss that takes the
-    batch as a whole (one that returns a scalar, has a `__call__` of its own or compares samples)
-    and a composite are called once for each channel.
+    A loss of single elements (MSE, MAE, Huber, …) sees all channels at once. Any other loss sees
+    each channel as an array with one channel, and all of them in one call, as samples of one batch.
+    Two kinds are called once for each channel: composites, and losses that take the batch as a
+    whole (which return a scalar, have a `__call__` of their own or compare samples).
 
-    Weights and masks are those of the other axes, as each channel sees them. Where each target has
-    several predictions (`GaussianNLL`, `Pinball` of several quantiles), the channels are those of
-    the targets, and each keeps its predictions.
+    Sample weights and masks of the other axes act on every channel. Where each target has several
+    predictions (`GaussianNLL`, `Pinball` of several quantiles), the channels are those of the
+    targets, and each keeps its predictions.
 
-    A softmax needs all channels: put it around, `Activated(PerChannel(Dice()), "softmax")`. For
-    channels that are independent, each with a sigmoid, a loss has `multilabel=True`.
+    A softmax needs all channels, so it belongs outside: `Activated(PerChannel(Dice()), "softmax")`.
+    For channels that are independent, each with a sigmoid, losses have `multilabel=True`.
 
     Raises:
         ValueError: if the number of channels differs from `names`, the weights do not fit, or the
@@ -126,7 +123,7 @@ class PerChannel(Formatted, PerPart):
         return super().formats if self.axis is None else []
 
     def _keep_reductions(self, children: list[KerasLoss], given: str | None) -> None:
-        """Losses of their own have their own reductions, unless one is given."""
+        """Lets each loss keep its own reduction if these differ, unless one is given."""
         if any(isinstance(child, Compound) and child.routes for child in children):
             raise ValueError(
                 f"A loss of PerChannel ('{self.name}') chooses its output by itself; put "
@@ -146,7 +143,7 @@ class PerChannel(Formatted, PerPart):
         with loading():
             return super().from_config(config)
 
-    _several: Any = None  # a dict or list of losses, where each channel has its own
+    _several: Any = None  # the dict or list of losses, if each channel has its own
 
     def _wrapped(self) -> Any:
         return super()._wrapped() if self._several is None else self._several
@@ -171,7 +168,7 @@ class PerChannel(Formatted, PerPart):
         self._check_count(count, label, shape)
         sample = (count, *shape[1:-1]) if batch.channels == "moved" else shape[1:]
         self._check_weights((None, *sample), label, (count,), sample)
-        # Channels last, so that values, weights and masks all match from the left.
+        # With the channels last, values, weights and masks all match from the left.
         source, last = axis % len(shape), len(shape) - 1
 
         def move(array: Tensor) -> Tensor:
@@ -191,7 +188,7 @@ class PerChannel(Formatted, PerPart):
         return parts[0], self._factors(), any_present(batch, present)
 
     def _factors(self) -> Weights:
-        # An importance map is in the parts already.
+        # An importance map has multiplied the values already.
         return None if self._weights is None or self._weights.ndim > 1 else self._weights
 
     def _importance(self, batch: Batch) -> Weights:
@@ -201,7 +198,7 @@ class PerChannel(Formatted, PerPart):
         axis = self.axis
         if axis is None:
             axis = 1 if batch.channels == "moved" else -1
-        # Without the batch axis.
+        # The map has no batch axis.
         weights = np.moveaxis(self._weights, axis if axis < 0 else axis - 1, -1)
         if self.aggregation == "weighted_mean":
             return weights / weights.mean()
@@ -216,7 +213,7 @@ class PerChannel(Formatted, PerPart):
         reduction: str | None,
         label: str,
     ) -> tuple[Tensor, Tensor]:
-        """Of the channels `at` (None: all) of one loss what `evaluate_channels` gives."""
+        """What `evaluate_channels` gives for one loss on its channels `at`; None: on all."""
         importance = self._importance(batch)
         if at is not None:
             last = len(batch.shape) - 1
@@ -228,12 +225,14 @@ class PerChannel(Formatted, PerPart):
 
 
 def _grouped(children: list[KerasLoss]) -> list[tuple[KerasLoss, list[int] | None]]:
-    """`(loss, channels)` for each set of equal losses."""
+    """`(loss, channels)` for each set of equal losses; `channels` are their numbers."""
     groups = {}
     for index, child in enumerate(children):
         key = f"object {id(child)}"
         if not isinstance(child, Compound):
-            with contextlib.suppress(TypeError, ValueError):  # what has no config equals itself
+            with contextlib.suppress(
+                TypeError, ValueError
+            ):  # a loss without a config equals itself alone
                 key = json.dumps(serialize_loss(child), sort_keys=True)
         groups.setdefault(key, (child, []))[1].append(index)
     return list(groups.values())

@@ -48,25 +48,25 @@ class DeepSupervision(Formatted, Levels):
             output.
         outputs: the names of the outputs, finest first; the parts are reported under them, and the
             parts of a composite as `full_dice`. Default all outputs in their order, not reported.
-        target: the key of the target in `y`, where `y` is a dict because the model has other heads
-            too; sample weights in a dict are found there as well. Default None.
-        data_format: `"channels_last"` or `"channels_first"`: where the outputs, and targets of as
-            many axes, have their channels. Default None: as the losses inside, else Keras's
-            `keras.config.image_data_format()`.
-        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+        target: the key of the target in `y`, if `y` is a dict because the model has other heads
+            too; sample weights in a dict are found under the same key. Default None.
+        data_format, reduction, name, dtype: as in `cl.wrappers.Wrapper`; `data_format` is that of
+            the outputs, and of targets of as many axes.
 
     The target is one array of the finest resolution, or a list or dict with one array for each
-    output. One array is resized to each output, of any size, also where TensorFlow learns the sizes
-    only when it runs. Class ids (a target of whole numbers, or a loss inside that takes ids), void
-    entries, sample weights and masks are picked: output place i sees place `floor(i * in / out)`,
-    which is every n-th where the sizes divide. Other targets are averaged: a place of the output
-    sees the mean over its cell, where a pixel on a border counts as far as it lies inside. So a
-    mask of floats becomes the share of each cell; a mask of whole numbers stays one. The
-    mean is over what counts: not over missing labels (`Masked`), void ones (`ignore_value`) or
-    those with a sample weight of 0. A cell is void, or has the weight 0, where its picked pixel is.
+    output. One array is resized to each output, whose sizes TensorFlow may learn only when it runs:
 
-    It trains in `cl.Model`, `cl.Sequential` and `cl.track`, and sees all outputs. For evaluation by
-    sliding windows `components(y, one_array)` of a `CompositeLoss` around it takes the finest
+    - Picked: class ids (a target of whole numbers, or a loss inside that takes ids), void entries,
+      sample weights and masks. Place i of an output gets the entry at `floor(i * in / out)`, which
+      is every n-th entry if the sizes divide.
+    - Averaged: all other targets. A place of an output gets the mean over its cell, in which a
+      pixel on a border counts by the share that lies inside. So segmentation masks of floats become
+      fractions, and those of whole numbers stay whole.
+    - The mean leaves out missing labels (`Masked`), void ones (`ignore_value`) and those with a
+      sample weight of 0. A cell whose picked pixel is void or has the weight 0 is so itself.
+
+    It trains in `cl.Model`, `cl.Sequential` and `cl.track`, and sees all outputs. To evaluate by
+    sliding windows, give `components(y, one_array)` of a `CompositeLoss` around it the finest
     output alone: it reports that output, and no component that reads others.
 
     Raises:
@@ -164,7 +164,7 @@ class DeepSupervision(Formatted, Levels):
         return Evaluation(total, (*values, *[None] * absent), present=present)
 
     def _read(self, batch: Batch, label: str) -> tuple[Batch, list[str]]:
-        """The batch with a dict of outputs, its target and its weights; and the names it reads."""
+        """The batch with a dict of outputs and the target; and the names of the outputs it reads."""
         if batch.is_one_output:  # the finest
             name = (self.outputs or ["output"])[0]
             batch = batch.replaced(y_pred={name: batch.y_pred})
@@ -184,7 +184,7 @@ class DeepSupervision(Formatted, Levels):
         return self._of_target(batch, label), names
 
     def _of_target(self, batch: Batch, label: str) -> Batch:
-        """The batch with the target that was named, and its sample weights."""
+        """The batch with the target under the key `target`, and the sample weights under it."""
         y, weight = batch.y_true, batch.sample_weight
         if self.target is None or not keras.tree.is_nested(y):
             return batch
@@ -228,7 +228,7 @@ class DeepSupervision(Formatted, Levels):
         return with_channels_last(level, self.formats)
 
     def _target_at(self, y: Tensor, y_pred: Tensor, channels: int | None, weight: Tensor) -> Tensor:
-        """The target as output `y_pred` sees it."""
+        """The target at the resolution of output `y_pred`."""
         if self._takes_ids or not is_float(y):
             return _resized(y, y_pred, channels, picked)
 
@@ -237,12 +237,12 @@ class DeepSupervision(Formatted, Levels):
 
         counts = None if weight is None else ops.not_equal(weight, 0)
         if counts is not None and channels == len(y.shape) > len(counts.shape) > 1:
-            counts = ops.expand_dims(counts, 1)  # weights have no axis of channels
+            counts = ops.expand_dims(counts, 1)  # as weights have no channels
         return _resized(ops.cast(y, accumulating(y.dtype)), y_pred, channels, average)
 
 
 def _of_level(given: Any, batch: Batch, names: list[str], name: str) -> Any:
-    """An entry of a dict, or of a list with one for each output of the model, or of `names`."""
+    """The entry for `name` in a dict, or in a list for all outputs of the model or for `names`."""
     if isinstance(given, dict):
         return given.get(name)
     if isinstance(given, (list, tuple)):
@@ -282,13 +282,13 @@ def _resized(
 
 
 def _spatial(array: Tensor, y_pred: Tensor, channels: int | None) -> range:
-    """The axes of a target, weight or output that are those of places."""
+    """The spatial axes of a target, weight or output."""
     first = 2 if len(array.shape) == channels else 1
     return range(first, min(len(array.shape), first + len(y_pred.shape) - 2))
 
 
 def _finer(y: Tensor, y_pred: Tensor, channels: int | None, name: str, label: str) -> Tensor:
-    """A target, if no axis of it is shorter than that of an output."""
+    """The target; raises if one of its spatial axes is shorter than that of an output."""
     message = (
         f"Component '{label}' needs a target at least as fine as its outputs. Received: "
         f"y of shape {tuple(y.shape)} and '{name}' of shape {tuple(y_pred.shape)}"

@@ -30,9 +30,10 @@ class PerElement(PerPart):
             several predictions for each target, such as `GaussianNLL`, whose targets are elements.
         names: one name for each element, in row-major order. Without names (and `size`) the
             elements are not reported.
-        weights: None, or an array of the shape of one sample; with names also a dict from name.
-        size: the number of elements, or the shape of one sample such as `(10, 10)`, instead of
-            names: `element_0_0`, `element_0_1`, …
+        weights: None (default): 1 for each element; an array of the shape of one sample; or, with
+            names, a dict from the name of an element to its weight.
+        size: instead of names, the number of elements or the shape of one sample, such as
+            `(10, 10)`. The elements are then called `element_0_0`, `element_0_1`, …
         aggregation: `"sum"` (default), `"mean"` or `"weighted_mean"` of the elements.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
@@ -87,11 +88,11 @@ class PerElement(PerPart):
             flat = _flattened(batch, count)
             parts, present = evaluate_channels(self.loss, self._node, flat, imposed, label)
             return parts, weights, present
-        values, judged = found
+        values, counted = found
         reduction = self.loss.reduction if imposed == PER_COMPONENT else imposed
         check_reduction(label, reduction, REDUCTIONS)
-        parts = reduce_values(values, judged, reduction, axes=(0,))
-        present = presence(batch, values, judged)
+        parts = reduce_values(values, counted, reduction, axes=(0,))
+        present = presence(batch, values, counted)
         if reduction in ("none", None):
             return ops.transpose(ops.reshape(parts, (-1, count))), weights, present
         return ops.reshape(parts, (-1,)), weights, present
@@ -113,7 +114,7 @@ class PerElement(PerPart):
 
 
 def _flattened(batch: Batch, count: int) -> Batch:
-    """Samples as vectors of `count` elements, and weights and masks of as many."""
+    """The batch with samples as vectors of `count` elements; weights and masks follow."""
 
     def flatten(array: Tensor) -> Tensor:
         own = ops.shape(array)[len(batch.shape) :]

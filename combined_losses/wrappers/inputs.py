@@ -43,23 +43,23 @@ class OnInputs(Compound):
 
     Args:
         function: `f(model, x, y, y_pred)`, which returns values of shape `(batch,)` or
-            `(batch, ...)`; or one number where it has nothing to do with the samples, such as the
-            mean over points of its own. `y` and `y_pred` are as the model has them. Register the
-            function to save the model. With derivatives in it, torch cannot compile the step
-            (`jit_compile=True`): it differentiates once only.
+            `(batch, ...)`; or one number that has nothing to do with the samples, such as the mean
+            over points of its own. `y` and `y_pred` are given in the structure that the model has.
+            Register the function to save the model. If it takes derivatives, torch cannot compile
+            the step (`jit_compile=True`), because its compiler differentiates only once.
         reduction: one of Keras's, default `"sum_over_batch_size"`.
         name: default the name of the function.
         dtype: default `keras.config.floatx()`.
-        output: None, or the name of the output whose sample weights it takes where each output has
-            its own. By default it takes their mean; where they have several shapes, none, which a
-            warning says unless the term is one number.
-        models: None, or a list of models that the function is given after the others,
-            `f(model, x, y, y_pred, *models)`: a teacher, a critic. They are saved with the model,
-            and not trained by it.
+        output: if each output has sample weights of its own, the name of the output whose weights
+            the term takes. Default None: their mean. If they have several shapes there is no mean:
+            the term then counts unweighted, and warns unless it is one number.
+        models: None, or a list of further models, such as a teacher or a critic, that the function
+            is given as well: `f(model, x, y, y_pred, *models)`. They are saved with the model and
+            not trained by it.
 
-    A second network, variable or seed that the function reads by itself, from its closure, its
-    globals or what it is bound to, is looked for and threaded through compiled steps too, but saved
-    where you save it.
+    The function may read another network, variable or seed by itself: from its closure, its globals
+    or the object that it is bound to. It is found and threaded through compiled steps too, but you
+    have to save it yourself.
 
     `cl.input_gradients(model, x)` gives derivatives by the inputs. It trains in `cl.Model`,
     `cl.Sequential` and `cl.track`, and sees all outputs.
@@ -143,7 +143,7 @@ class OnInputs(Compound):
                     f"Received: {values!r}"
                 )
             values = ops.convert_to_tensor(values)
-        # Where the batch size is unknown, values of a known number are none of the batch.
+        # Values of a known number are not those of a batch whose size is unknown.
         if len(values.shape) and values.shape[0] not in (None, batch.size):
             raise ValueError(
                 f"Component '{label}' must return values that begin with the batch axis, of shape "
@@ -153,13 +153,13 @@ class OnInputs(Compound):
         if keras.tree.is_nested(batch.sample_weight):
             batch = batch.replaced(sample_weight=self._weight(batch, values, label))
         imposed = reduction != PER_COMPONENT
-        values, batch_counted = self._leaf.accounted(values, batch, imposed, label)
+        values, counted = self._leaf.accounted(values, batch, imposed, label)
         values = ops.cast(values, self._leaf.dtype)
-        total = self._leaf.reduce(values, batch_counted, reduction, label)
-        return Evaluation(total, present=presence(batch, values, batch_counted))
+        total = self._leaf.reduce(values, counted, reduction, label)
+        return Evaluation(total, present=presence(batch, values, counted))
 
     def _weight(self, batch: Batch, values: Tensor, label: str) -> Tensor:
-        """The sample weights of one output, or the mean of those of all; None without a mean."""
+        """The sample weights of the stated output, or the mean of all; None if there is no mean."""
         weights = batch.sample_weight
         if self.output is not None:
             return self._stated_weight(self.output, batch, label)
@@ -197,8 +197,9 @@ class OnInputs(Compound):
             "models": None if self.models is None else self.models.serialized(),
         }
 
-    # Keras's saver writes a network once, wherever it meets it first: where the trained model has
-    # it too, or a layer of it, that place is another one when the file is loaded.
+    # Keras's saver writes a network once, at the first place where it meets it. If the trained
+    # model shares it or a layer of it, that place differs when the file is loaded. So it is saved
+    # here.
 
     def save_own_variables(self, store: Any) -> None:
         if self.models is not None:
@@ -214,13 +215,13 @@ class OnInputs(Compound):
 
 
 def _takes(function: Any, count: int) -> bool:
-    """Whether `function` is one, no loss, and takes `count` positional arguments."""
+    """Whether it is a function (not a loss) that takes `count` positional arguments."""
     if not callable(function) or isinstance(function, keras.losses.Loss):
         return False
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # some built-in ones have no signature to see
+    except ValueError:  # some built-in functions have no signature
         return True
     return True

@@ -1,7 +1,7 @@
-"""The names, parents and weights of a loss that is reported for several outputs.
+"""Names, parents and weights of the parts of a loss that is reported for several outputs.
 
-Each output is a part under its own name, and so is each part of a composite there: `full`,
-`full_dice`, `full_bce`.
+Each output is a part under its own name. The parts of a composite are parts of it: `full` has the
+parts `full_dice` and `full_bce`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ def part_names(outputs: Iterable[str], node: Node) -> tuple[str, ...]:
 
 
 def part_parents(outputs: Iterable[str], node: Node) -> dict[str, str | None]:
-    """The part that each is a part of, by name; None for an output."""
+    """For each part the name of the part that contains it; None for an output."""
     found: dict[str, str | None] = {}
     inner = node.part_parents
     for out in outputs:
@@ -26,7 +26,7 @@ def part_parents(outputs: Iterable[str], node: Node) -> dict[str, str | None]:
 
 
 def part_weights(weights: Mapping[str, float], node: Node) -> dict[str, float | None]:
-    """What each part is multiplied by in its parent; `weights` are those of the outputs."""
+    """For each part its weight in the part that contains it; `weights` are those of the outputs."""
     found: dict[str, float | None] = {}
     inner = node.part_weights
     for out, weight in weights.items():

@@ -1,4 +1,4 @@
-"""Labels that are missing, void or rare: masks and weights that come from the targets."""
+"""Masks and weights that come from the targets: labels that are missing, void or rare."""
 
 import math
 import numbers
@@ -34,28 +34,30 @@ __all__ = ["ClassWeighted", "Masked", "OneHot"]
 class Masked(Wrapper):
     """A loss on the labels that are there.
 
-    Missing targets are replaced before the loss, so that value and gradient stay finite, and the
-    loss is of the valid ones alone. What counts are single elements for a loss of single elements
-    (MSE, MAE, Huber, …) and for one with several predictions of each (`GaussianNLL`, `Pinball` of
-    several quantiles), rows for one of classes (a row is missing where all or some of its targets
-    are) and for one of boxes (NaN: where some of its numbers are; a number such as -1: where all of
-    them are). In a region or contour loss (`Dice`, `Jaccard`, `SignedDistanceBoundary`, …), which
-    takes sums over the pixels of an image, missing pixels are left out of these sums: those of
-    which some label is missing, or with `multilabel=True` entry by entry. An image without any
-    label, and with `multilabel=True` a channel of an image, has the value 0 there and counts in the
-    mean over images or channels. A batch without a valid target gives 0 with gradient 0. The mean
-    is that of a batch: the logs of an epoch weigh all batches by their size, however many labels
-    they hold.
+    Missing targets are replaced before the loss sees them, so that value and gradient stay finite,
+    and the loss is that of the valid ones alone. What is valid or missing depends on the loss:
 
-    A sample weight of 0 is something else: Keras divides by all values, also those of weight 0,
-    where `Masked` divides by those that are valid. `Masked(cl.losses.dice_ce())` on images of which
-    half is void has twice the cross-entropy that sample weights of 0 and 1 give there; the Dice
-    term is the same both ways. `reduction="mean_with_sample_weight"` divides by the weights.
+    - Single elements, for a loss of single elements (MSE, MAE, Huber, …) and for one with several
+      predictions of each target (`GaussianNLL`, `Pinball` of several quantiles).
+    - Rows, for a loss of classes: a row is missing if any of its targets is.
+    - Rows, for a loss of boxes: with NaN a row is missing if any of its numbers is; with a number
+      such as -1, if all of them are.
+    - Pixels, for a region or contour loss (`Dice`, `Jaccard`, `SignedDistanceBoundary`, …), which
+      leaves them out of its sums over an image: a pixel is missing if any of its labels is, or with
+      `multilabel=True` each entry by itself. An image without any label (with `multilabel=True`, a
+      channel of an image) has the value 0 and counts in the mean over images or channels.
 
-    A function of your own, or a loss of which nothing is known, says by an attribute `elementwise`
-    whether its values are means of single elements, and by `prediction_layout` how several
-    predictions belong to each target (see `cl.losses.Loss`); without these rows count, with a
-    warning.
+    A batch without a valid target gives 0 with gradient 0. The mean is that of one batch: the logs
+    of an epoch weigh batches by their size, however many labels they hold.
+
+    A sample weight of 0 means something else: Keras divides by the number of all values, `Masked`
+    by that of the valid ones. `Masked(cl.losses.dice_ce())` on images of which half is void has
+    twice the cross-entropy that sample weights of 0 and 1 give there; the Dice term is the same
+    both ways. `reduction="mean_with_sample_weight"` divides by the sum of the weights.
+
+    A function or loss of your own can say, by an attribute `elementwise`, whether its values are
+    means of single elements, and by `prediction_layout`, how several predictions belong to each
+    target (see `cl.losses.Loss`). If it says neither, rows count, and a warning says so.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
@@ -126,7 +128,7 @@ class Masked(Wrapper):
     def see(self, batch: Batch, label: str) -> Batch:
         batch = self.one_array(batch, label).with_target()
         valid = self._valid(batch, label)
-        # A number that every loss can take; each puts its own neutral one there.
+        # 0 is a number that every loss can take; later each loss puts a neutral target there.
         y_true = ops.where(valid, batch.y_true, ops.zeros_like(batch.y_true))
         return batch.replaced(
             y_true=y_true, mask=_both(batch.mask, valid, label), mask_kind="labels"
@@ -167,7 +169,7 @@ def _differs(y_true: Tensor, number: float) -> Tensor:
 
 
 def _both(mask: Tensor, valid: Tensor, label: str) -> Tensor:
-    """The mask of the batch and that of the targets, as one."""
+    """The mask of the batch and the valid targets as one mask."""
     if mask is None:
         return valid
     if not fits(label, "mask", mask, valid):  # raises where the sizes differ
@@ -180,17 +182,13 @@ def _both(mask: Tensor, valid: Tensor, label: str) -> Tensor:
 
 @keras.saving.register_keras_serializable("combined_losses")
 class ClassWeighted(Formatted, Wrapper):
-    """Weighs every row by the weight of its class, also for dense targets such as images.
+    """Weighs each row by the weight of its class; rows may be the pixels of an image.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
-        weights: one number for each class, at least 0: a list, or a dict from class id as Keras's
-            `class_weight`, where what it leaves out counts 1.
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
-            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
-            than that of a loss inside is an error.
-        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+        weights: one number of at least 0 for each class, as a list; or as a dict from class id,
+            like Keras's `class_weight`, in which a class that is left out has the weight 1.
+        data_format, reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Targets are one-hot (or soft) rows `(batch, ..., classes)`, or labels `(batch, ...)` or
     `(batch, ..., 1)`; a soft binary label lies between the two weights. The weights act as
@@ -221,7 +219,7 @@ class ClassWeighted(Formatted, Wrapper):
         super().__init__(loss, **kwargs)
         self._set_format(data_format)
         if isinstance(weights, dict) and weights and all(map(is_integer, weights)):
-            # As Keras's `class_weight`: what it leaves out counts 1.
+            # As in Keras's `class_weight`, a class that is left out has the weight 1.
             weights = [weights.get(label, 1.0) for label in range(max(weights) + 1)]
         values = as_array([] if isinstance(weights, dict) else weights)
         if values.ndim != 1 or not values.size or not are_finite(values) or np.any(values < 0):
@@ -248,10 +246,10 @@ class ClassWeighted(Formatted, Wrapper):
         return batch.replaced(sample_weight=rows)
 
     def _rows(self, batch: Batch, label: str) -> Tensor:
-        """The weight of every row: that of its class, or of its classes where it is soft."""
+        """The weight of each row: that of its class; a soft row has shares of several weights."""
         y_true, y_pred, count = batch.y_true, batch.y_pred, len(self._weights)
         if is_float(y_true):
-            # A target that is missing has no class, and its row no weight that could be NaN.
+            # A missing target has no class. Its row must not get NaN as a weight.
             y_true = ops.where(ops.isfinite(y_true), y_true, ops.zeros_like(y_true))
         weights = ops.convert_to_tensor(self._weights, dtype=self.dtype)
         same_rank = len(y_true.shape) == len(y_pred.shape)
@@ -259,7 +257,7 @@ class ClassWeighted(Formatted, Wrapper):
         if same_rank and y_true.shape[-1] == count and not (binary and count == 1):
             return ops.sum(ops.cast(y_true, self.dtype) * weights, axis=-1)
         labels = ops.squeeze(y_true, -1) if same_rank and y_true.shape[-1] == 1 else y_true
-        if self._layout is not None:  # predictions of the targets: none has an axis of classes
+        if self._layout is not None:  # the last axis of the predictions is none of classes
             return ops.take(weights, ops.clip(ops.cast(labels, "int32"), 0, count - 1))
         classes = 2 if binary else y_pred.shape[-1]
         if len(labels.shape) == len(y_pred.shape) > 1 or classes != count:
@@ -267,7 +265,7 @@ class ClassWeighted(Formatted, Wrapper):
                 f"Component '{label}' has weights for {count} classes. Received: y_true of shape "
                 f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
             )
-        if binary and is_float(labels):  # a share of the second class is soft, as rows may be
+        if binary and is_float(labels):  # a soft label is the share of the second class
             share = ops.cast(ops.clip(labels, 0, 1), self.dtype)
             return weights[0] + (weights[1] - weights[0]) * share
         return ops.take(weights, ops.clip(ops.cast(labels, "int32"), 0, count - 1))
@@ -281,15 +279,11 @@ class OneHot(Formatted, Wrapper):
         loss: as in `cl.wrappers.Wrapper`.
         num_classes: the number of classes, at least 2.
         ignore_value: None, or the id of void pixels, such as 255; `nan`: those that are NaN.
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
-            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
-            than that of a loss inside is an error.
-        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+        data_format, reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Targets are ids `(batch, ...)` or `(batch, ..., 1)`, predictions `(batch, ..., num_classes)`.
-    Void pixels are masked; for a loss that gives one value for each sample, target and prediction
-    are 0 there. Any other id outside `0 … num_classes - 1` is a row of zeros.
+    Void pixels are masked, and their targets and predictions are 0, for losses that give one value
+    for each sample. Any other id outside `0 … num_classes - 1` becomes a row of zeros.
 
     Raises:
         ValueError: if `num_classes` is no integer of at least 2, or the predictions have another
@@ -356,7 +350,7 @@ class OneHot(Formatted, Wrapper):
             leave(label, own, self.num_classes, batch, y_true, None)
         ids = ops.cast(y_true, "int32")
         inside = ops.logical_and(ids >= 0, ids < self.num_classes)
-        known = ops.where(inside, ids, -1)  # any other is a row of zeros
+        known = ops.where(inside, ids, -1)  # `one_hot` makes a row of zeros of -1
         one_hot = ops.one_hot(known, self.num_classes, dtype=self.dtype)
         if self.ignore_value is None:
             return batch.replaced(y_true=one_hot)

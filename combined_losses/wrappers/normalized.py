@@ -1,4 +1,4 @@
-"""One normaliser: a sum over all that is judged, divided once."""
+"""A sum over all values of a loss, divided once by one number."""
 
 import inspect
 import numbers
@@ -39,41 +39,41 @@ _SIGNATURE = "y_true"
 class Normalized(Wrapper):
     """The sum of a loss over all its values, divided by one number: positives, weights, tokens.
 
-    `total = sum(values) / count`. Over several outputs, such as the levels of a detector, both are
-    sums over all of them: a level with one object does not weigh as much as one with fifty, as it
-    does in a mean of means. With several replicas the count is that of all of them.
+    `total = sum(values) / count`. Over several outputs, such as the levels of a detector, both sums
+    run over all of them. So a level with one object weighs less than one with fifty; in a mean of
+    means they would weigh the same. With several replicas the count is that of all of them.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`; its own reduction does not act.
         by: what the sum is divided by.
             `"positives"` (default): the number of rows that hold an object, at least 1, as
-            detectors do. A row is what the loss gives one value of: an anchor, a pixel, a box. It
-            holds an object where its target is above 0, or one of its targets is. Class 0 is the
-            background: id 0, and in one-hot rows of classes that exclude each other the first one.
-            Rows that are missing (`Masked`), void, masked or of weight 0 do not count; other
-            weights count 1.
-            `"weights"`: the sum of the sample weights, 1 for each value without them: the weighted
-            mean over all outputs. Class weights inside (`ClassWeighted`) are part of it. 0 if there
-            are none.
+            detectors do. A row is what the loss gives one value for: an anchor, a pixel, a box. It
+            holds an object if its target, or one of its targets, is above 0. Class 0 is the
+            background: id 0, or the first class in one-hot rows of classes that exclude each other.
+            Rows that are missing (`Masked`), void, masked or of weight 0 do not count; a row of any
+            other weight counts 1.
+            `"weights"`: the sum of the sample weights, or the number of values without them. This
+            is the weighted mean over all outputs. Class weights inside (`ClassWeighted`) are part
+            of it. If all weights are 0, so is the loss.
             A number above 0: the same for every batch, such as a budget of tokens.
-            A function `f(y_true)` that gives a count for each target, matched from the left, which
-            is added up like positives; or one number. `f(y_true, sample_weight)` is given the
-            weights and the mask of the targets as one array, or None, and answers for them. A
-            count of 0 gives 0. Register it to save the model.
-        over: None, or the names of several outputs, which one number normalises. Each has the
-            target and the sample weights of its name, as in `cl.wrappers.OnOutput`, and is reported
-            under it: its share of the total, so that the parts add up.
-        reduction: `"per_component"` (default) or `"sum"`, which say the same: it is a sum, divided.
+            A function `f(y_true)` that returns one number; or a count for each target, matched from
+            the left, which is added up like positives. A function `f(y_true, sample_weight)` is
+            given the weights and the mask of the targets as one array, or None, and has to apply
+            them itself. A count of 0 gives the value 0. Register the function to save the model.
+        over: None, or the names of several outputs that share one count. Each takes the target and
+            the sample weights of its name, as in `cl.wrappers.OnOutput`, and its share of the total
+            is reported under its name, so that the parts add up.
+        reduction: `"per_component"` (default) or `"sum"`: both mean the sum, divided.
         name, dtype: as in `cl.wrappers.Wrapper`.
 
-    Values are what the loss gives without a reduction: where it is a mean over the last axis (MSE,
-    `BinaryFocal`), that mean. For the sum over K classes, as detectors take it, put `PerChannel`
-    inside: `Normalized(PerChannel(BinaryFocal()))`. Composites may be inside too, but not with
-    `by="weights"`, where each component has weights of its own.
+    Values are what the loss gives without a reduction; if the loss averages over the last axis
+    (MSE, `BinaryFocal`), they are these means. For the sum over K classes, which detectors take,
+    put `PerChannel` inside: `Normalized(PerChannel(BinaryFocal()))`. A composite may be inside too,
+    but not with `by="weights"`, because each of its components has weights of its own.
 
-    The number is that of a batch: epoch logs are means over batches, whatever each one counted, as
-    for `Masked`. Each sample has no value of its own, so a composite around it keeps the reduction
-    "per_component".
+    The count is that of one batch: logs of an epoch are means over batches, whatever each batch
+    counted, as with `Masked`. Single samples have no value, so a composite around it must keep the
+    reduction "per_component".
 
     Raises:
         ValueError: on another `by` or `over`, a loss that gives one number for the batch, weights
@@ -142,7 +142,7 @@ class Normalized(Wrapper):
             )
 
     def _as_levels(self) -> dict[str | None, Any]:
-        """A wrapper that chooses the output, by the name of each level; None: the one there is."""
+        """For each output of `over` the wrapper that chooses it; without `over`, None and the child."""
         if self.over is None:
             return {None: self._node}
         names = list(self.over) if isinstance(self.over, (list, tuple)) else []
@@ -193,7 +193,7 @@ class Normalized(Wrapper):
 
     @property
     def part_weights(self) -> dict[str, float | None]:
-        if self.over is None:  # one divisor for all parts
+        if self.over is None:  # all parts are divided by the same number
             return self._node.part_weights
         return levels.part_weights(dict.fromkeys(self.over, 1.0), self._node)
 
@@ -225,7 +225,7 @@ class Normalized(Wrapper):
         return Evaluation(total, values, present=present)
 
     def _level(self, batch: Batch, label: str) -> tuple[Evaluation, Tensor]:
-        """The sum of all values of one output, as an `Evaluation`, and its count."""
+        """The sum of all values of one output as an `Evaluation`, and the count of that output."""
         batch = self._with_channels_last(batch.of_floats(self.dtype))
         found = self._node.unreduced(batch, True, label)
         if found is None:
@@ -233,21 +233,21 @@ class Normalized(Wrapper):
                 check_target(label, batch.y_true)
             count = self._count(None, batch, label)
             return self._node.evaluate(batch, "sum", label), count
-        values, judged = found
+        values, counted = found
         if not len(values.shape):
             raise ValueError(
                 f"Component '{label}' gives one number for the whole batch, so that there is no "
                 "sum to divide: return one value for each sample, or take Normalized out. "
                 f"Received: {self.loss!r}"
             )
-        count = self._count(values, judged, label)
+        count = self._count(values, counted, label)
         if self._node.component_names:
             return self._node.evaluate(batch, "sum", label), count  # with its parts
-        total = reduce_values(values, judged, "sum")
-        return Evaluation(total, present=presence(batch, values, judged)), count
+        total = reduce_values(values, counted, "sum")
+        return Evaluation(total, present=presence(batch, values, counted)), count
 
     def _count(self, values: Tensor, batch: Batch, label: str) -> Tensor:
-        """What this output of this replica counts, `()`; None for a fixed number."""
+        """The count of this output on this replica, `()`; None if `by` is a number."""
         if self.by == "weights":
             ones = reduce_values(ops.ones_like(values), batch, "sum")
             return ops.cast(ones, "float32")
@@ -255,7 +255,7 @@ class Normalized(Wrapper):
             return _added_up(self._positives(values, batch), batch, self._rows(values, batch))
         if not callable(self.by):
             return None
-        given = as_given(batch)  # a function of the user's sees the data as they are
+        given = as_given(batch)  # a function of the user's is given the data as they are
         if _arguments(self.by) == 2:
             return ops.sum(ops.cast(self.by(given.y_true, _combined(given)), "float32"))
         counts = ops.cast(ops.convert_to_tensor(self.by(given.y_true)), "float32")
@@ -268,7 +268,7 @@ class Normalized(Wrapper):
         traits = traits_of(self.loss)
         y_true, y_pred = align(batch.y_true, batch.y_pred, traits.has_channels)
         if not is_float(y_true):
-            y_true = ops.cast(y_true, "int32")  # also of booleans
+            y_true = ops.cast(y_true, "int32")  # booleans have no order
         found = ops.cast(y_true > 0, "float32")
         void = is_void(ops.cast(y_true, "float32"), self._voids)
         if void is not None:
@@ -280,15 +280,15 @@ class Normalized(Wrapper):
         return found
 
     def _rows(self, values: Tensor, batch: Batch) -> int:
-        """How many first axes of the targets tell the rows apart."""
+        """The number of first axes of the targets that tell rows apart."""
         rank = len(batch.y_pred.shape) - batch.own_axes
-        # Where single elements are told apart, each has got an axis of its own.
+        # Single elements that are told apart have a last axis of length 1 each.
         apart = not isinstance(batch.elements, int) or batch.elements != 1
         rows = max(rank - 1 - apart, 1)
         return rows if values is None else min(rows, len(values.shape))
 
     def _divisor(self, counts: list[Tensor], batch: Batch) -> Tensor:
-        """What all sums are divided by, of all levels and replicas."""
+        """The number that divides all sums: the count of all outputs and replicas, or `by`."""
         if not isinstance(self.by, str) and not callable(self.by):
             return ops.cast(float(self.by), "float32")
         count = sum(counts[1:], counts[0])
@@ -320,14 +320,14 @@ def _is_divisor(by: object) -> bool:
 
 
 def _over(value: Tensor, divisor: Tensor) -> Tensor:
-    """A sum over its count; 0 with a gradient of 0 where nothing counts."""
+    """A sum divided by its count; 0 with a gradient of 0 if the count is 0."""
     divisor = ops.cast(divisor, value.dtype)
     empty = ops.equal(divisor, 0.0)
     return ops.where(empty, ops.zeros_like(value), value / ops.where(empty, 1.0, divisor))
 
 
 def _added_up(counts: Tensor, batch: Batch, rows: int) -> Tensor:
-    """The sum of counts of targets, of which each row counts once, and only where it weighs."""
+    """The sum over rows: each has the largest count of its targets, or 0 if its weight is 0."""
     if not len(counts.shape):
         return counts
     for _, weight in batch.weights():
@@ -345,7 +345,7 @@ def _added_up(counts: Tensor, batch: Batch, rows: int) -> Tensor:
 
 
 def _combined(batch: Batch) -> Tensor:
-    """Sample weights and mask as one array; None without them."""
+    """The product of sample weights and mask as one array; None without them."""
     product = None
     for _, weight in batch.weights():
         weight = ops.cast(weight, "float32")
@@ -357,7 +357,7 @@ def _combined(batch: Batch) -> Tensor:
 
 
 def _arguments(function: Callable[..., Any]) -> int:
-    """How many positional arguments a function takes; 1 where that cannot be seen."""
+    """The number of positional arguments without default; 1 for functions without signature."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Where the outputs of a model are, and one array of sample weights for several of them."""
+"""Places of the outputs of a model, and one array of sample weights for several outputs."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from combined_losses._numerics.arrays import Tensor
 
 
 def places_in(batch: Batch) -> dict[str, Place]:
-    """Where the outputs are; a loss that is called by itself is given a dict of them."""
+    """The places of the outputs; a loss that is called without a model finds them in `y_pred`."""
     return places_of(batch.y_pred) if batch.places is None else batch.places
 
 
 def mean_weight(weights: Any, label: str) -> Tensor:
-    """One array of sample weights in place of several, which are equal where one was given."""
+    """The mean of several arrays of sample weights; Keras repeats a single one for each output."""
     leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
     if len({tuple(leaf.shape) for leaf in leaves}) > 1:
         raise ValueError(

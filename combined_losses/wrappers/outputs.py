@@ -21,20 +21,21 @@ __all__ = ["OnOutput"]
 class OnOutput(Wrapper):
     """A loss on chosen outputs of a model of several.
 
-    A composite with such a component sees all outputs together, where Keras would call it once for
-    each; every component of it has to say what it reads. It trains in `cl.Model`, `cl.Sequential`
-    and `cl.track`.
+    A composite that holds such a component is called once with all outputs, not once for each as
+    Keras does. So every component in it has to say which output it reads. It trains in `cl.Model`,
+    `cl.Sequential` and `cl.track`.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
         output: the name of an output (a key of a dict of outputs, or the name of the layer), or a
             tuple of names: the loss is then given a tuple of predictions.
-        target: a key of `y`, or a tuple of keys: the loss is then given a tuple of targets. Default
-            the same key as the output, or the whole of `y` where it has no such key. Sample weights
-            in a dict are chosen likewise; of several outputs or targets, their mean.
+        target: a key of `y`, or a tuple of keys: the loss is then given a tuple of targets.
+            Default: the key of the output, or the whole of `y` if it has no such key. Sample
+            weights in a dict are chosen by the same keys; several outputs or targets get the mean
+            of theirs.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
-    The mask is that of the output; of a tuple, what the masks of all of them let through.
+    The mask is that of the output; for a tuple, a place counts if the masks of all outputs agree.
 
     Raises:
         ValueError: if the model has no such output, `y` no such key, or in a plain `keras.Model`.
@@ -112,7 +113,7 @@ class OnOutput(Wrapper):
 
     @property
     def _key(self) -> str | Sequence[str]:
-        """Where its target and sample weights are found; a tuple of outputs has no such key."""
+        """The key or keys of its target and sample weights."""
         return self.output if self.target is None else self.target
 
     def _target(self, batch: Batch, label: str) -> Any:
@@ -129,12 +130,12 @@ class OnOutput(Wrapper):
                     f"Component '{label}' has the target {missing[0]!r}, and `y` the keys "
                     f"{quoted(held)}. Received: target={self.target!r}"
                 )
-        # A target of another name, where there is one output and one target.
+        # With one output and one target, the target may have any name.
         only = isinstance(y, dict) and len(y) == len(places) == 1
         return next(iter(y.values())) if only else y
 
     def _weight(self, batch: Batch, label: str) -> Tensor:
-        """The sample weights of its target; of several outputs or targets, their mean."""
+        """The sample weights of its target; for several outputs or targets, the mean of theirs."""
         weight, places = batch.sample_weight, places_in(batch)
         if not keras.tree.is_nested(weight):
             return weight
@@ -142,7 +143,7 @@ class OnOutput(Wrapper):
         read = [read] if isinstance(read, str) else read
         found = [entry_of(weight, key, places, below=True) for key in read]
         found = [entry for entry in found if entry is not NOTHING]
-        # Keras gives one array of weights again for each entry of `y`, whatever its keys are.
+        # Keras repeats a single array of weights for each entry of `y`, whatever its keys are.
         named = any(entry_of(batch.y_true, key, places) is not NOTHING for key in read)
         return mean_weight(found if found or named else weight, label)
 

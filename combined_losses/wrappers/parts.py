@@ -25,9 +25,9 @@ Weights: TypeAlias = np.ndarray[Any, Any] | None
 
 
 class PerPart(Wrapper):
-    """What `PerChannel` and `PerElement` share: parts with names and weights, and their sum."""
+    """What `PerChannel` and `PerElement` share: named parts with weights, and their sum."""
 
-    _part = "part"  # what messages and names call one
+    _part = "part"  # the word for one part in messages and default names
     _size_may_be_tuple = False
 
     def __init__(
@@ -74,7 +74,7 @@ class PerPart(Wrapper):
         return names
 
     def _as_weights(self, weights: ArrayLike | Mapping[str, float]) -> Weights:
-        """An array, or None."""
+        """The argument `weights` as an array, checked; None: all are 1."""
         if weights is None:
             return None
         if isinstance(weights, dict):
@@ -116,12 +116,12 @@ class PerPart(Wrapper):
             factors = factors / max(count, 1)
         elif weights is not None and self.aggregation == "weighted_mean":
             factors = factors / weights.sum()
-        # A number of weights that does not fit is an error when it is called.
+        # If the number of weights does not fit, the first call raises; this may come before it.
         known = map(float, factors) if len(factors) == count else [None] * count
         return dict(zip(self._part_names, known, strict=True))
 
     def _factors(self) -> Weights:
-        """What multiplies the parts before they are added up: an array, or None."""
+        """What multiplies the parts before they are added up; None: nothing."""
         return self._weights
 
     def nodes_inside(self) -> list[tuple[Node, str | None]]:

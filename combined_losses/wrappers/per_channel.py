@@ -1,4 +1,4 @@
-"""The value of a loss on every channel: in one pass where the loss allows that."""
+"""The value of a loss on each channel, in one pass if the loss allows that."""
 
 import types
 from collections.abc import Callable
@@ -30,15 +30,19 @@ def evaluate_channels(
     label: str,
     importance: Tensor = None,
 ) -> tuple[Tensor, Tensor]:
-    """The value of a loss on every channel, the last axis, as if it saw only that one.
+    """The value of a loss on each channel of the last axis, as if it saw that channel alone.
 
     Args:
-        child: the loss, and `node`, what evaluates it on a batch.
-        imposed: a reduction, or `PER_COMPONENT` for the loss's own.
+        child: the loss.
+        node: the node of this loss, which evaluates it on a batch.
+        batch: a `Batch` with the channels last.
+        imposed: the reduction that is imposed, or `PER_COMPONENT` for the loss's own.
+        label: the name of the component, for messages.
         importance: None, or an array of the shape of one sample that multiplies the values.
 
     Returns:
-        `(channels,)`, or `(channels, batch)` where nothing is reduced; and the `presence`.
+        The values `(channels,)`, or `(channels, batch)` if they are not reduced; and the
+        `presence`.
     """
     reduction = child.reduction if imposed == PER_COMPONENT else imposed
     traits = traits_of(child)
@@ -53,10 +57,10 @@ def evaluate_channels(
     if found is None:
         return _one_by_one(node, batch, imposed, label)
     check_reduction(label, reduction, REDUCTIONS)
-    values, judged = found
-    present = presence(batch, values, judged)
-    values = _without_last_axis(values, judged, reduction)
-    reduced = reduce_values(values, judged, reduction, axes=range(len(values.shape) - 1))
+    values, counted = found
+    present = presence(batch, values, counted)
+    values = _without_last_axis(values, counted, reduction)
+    reduced = reduce_values(values, counted, reduction, axes=range(len(values.shape) - 1))
     if reduction not in ("none", None):
         return reduced, present
     inner = tuple(range(1, len(values.shape) - 1))
@@ -66,10 +70,11 @@ def evaluate_channels(
 def _times(
     importance: Tensor, found: tuple[Tensor, Batch] | None, child: KerasLoss, label: str
 ) -> tuple[Tensor, Batch]:
-    """`found` with the values multiplied by an importance map, for losses of single elements."""
+    """Values of single elements multiplied by an importance map; raises if there are none such."""
     if found is not None:
         values, counted = found
-        for fitted in (importance, importance[..., None, :]):  # as `Masked` sees single elements
+        # Inside `Masked`, single elements have an axis of length 1 before that of the channels.
+        for fitted in (importance, importance[..., None, :]):
             if tuple(values.shape[1:]) == fitted.shape:
                 return values * ops.cast(fitted, values.dtype), counted
     raise ValueError(
@@ -78,34 +83,33 @@ def _times(
     )
 
 
-# Each of the following gives values `(batch, ..., channels)`, and the batch whose weights and mask
-# are theirs; or None where the loss has no such values.
+# Each of the following returns values `(batch, ..., channels)` and the batch whose weights and mask
+# belong to them, or None if the loss does not give such values.
 
 
 def all_at_once(
     child: KerasLoss, node: Leaf, batch: Batch, imposed: bool, label: str
 ) -> tuple[Tensor, Batch] | None:
-    """A loss of single elements sees them all."""
+    """A loss of single elements is called once, on all of them."""
     if node.traits.summed:
         values = node.of_elements().values(batch, label)[0]
         return ops.cast(values, accumulating(values.dtype)), batch
     formula = _FORMULAS.get(_function(child))
     if formula is None:
-        # It averages over the last axis: here one of length 1, so over none.
-        seen = as_rows(batch).replaced(channels="last")
+        # The loss averages over the last axis. Here that has length 1, so nothing is averaged.
         if node.opaque:
             return None
-        values, judged = node.unreduced(seen, imposed, label)
-        return values, batch.replaced(mask=judged.mask)
+        values, counted = node.unreduced(as_rows(batch).replaced(channels="last"), imposed, label)
+        return values, batch.replaced(mask=counted.mask)
     node = Leaf(label, child, node.traits._replace(elementwise=False))
     node.loss = types.SimpleNamespace(call=formula)
     values = node.values(batch, label)[0]
     return ops.cast(values, accumulating(values.dtype)), batch
 
 
-# Losses of Keras without their mean over the last axis. Over an axis of length 1 it is the
-# identity, but XLA then keeps the differences for the gradient in an array of their own, as large
-# as y_pred (`benchmarks/channels.py`). Other losses are dearer than the pass that this costs.
+# Losses of Keras without their mean over the last axis. Over an axis of length 1 the mean is the
+# identity, but with it XLA keeps the differences for the gradient in an array of their own, as
+# large as y_pred (`benchmarks/channels.py`). In other losses that extra pass is a small part.
 _FORMULAS = {
     keras.losses.mean_squared_error: lambda y_true, y_pred: ops.square(y_true - y_pred),
     keras.losses.mean_absolute_error: lambda y_true, y_pred: ops.abs(y_true - y_pred),
@@ -117,14 +121,14 @@ _FUNCTIONS = {
 
 
 def _function(child: KerasLoss) -> Callable[..., Tensor] | None:
-    """The function of Keras that a child is; None for others, such as subclasses."""
+    """The function of Keras that a loss calls, if it is exactly that; None for subclasses."""
     return child._function if type(child) is FunctionLoss else _FUNCTIONS.get(type(child))
 
 
 def _folded(
     child: KerasLoss, node: Node, batch: Batch, imposed: bool, label: str
 ) -> tuple[Tensor, Batch] | None:
-    """Any loss that judges samples sees each channel as a sample with one channel."""
+    """A loss of samples is called once, on each channel as a sample with one channel."""
     if traits_of(child).couples_batch or node.opaque:
         return None
     rows = as_rows(batch)
@@ -166,7 +170,7 @@ def _folded(
 
 
 def _one_by_one(node: Node, batch: Batch, imposed: str | None, label: str) -> tuple[Tensor, Tensor]:
-    """A loss that takes the batch as a whole, or several losses: called for each channel."""
+    """A composite, or a loss of the batch as a whole, is called once for each channel."""
     found = []
     last = len(batch.shape) - 1
     for channel in range(batch.shape[-1]):
@@ -179,10 +183,10 @@ def _one_by_one(node: Node, batch: Batch, imposed: str | None, label: str) -> tu
 
 
 def _without_last_axis(values: Tensor, batch: Batch, reduction: str | None) -> Tensor:
-    """Values `(batch, ..., channels)` reduced over the axis before the channels, where it is free.
+    """Values `(batch, ..., channels)`, reduced over the axis before the channels if unweighted.
 
-    Weights and mask do not reach it, so that it makes no difference but in time: one reduction over
-    all axes leaves XLA with columns, which it neither vectorises nor spreads over cores.
+    Where neither weights nor mask vary along that axis, this changes nothing but the time: a single
+    reduction over all axes becomes one of columns, which XLA neither vectorises nor parallelises.
     """
     rank = len(values.shape)
     if rank < 3 or any(len(weight.shape) > rank - 2 for _, weight in batch.weights()):

@@ -1,4 +1,4 @@
-"""Predictions on their way to the loss: alone, through an activation, or without a gradient."""
+"""Predictions before the loss: without a target, through an activation, without a gradient."""
 
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -29,8 +29,8 @@ class PredictionOnly(Wrapper):
     `fit(x)` needs no `y` where no component needs one.
 
     Args:
-        loss: a loss or a string, which is given zeros as `y_true`; or a function of the predictions
-            alone, `f(y_pred)`.
+        loss: a loss or a string, which is called with zeros as `y_true`; or a function of the
+            predictions alone, `f(y_pred)`.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Example:
@@ -53,7 +53,7 @@ class PredictionOnly(Wrapper):
 
 @keras.saving.register_keras_serializable("combined_losses")
 class StopGradient(Wrapper):
-    """Watches a quantity without training on it: value and metric, no gradient.
+    """Logs a loss without training on it: it has a value, and no gradient.
 
     Args:
         loss, reduction, name, dtype: as in `cl.wrappers.Wrapper`.
@@ -66,7 +66,7 @@ class StopGradient(Wrapper):
 
     is_view = True
 
-    # The values are cut off, not the predictions, for losses that read more than those (OnInputs).
+    # Not the predictions but the values lose their gradient: OnInputs reads more than predictions.
 
     def evaluate(
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
@@ -91,13 +91,9 @@ class Activated(Formatted, Wrapper):
     Args:
         loss: as in `cl.wrappers.Wrapper`.
         activation: a name that `keras.activations.get` knows, such as `"softmax"` (over the
-            channels) or `"sigmoid"`, or a registered function of a tensor, which has the channels
-            where the data have them.
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
-            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
-            than that of a loss inside is an error.
-        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+            channels) or `"sigmoid"`; or a registered function of a tensor, which is given the
+            predictions as they are, with the channels where the data have them.
+        data_format, reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
     Raises:
         ValueError: if the activation is unknown.
@@ -143,7 +139,7 @@ class Activated(Formatted, Wrapper):
         return self._with_format({**config, "activation": function})
 
     def see(self, batch: Batch, label: str) -> Batch:
-        # An activation of a NaN has a gradient of NaN, also in a row that does not count.
+        # The gradient of an activation at NaN is NaN, even in a row of weight 0: replace it before.
         batch = self._of_single_targets(batch, label)
         return batch.map_predictions(
             lambda p: self._activated(batch.neutralised(ops.cast(p, self.dtype)), batch)
@@ -152,7 +148,7 @@ class Activated(Formatted, Wrapper):
     def _activated(self, y_pred: Tensor, batch: Batch) -> Tensor:
         if batch.channels != "moved" or self._is_of_keras:
             return self._function(y_pred)
-        rank = batch.channel_rank  # a function of the user's own sees the data as they are
+        rank = batch.channel_rank  # a function of the user's is given the data as they are
         return moved(self._function(moved(y_pred, rank, -1, 1)), rank)
 
     @property
@@ -161,7 +157,7 @@ class Activated(Formatted, Wrapper):
         return getattr(keras.activations, name, None) is self._function
 
     def _of_single_targets(self, batch: Batch, label: str) -> Batch:
-        """The batch without the predictions of single targets of weight 0."""
+        """The batch with neutral predictions for single targets of weight 0."""
         if self._layout is None or not batch.weighted or keras.tree.is_nested(batch.y_true):
             return batch
         batch = self.one_array(batch, label)

@@ -16,7 +16,8 @@ from combined_losses._numerics.arrays import Tensor
 def picked(array: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor:
     """The entries at the indices `floor(i * given / size)` along each of `axes`.
 
-    Where sizes divide these are every n-th. An axis of length 1 holds for all resolutions.
+    If `size` divides the given length, these are every n-th entry. An axis of length 1 stays,
+    because it holds for all resolutions.
     """
     for axis, size in zip(axes, sizes, strict=True):
         given = array.shape[axis]
@@ -34,7 +35,7 @@ def picked(array: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor:
 
 
 def averaged(array: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor:
-    """The means over `size` equal cells along each of `axes`; an entry on a border is divided."""
+    """The means over `size` equal cells along each of `axes`; cells share an entry on a border."""
     for axis, size in zip(axes, sizes, strict=True):
         given = array.shape[axis]
         if is_same(given, size):
@@ -55,7 +56,8 @@ def averaged(array: Tensor, axes: Sequence[int], sizes: Sequence[Any]) -> Tensor
 def _shares(given: int, size: int, xp: Any) -> Tensor:
     """The share of each of `given` entries in the mean of each of `size` cells, `(size, given)`.
 
-    In units of 1 / size of an entry, cells are `given` long and entries `size`: whole numbers.
+    In units of 1 / size of an entry, each cell has the length `given` and each entry the length
+    `size`. So all borders are whole numbers.
     """
     cells, entries = xp.expand_dims(xp.arange(size), -1) * given, xp.arange(given) * size
     common = xp.minimum(cells + given, entries + size) - xp.maximum(cells, entries)
@@ -69,9 +71,10 @@ def averaged_of_what_counts(
     voids: frozenset[float],
     weighs: Tensor = None,
 ) -> Tensor:
-    """`averaged`, over the entries of each cell that are no void ones and have a weight, `weighs`.
+    """`averaged` over the entries of each cell that are not void and that `weighs` lets count.
 
-    A cell is void, and stays so, where `picked` finds a void entry.
+    If the entry that `picked` takes from a cell does not count, the cell gets that entry instead
+    of a mean, and so does not count either.
     """
     void = is_void(array, voids)
     counts = None if void is None else ops.logical_not(void)
@@ -88,24 +91,24 @@ def averaged_of_what_counts(
 
 
 def void_numbers(loss: KerasLoss) -> frozenset[float]:
-    """The targets that a loss, or one of those inside, takes for missing or void."""
+    """The numbers that mean "missing" or "void" in the targets of a loss, or of one inside."""
     node = as_node(loss.name, loss)
     losses = [loss, *node.compounds(), *(leaf.loss for leaf in node.leaves())]
     return frozenset().union(*map(own_voids, losses))
 
 
 def takes_ids(loss: KerasLoss) -> bool:
-    """Whether a loss, or one of those inside, compares with class ids, which have no mean."""
+    """Whether a loss, or one inside, compares with class ids, which have no mean."""
     node = as_node(loss.name, loss)
     own = (getattr(compound, "takes_ids", False) for compound in node.compounds())
     return any(own) or any(leaf.traits.takes_ids for leaf in node.leaves())
 
 
 def is_static(*sizes: Any) -> bool:
-    """Whether all sizes are numbers, which they are not where TensorFlow does not know them yet."""
+    """Whether all sizes are numbers; TensorFlow may learn a size only when it runs."""
     return all(isinstance(size, int) for size in sizes)
 
 
 def is_same(given: Any, size: Any) -> bool:
-    """Whether two sizes are known to be equal; one that TensorFlow does not know yet is not."""
+    """Whether two sizes are numbers, and equal."""
     return is_static(given, size) and given == size

@@ -27,7 +27,7 @@ __all__ = ["MultiScale"]
 
 
 class Levels(Wrapper):
-    """What `MultiScale` and `DeepSupervision` share: one loss at several resolutions."""
+    """What `MultiScale` and `DeepSupervision` share: one loss at several resolutions (abstract)."""
 
     def __init__(self, loss: LossLike, **kwargs: Unpack[CompositeArguments]) -> None:
         super().__init__(loss, **kwargs)
@@ -37,7 +37,7 @@ class Levels(Wrapper):
         return [(self._node, None)]
 
     def _of_levels(self, reduction: str | None) -> str | None:
-        """What each level is reduced by; unreduced values of two resolutions have no sum."""
+        """The reduction of each level; "none" gives one value a sample, which levels can add."""
         imposed = self._imposed(reduction)
         unreduced = imposed == PER_COMPONENT and self.loss.reduction in ("none", None)
         return "none" if unreduced else imposed
@@ -52,16 +52,13 @@ class MultiScale(Formatted, Levels):
         scales: the sides of the blocks, integers of at least 1. Default (1, 2, 4). The parts are
             reported as `scale_1`, `scale_2`, …
         weights: None: 1.0 for each scale; or one number for each.
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as the losses inside say, or else as
-            Keras's setting does, which acts on predictions of rank 4 and more alone. Another one
-            than that of a loss inside is an error.
-        reduction, name, dtype: as in `cl.wrappers.Wrapper`.
+        data_format, reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
-    Shapes: `(batch, spatial..., channels)` with one to three spatial axes; a last incomplete block
-    is left out. Sample weights and masks of the spatial axes are averaged alike, and what they
-    exclude is left out of its block. Labels that are missing: `Masked(MultiScale(loss))`. Where
-    each target has several predictions, each is averaged, log-variances too.
+    Shapes: `(batch, spatial..., channels)` with one to three spatial axes. If a block at the end is
+    incomplete, it is left out. Sample weights and masks of the spatial axes are averaged over the
+    same blocks, and places that they exclude do not enter the average of their block. For labels
+    that are missing write `Masked(MultiScale(loss))`. Where each target has several predictions,
+    each of them is averaged, log-variances too.
 
     Raises:
         ValueError: on scales or weights that are not allowed, or an axis shorter than a block.
@@ -124,8 +121,8 @@ class MultiScale(Formatted, Levels):
         found = []
         for scale in self.scales:
             with telling(batch):
-                seen = self._pooled(batch, scale, dtype, label)
-            found.append(self._node.evaluate(seen, reduction, label))
+                pooled = self._pooled(batch, scale, dtype, label)
+            found.append(self._node.evaluate(pooled, reduction, label))
         values = [each.total for each in found]
         total = sum(w * v for w, v in zip(self._factors, values, strict=True))
         zeros = [None if weight else 0.0 for weight in self._factors]
@@ -133,7 +130,7 @@ class MultiScale(Formatted, Levels):
         return Evaluation(total, tuple(values), present=present)
 
     def _pooled(self, batch: Batch, scale: int, dtype: Dtype, label: str) -> Batch:
-        """The batch of the averages over blocks; each target has its own predictions averaged."""
+        """The batch of averages over blocks, of each of several predictions by itself."""
         view = self._predictions_apart(batch, label) if scale > 1 else None
         if view is None:
             return _pooled(batch, scale, dtype, label)
@@ -145,7 +142,7 @@ class MultiScale(Formatted, Levels):
 
 
 def _pooled(batch: Batch, scale: int, dtype: Dtype, label: str) -> Batch:
-    """The batch of the averages over blocks; what does not count is left out of them."""
+    """The batch of averages over blocks, taken over the places that count."""
     if scale == 1:
         return batch
     shape, rank = tuple(batch.y_pred.shape), len(batch.y_pred.shape)
@@ -190,7 +187,7 @@ def _pooled(batch: Batch, scale: int, dtype: Dtype, label: str) -> Batch:
 def _spatial_weights(batch: Batch, dtype: Dtype) -> dict[str, Tensor]:
     """Sample weights and mask at every place, `(batch, spatial..., channels or 1)`.
 
-    Those of whole samples are not among them, nor what does not fit.
+    A weight of whole samples is left out, and one that does not fit the targets.
     """
     spatial = {}
     for what, weight in batch.weights():
@@ -202,17 +199,17 @@ def _spatial_weights(batch: Batch, dtype: Dtype) -> dict[str, Tensor]:
 
 
 def _average(pool: Callable[[Tensor], Tensor], array: Tensor, share: Tensor) -> Tensor:
-    """The averages over blocks of what counts, 0 where nothing does."""
+    """The average of each block over the `share` that counts; 0 where nothing does."""
     if share is None:
         return pool(array)
-    if share.shape[-1] not in (1, array.shape[-1]):  # predictions, several of each target
+    if share.shape[-1] not in (1, array.shape[-1]):  # several predictions of each target
         share = ops.repeat(share, array.shape[-1] // share.shape[-1], axis=-1)
-    # What does not count may be NaN, so it goes before the average.
+    # Places that do not count may hold NaN, so they become 0 before the average.
     sums = pool(ops.where(ops.equal(share, 0.0), 0.0, ops.cast(array, share.dtype) * share))
     shares = pool(share)
     return sums / ops.where(ops.equal(shares, 0.0), 1.0, shares)
 
 
 def _rows(weight: Tensor) -> Tensor:
-    """A weight of all channels without their axis."""
+    """A weight that is the same for all channels, without their axis."""
     return ops.squeeze(weight, -1) if weight.shape[-1] == 1 else weight

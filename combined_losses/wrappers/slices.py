@@ -1,4 +1,4 @@
-"""Parts of one array: slices, and units."""
+"""Slices of arrays, and arrays in other units."""
 
 import operator
 from collections.abc import Sequence
@@ -36,13 +36,14 @@ class OnSlice(Wrapper):
         loss: as in `cl.wrappers.Wrapper`.
         index: a NumPy basic index into `y_true` and `y_pred` with the batch axis first, as
             `np.s_` gives it: integers, slices, one `...` and `None` (a new axis), for example
-            `np.s_[..., 0:2]`. The batch axis is taken whole.
+            `np.s_[..., 0:2]`. It must take the batch axis whole.
         reduction, name, dtype: as in `cl.wrappers.Wrapper`.
 
-    Sample weights and masks that reach as far as the indexed axes are indexed alike. Where each
+    Sample weights and masks that have the indexed axes are indexed in the same way. Where each
     target has several predictions (`GaussianNLL`, `Pinball` of several quantiles, a loss with a
-    `prediction_layout`), the index is that of the targets, and each keeps its predictions; only
-    columns of predictions beside one target, `(..., k)` and `(..., 1)`, are indexed as they are.
+    `prediction_layout`), the index chooses targets, and each keeps its predictions. The exception
+    are k predictions in columns, `(..., k)` beside one target `(..., 1)`: there the index chooses
+    from the columns.
 
     Raises:
         ValueError: if the index is no basic index, cuts the batch axis, has more entries than the
@@ -74,7 +75,7 @@ class OnSlice(Wrapper):
             return self._sliced(batch, label)
         sliced = self._sliced(view.batch, label)
         if isinstance(self._last_entry(batch), int) or len(sliced.shape) < 2:
-            # Without the axis of the targets each one is a row of its own.
+            # The index took the axis of the targets away: each target becomes a row of its own.
             return as_rows(sliced)
         return view.together(sliced)
 
@@ -87,17 +88,18 @@ class OnSlice(Wrapper):
         return self._predictions_apart(batch, label)
 
     def _last_entry(self, batch: Batch) -> Cut:
-        """The entry for the last axis of the targets."""
+        """The entry of the index for the last axis of the targets."""
         given = sum(item is not Ellipsis and item is not None for item in self._index)
         complete = Ellipsis in self._index or given == len(batch.y_true.shape)
         last = self._index[-1] if self._index else Ellipsis
         return slice(None) if isinstance(last, EllipsisType) or not complete else last
 
     def _is_of_one(self, batch: Batch) -> bool:
-        """Whether the index means the one target of each row, not columns of the predictions.
+        """Whether the index means the one target of each row, not columns of its predictions.
 
-        Arrays of one rank, targets `(..., 1)` beside predictions `(..., k)`, are indexed alike, so
-        that a part of the columns can be chosen. One column alone is no prediction of blocks.
+        Targets `(..., 1)` beside predictions `(..., k)` are indexed alike, so that some of the
+        columns can be chosen. In blocks, one column alone would be no complete prediction, so an
+        index of one column means the target.
         """
         last = self._last_entry(batch)
         size = batch.y_pred.shape[-1]
@@ -124,12 +126,12 @@ class OnSlice(Wrapper):
         return batch.view(
             lambda array: _cut(array, index),
             index_weight,
-            # Without its last axis an array has the rank of the weights of its rows.
+            # Without its last axis, an array has the rank that weights of its rows had before.
             tells_elements=batch.tells_elements or isinstance(index[-1], int),
         )
 
     def _examine(self, index: Index, shape: tuple[Any, ...], label: str) -> None:
-        """Leaves a note for `cl.diagnose` where a softmax sees a part of the channels only."""
+        """Notes for `cl.diagnose` that a softmax is given only some of the channels."""
         softmax = None if examined() is None else softmax_inside(self.loss)
         if softmax is None:
             return
@@ -170,7 +172,7 @@ class OnSlice(Wrapper):
 
 
 def _basic_index(index: Any, name: str) -> Index:
-    """The entries of a NumPy basic index, with plain integers."""
+    """The entries of a NumPy basic index, with Python integers; raises on any other index."""
     try:
         items = tuple(map(_plain, index if isinstance(index, tuple) else (index,)))
     except (TypeError, ValueError) as error:
@@ -191,7 +193,7 @@ def _basic_index(index: Any, name: str) -> Index:
 
 
 def _plain(item: Any) -> Cut | EllipsisType:
-    """An entry of a basic index with Python integers; raises on any other."""
+    """One entry of a basic index, with Python integers; raises on any other entry."""
     if item is Ellipsis or item is None:
         return item
     if isinstance(item, bool):
@@ -209,7 +211,7 @@ def _ends(item: slice) -> tuple[Any, Any, Any]:
 
 
 def _full_index(items: Index, shape: tuple[Any, ...], label: str) -> tuple[Cut, ...]:
-    """One entry for each axis, and `None` for each new one, checked against the static shape."""
+    """One entry for each axis and None for each new axis, checked against the static shape."""
     given = sum(item is not Ellipsis and item is not None for item in items)
     if given > len(shape):
         raise ValueError(
@@ -243,12 +245,12 @@ def _reaches(item: int | slice, size: int) -> bool:
 
 
 def _index_of_weight(index: Sequence[Cut], weight: Tensor) -> list[Cut]:
-    """The index for weights or a mask; it takes an axis of length 1 whole."""
+    """The index cut to the axes of a weight or mask; axes of length 1 are taken whole."""
     sizes = iter(weight.shape)
     cut: list[Cut] = []
     for item in index:
         size = 1 if item is None else next(sizes, "none")
-        if size == "none":  # weights match from the left: they know nothing of the other axes
+        if size == "none":  # weights match from the left, and have no further axes
             break
         cut.append(_all_of(item) if size == 1 else item)
     while cut and cut[-1] is None:
@@ -257,7 +259,7 @@ def _index_of_weight(index: Sequence[Cut], weight: Tensor) -> list[Cut]:
 
 
 def _cut(array: Tensor, index: Sequence[Cut]) -> Tensor:
-    """`array[index]`, also backwards, which torch cannot."""
+    """`array[index]`; slices may run backwards, which torch does not allow."""
     index = list(index)
     old = [place for place, item in enumerate(index) if item is not None]
     for axis, place in enumerate(old):
@@ -280,9 +282,9 @@ def _all_of(item: Cut) -> Cut:
 class Scaled(Wrapper):
     """A loss in other units: both arguments divided by a scale.
 
-    A loss whose predictions are more than numbers in the unit of the target says what becomes of
-    them: the log-variances of `GaussianNLL` are lowered by `2 log |scale|`. One of your own does
-    so by `rescaled`, see `cl.losses.Loss`.
+    Predictions that are not in the unit of the target are changed as their loss says: the
+    log-variances of `GaussianNLL` are lowered by `2 log |scale|`. A loss of your own says so by its
+    method `rescaled`, see `cl.losses.Loss`.
 
     Args:
         loss: as in `cl.wrappers.Wrapper`.
@@ -318,7 +320,7 @@ class Scaled(Wrapper):
     def from_data(cls, loss: LossLike, y: ArrayLike, **kwargs: Unpack[CompositeArguments]) -> Self:
         """The loss in units of the standard deviation of each element of `y`, `(samples, ...)`.
 
-        Labels that are missing (NaN) do not count.
+        Missing labels (NaN) are left out.
         """
         values = np.ma.masked_invalid(np.asarray(y, "float64"))
         deviation = np.ma.filled(values.std(axis=0), 0.0)
@@ -332,27 +334,27 @@ class Scaled(Wrapper):
     def see(self, batch: Batch, label: str) -> Batch:
         batch = self.one_array(batch, label)
         view = self._predictions_apart(batch, label)
-        seen = batch if view is None else view.batch
-        # A term without a target that has several predictions knows no axis of the targets.
+        scaled = batch if view is None else view.batch
+        # Without a target, a loss of several predictions does not tell which axis is the targets'.
         of_one = batch.y_true is None and rescaling_of(self.loss) is not None
-        self._check_fit(() if of_one else seen.shape[1:], label)
+        self._check_fit(() if of_one else scaled.shape[1:], label)
         dtype = accumulating(self.dtype)
         alone = np.size(self.scale) == 1
         scale = ops.convert_to_tensor(np.ravel(self.scale)[0] if alone else self.scale, dtype=dtype)
         of_targets = scale if view is None or alone else ops.expand_dims(scale, -1)
-        seen = seen.replaced(
+        scaled = scaled.replaced(
             y_true=None if batch.y_true is None else ops.cast(batch.y_true, dtype) / scale,
-            y_pred=self._rescaled(ops.cast(seen.y_pred, dtype), of_targets),
+            y_pred=self._rescaled(ops.cast(scaled.y_pred, dtype), of_targets),
         )
-        return seen if view is None else view.together(seen)
+        return scaled if view is None else view.together(scaled)
 
     def _rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
-        """The predictions in the other unit, as the loss inside says."""
+        """The predictions in the other unit; the loss inside may say how they change."""
         judge = rescaling_of(self.loss)
         return y_pred / scale if judge is None else judge.rescaled(y_pred, scale)
 
     def _check_fit(self, sample: tuple[Any, ...], label: str) -> None:
-        """Raises where the scale would broadcast the data up, or meet the batch axis."""
+        """Raises if the scale would give the data another shape, or lie along the batch axis."""
         shape = np.shape(self.scale) if np.size(self.scale) > 1 else ()
         pairs = zip(shape[::-1], sample[::-1], strict=False)
         if len(shape) > len(sample) or any(n not in (1, size) and size for n, size in pairs):

@@ -1,4 +1,4 @@
-"""A softmax over channels, of which a wrapper shows one alone."""
+"""Refusal of a softmax over channels inside a wrapper that shows its loss one channel alone."""
 
 import contextlib
 import contextvars
@@ -22,7 +22,7 @@ _ACTIVATIONS = [
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """In the block `refuse_softmax` warns: what was saved before it was refused still loads."""
+    """A block in which `refuse_softmax` warns instead, so that older files still load."""
     token = _loading.set(True)
     try:
         yield
@@ -31,7 +31,7 @@ def loading() -> Iterator[None]:
 
 
 def refuse_softmax(owner: str, losses: Iterable[KerasLoss], axis: int | None = -1) -> None:
-    """Raises where one of the losses that see single channels has a softmax over all of them.
+    """Raises if one of the losses has a softmax over the channels, of which each will see one.
 
     `axis` is that of the channels.
     """
@@ -55,9 +55,8 @@ def refuse_softmax(owner: str, losses: Iterable[KerasLoss], axis: int | None = -
 def softmax_inside(loss: KerasLoss, axis: int | None = -1) -> KerasLoss | None:
     """The first loss in `loss`, or itself, that has a softmax over the channels; or None.
 
-    These are on the last axis, where `axis` does not say another one.
-
-    Of a wrapper of a user's it is not known what its child sees.
+    The channels are on `axis`. Losses in a user's own wrapper are not examined: it may show them
+    anything.
     """
     if not isinstance(loss, Compound):
         traits = traits_of(loss)
