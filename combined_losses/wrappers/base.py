@@ -179,7 +179,7 @@ class Wrapper(Compound):
         return PredictionsApart(batch, self._layout, label)
 
     def one_array(self, batch: Batch, label: str) -> Batch:
-        """The batch with target and prediction of one rank; raises if there are several of either."""
+        """The batch with a target and a prediction of one rank; raises if there are several."""
         if self.needs_target:
             check_target(label, batch.y_true)
         if not self.reads_target:

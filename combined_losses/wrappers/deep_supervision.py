@@ -164,7 +164,7 @@ class DeepSupervision(Formatted, Levels):
         return Evaluation(total, (*values, *[None] * absent), present=present)
 
     def _read(self, batch: Batch, label: str) -> tuple[Batch, list[str]]:
-        """The batch with a dict of outputs and the target; and the names of the outputs it reads."""
+        """The batch with a dict of outputs and the target; the names of the outputs it reads."""
         if batch.is_one_output:  # the finest
             name = (self.outputs or ["output"])[0]
             batch = batch.replaced(y_pred={name: batch.y_pred})

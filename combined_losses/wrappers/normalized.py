@@ -142,7 +142,7 @@ class Normalized(Wrapper):
             )
 
     def _as_levels(self) -> dict[str | None, Any]:
-        """For each output of `over` the wrapper that chooses it; without `over`, None and the child."""
+        """The wrapper that chooses each output of `over`; without `over` the child, under None."""
         if self.over is None:
             return {None: self._node}
         names = list(self.over) if isinstance(self.over, (list, tuple)) else []
