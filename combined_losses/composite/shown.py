@@ -63,8 +63,9 @@ def rows_of(composite: WeightedSum, depth: int = 0) -> Iterator[Row]:
     weights = weights_of(composite)
     for name, node in composite._nodes.items():
         inner = _composite_in(node)
-        is_bare = inner is node
-        loss = type(inner).__name__ if inner is not None and is_bare else short(node.loss_itself())
+        loss = type(inner).__name__ if inner is node else short(node.loss_itself())
+        if inner is not None:  # what is in it has rows of its own
+            loss = loss.replace(repr(inner), "…", 1)
         yield Row(name, loss, weights[name], depth)
         if inner is not None:
             yield from rows_of(inner, depth + 1)
@@ -85,7 +86,8 @@ _STYLE = """
   overflow-x: auto; }
 .cl-composite table { border-collapse: collapse; margin: 0.4em 0 0.6em; }
 .cl-composite th, .cl-composite td { padding: 0.2em 0.8em; text-align: left; border: 0;
-  border-bottom: 1px solid #d8d8d8; white-space: pre-wrap; overflow-wrap: anywhere; }
+  border-bottom: 1px solid #d8d8d8; white-space: pre; }
+.cl-composite td:nth-child(2) { white-space: pre-wrap; }
 .cl-composite thead th { border-bottom: 2px solid #1a1a1a; }
 .cl-composite td:last-child { font-variant-numeric: tabular-nums; }
 .cl-composite code { font-family: ui-monospace, monospace; }

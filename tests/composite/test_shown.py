@@ -139,7 +139,7 @@ def test_table_shows_what_is_nested():
         ("inner", "CompositeLoss", "2.0", 0.8),
         ("a", "'mse'", "1.0", 2.2),
         ("b", "under", "0.5", 2.2),
-        ("view", repr(wrapped), "1.0", 0.8),
+        ("view", "OnSlice(…, index=(slice(None, None, None), 0))", "1.0", 0.8),
         ("mae", "'mae'", "1.0", 2.2),
     ]
 
