@@ -1,7 +1,7 @@
 """Figures: each component's curve, its share of the loss, several runs compared, conflicts.
 
-Readable in print and for the colour-blind: the colours are those of Okabe and Ito (2008), and a
-marker or a hatching tells the components apart without colour. Needs matplotlib
+The figures can be read in print and by the colour-blind: the colours are those of Okabe and Ito
+(2008), and components also differ by a marker or a hatching. They need matplotlib
 (`pip install "combined_losses[reports]"`), which is imported by the first figure.
 """
 

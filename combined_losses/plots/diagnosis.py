@@ -1,6 +1,7 @@
-"""Figures of a diagnosis: who pulls against whom, and who has how large a share."""
+"""Figures of a diagnosis: which components pull against each other, and how large each one is."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -8,25 +9,37 @@ from combined_losses.plots.style import COLOURS, new_axes, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 
-def conflicts(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
+class HasCosines(Protocol):
+    """What `conflicts` draws: the cosines `(k, k)` between the gradients of k components."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def cosines(self) -> Any: ...
+
+
+def conflicts(diagnosis: HasCosines, ax: "Axes | None" = None) -> "Axes":
     """Draws the cosine between the gradients of every two components, as a table of squares.
 
-    Blue: they pull together (+1); orange: against each other (-1), which the sign says as well;
-    a dash: one of them has no gradient.
+    Blue means that they pull together (+1), orange that they pull against each other (-1); the sign
+    of the number says the same. A dash means that one of them has no gradient.
 
     Args:
         diagnosis: what `cl.diagnose` returned, or a `cl.callbacks.GradientConflict` after training;
             anything with `names`, a sequence of k, and `cosines`, `(k, k)`.
-        ax: the matplotlib axes to draw in; default: a new figure.
+        ax: the matplotlib axes to draw in; default: those of a new figure.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: where there is nothing to draw.
+        ValueError: if there is nothing to draw.
 
     Example:
 
@@ -55,26 +68,28 @@ def conflicts(diagnosis: Any, ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def _draw_cosines(ax, names, cosines):
+def _draw_cosines(ax: "Axes", names: Sequence[str], cosines: "NDArray[np.float64]") -> None:
+    """Draws the squares and the names, without numbers."""
     ax.imshow(cosines, cmap=_colours(), vmin=-1, vmax=1)
-    ticks, names = range(len(names)), [wrap(name, 18) for name in names]
-    ax.set_xticks(ticks, names, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
-    ax.set_yticks(ticks, names, parse_math=False)
+    ticks, labels = range(len(names)), [wrap(name, 18) for name in names]
+    ax.set_xticks(ticks, labels, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
+    ax.set_yticks(ticks, labels, parse_math=False)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
 
-def _colours():
-    """Orange over white to blue: told apart by the colour-blind; the numbers say it in print."""
+def _colours() -> "Colormap":
+    """From orange over white to blue, which the colour-blind can tell apart; in print, read the
+    numbers."""
     from matplotlib.colors import LinearSegmentedColormap
 
     stops = [COLOURS[1], "#FFFFFF", COLOURS[0]]
     return LinearSegmentedColormap.from_list("conflict", stops).with_extremes(bad="#E6E6E6")
 
 
-def _write_numbers(ax, cosines):
-    """Writes each cosine into its square, as large as the squares allow; none where too small."""
-    ax.figure.draw_without_rendering()  # the layout decides how large they are
+def _write_numbers(ax: "Axes", cosines: "NDArray[np.float64]") -> None:
+    """Writes each cosine into its square, unless the squares are too small to read it."""
+    ax.figure.figure.draw_without_rendering()  # computes the layout, and so the size of the squares
     square = ax.get_window_extent().width * 72 / ax.figure.dpi / len(cosines)
     size = min(10.0, square / 3.2)
     if size < 5:
@@ -85,8 +100,11 @@ def _write_numbers(ax, cosines):
         ax.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
-def overview(diagnosis) -> "Figure":
-    """The shares of loss and gradient as bars; beside them the cosines of whole components."""
+def overview(diagnosis: Any) -> "Figure":
+    """Draws the shares of loss and gradient of a `Diagnosis` as bars, and the cosines.
+
+    The cosines are those of whole components; bars are drawn for their parts as well.
+    """
     from matplotlib.figure import Figure
 
     names = list(diagnosis.names)
@@ -102,14 +120,15 @@ def overview(diagnosis) -> "Figure":
     return figure
 
 
-def _bars(ax, diagnosis, names):
+def _bars(ax: "Axes", diagnosis: Any, names: Sequence[str]) -> None:
     parts, rows = [diagnosis[name] for name in names], np.arange(len(names))
-    for offset, what, label, style in (
-        (-0.19, "share", "share of the loss", {"color": COLOURS[4], "hatch": "//"}),
-        (0.19, "gradient_share", "share of the gradient", {"color": COLOURS[0]}),
+    for offset, what, label, colour, hatch in (
+        (-0.19, "share", "share of the loss", COLOURS[4], "//"),
+        (0.19, "gradient_share", "share of the gradient", COLOURS[0], ""),
     ):
         shares = 100 * np.nan_to_num([getattr(part, what) for part in parts])
-        ax.barh(rows + offset, shares, 0.36, label=label, edgecolor="black", linewidth=0.5, **style)
+        style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "black"}
+        ax.barh(rows + offset, shares, 0.36, label=label, linewidth=0.5, **style)
     ax.set_yticks(rows, [wrap(name, 24) for name in names], parse_math=False)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 0.5, -0.5)
