@@ -1,20 +1,34 @@
-"""Batches of what a user hands over: arrays, or a data set."""
+"""Batches of what a user gives: arrays, or a data set."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 
+Arrays: TypeAlias = Any
+"""A NumPy array, None, or lists and dicts of these."""
 
-def batches(x, y, sample_weight, batch_size):
-    """Yields `(x, y, sample_weight)`, in order; arrays are cut, data sets have batches already.
+
+class Data(NamedTuple):
+    """One batch."""
+
+    x: Arrays
+    y: Arrays
+    sample_weight: Arrays
+
+
+def batches(x: Any, y: Any, sample_weight: Any, batch_size: int) -> Iterator[Data]:
+    """Yields the batches in order. Arrays are cut into batches; a data set has them already.
 
     Args:
         x: an array, a list or dict of arrays, or a data set of batches `(x, y[, sample_weight])`:
             a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader`, a generator.
         y, sample_weight: arrays in the structure of the outputs, or None.
-        batch_size: the number of samples of a batch of arrays.
+        batch_size: the number of samples in a batch of arrays.
     """
     if not is_data_set(x):
-        yield from _cut((x, y, sample_weight), batch_size)
+        yield from _cut(Data(x, y, sample_weight), batch_size)
         return
     if y is not None or sample_weight is not None:
         what = "y" if y is not None else "sample_weight"
@@ -24,47 +38,56 @@ def batches(x, y, sample_weight, batch_size):
         )
     data_set = (x[i] for i in range(len(x))) if isinstance(x, keras.utils.PyDataset) else x
     for batch in data_set:
-        yield tuple(map(_floats, keras.utils.unpack_x_y_sample_weight(batch)))
+        yield Data(*map(_as_arrays, keras.utils.unpack_x_y_sample_weight(batch)))
 
 
-def is_data_set(x):
-    """Whether `x` has batches of its own."""
+def is_data_set(x: Any) -> bool:
+    """Whether `x` gives whole batches."""
     if isinstance(x, keras.utils.PyDataset):
         return True
     is_data = isinstance(x, (list, tuple, dict, str)) or hasattr(x, "shape")
     return hasattr(x, "__iter__") and not is_data
 
 
-def _cut(data, batch_size):
-    data = _floats(data)
-    sizes = {}
-    for what, arrays in zip(("x", "y", "sample_weight"), data, strict=True):
+def _cut(data: Data, batch_size: int) -> Iterator[Data]:
+    data = Data(*map(_as_arrays, data))
+    for start in range(0, _number_of_samples(data), batch_size):
+        part = slice(start, start + batch_size)
+        yield Data(
+            *(
+                keras.tree.map_structure(
+                    lambda a, part=part: None if a is None else a[part], arrays
+                )
+                for arrays in data
+            )
+        )
+
+
+def _number_of_samples(data: Data) -> int:
+    """The length of all arrays; raises where they differ in it."""
+    names: dict[int, str] = {}  # which of x, y and sample_weight has a number of samples first
+    for what, arrays in data._asdict().items():
         for array in keras.tree.flatten(arrays):
             if array is None:
                 continue
             if not array.shape:
                 raise ValueError(f"`{what}` must hold arrays of samples. Received: {array!r}")
-            sizes.setdefault(len(array), what)
-    if len(sizes) != 1 or 0 in sizes:
-        received = ", ".join(f"{n} in {what}" for n, what in sizes.items())
+            names.setdefault(len(array), what)
+    if len(names) != 1 or 0 in names:
+        received = ", ".join(f"{n} in {what}" for n, what in names.items())
         raise ValueError(
             "All arrays must have the same number of samples, at least one. "
             f"Received: {received or 'none'}"
         )
-    for start in range(0, next(iter(sizes)), batch_size):
-        part = slice(start, start + batch_size)
-        yield tuple(
-            keras.tree.map_structure(lambda a, part=part: None if a is None else a[part], arrays)
-            for arrays in data
-        )
+    return next(iter(names))
 
 
-def _floats(data):
-    """NumPy arrays, of Keras's float type where they are floats, as `fit` makes them."""
-    return keras.tree.map_structure(_array, data)
+def _as_arrays(data: Any) -> Arrays:
+    """What a user gives, as NumPy arrays; floats become Keras's float type, as in `fit`."""
+    return keras.tree.map_structure(_as_array, data)
 
 
-def _array(value):
+def _as_array(value: Any) -> np.ndarray | None:
     if value is None:
         return None
     if hasattr(value, "numpy") or keras.ops.is_tensor(value):

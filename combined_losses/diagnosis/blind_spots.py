@@ -1,8 +1,12 @@
-"""What a diagnosis cannot show: gradients that pass the output by, or share no place of it."""
+"""What a diagnosis cannot show: gradients that pass the output by, or do not meet there."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from combined_losses.diagnosis.evidence import Evidence
+from combined_losses.diagnosis.summary import Summary
 
 HEADLINE = 'cannot be seen at the output; look again with at="parameters"'
 
@@ -11,7 +15,7 @@ class BlindSpot(NamedTuple):
     """Components of which something cannot be seen.
 
     Attributes:
-        names: theirs, in order.
+        names: the names of these components, in order.
         message: what cannot be seen, and why.
     """
 
@@ -19,10 +23,10 @@ class BlindSpot(NamedTuple):
     message: str
 
 
-def find_blind_spots(summary, evidence):
-    """A list of `BlindSpot`, from a `Summary` and the `Evidence` behind it.
+def find_blind_spots(summary: Summary, evidence: Evidence) -> list[BlindSpot]:
+    """The blind spots, from a `Summary` and the `Evidence` behind it.
 
-    At the parameters there is none: those gradients hold all ways from a component to the network.
+    Gradients at the parameters have none: they contain all ways from a component to the network.
     """
     if summary.at != "output":
         return []
@@ -31,13 +35,16 @@ def find_blind_spots(summary, evidence):
     return [*spots, *_apart(summary, evidence.have_common_places)]
 
 
-_BEYOND = "the model is acted on by more than its predictions (a layer, a variable, derivatives)."
+_BEYOND = (
+    "not all of the gradient goes through the predictions (but through a layer, a variable, "
+    "derivatives)."
+)
 
 
-def _apart(summary, common):
-    """Parts with the same parent, of which some have no place of the output in common."""
+def _apart(summary: Summary, common: np.ndarray) -> Iterator[BlindSpot]:
+    """Parts with the same parent that act on places of the output which have nothing in common."""
     norms = summary.gradient_norms
-    families = {}
+    families: dict[str | None, list[int]] = {}  # by the name of the parent
     for index, part in enumerate(summary.parts):
         if norms[index] > 0:
             families.setdefault(part.parent, []).append(index)
@@ -48,14 +55,15 @@ def _apart(summary, common):
             names = tuple(summary.names[i] for i in sorted(np.concatenate(groups)))
             yield BlindSpot(
                 names,
-                f"these read nothing in common ({shown}), so that a conflict between them, in the "
-                "layers that they share, does not show.",
+                f"these read no entry of the predictions in common ({shown}), so that a conflict "
+                "between them, in the layers that they share, does not show.",
             )
 
 
-def _groups(family, common):
-    """The parts that are connected by places that they have in common."""
-    groups, others = [], list(family)
+def _groups(family: list[int], common: np.ndarray) -> list[list[int]]:
+    """The parts that are connected by places of the output that they have in common."""
+    groups: list[list[int]] = []
+    others = list(family)
     while others:
         group, added = [], [others[0]]
         while added:

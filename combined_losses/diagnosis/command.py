@@ -12,7 +12,9 @@ import numpy as np
 
 from combined_losses._core.named_arrays import NAMES, from_named
 from combined_losses._core.shell import InputError, quiet_stderr, require
+from combined_losses.diagnosis.batches import Data
 from combined_losses.diagnosis.diagnose import diagnose
+from combined_losses.diagnosis.result import Diagnosis
 from combined_losses.diagnosis.terminal import text
 
 DESCRIPTION = """Prints what every component of a saved model's loss does on data, and what is
@@ -21,7 +23,8 @@ sample_weight where there are such weights; those of several inputs or outputs a
 y/<name>."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the subcommand to those of `combined-losses`."""
     parser = subparsers.add_parser(
         "diagnose",
         help="say what every component of a saved model does, and what is wrong",
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"Written: {args.html}")
 
 
-def _print(found):
+def _print(found: Diagnosis) -> None:
     """The table, drawn with what the terminal can show."""
     try:
         str(found).encode(sys.stdout.encoding or "utf-8")
@@ -79,37 +82,37 @@ def _print(found):
         print(found)
 
 
-def _diagnose(model, data, args):
+def _diagnose(model: keras.Model, data: Data, args: argparse.Namespace) -> Diagnosis:
     try:
         with warnings.catch_warnings(), quiet_stderr():
             warnings.simplefilter("ignore")
             return diagnose(model, *data, batch_size=args.batch_size, at=args.at)
-    except Exception as error:  # whatever a model says of data that do not fit
+    except Exception as error:  # whatever a model raises on data that do not fit
         raise InputError(f"{args.model} on {args.data}: {_reason(error)}") from error
 
 
-def _reason(error):
-    """What Keras says of an error, without the paragraphs around it and the bold face."""
+def _reason(error: Exception) -> str:
+    """The message of an error of Keras's, without the paragraphs around it and the bold face."""
     text = re.sub(r"\x1b\[\d*m", "", str(error)).strip() or type(error).__name__
-    if "Exception encountered: " in text:  # of an object inside a file
+    if "Exception encountered: " in text:  # while an object inside a file was loaded
         text = text.rpartition("Exception encountered: ")[2]
     first, *rest = text.partition(" Full object config")[0].split("\n\n")
     return rest[0] if first.startswith("Exception encountered when calling") and rest else first
 
 
-def _check_out(path):
+def _check_out(path: Path) -> None:
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise InputError(f"--html must be a file in a folder that exists, received {str(path)!r}")
 
 
-def read_arrays(path):
-    """`x`, `y` and `sample_weight` of an npz file: arrays, or dicts of them, or None."""
+def read_arrays(path: Path) -> Data:
+    """`x`, `y` and `sample_weight` of an npz file."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; give arrays saved by numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # whatever a broken file makes NumPy and zipfile stumble over
+    except Exception as error:  # whatever NumPy and zipfile raise on a broken file
         raise InputError(f"{path} is not a file of arrays as numpy.savez writes them") from error
     kinds = {name: name.partition("/")[0] for name in arrays}
     if "x" not in kinds.values() or not set(kinds.values()) <= set(NAMES):
@@ -118,16 +121,16 @@ def read_arrays(path):
             f"{', '.join(arrays) or 'no array'}"
         )
     for name, array in arrays.items():
-        texts = "SU" if kinds[name] == "x" else ""  # for models that begin with TextVectorization
+        texts = "SU" if kinds[name] == "x" else ""  # a model may begin with TextVectorization
         if array.dtype.kind not in "biuf" + texts:
             raise InputError(f"{path}: {name} must hold real numbers, received {array.dtype}")
     try:
-        return from_named(arrays)
+        return Data(*from_named(arrays))
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _import(module):
+def _import(module: str) -> None:
     try:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:
@@ -135,14 +138,14 @@ def _import(module):
         raise InputError(f"--import {module} does not work: {reason}") from error
 
 
-def _load(path):
+def _load(path: Path) -> keras.Model:
     if not path.is_file() or path.suffix != ".keras":
         raise InputError(f"{path} is not a model saved by model.save('model.keras')")
     try:
         with warnings.catch_warnings(), quiet_stderr():
             warnings.simplefilter("ignore")
             return keras.models.load_model(path)
-    except Exception as error:  # Keras raises whatever the file makes it stumble over
+    except Exception as error:  # whatever Keras raises on a file that it cannot read
         raise InputError(
             f"{path} cannot be loaded: {_reason(error)} (losses and layers of your own: "
             "--import the module that registers them)"

@@ -1,31 +1,42 @@
 """`diagnose`: what every component of a compiled model does, and what is wrong with it."""
 
 import warnings
+from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from combined_losses.diagnosis import perturbations
-from combined_losses.diagnosis.batches import batches
+from combined_losses.diagnosis.batches import Data, batches
 from combined_losses.diagnosis.blind_spots import find_blind_spots
 from combined_losses.diagnosis.evidence import Evidence
 from combined_losses.diagnosis.faults import find_faults
-from combined_losses.diagnosis.measurer import measurer_of
+from combined_losses.diagnosis.measurer import Measurer, measurer_of
 from combined_losses.diagnosis.result import Diagnosis
 from combined_losses.diagnosis.summary import Summary
 
 __all__ = ["diagnose"]
 
 
-def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"):
+def diagnose(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    batch_size: int = 32,
+    at: Literal["output", "parameters"] = "output",
+) -> Diagnosis:
     """Looks at every component of a compiled model on data, and says what is wrong.
 
     It finds what a falling total hides: a component that is 0 or constant, that has no gradient,
     that dominates, that pulls against another one, that is NaN for some samples, that ignores
     sample weights or mask, that returns values of an unusual shape, that is given targets or
-    predictions outside of what it means (of Keras's losses that refuse such targets it shows the
-    numbers for the nearest ones). Nothing of the model changes.
-    All data are looked at, each batch at the price of about two steps of training, more at the
-    parameters: pass `x[:1000], y[:1000]` of a large set.
+    predictions outside of what it means. (Some of Keras's losses raise on such targets; their
+    numbers are then those of the nearest targets that they take.) The model does not change.
+
+    All data are looked at. A batch takes about as long as two steps of training, and longer with
+    `at="parameters"`: pass `x[:1000], y[:1000]` of a large set.
 
     Args:
         model: a compiled `keras.Model` whose loss is a `CompositeLoss`, or has one; it need not be
@@ -33,10 +44,12 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
         x: an array, a list or dict of arrays; or a data set of batches `(x, y[, sample_weight])`.
         y: targets, in the structure of the outputs.
         sample_weight: None, or weights as in `fit`.
-        batch_size: samples in a batch, default 32. Gradients are those of a batch, and averaged.
+        batch_size: samples in a batch, default 32. Products of gradients are those of each batch,
+            averaged over the batches.
         at: where gradients are taken. `"output"` (default): at the predictions, one pass through
-            the network. `"parameters"`: at the trainable parameters, one pass for each component;
-            conflicts that are felt there may not show at the output, and the other way around.
+            the network. `"parameters"`: at the trainable parameters, one pass for each component.
+            Two components may be in conflict at the parameters and not at the output, or the other
+            way around.
 
     Returns:
         A `Diagnosis`: `print` shows a table, `.to_frame()` gives a pandas DataFrame, `.plot()` a
@@ -64,10 +77,10 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
     measurer = measurer_of(model, at)
     evidence = Evidence()
     with warnings.catch_warnings():
-        # Keras's, of a categorical loss of one channel, is what is found here.
+        # Keras warns of a categorical loss with one channel, which the diagnosis reports itself.
         warnings.simplefilter("ignore", SyntaxWarning)
         for batch in batches(x, y, sample_weight, batch_size):
-            _examine(measurer, evidence, *batch)
+            _examine(measurer, evidence, batch)
     if not evidence.measured:
         raise ValueError("The data set must have at least one batch. Received: none")
     summary = Summary(measurer, evidence)
@@ -75,8 +88,8 @@ def diagnose(model, x, y=None, sample_weight=None, *, batch_size=32, at="output"
     return Diagnosis(model.name, summary, faults, blind_spots)
 
 
-def _examine(measurer, evidence, *data):
-    """Adds one batch to the evidence, and where something looks wrong looks again."""
+def _examine(measurer: Measurer, evidence: Evidence, data: Data) -> None:
+    """Adds one batch to the evidence, and looks closer where something looks wrong."""
     x, y, sample_weight = data
     measured = measurer.measure(*data, perturbations.other_weights(sample_weight))
     first = not evidence.measured
@@ -85,7 +98,7 @@ def _examine(measurer, evidence, *data):
         evidence.domains, evidence.notes = measurer.domains, measurer.notes
     evidence.add(measured, y)
     if measurer.at == "output":
-        _look_beyond_output(measurer, evidence, first, *data)
+        _look_beyond_output(measurer, evidence, first, data)
     if not np.isfinite(measured.values).all():
         evidence.add_faulty_values(measurer.values_per_sample(x, y))
     if (measured.gramian.diagonal() == 0).any():
@@ -93,11 +106,11 @@ def _examine(measurer, evidence, *data):
             evidence.add_reactions(measurer.values_at(change, *data))
         evidence.add_gradients_nearby(measurer.has_gradient_nearby(*data))
     if evidence.may_broadcast(measurer.parts):
-        _look_at_broadcasts(measurer, evidence, *data)
+        _look_at_broadcasts(measurer, evidence, data)
 
 
-def _look_beyond_output(measurer, evidence, first, *data):
-    """Adds what tells which parts cannot be seen at the output, or cannot be seen together."""
+def _look_beyond_output(measurer: Measurer, evidence: Evidence, first: bool, data: Data) -> None:
+    """Adds which parts cannot be seen at the output, and which cannot be seen together there."""
     if first:
         parts = measurer.parts
         evidence.add_beyond_output(np.array([part.is_beyond_output for part in parts]))
@@ -107,8 +120,9 @@ def _look_beyond_output(measurer, evidence, first, *data):
         evidence.add_common_places(measurer.have_common_places(*data))
 
 
-def _look_at_broadcasts(measurer, evidence, x, y, sample_weight):
-    """Adds what tells which parts repeat targets for several predictions."""
+def _look_at_broadcasts(measurer: Measurer, evidence: Evidence, data: Data) -> None:
+    """Adds which parts repeat targets for several predictions."""
+    x, y, sample_weight = data
     targets = perturbations.repeated_targets(y, measurer.output_shape(x))
     if targets is None:
         return

@@ -1,6 +1,15 @@
-"""Targets and predictions that are not what a loss means."""
+"""Targets and predictions outside of what a loss means, such as masks of 0 and 255."""
 
-from combined_losses._core.domains import RANGES
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from combined_losses._core.domains import RANGES, Domain
+from combined_losses.diagnosis.evidence import Evidence
+from combined_losses.diagnosis.parts import Part
+from combined_losses.diagnosis.summary import Summary
+
+Finding: TypeAlias = tuple[str, str]
+"""A flag, which is a key of `ADVICE`, and a message."""
 
 ADVICE = {
     "targets out of range": (
@@ -12,14 +21,16 @@ ADVICE = {
         "softmax."
     ),
     "part of a softmax": (
-        "a softmax over a part of the channels is another one, unless that part is a head of its "
-        "own; put cl.wrappers.Activated(loss, 'softmax') around OnSlice, with from_logits=False."
+        "a softmax over some of the channels is not that over all of them, unless they are a head "
+        "of their own; put cl.wrappers.Activated(loss, 'softmax') around OnSlice, with "
+        "from_logits=False."
     ),
 }
 
-# What float16 makes of a sum of 1; and of 0 and 1 that were computed.
+# The rounding of float16 in a sum of 1, and in a 0 or 1 that was computed.
 _ROUGHLY = 2e-3
-# Images in a range other than that of `max_value`: 0 ... 255 beside 1, never a dark photograph.
+# Images whose range differs from `max_value` by this factor are given in another range, such as 255
+# for 1; they are not dark photographs.
 _FAR = 20.0
 
 _MEANING = {
@@ -30,20 +41,25 @@ _MEANING = {
 }
 
 
-def out_of_domain(index, part, evidence, summary):
-    """`(flag, message)` of what a component was given that its losses do not mean."""
+def out_of_domain(
+    index: int, part: Part, evidence: Evidence, summary: Summary
+) -> Iterator[Finding]:
+    """What a component was given that its losses do not mean."""
     if evidence.without_gradient[index] and not evidence.reacts[index]:
-        return  # whatever it is given, it makes nothing of it
+        return  # its value is the same whatever it is given
     domains = evidence.domains.get(part.name, [])
-    pairs = []
+    findings: list[Finding] = []
     for (domain, classes), facts in zip(domains, evidence.facts_of(part.name), strict=False):
-        pairs += _targets(domain, classes, *facts[:4])
-        pairs += _predictions(domain, *facts[4:])
-    pairs += evidence.notes.get(part.name, [])
-    yield from dict.fromkeys(pairs)
+        findings += _targets(domain, classes, *facts[:4])
+        findings += _predictions(domain, *facts[4:])
+    findings += evidence.notes.get(part.name, [])
+    yield from dict.fromkeys(findings)
 
 
-def _targets(domain, classes, low, high, fraction, missing):
+def _targets(
+    domain: Domain, classes: int | None, low: float, high: float, fraction: float, missing: float
+) -> Iterator[Finding]:
+    """Targets outside of a domain; the numbers are the first four of `Facts.numbers`."""
     if domain.targets is None or (high < low and not missing):
         return
     flag, span = "targets out of range", f"the targets go from {low:g} to {high:g}"
@@ -53,22 +69,21 @@ def _targets(domain, classes, low, high, fraction, missing):
             yield flag, f"{span}, and the loss means {_MEANING[domain.targets]}."
     elif domain.targets == "images":
         size = high - low
-        if size > _FAR * domain.max_value or 0 < _FAR * size < domain.max_value:
-            yield (
-                flag,
-                f"{span}, and `max_value`, the range of the images, is {domain.max_value:g}.",
-            )
+        span_meant = domain.max_value
+        if span_meant is not None and (size > _FAR * span_meant or 0 < _FAR * size < span_meant):
+            yield flag, f"{span}, and `max_value`, the range of the images, is {span_meant:g}."
     else:
         what = "class ids" if domain.targets == "ids" else "labels, whole numbers"
         if missing:
-            yield flag, f"there are NaN or infinite ones among the targets, which are {what}."
+            yield flag, f"some targets, which are {what}, are NaN or infinite."
         if fraction:
-            yield flag, f"there are fractions among the targets, which are {what}."
+            yield flag, f"some targets, which are {what}, are fractions."
         if classes is not None and (low < 0 or high >= classes):
             yield flag, f"{span}, and there are {classes} classes, 0 to {classes - 1}."
 
 
-def _predictions(domain, low, high):
+def _predictions(domain: Domain, low: float, high: float) -> Iterator[Finding]:
+    """Predictions outside of a domain; the numbers are the last two of `Facts.numbers`."""
     if domain.predictions == "probabilities" and (low < -_ROUGHLY or high > 1 + _ROUGHLY):
         span = f"the predictions go from {low:.4g} to {high:.4g}"
         yield "predictions out of range", f"{span}, and the loss means probabilities."

@@ -1,12 +1,19 @@
 """A `Diagnosis` as HTML: a fragment for notebooks, and a page in one file."""
 
 import io
+from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from combined_losses._version import __version__
 from combined_losses.diagnosis import tables
 from combined_losses.diagnosis.blind_spots import HEADLINE
 from combined_losses.diagnosis.faults import ADVICE
+from combined_losses.diagnosis.findings import Findings
+from combined_losses.plots.diagnosis import overview
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STYLE = """
 .cl-diagnosis { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -50,8 +57,8 @@ footer {{ font: 13px system-ui, sans-serif; color: #595959; margin-top: 2em; }}
 """
 
 
-def fragment(diagnosis):
-    """The table, what is wrong and the proposed weights, to be put into a page."""
+def fragment(diagnosis: Findings) -> str:
+    """The table, what is wrong and the proposed weights, as a part of a page."""
     head = "".join(f"<th>{escape(column)}</th>" for column in (*tables.COLUMNS, "flags"))
     rows = "\n".join(f"<tr>{_row(cells)}</tr>" for cells in tables.cells(diagnosis))
     parts = [
@@ -70,23 +77,23 @@ def fragment(diagnosis):
     return "\n".join([*parts, "</div>"])
 
 
-def page(diagnosis):
+def page(diagnosis: Findings) -> str:
     """A page in one file: `fragment` and the figure, which needs matplotlib."""
     return _PAGE.format(
         title=escape(f"The losses of {diagnosis.model_name}"),
         fragment=fragment(diagnosis),
-        figure=_svg(diagnosis.plot()),
+        figure=_svg(overview(diagnosis)),
         version=__version__,
     )
 
 
-def _row(cells):
+def _row(cells: Sequence[str]) -> str:
     *numbers, flags = cells
-    cells = "".join(f"<td>{escape(cell)}</td>" for cell in numbers)
-    return f'{cells}<td class="cl-flag">{escape(flags)}</td>'
+    row = "".join(f"<td>{escape(cell)}</td>" for cell in numbers)
+    return f'{row}<td class="cl-flag">{escape(flags)}</td>'
 
 
-def _faults(diagnosis):
+def _faults(diagnosis: Findings) -> str:
     parts = []
     for flag, faults in tables.by_flag(diagnosis).items():
         items = "\n".join(
@@ -105,12 +112,12 @@ def _faults(diagnosis):
     return "\n".join(parts if well is None else [*parts, f"<p>{well}</p>"])
 
 
-def _sentence(line):
+def _sentence(line: str) -> str:
     return f"{line[0].upper()}{line[1:]}."
 
 
-def _svg(figure):
-    """The figure as an `<svg>` element, with its text as text."""
+def _svg(figure: "Figure") -> str:
+    """The figure as an `<svg>` element; its text is drawn as paths."""
     from matplotlib import rc_context
 
     stream = io.StringIO()

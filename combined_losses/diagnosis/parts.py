@@ -4,22 +4,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from combined_losses._core.leaf import Leaf
 from combined_losses._core.names import log_key
+from combined_losses._core.node import Node
 from combined_losses._core.traits import is_ours
+from combined_losses.training.routing import Route
 
 
 class Part(NamedTuple):
     """A component, or a part of a nested one.
 
     Attributes:
-        name: as in the logs, without `_loss`.
+        name: its name in the logs, without `_loss`.
         key: its log key.
         parent: the name of the component that it is a part of, or None.
         is_beyond_output: whether it acts on the model by more than its output.
-        factor: what multiplies it beside its own weight: `loss_weights`.
-        weight: what multiplies it in the value of its parent, where that does not move by itself;
+        factor: the entry of `loss_weights` that multiplies it, in addition to its own weight.
+        weight: its weight in the value of its parent; of a weight that moves, the fixed factor.
             NaN: unknown.
-        is_own: whether it is evaluated on its own, not in one array with its siblings.
+        is_own: whether it is evaluated on its own; else it is one entry of an array that holds it
+            and its siblings.
     """
 
     name: str
@@ -31,9 +35,10 @@ class Part(NamedTuple):
     is_own: bool
 
 
-def parts_of(route):
+def parts_of(route: Route) -> list[Part]:
     """The parts of a route, in the order of its log keys."""
-    loss, parts, whole = route.loss, [], None
+    loss, whole = route.loss, None
+    parts: list[Part] = []
     if route.reports_total:
         whole = route.output
         beyond = loss.acts_beyond_output()
@@ -52,20 +57,24 @@ def parts_of(route):
     return parts
 
 
-def _is_beyond_output(loss, path):
+def _is_beyond_output(loss: Node, path: str) -> bool:
     """Whether the outermost component of a path acts on the model by more than its output."""
     first = path.partition("/")[0]
     inside = {prefix: node for node, prefix in loss.nodes_inside()} if loss.has_weights else {}
-    return inside.get(f"{first}/", loss).acts_beyond_output()
+    beyond: bool = inside.get(f"{first}/", loss).acts_beyond_output()
+    return beyond
 
 
-def is_known(node):
-    """Whether a loss, and all inside, is of Keras or of this library, and reads nothing else."""
+def is_known(node: Node) -> bool:
+    """Whether a loss, and each loss inside it, is one of Keras's or of this library's.
+
+    Such a loss reads nothing but what it is given.
+    """
     types = [type(compound) for compound in node.compounds()]
     return all(map(is_ours, types)) and all(_is_of_keras_or_ours(leaf) for leaf in node.leaves())
 
 
-def _is_of_keras_or_ours(leaf):
+def _is_of_keras_or_ours(leaf: Leaf) -> bool:
     reader = leaf.reader
     if isinstance(reader, str):
         return True

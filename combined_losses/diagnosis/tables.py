@@ -1,6 +1,10 @@
 """What terminal and page show of a `Diagnosis`: rows of strings, and sentences."""
 
 import math
+from collections.abc import Iterator
+
+from combined_losses.diagnosis.faults import Fault
+from combined_losses.diagnosis.findings import Findings
 
 COLUMNS = (
     "component",
@@ -14,8 +18,8 @@ COLUMNS = (
 )
 
 
-def cells(diagnosis):
-    """The rows of the table, as strings: one for each of `COLUMNS`, and the flags."""
+def cells(diagnosis: Findings) -> Iterator[tuple[str, ...]]:
+    """The rows of the table: a string for each of `COLUMNS`, and one for the flags."""
     for name, found in diagnosis.components.items():
         depth = diagnosis._depths[name]
         yield (
@@ -31,13 +35,13 @@ def cells(diagnosis):
         )
 
 
-def number(value):
-    """Four digits; a dash for what is unknown."""
+def number(value: float) -> str:
+    """Four digits; a dash where the number is unknown."""
     return "–" if math.isnan(value) else f"{value:.4g}"
 
 
-def percent(share):
-    """A share as a percentage; what is not quite 0 or 100 does not look so."""
+def percent(share: float) -> str:
+    """A share as a percentage; only shares of exactly 0 and 1 are shown as 0 % and 100 %."""
     if math.isnan(share):
         return "–"
     text = f"{100 * share:.1f} %"
@@ -46,11 +50,12 @@ def percent(share):
     return ">99.9 %" if share < 1 and text == "100.0 %" else text
 
 
-def cosine(value):
+def cosine(value: float) -> str:
+    """Two digits and the sign; a dash where there is none."""
     return "–" if math.isnan(value) else f"{value:+.2f}"
 
 
-def summary_line(diagnosis):
+def summary_line(diagnosis: Findings) -> str:
     """What was looked at, in one line."""
     where = "at the output" if diagnosis.at == "output" else "at the parameters"
     batches = "1 batch" if diagnosis.batches == 1 else f"{diagnosis.batches} batches"
@@ -58,7 +63,7 @@ def summary_line(diagnosis):
     return f"loss {diagnosis.loss:.4g} on {samples} in {batches}, gradients {where}"
 
 
-def proposal(diagnosis):
+def proposal(diagnosis: Findings) -> str | None:
     """The proposed weights as code, or None where nothing would change."""
     weights = diagnosis.proposed_weights
     now = {name: diagnosis[name].weight for name in weights}
@@ -68,21 +73,21 @@ def proposal(diagnosis):
     return "{" + ", ".join(f"{name!r}: {weight:g}" for name, weight in weights.items()) + "}"
 
 
-def by_flag(diagnosis):
+def by_flag(diagnosis: Findings) -> dict[str, list[Fault]]:
     """The faults, a list for each flag."""
-    faults = {}
+    faults: dict[str, list[Fault]] = {}
     for fault in diagnosis.faults:
         faults.setdefault(fault.flag, []).append(fault)
     return faults
 
 
-def blind_spot_lines(diagnosis):
-    """`(names, message)` of what cannot be seen."""
+def blind_spot_lines(diagnosis: Findings) -> list[tuple[str, str]]:
+    """For each blind spot the names of its components in one string, and the message."""
     return [(", ".join(spot.names), spot.message) for spot in diagnosis._blind_spots]
 
 
-def all_is_well(diagnosis):
-    """The sentence that says so; None where it would not be true."""
+def all_is_well(diagnosis: Findings) -> str | None:
+    """The sentence that says that all is well; None where it is not."""
     if diagnosis.faults:
         return None
     return "No fault is seen." if diagnosis.invisible else "Nothing is wrong."

@@ -1,17 +1,23 @@
 """A `Diagnosis` as text, for a terminal; needs rich."""
 
 import io
+from typing import TYPE_CHECKING
 
 from combined_losses.diagnosis import tables
 from combined_losses.diagnosis.blind_spots import HEADLINE
 from combined_losses.diagnosis.faults import ADVICE
+from combined_losses.diagnosis.findings import Findings
 
-# For terminals that cannot show them.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# What stands for characters that a terminal cannot show.
 _PLAIN = str.maketrans({"–": "-", "…": "."})
 
 
-def text(diagnosis, width=100, plain=False):
-    """The table and what is wrong, for a terminal; `plain`: in ASCII, but for names."""
+def text(diagnosis: Findings, width: int = 100, plain: bool = False) -> str:
+    """The table and what is wrong, for a terminal; `plain`: in ASCII, except for names."""
     from rich.console import Console
 
     stream = io.StringIO()
@@ -22,7 +28,7 @@ def text(diagnosis, width=100, plain=False):
     return shown.translate(_PLAIN) if plain else shown
 
 
-def _table(diagnosis, plain):
+def _table(diagnosis: Findings, plain: bool) -> "Table":
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -42,12 +48,12 @@ def _table(diagnosis, plain):
     return table
 
 
-def _print_findings(console, diagnosis):
+def _print_findings(console: "Console", diagnosis: Findings) -> None:
     """Prints what is wrong, what cannot be seen, and the proposed weights."""
     from rich.markup import escape
     from rich.padding import Padding
 
-    def print_indented(names, message):
+    def print_indented(names: str, message: str) -> None:
         console.print(Padding(escape(f"{names}: {message}"), (0, 0, 0, 2)))
 
     for flag, faults in tables.by_flag(diagnosis).items():
