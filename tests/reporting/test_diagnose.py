@@ -499,7 +499,8 @@ def test_samples_and_classes_that_are_not_finite_are_named():
     x, _ = arrays(64)
     fault = cl.diagnose(compiled({"error": error, "log": logarithm}), x, CLASSES).faults[0]
     assert fault.message == (
-        "its value is NaN or infinite in 32 of 64 samples (2, 3, 6, 7, 10, …), all of classes 2 and 3."
+        "its value is NaN or infinite in 32 of 64 samples (2, 3, 6, 7, 10, …), "
+        "all of classes 2 and 3."
     )
     one_hot = np.eye(4)[CLASSES[:, 0]]
     model = compiled({"error": error, "log": of_first}, outputs=4)
