@@ -46,8 +46,8 @@ class BoundaryDisagreement(ChannelLoss):
             batch axis 0. Default None: height and width by `data_format`, `(1, 2)` of `(batch,
             height, width, channels)`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `(batch,)`, in units of the field.
@@ -128,8 +128,8 @@ class SobelEdge(ChannelLoss):
             a kernel of your own, a matrix of finite numbers that finds edges along the width. Its
             transpose finds those along the height.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, equal, at least as large as
@@ -250,8 +250,8 @@ class SignedDistanceBoundary(_Contour):
             logits go through a sigmoid in each, and weights and missing labels are those of single
             entries. Default False: classes that exclude each other.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
@@ -305,8 +305,8 @@ class HausdorffDistance(_Contour):
             logits go through a sigmoid in each, and weights and missing labels are those of single
             entries. Default False: classes that exclude each other.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values

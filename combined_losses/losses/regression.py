@@ -68,7 +68,7 @@ class AsymmetricError(Loss):
     """An error whose two sides have prices of their own.
 
     `mean(under_weight * max(e, 0)^power + over_weight * max(-e, 0)^power)`, `e = y_true - y_pred`.
-    Use it alone, where `UnderestimationPenalty` is a term to add.
+    Use it alone; `UnderestimationPenalty` is a term to add to another loss.
 
     Args:
         under_weight: the price of predicting too little, at least 0. Default 2.0.
@@ -177,22 +177,22 @@ class Expectile(Loss):
 class Linex(Loss):
     """Linear on one side, exponential on the other: `mean(2 / a^2 * (exp(a e) - 1 - a e))`.
 
-    `e = y_true - y_pred`. Use it where an error of one sign is a nuisance and a large one of the
-    other a catastrophe, as the height of a dam: `a > 0` prices predicting too little
-    exponentially, `a < 0` predicting too much.
+    `e = y_true - y_pred`. Use it where errors of one sign are a nuisance and large errors of the
+    other sign a catastrophe, as for the height of a dam: with `a > 0` the price of predicting too
+    little is exponential, with `a < 0` that of predicting too much.
 
     Args:
-        sharpness: a, a number of size 1e-15 to 1e15, of either sign; `1 / a` is the error, in
-            units of the target, where the sides begin to differ. Default 1.0.
+        sharpness: a, of either sign, its absolute value from 1e-15 to 1e15; `1 / a` is the error,
+            in units of the target, where the sides begin to differ. Default 1.0.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, ...)`, equal; values `y_pred.shape[:-1]`, in units of
     the target squared.
 
     Raises:
-        ValueError: if `sharpness` is 0 or of another size than that, or if the shapes differ.
+        ValueError: if `sharpness` is outside its range, or if the shapes differ.
 
-    Example: the slope of the cheap side tends to `2 / a`, the other grows without bound.
+    Example: on the cheap side the slope tends to `2 / a`; on the other it grows without bound.
 
     >>> import numpy as np
     >>> import combined_losses as cl
@@ -202,8 +202,8 @@ class Linex(Loss):
     >>> round(float(loss(np.array([[10.0]]), np.array([[0.0]]))))
     44031
 
-    Limit: a -> 0 is the mean squared error. Beyond `|a e| = 20` it goes on along its tangent:
-    finite, and still sloped, at any error.
+    Limit: a -> 0 is the mean squared error. Beyond `|a e| = 20` the loss continues along its
+    tangent, so that it is finite, and has a slope, at any error.
 
     References: Varian, A Bayesian Approach to Real Estate Assessment, 1975; Zellner, Bayesian
     Estimation and Prediction Using Asymmetric Loss Functions, JASA 1986.

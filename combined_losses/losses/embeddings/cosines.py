@@ -28,7 +28,7 @@ class NTXent(LabelledLoss):
         temperature: above 0. Default 0.5; with a lower one only the nearest negatives matter.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
-    Shapes: `y_pred` embeddings `(batch, features)`, of any length, not all 0; `y_true` integer
+    Shapes: `y_pred` embeddings `(batch, features)`, of any length above 0; `y_true` integer
     labels `(batch,)` or `(batch, 1)`; values `(batch,)`, of at least 0, one for each anchor. They
     are scaled so that their mean is the mean over the anchors that have a positive. An anchor
     without a positive has 0, and so have all in a batch without a positive or without a negative.
@@ -85,7 +85,7 @@ class SupervisedContrastive(LabelledLoss):
         temperature: above 0. Default 0.1; with a lower one only the nearest others matter.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
-    Shapes: `y_pred` embeddings `(batch, features)`, of any length, not all 0; `y_true` integer
+    Shapes: `y_pred` embeddings `(batch, features)`, of any length above 0; `y_true` integer
     labels `(batch,)` or `(batch, 1)`; values `(batch,)`, of at least 0, one for each anchor. They
     are scaled so that their mean is the mean over the anchors that have a positive. An anchor
     without a positive has 0, and so have all in a batch without a positive.

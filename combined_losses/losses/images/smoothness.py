@@ -20,8 +20,8 @@ class TotalVariation(ChannelLoss):
 
     Args:
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` `(batch, spatial..., channels)` of one to three spatial axes: signals, images
@@ -55,7 +55,7 @@ class TotalVariation(ChannelLoss):
         if not 3 <= rank <= 5:
             raise ValueError(
                 "TotalVariation needs fields (batch, spatial..., channels) with one to three "
-                "spatial axes: give those of one channel an axis for it. "
+                "spatial axes: give fields of one channel an axis for it. "
                 f"Received: y_pred of shape {tuple(y_pred.shape)}"
             )
         return sum(mean_edge(edges(y_pred, axis)) for axis in range(1, rank - 1))

@@ -37,8 +37,8 @@ class SSIM(ChannelLoss):
         k1, k2: constants that keep dark and flat regions stable, in units of `max_value`, above 0.
             Defaults 0.01 and 0.03; fainter differences hardly count.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, or `(batch, height, width)` of
@@ -122,8 +122,8 @@ class MultiScaleSSIM(ChannelLoss):
         k1, k2: constants that keep dark and flat regions stable, in units of `max_value`, above 0.
             Defaults 0.01 and 0.03.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, or `(batch, height, width)` of
@@ -187,8 +187,8 @@ class MultiScaleSSIM(ChannelLoss):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         *finer, coarsest = (float(power) for power in self.power_factors)
         side = self.filter_size * 2 ** len(finer)
-        cure = f"{len(finer) + 1} scales of a window of {self.filter_size} need it: give fewer "
-        cure += "power_factors, or a smaller filter_size"
+        cure = f"{len(finer) + 1} scales of a window of {self.filter_size} need that many; give "
+        cure += "fewer power_factors, or a smaller filter_size"
         y_true, difference = _images(self, y_true, y_pred, side, cure)
         logarithm = 0.0
         for power in finer:

@@ -41,8 +41,8 @@ class CenterlineDice(LogitsRegion):
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
             Void pixels are background in both masks.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, in 2-D or 3-D; values

@@ -24,8 +24,8 @@ class LovaszHinge(Region):
     Args:
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (0 or 1) and `y_pred` (logits) `(batch, spatial..., channels)`, equal; values
@@ -76,8 +76,8 @@ class LovaszSoftmax(LogitsRegion):
             entries. Default False: classes that exclude each other.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (one-hot) and `y_pred` `(batch, spatial..., channels)`, equal; values

@@ -43,8 +43,8 @@ class Dice(Overlap):
             entries. Default False: classes that exclude each other.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` (one-hot or soft) and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or
@@ -82,8 +82,8 @@ class Jaccard(Overlap):
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].
@@ -139,8 +139,8 @@ class Tversky(_Weighted):
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].
@@ -196,8 +196,8 @@ class FocalTversky(_Weighted):
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
         class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1]. A perfect prediction is exactly 0, with a
@@ -260,8 +260,8 @@ class GeneralizedDice(LogitsRegion):
         include_background: whether channel 0 counts where there are several. Default True.
         from_logits, multilabel, ignore_value: as in `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: as in `Dice`; values `(batch,)`, in [0, 1].
