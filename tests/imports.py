@@ -15,10 +15,19 @@ def modules_of(package: Path) -> dict[str, Path]:
     return found
 
 
-def imports_of(source: str, modules) -> set[str]:
-    """The modules of the package that a source imports, wherever in it."""
+def imports_of(source: str, modules, for_types: bool = False) -> set[str]:
+    """The modules of the package that a source imports, wherever in it.
+
+    Or those that type checkers alone import, under `if TYPE_CHECKING:`.
+    """
+    tree = ast.parse(source)
+    checks = [n for n in ast.walk(tree) if isinstance(n, ast.If)]
+    checks = [n for n in checks if ast.unparse(n.test) == "TYPE_CHECKING"]
+    for_checkers = {node for check in checks for part in check.body for node in ast.walk(part)}
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
+        if (node in for_checkers) != for_types:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -33,11 +42,11 @@ def _below(name):
     return below if root == NAME else None
 
 
-def arrows_in(package: Path) -> dict[str, set[str]]:
-    """For each module those of the package that it imports."""
+def arrows_in(package: Path, for_types: bool = False) -> dict[str, set[str]]:
+    """For each module those of the package that it imports; see `imports_of`."""
     modules = modules_of(package)
     return {
-        name: imports_of(path.read_text(encoding="utf-8"), modules) - {name}
+        name: imports_of(path.read_text(encoding="utf-8"), modules, for_types) - {name}
         for name, path in modules.items()
     }
 

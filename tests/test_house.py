@@ -272,6 +272,13 @@ def test_imports_go_down_the_stairs():
 
 
 @pytest.mark.backend_free
+def test_imports_for_types_go_up_where_operators_say_what_they_build_alone():
+    arrows = arrows_in(PACKAGE, for_types=True).items()
+    up = {(m, t) for m, ts in arrows for t in ts if FLOORS[folder_of(m)] <= FLOORS[folder_of(t)]}
+    assert up == {("_core.operators", "composite.loss")}
+
+
+@pytest.mark.backend_free
 def test_no_files_import_each_other_in_a_circle():
     assert circle_in(arrows_in(PACKAGE)) == []
 
@@ -284,8 +291,12 @@ def f():
     from combined_losses import b, name
     from combined_losses.b import c
     from keras import a
+if TYPE_CHECKING:
+    from combined_losses.d import c
 """
-    assert imports_of(source, ["", "a", "b", "b.c", "d"]) == {"a", "", "b", "b.c"}
+    modules = ["", "a", "b", "b.c", "d"]
+    assert imports_of(source, modules) == {"a", "", "b", "b.c"}
+    assert imports_of(source, modules, for_types=True) == {"d"}
     arrows = {"a": {"b"}, "b": {"c", "d"}, "c": {"d"}, "d": {"b"}}
     assert circle_in(arrows) == ["b", "c", "d"]
     assert circle_in({**arrows, "d": set()}) == []

@@ -1,38 +1,46 @@
 """The operators of losses: `a + b`, `0.5 * a`, `a / 2` and `sum([a, b])`."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self, overload
 
 from combined_losses._core.checks import as_number
+from combined_losses._core.keras_types import LossLike
+
+if TYPE_CHECKING:  # for the types alone: a loss does not know composites, which are made of losses
+    from combined_losses.composite.loss import CompositeLoss
 
 
 class Builders(NamedTuple):
     """What makes a composite of two losses, and of a factor and a loss."""
 
-    add: Callable[[Any, Any], Any]
-    scale: Callable[[Any, Any], Any]
+    add: Callable[["Operators | LossLike", "Operators | LossLike"], "CompositeLoss"]
+    scale: Callable[["Operators", float], "CompositeLoss"]
 
 
 class Operators:
     """`a + b`, `0.5 * a`, `a / 2` and `sum([a, b])`: each builds one flat `CompositeLoss`."""
 
     name: str
-    # A loss does not know composites, which are made of losses: `composite/operators.py` sets this.
-    _builders: Builders
+    _builders: Builders  # set by `composite/operators.py`
 
-    def __add__(self, other):
+    def __add__(self, other: LossLike) -> "CompositeLoss":
         return self._builders.add(self, other)
 
-    def __radd__(self, other):
-        # sum() starts at 0.
-        return self if isinstance(other, int) and other == 0 else self._builders.add(other, self)
+    @overload
+    def __radd__(self, other: int) -> Self: ...
+    @overload
+    def __radd__(self, other: LossLike) -> "CompositeLoss": ...
+    def __radd__(self, other: LossLike | int) -> "Self | CompositeLoss":
+        if isinstance(other, int):  # sum() starts at 0
+            return self if other == 0 else NotImplemented
+        return self._builders.add(other, self)
 
-    def __mul__(self, factor):
+    def __mul__(self, factor: float) -> "CompositeLoss":
         return self._builders.scale(self, factor)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor):
+    def __truediv__(self, divisor: float) -> "CompositeLoss":
         if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
             return NotImplemented
         return self * (1 / as_number(f"The divisor of component '{self.name}'", divisor))

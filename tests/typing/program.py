@@ -105,7 +105,12 @@ def operators() -> cl.CompositeLoss:
     assert_type(mine / 2, cl.CompositeLoss)
     assert_type(0.7 * cl.as_loss(under) + 0.3 * cl.as_loss(keras.losses.Huber()), cl.CompositeLoss)
     assert_type(0.5 * (mse + mine) + "mae", cl.CompositeLoss)
-    return cl.CompositeLoss([mse, mine], [0.5, 1]) + sum([mse, mine, "mae"], mine * 1)
+    terms = [0.5 * mse, 0.5 * mine]
+    model_loss = sum(terms)  # to a type checker the sum of no terms is 0
+    assert not isinstance(model_loss, int)
+    assert_type(model_loss, cl.CompositeLoss)
+    assert_type(sum(terms, start=terms[0]), cl.CompositeLoss)
+    return cl.CompositeLoss([mse, mine], [0.5, 1])
 
 
 def own_loop(loss: cl.CompositeLoss) -> None:
