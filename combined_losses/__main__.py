@@ -10,19 +10,21 @@ from combined_losses._core.shell import EXIT_USAGE, CommandError
 from combined_losses._version import __version__
 from combined_losses.diagnosis import command as diagnose
 
-# Every subcommand is a module with `add_parser(subparsers)`, which sets `run`, a function of the
-# parsed arguments, and `parser`. What is slow to import is imported by `run`, after its checks.
+# Every subcommand is a module with a function `add_parser(subparsers)`. The parser that it adds has
+# two defaults: `run`, a function of the parsed arguments, and `parser`, itself. What is slow to
+# import is imported by `run`, after its checks.
 SUBCOMMANDS = (demo, diagnose)
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors take one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command, with all subcommands."""
     parser = _Parser(
         prog="combined-losses",
         description="Name your losses, and train, watch, balance and save them as one.",
@@ -37,10 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code, 2 where the user gave something wrong."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names in a terminal that cannot show them
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may be unable to show a name
             stream.reconfigure(errors="replace")
     args, unknown = build_parser().parse_known_args(argv)
-    if unknown:  # said by the subcommand, whose --help is the one to read
+    if unknown:  # the subcommand's own parser reports it, so that the user reads its --help
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         args.run(args)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from combined_losses._core.shell import quiet_stderr, require
@@ -17,7 +18,8 @@ cross-entropy alone against cross-entropy + 0.2 boundary disagreement. With --da
 on your numbers."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the subcommand to those of `combined-losses`."""
     parser = subparsers.add_parser(
         "demo", help="train two composites on real data, in under a minute", description=DESCRIPTION
     )
@@ -55,7 +57,7 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _whole_number(low: int, high: int):
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         if text.strip().isdecimal() and low <= int(text) <= high:
             return int(text)
@@ -67,13 +69,14 @@ def _whole_number(low: int, high: int):
 
 
 def run(args: argparse.Namespace) -> None:
-    """Checks everything that was given, then trains; writes nothing unless all of it works."""
+    """Checks all arguments, then trains; writes nothing unless all of it works."""
     check_data(args.data, args.target)
     check_out(args.out)
     table = None if args.data is None else read_table(args.data, args.target)
     require(NEEDS, "demo")
     with quiet_stderr():
         from combined_losses.demo.command import run_demo
-    # Several small networks, one after another, are what TensorFlow warns of as retracing.
+    # TensorFlow takes several small networks, trained one after another, for needless retracing and
+    # warns of it.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     run_demo(args, table)

@@ -1,8 +1,10 @@
 """What `combined-losses demo` does once its arguments are known to be right."""
 
 import argparse
+import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 from rich.console import Console
@@ -27,7 +29,7 @@ CONTENT = {
 def run_demo(args: argparse.Namespace, table: Table | None) -> None:
     """Runs (a) on `table`, or (a) on the diabetes data and (b); fills `args.out`."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may have no "±"
+        sys.stdout.reconfigure(errors="replace")  # a terminal may be unable to show "±"
     console = Console(highlight=False)
     backend = keras.backend.backend()
     console.print(f"combined-losses demo, Keras {keras.__version__} on {backend}, seed {args.seed}")
@@ -69,12 +71,12 @@ def _train(
                 experiment,
                 staging / name,
                 seed=seed,
-                step=lambda task=tasks[name]: progress.advance(task),
+                step=functools.partial(progress.advance, tasks[name]),
             )
     return results
 
 
-def _summary(seed: int, backend: str, results: dict[str, Comparison]) -> dict:
+def _summary(seed: int, backend: str, results: dict[str, Comparison]) -> dict[str, Any]:
     return {
         "keras": keras.__version__,
         "backend": backend,

@@ -36,27 +36,33 @@ class Experiment:
 
 @dataclass
 class Comparison:
-    """What came out: `scores[arm][label]` and `predictions[arm]` have an entry a repetition."""
+    """The results: `scores[arm][label]` and `predictions[arm]` have one entry a repetition."""
 
     experiment: Experiment
     scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     predictions: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    # Of the composite in the first repetition, which is the one that is saved:
+    # These are of the composite in the first repetition, whose model is saved.
     history: keras.callbacks.History | None = None
     evaluated: dict[str, float] = field(default_factory=dict)
     has_tensorboard: bool = False
 
     @property
     def labels(self) -> list[str]:
+        """What is measured, in order."""
         return list(next(iter(self.scores.values())))
 
     def values(self, label: str) -> list[np.ndarray]:
-        """Of both arms, over the repetitions."""
+        """The scores of a label: for each arm an array over the repetitions."""
         return [np.array(scores[label]) for scores in self.scores.values()]
 
 
-def compare(experiment: Experiment, folder: Path, *, seed: int, step: Callable) -> Comparison:
-    """Trains both arms once for each split; writes the first repetition of it into `folder`."""
+def compare(
+    experiment: Experiment, folder: Path, *, seed: int, step: Callable[[], None]
+) -> Comparison:
+    """Trains both arms once for each split; calls `step` after each epoch.
+
+    What the composite gives in the first repetition is written into `folder`.
+    """
     folder.mkdir(exist_ok=True)
     trainers = {arm: Trainer(experiment.build, loss) for arm, loss in experiment.arms.items()}
     result = Comparison(experiment)
@@ -78,12 +84,12 @@ def compare(experiment: Experiment, folder: Path, *, seed: int, step: Callable) 
             _record(result, arm, repetition, y_pred)
             if first and arm == list(trainers)[-1]:
                 result.has_tensorboard = bool(events)
-                _keep(result, history, split, folder)
+                _save(result, history, split, folder)
     return result
 
 
 def _slug(arm: str) -> str:
-    """A folder's name that TensorBoard shows as it is."""
+    """The name of an arm as the name of a folder, which TensorBoard shows."""
     return arm.replace("\n", " ").replace(" + ", "_and_").replace(" ", "_")
 
 
@@ -94,7 +100,8 @@ def _record(result: Comparison, arm: str, repetition: int, y_pred: np.ndarray) -
         scores.setdefault(label, []).append(float(value))
 
 
-def _keep(result: Comparison, history: keras.callbacks.History, split: Split, folder: Path) -> None:
+def _save(result: Comparison, history: keras.callbacks.History, split: Split, folder: Path) -> None:
+    """Writes history and model into the folder, and what the model evaluates to into the result."""
     result.history = history
     write_history(folder / "history.csv", history.history)
     result.evaluated = save_and_check(history.model, folder / "model.keras", split.held_out)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from combined_losses import plots
@@ -26,7 +27,7 @@ def components(path: Path, result: Comparison) -> None:
 
 
 def overview(path: Path, result: Comparison, errors: dict[str, np.ndarray], unit: str) -> None:
-    """The components, their shares, and what the composite changes: the README's picture."""
+    """The components, their shares, and the errors of both arms: the picture of the README."""
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 3.9), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
@@ -35,25 +36,25 @@ def overview(path: Path, result: Comparison, errors: dict[str, np.ndarray], unit
         figure.savefig(path, dpi=130)
 
 
-def _draw_history(result: Comparison, left, right) -> None:
+def _draw_history(result: Comparison, left: Axes, right: Axes) -> None:
     plots.components(result.history, left)
     left.set_title("Every component, from one pass")
     plots.shares(result.history, right)
     right.set_title("What the loss is made of")
 
 
-def _draw_errors(ax, errors: dict[str, np.ndarray], unit: str) -> None:
+def _draw_errors(ax: Axes, errors: dict[str, np.ndarray], unit: str) -> None:
     """Both arms' errors as outlines, with the share that is below zero."""
     limit = 1.05 * np.percentile(np.abs(np.concatenate(list(errors.values()))), 99)
     power = power_of_ten(limit)
     errors = {arm: values / 10.0**power for arm, values in errors.items()}
     limit /= 10.0**power
-    bins = np.linspace(-limit, limit, 25)
-    styles = ({"color": ALONE, "linestyle": "--"}, {"color": COMPOSITE, "linestyle": "-"})
+    bins = list(np.linspace(-limit, limit, 25))
+    styles = ((ALONE, "--"), (COMPOSITE, "-"))
     ax.axvspan(-limit, 0, color="#F3F3F3", zorder=0)
-    for (arm, values), style in zip(errors.items(), styles, strict=True):
-        below = f"{100 * np.mean(values < 0):.0f} % underestimated"
-        ax.hist(values, bins, histtype="step", linewidth=2, label=f"{arm}: {below}", **style)
+    for (arm, values), (colour, line) in zip(errors.items(), styles, strict=True):
+        label = f"{arm}: {100 * np.mean(values < 0):.0f} % underestimated"
+        ax.hist(values, bins, histtype="step", lw=2, color=colour, ls=line, label=label)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_xlim(-limit, limit)
     ax.locator_params(axis="x", nbins=5)
@@ -65,7 +66,7 @@ def _draw_errors(ax, errors: dict[str, np.ndarray], unit: str) -> None:
 
 
 def examples(path: Path, images: dict[str, np.ndarray]) -> None:
-    """One row for each entry of `images`, dark is stroke."""
+    """One row of images for each entry of `images`; dark pixels are stroke."""
     count = len(next(iter(images.values())))
     with rc_context(STYLE):
         figure = Figure(figsize=(2.6 + 1.1 * count, 1.15 * len(images)), layout="constrained")

@@ -1,4 +1,4 @@
-"""The folder of results: checked first, written beside its place, moved there at the end."""
+"""The folder of results: checked first, filled in another place, moved to its own at the end."""
 
 import contextlib
 import csv
@@ -6,14 +6,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from combined_losses._core.shell import InputError
 
 SUMMARY = "summary.json"
 COMMAND = "combined-losses demo"
-# All that a demo writes. A later one may replace these where the summary says they are a demo's.
+# All that a demo writes. A later demo may replace these in a folder whose summary is a demo's.
 ENTRIES = (
     SUMMARY,
     "history.csv",
@@ -47,7 +48,7 @@ def _existing(out: Path) -> Path:
 def _is_earlier_demo(out: Path) -> bool:
     try:
         summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-        return summary["command"] == COMMAND
+        return bool(summary["command"] == COMMAND)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -55,7 +56,8 @@ def _is_earlier_demo(out: Path) -> bool:
 @contextlib.contextmanager
 def staged(out: Path) -> Iterator[Path]:
     """A folder to write to, whose content moves to `out` unless an exception ends the block."""
-    # In `out` or as near to it as can be: moving is then renaming, which is done or not done.
+    # In `out`, or in the nearest folder above it that exists: on the same disk, moving is renaming,
+    # which happens whole or not at all.
     folder = Path(tempfile.mkdtemp(prefix=".combined-losses-demo-", dir=_existing(out)))
     try:
         yield folder
@@ -81,7 +83,7 @@ def write_history(path: Path, history: dict[str, list[float]]) -> None:
             writer.writerow([epoch, *(f"{value:.9g}" for value in row)])
 
 
-def write_summary(folder: Path, content: dict) -> None:
+def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
     """The numbers of the tables, for programs."""
     text = json.dumps({"command": COMMAND, **content}, indent=2)
     (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")

@@ -13,7 +13,8 @@ from combined_losses.demo.training import Split
 
 FOLDS = 5
 EPOCHS = 20
-STEPS_PER_EPOCH = 11  # about a batch of 32 for the diabetes data; keeps large files affordable
+# Batches of about 32 for the diabetes data; for a large file an epoch takes no more steps.
+STEPS_PER_EPOCH = 11
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Fold:
 
 
 def make_folds(table: Table, *, seed: int) -> list[Fold]:
+    """The folds of a cross-validation, in an order drawn from `seed`."""
     order = np.random.default_rng(seed).permutation(len(table.y))
     return [_fold(table, held_out) for held_out in np.array_split(order, FOLDS)]
 
@@ -81,7 +83,8 @@ def _network(inputs: int) -> keras.Model:
 
 
 def _error(table: Table, fold: Fold, y_pred: np.ndarray) -> np.ndarray:
-    return fold.to_unit(y_pred) - table.y[fold.held_out]
+    error: np.ndarray = fold.to_unit(y_pred) - table.y[fold.held_out]
+    return error
 
 
 def _measure(table: Table, error: np.ndarray) -> dict[str, float]:
@@ -94,7 +97,7 @@ def _measure(table: Table, error: np.ndarray) -> dict[str, float]:
 
 
 def held_out_errors(result: Comparison, table: Table, folds: list[Fold]) -> dict[str, np.ndarray]:
-    """Of each arm, the errors of all rows in the target's unit."""
+    """The errors of all rows in the target's unit, by arm."""
     return {
         arm: np.concatenate(
             [_error(table, fold, y_pred) for fold, y_pred in zip(folds, y_preds, strict=True)]

@@ -13,6 +13,7 @@ from combined_losses.demo.units import power_of_ten, put_power
 
 
 def progress_bar(console: Console) -> Progress:
+    """A bar with the share that is done and the time that has passed."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -23,7 +24,7 @@ def progress_bar(console: Console) -> Progress:
 
 
 def comparison_table(result: Comparison) -> Table:
-    """Both arms side by side, and the change from one to the other."""
+    """Both arms side by side, and the change from the first to the second."""
     table = Table(
         title=Text(result.experiment.title, "bold"),
         caption=Text(

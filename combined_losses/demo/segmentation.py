@@ -15,7 +15,7 @@ NOISE = 0.3  # standard deviation; intensities are from 0 to 1
 
 
 def experiment(*, epochs: int | None, seed: int) -> Experiment:
-    """Several starting weights on one split; a pair of arms always shares them."""
+    """Several starting weights on one split; both arms have the same starting weights each time."""
     split = _split(seed)
     train, held_out = len(split.train[0]), len(split.held_out[0])
     return Experiment(
@@ -72,7 +72,7 @@ def _measure(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
 
 
 def examples(result: Comparison, count: int = 6) -> dict[str, np.ndarray]:
-    """The first held-out images as the network sees them, as they are, and as each arm says."""
+    """The first held-out images with noise, their true strokes, and what each arm predicts."""
     x, y = result.experiment.splits[0].held_out
     shown = {"input": x, "true stroke": y}
     shown |= {arm: y_preds[0] for arm, y_preds in result.predictions.items()}

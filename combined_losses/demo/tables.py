@@ -16,8 +16,8 @@ MIN_ROWS = 20
 class Table:
     """Inputs `x` (rows, columns), the target `y` (rows,), and how to speak of them."""
 
-    name: str  # of the whole
-    rows: str  # what the rows are, in the plural
+    name: str  # of the table
+    rows: str  # what one calls the rows, in the plural
     unit: str  # of the target
     x: np.ndarray
     y: np.ndarray
@@ -32,6 +32,7 @@ def load_diabetes() -> Table:
 
 
 def check_data(path: Path | None, target: str | None) -> None:
+    """Raises unless both `--data` and `--target` are given, or neither."""
     if path is None and target is not None:
         raise InputError(
             f"--target {target} needs a file: add --data FILE.csv, or leave --target out to run "
@@ -90,12 +91,12 @@ def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _check_header(path: Path, header: list[str], target: str) -> None:
-    listed = ", ".join(header[:12]) + (", …" if len(header) > 12 else "")
+    names = ", ".join(header[:12]) + (", …" if len(header) > 12 else "")
     if target not in header:
         commas = " (columns are separated by commas)" if len(header) < 2 else ""
         raise InputError(
             f"--target {target} is not a column of {path}: choose one of its first line's "
-            f"names{commas}: {listed or 'the file is empty'}"
+            f"names{commas}: {names or 'the file is empty'}"
         )
     if "" in header:
         raise InputError(

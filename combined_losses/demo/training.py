@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,18 +26,18 @@ class Split:
 class Advance(KerasCallback):
     """Calls `step` after every epoch."""
 
-    def __init__(self, step: Callable[[], None]):
+    def __init__(self, step: Callable[[], None]) -> None:
         super().__init__()
         self.step = step
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.step()
 
 
 class Trainer:
     """A compiled network that can start over, because compiling takes longer than training it."""
 
-    def __init__(self, build: Callable[[], keras.Model], loss: cl.CompositeLoss):
+    def __init__(self, build: Callable[[], keras.Model], loss: cl.CompositeLoss) -> None:
         self.build = build
         self.model = build()
         self.model.compile(keras.optimizers.Adam(3e-3), loss=loss)
@@ -53,8 +54,10 @@ class Trainer:
         ):
             variable.assign(start)
 
-    def fit(self, split: Split, *, seed: int, validate: bool, **kwargs) -> keras.callbacks.History:
-        """Trains from the start; validation takes half of the time, so only where it is kept."""
+    def fit(
+        self, split: Split, *, seed: int, validate: bool, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Trains from the start; `validate`: also validates, which takes as long again."""
         self.start_over(seed)
         held_out = split.held_out if validate else None
         return self.model.fit(*split.train, validation_data=held_out, verbose=0, **kwargs)
@@ -65,16 +68,18 @@ def tensorboard(folder: Path) -> list[keras.callbacks.Callback]:
     callback = keras.callbacks.TensorBoard(folder, write_graph=False)
     try:
         with quiet_stderr():
-            callback.summary  # noqa: B018 - imports TensorFlow, also on the other backends
+            callback.summary  # noqa: B018 - this imports TensorFlow, also on other backends
     except ImportError:
         return []
     return [callback]
 
 
-def save_and_check(model: keras.Model, path: Path, data: tuple) -> dict[str, float]:
+def save_and_check(
+    model: keras.Model, path: Path, data: tuple[np.ndarray, np.ndarray]
+) -> dict[str, float]:
     """Saves the model, loads it, and returns what both evaluate to; raises where they differ."""
     how = {"batch_size": EVALUATION_BATCH, "verbose": 0, "return_dict": True}
-    before = model.evaluate(*data, **how)
+    before: dict[str, float] = model.evaluate(*data, **how)
     model.save(path)
     after = keras.models.load_model(path).evaluate(*data, **how)
     check_equal(before, after, path.name)
@@ -82,6 +87,7 @@ def save_and_check(model: keras.Model, path: Path, data: tuple) -> dict[str, flo
 
 
 def check_equal(before: Mapping[str, float], after: Mapping[str, float], name: str) -> None:
+    """Raises unless the numbers of a model before saving and after loading are the same."""
     same = before.keys() == after.keys() and all(
         np.isclose(before[key], after[key], rtol=1e-5, atol=1e-7, equal_nan=True) for key in before
     )
