@@ -154,29 +154,13 @@ class PerChannel(Formatted, PerPart):
     def _evaluate_parts(
         self, batch: Batch, reduction: str | None, label: str
     ) -> tuple[Tensor, Weights, Tensor]:
-        shape, axis = batch.shape, -1 if self.axis is None else self.axis
-        if not -len(shape) < axis < len(shape):
-            raise ValueError(
-                f"Component '{label}' has no axis {axis}. Received: y_pred of shape {shape}"
-            )
+        shape = batch.shape
+        axis = self._axis_in(shape, label)
         count = shape[axis]
-        if count is None:
-            raise ValueError(
-                f"Component '{label}' needs a static number of channels. "
-                f"Received: y_pred of shape {shape}"
-            )
         self._check_count(count, label, shape)
         sample = (count, *shape[1:-1]) if batch.channels == "moved" else shape[1:]
         self._check_weights((None, *sample), label, (count,), sample)
-        # With the channels last, values, weights and masks all match from the left.
-        source, last = axis % len(shape), len(shape) - 1
-
-        def move(array: Tensor) -> Tensor:
-            return array if source == last else ops.moveaxis(array, source, last)
-
-        batch = batch.view(move)
-        if self.axis is not None:
-            batch = batch.replaced(channels="last")
+        batch = self._with_channels_at_the_end(batch, axis)
         found = [
             self._group(child, node, at, batch, reduction, label)
             for child, node, at in self._groups
@@ -186,6 +170,29 @@ class PerChannel(Formatted, PerPart):
             order = np.argsort([channel for _, _, at in self._groups for channel in at or ()])
             parts = [ops.take(ops.concatenate(parts, axis=0), order, axis=0)]
         return parts[0], self._factors(), any_present(batch, present)
+
+    def _axis_in(self, shape: tuple[Any, ...], label: str) -> int:
+        """The axis of the channels, counted from the left; raises if there is no such axis."""
+        axis = -1 if self.axis is None else self.axis
+        if not -len(shape) < axis < len(shape):
+            raise ValueError(
+                f"Component '{label}' has no axis {axis}. Received: y_pred of shape {shape}"
+            )
+        if shape[axis] is None:
+            raise ValueError(
+                f"Component '{label}' needs a static number of channels. "
+                f"Received: y_pred of shape {shape}"
+            )
+        return axis % len(shape)
+
+    def _with_channels_at_the_end(self, batch: Batch, axis: int) -> Batch:
+        """The batch with the channels last: values, weights and masks then match from the left."""
+        last = len(batch.shape) - 1
+
+        def move(array: Tensor) -> Tensor:
+            return array if axis == last else ops.moveaxis(array, axis, last)
+
+        return batch.view(move, channels=batch.channels if self.axis is None else "last")
 
     def _factors(self) -> Weights:
         # An importance map has multiplied the values already.

@@ -133,6 +133,17 @@ class OnInputs(Compound):
                 "cl.track(model). Received: a call without a model"
             )
         label = label or self.name
+        values = self._values(batch, label)
+        if keras.tree.is_nested(batch.sample_weight):
+            batch = batch.replaced(sample_weight=self._weight(batch, values, label))
+        imposed = reduction != PER_COMPONENT
+        values, counted = self._leaf.accounted(values, batch, imposed, label)
+        values = ops.cast(values, self._leaf.dtype)
+        total = self._leaf.reduce(values, counted, reduction, label)
+        return Evaluation(total, present=presence(batch, values, counted))
+
+    def _values(self, batch: Batch, label: str) -> Tensor:
+        """What the function returns, checked."""
         with NamedErrors(label):
             given = (batch.model, batch.x, batch.y_true, batch.outputs, *(self.models or ()))
             with batch.noting_reads(label):
@@ -150,13 +161,7 @@ class OnInputs(Compound):
                 f"({batch.size}, ...), or one number: for points of its own the mean over them. "
                 f"Received: values of shape {tuple(values.shape)}"
             )
-        if keras.tree.is_nested(batch.sample_weight):
-            batch = batch.replaced(sample_weight=self._weight(batch, values, label))
-        imposed = reduction != PER_COMPONENT
-        values, counted = self._leaf.accounted(values, batch, imposed, label)
-        values = ops.cast(values, self._leaf.dtype)
-        total = self._leaf.reduce(values, counted, reduction, label)
-        return Evaluation(total, present=presence(batch, values, counted))
+        return values
 
     def _weight(self, batch: Batch, values: Tensor, label: str) -> Tensor:
         """The sample weights of the stated output, or the mean of all; None if there is no mean."""

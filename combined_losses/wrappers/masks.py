@@ -327,20 +327,7 @@ class OneHot(Formatted, Wrapper):
 
     def see(self, batch: Batch, label: str) -> Batch:
         batch = self.one_array(batch, label)
-        y_true, y_pred = batch.y_true, batch.y_pred
-        if y_pred.shape[-1] != self.num_classes:
-            raise ValueError(
-                f"Component '{label}' has {self.num_classes} classes. "
-                f"Received: y_pred of shape {tuple(y_pred.shape)}"
-            )
-        if len(y_true.shape) == len(y_pred.shape):
-            if y_true.shape[-1] != 1:
-                raise ValueError(
-                    f"Component '{label}' takes class ids, (batch, ...) or (batch, ..., 1), and "
-                    "makes them one-hot; give them, or leave OneHot out. Received: y_true of shape "
-                    f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
-                )
-            y_true = ops.squeeze(y_true, -1)
+        y_true, y_pred = self._one_id_a_place(batch, label), batch.y_pred
         void = None
         if is_nan(self.ignore_value):
             void = ops.isnan(ops.cast(y_true, self.dtype))
@@ -357,10 +344,31 @@ class OneHot(Formatted, Wrapper):
         if void is None:
             void = ops.equal(ids, ops.cast(self.ignore_value, "int32"))
         valid = ops.logical_not(void)
-        one_hot = ops.where(ops.expand_dims(valid, -1), one_hot, ops.zeros_like(one_hot))
+
+        def zero_where_void(array: Tensor) -> Tensor:
+            return ops.where(ops.expand_dims(valid, -1), array, ops.zeros_like(array))
+
         return batch.replaced(
-            y_true=one_hot,
-            y_pred=ops.where(ops.expand_dims(valid, -1), y_pred, ops.zeros_like(y_pred)),
+            y_true=zero_where_void(one_hot),
+            y_pred=zero_where_void(y_pred),
             mask=_both(batch.mask, valid, label),
             mask_kind="void" if batch.mask is None else batch.mask_kind,
         )
+
+    def _one_id_a_place(self, batch: Batch, label: str) -> Tensor:
+        """The class ids `(batch, ...)`; raises if targets or predictions have another shape."""
+        y_true, y_pred = batch.y_true, batch.y_pred
+        if y_pred.shape[-1] != self.num_classes:
+            raise ValueError(
+                f"Component '{label}' has {self.num_classes} classes. "
+                f"Received: y_pred of shape {tuple(y_pred.shape)}"
+            )
+        if len(y_true.shape) != len(y_pred.shape):
+            return y_true
+        if y_true.shape[-1] != 1:
+            raise ValueError(
+                f"Component '{label}' takes class ids, (batch, ...) or (batch, ..., 1), and "
+                "makes them one-hot; give them, or leave OneHot out. Received: y_true of shape "
+                f"{tuple(y_true.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+            )
+        return ops.squeeze(y_true, -1)

@@ -131,7 +131,15 @@ def _folded(
     """A loss of samples is called once, on each channel as a sample with one channel."""
     if traits_of(child).couples_batch or node.opaque:
         return None
-    rows = as_rows(batch)
+    folded = _channels_as_samples(batch)
+    found = node.unreduced(folded, imposed, label)
+    if found is None or not len(found[0].shape):
+        return None
+    return _samples_as_channels(batch, folded, *found)
+
+
+def _channels_as_samples(batch: Batch) -> Batch:
+    """The batch with each channel as a sample with one channel, those of one sample in a row."""
     count, rank = batch.shape[-1], len(batch.shape)
 
     def fold(array: Tensor) -> Tensor:
@@ -144,11 +152,18 @@ def _folded(
         finer = len(weight.shape) == rank
         return fold(ops.expand_dims(weight, -1)) if finer else ops.repeat(weight, count, 0)
 
-    folded = rows.view(fold, fold_weight)
-    found = node.unreduced(folded, imposed, label)
-    if found is None or not len(found[0].shape):
-        return None
-    values, counted = found
+    return as_rows(batch).view(fold, fold_weight)
+
+
+def _samples_as_channels(
+    batch: Batch, folded: Batch, values: Tensor, counted: Batch
+) -> tuple[Tensor, Batch]:
+    """The way back: values of `folded` with the channels last, and the batch that counts for them.
+
+    The weights and mask of `counted` are those of the values. What the loss has not changed becomes
+    that of `batch` again.
+    """
+    count, rank = batch.shape[-1], len(batch.shape)
 
     def unfold(array: Tensor) -> Tensor:
         return ops.moveaxis(ops.reshape(array, (-1, count, *ops.shape(array)[1:])), 1, -1)

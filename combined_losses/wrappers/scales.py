@@ -145,19 +145,7 @@ def _pooled(batch: Batch, scale: int, dtype: Dtype, label: str) -> Batch:
     """The batch of averages over blocks, taken over the places that count."""
     if scale == 1:
         return batch
-    shape, rank = tuple(batch.y_pred.shape), len(batch.y_pred.shape)
-    message = (
-        f"Component '{label}' averages over blocks of {scale} along the spatial axes of "
-        f"(batch, spatial..., channels). Received: y_pred of shape {shape} and y_true of shape "
-        f"{tuple(batch.y_true.shape)}"
-    )
-    if not 3 <= rank <= 5 or len(batch.y_true.shape) != rank:
-        raise ValueError(message)
-    axes = range(1, rank - 1)
-    batch = batch.replaced(
-        y_true=at_least(batch.y_true, axes, scale, message),
-        y_pred=at_least(batch.y_pred, axes, scale, message),
-    )
+    batch = _with_blocks(batch, scale, label)
 
     def pool(array: Tensor) -> Tensor:
         array = ops.cast(array, dtype)
@@ -182,6 +170,23 @@ def _pooled(batch: Batch, scale: int, dtype: Dtype, label: str) -> Batch:
         return _rows(_average(pool, spatial[what], rows))
 
     return batch.view(lambda array: _average(pool, array, share), pool_weight)
+
+
+def _with_blocks(batch: Batch, scale: int, label: str) -> Batch:
+    """The batch; raises if an array is no field, or an axis of it is shorter than a block."""
+    shape, rank = tuple(batch.y_pred.shape), len(batch.y_pred.shape)
+    message = (
+        f"Component '{label}' averages over blocks of {scale} along the spatial axes of "
+        f"(batch, spatial..., channels). Received: y_pred of shape {shape} and y_true of shape "
+        f"{tuple(batch.y_true.shape)}"
+    )
+    if not 3 <= rank <= 5 or len(batch.y_true.shape) != rank:
+        raise ValueError(message)
+    axes = range(1, rank - 1)
+    return batch.replaced(
+        y_true=at_least(batch.y_true, axes, scale, message),
+        y_pred=at_least(batch.y_pred, axes, scale, message),
+    )
 
 
 def _spatial_weights(batch: Batch, dtype: Dtype) -> dict[str, Tensor]:
