@@ -2,14 +2,17 @@
 
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from combined_losses._core import checks, names
+from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.loss import FunctionLoss
 
 
-def as_child(loss, owner, name):
+def as_child(loss: Any, owner: str, name: str | None) -> KerasLoss:
     """A component as a `keras.losses.Loss`."""
     where = f"Component '{name}' of '{owner}'" if name else f"A component of '{owner}'"
     if isinstance(loss, str):
@@ -20,10 +23,10 @@ def as_child(loss, owner, name):
                 f"{where} must be a loss that `keras.losses.get` knows, for example 'mse' or "
                 f"'categorical_crossentropy'. Received: {loss!r}"
             ) from error
-        return known if isinstance(known, keras.losses.Loss) else FunctionLoss(loss)
-    if isinstance(loss, keras.losses.Loss):
+        return known if isinstance(known, KerasLoss) else FunctionLoss(loss)
+    if isinstance(loss, KerasLoss):
         checks.check_dtype(f"component '{name or loss.name}'", loss.dtype)
-        if type(loss).__call__ is keras.losses.Loss.__call__:
+        if type(loss).__call__ is KerasLoss.__call__:
             _check_takes(loss.call, where, "call")
         return loss
     if isinstance(loss, type) or not callable(loss) or isinstance(_behind(loss), _NO_LOSSES):
@@ -45,7 +48,7 @@ _NO_LOSSES = (
 )
 
 
-def _behind(function):
+def _behind(function: Any) -> Any:
     """The object that a partial function or the method `__call__` of an object stands for."""
     while isinstance(function, functools.partial):
         function = function.func
@@ -53,7 +56,7 @@ def _behind(function):
     return getattr(function, "__self__", function) if bound else function
 
 
-def _hint(loss):
+def _hint(loss: Any) -> str:
     """What to do with what is no loss."""
     loss = _behind(loss)
     if isinstance(loss, type):
@@ -70,7 +73,7 @@ def _hint(loss):
     return ""
 
 
-def _check_takes(function, where, what):
+def _check_takes(function: Callable[..., Any], where: str, what: str) -> None:
     """Raises unless a function can be called with targets and predictions, or with the latter."""
     try:
         signature = inspect.signature(function)
@@ -90,7 +93,7 @@ def _check_takes(function, where, what):
     )
 
 
-def component_name(loss):
+def component_name(loss: Any) -> tuple[str, bool]:
     """The name of a component without one, and whether the user chose it."""
     if isinstance(loss, FunctionLoss):
         return loss.name, loss.name != names.derive_name(loss.function)[0]

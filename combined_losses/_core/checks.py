@@ -3,6 +3,8 @@
 import functools
 import math
 import numbers
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 import keras
 import numpy as np
@@ -10,6 +12,12 @@ from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.names import listed, quoted
+from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Shape: TypeAlias = tuple[int | None, ...]  # None: TensorFlow does not know the length yet
 
 # The largest number that a weight may be: what a float32 holds.
 LARGEST = float(np.finfo("float32").max)
@@ -17,7 +25,7 @@ LARGEST = float(np.finfo("float32").max)
 LEAST = float(np.finfo("float32").tiny)
 
 
-def check_trainable(name, y_pred):
+def check_trainable(name: str, y_pred: ArrayLike) -> None:
     """Raises where predictions that are trained on are whole numbers: they have no gradient."""
     for leaf in keras.tree.flatten(y_pred):
         if not is_float(leaf):
@@ -30,14 +38,14 @@ def check_trainable(name, y_pred):
             )
 
 
-def is_float(tensor):
+def is_float(tensor: Tensor) -> bool:
     """Whether an array or tensor is of a floating-point dtype."""
-    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
+    return bool(keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)))
 
 
-def to_tensor(name, what, value):
+def to_tensor(name: str, what: str, value: ArrayLike) -> Tensor:
     """An array of numbers as a tensor; raises on None, strings, objects and complex numbers."""
-    error = None
+    error: Exception | None = None
     try:
         tensor = backend.read_variable(ops.convert_to_tensor(value))
         dtype = keras.backend.standardize_dtype(tensor.dtype)
@@ -57,7 +65,7 @@ def to_tensor(name, what, value):
     ) from error
 
 
-def _raise_unknown_rank(name, what):
+def _raise_unknown_rank(name: str, what: str) -> NoReturn:
     """Raises because TensorFlow does not know how many axes an array has."""
     raise ValueError(
         f"`{what}` of '{name}' must have a known number of axes, which `tf.numpy_function` and "
@@ -67,7 +75,7 @@ def _raise_unknown_rank(name, what):
     )
 
 
-def check_single_weight(name, sample_weight):
+def check_single_weight(name: str, sample_weight: ArrayLike) -> None:
     """Raises where one loss is given several arrays of sample weights."""
     if keras.tree.is_nested(sample_weight):
         keys = list(sample_weight) if isinstance(sample_weight, dict) else len(sample_weight)
@@ -78,7 +86,7 @@ def check_single_weight(name, sample_weight):
         )
 
 
-def check_dtype(owner, dtype):
+def check_dtype(owner: str, dtype: Dtype) -> None:
     """Raises where a loss would compute in whole numbers, or in what is no dtype."""
     try:
         computed = keras.dtype_policies.get(dtype or keras.config.floatx()).compute_dtype
@@ -91,7 +99,7 @@ def check_dtype(owner, dtype):
         )
 
 
-def check_reduction(name, reduction, allowed):
+def check_reduction(name: str, reduction: object, allowed: Sequence[str | None]) -> None:
     """Raises where a reduction is none of those `allowed`."""
     if not isinstance(reduction, (str, type(None))) or reduction not in allowed:
         raise ValueError(
@@ -100,7 +108,7 @@ def check_reduction(name, reduction, allowed):
         )
 
 
-def check_target(name, y_true):
+def check_target(name: str, y_true: ArrayLike) -> None:
     """Raises where a loss that compares is given no target."""
     if y_true is None:
         raise ValueError(
@@ -109,7 +117,7 @@ def check_target(name, y_true):
         )
 
 
-def check_single(name, y_true, y_pred):
+def check_single(name: str, y_true: ArrayLike, y_pred: ArrayLike) -> None:
     """Raises where a loss that compares two arrays is given several targets or predictions."""
     for what, values, hint in (
         ("target", y_true, "as the entry of `y` for its output, or by OnOutput(..., target=key)"),
@@ -124,7 +132,7 @@ def check_single(name, y_true, y_pred):
         )
 
 
-def check_equal_shapes(name, y_true, y_pred):
+def check_equal_shapes(name: str, y_true: Tensor, y_pred: Tensor) -> None:
     """Raises where `y_true` would be broadcast against `y_pred`."""
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     if _compatible(true, pred):
@@ -143,13 +151,13 @@ def check_equal_shapes(name, y_true, y_pred):
     )
 
 
-def _compatible(true, pred):
+def _compatible(true: Shape, pred: Shape) -> bool:
     return len(true) == len(pred) and all(
         a == b or a is None or b is None for a, b in zip(true, pred, strict=True)
     )
 
 
-def check_target_shape(owner, y_true, y_pred, *allowed):
+def check_target_shape(owner: str, y_true: Tensor, y_pred: Tensor, *allowed: Shape) -> None:
     """Raises unless `y_true` has one of the `allowed` shapes that go with this `y_pred`."""
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     if any(_compatible(true, shape) for shape in allowed):
@@ -162,19 +170,26 @@ def check_target_shape(owner, y_true, y_pred, *allowed):
     )
 
 
-def reshape_hint(true, pred):
+def reshape_hint(true: Shape, pred: Shape) -> str | None:
     """What to do where a sample has the right number of elements in another shape, else None."""
     if len(true) < 1 or len(pred) < 1 or true[1:] == pred[1:]:
         return None
-    if None in true[1:] or None in pred[1:] or math.prod(true[1:]) != math.prod(pred[1:]):
+    size = _size(pred[1:])
+    if size is None or _size(true[1:]) != size:
         return None
     return (
-        f"y_pred has the right number of elements ({math.prod(pred[1:])}) in another shape than "
+        f"y_pred has the right number of elements ({size}) in another shape than "
         f"y_true: end the model with keras.layers.Reshape({true[1:]})"
     )
 
 
-def has_axes_of(values, y_pred):
+def _size(shape: Shape) -> int | None:
+    """How many elements an array has; None where a length is not known."""
+    known = [length for length in shape if length is not None]
+    return math.prod(known) if len(known) == len(shape) else None
+
+
+def has_axes_of(values: Tensor, y_pred: Tensor) -> bool:
     """Whether each axis of `values` is one of `y_pred`, or of length 1."""
     pairs = zip(values.shape, y_pred.shape, strict=False)
     return len(values.shape) <= len(y_pred.shape) and all(
@@ -182,7 +197,7 @@ def has_axes_of(values, y_pred):
     )
 
 
-def check_own_mask(name, mask, values):
+def check_own_mask(name: str, mask: Tensor, values: Tensor) -> None:
     """Raises where the mask that a loss has put on its values is not one of them."""
     from_left = tuple(values.shape)[: len(mask.shape)]
     if len(mask.shape) <= len(values.shape) and _compatible(tuple(mask.shape), from_left):
@@ -193,7 +208,7 @@ def check_own_mask(name, mask, values):
     )
 
 
-def too_fine(name, weight, values):
+def too_fine(name: str, weight: Tensor, values: Tensor) -> str:
     """The message where sample weights tell apart what a loss has already reduced."""
     shape = tuple(values.shape)
     possible = listed([str(shape[: i + 1]) for i in range(len(shape))], "or")
@@ -205,7 +220,7 @@ def too_fine(name, weight, values):
     )
 
 
-def check_values(name, values, batch_size):
+def check_values(name: str, values: Tensor, batch_size: int | None) -> None:
     """Raises unless a child returned a scalar or values that begin with the batch axis."""
     shape = tuple(values.shape)
     if not shape or batch_size is None or shape[0] is None or shape[0] == batch_size:
@@ -223,15 +238,16 @@ MOST_ENTRIES = 100_000  # of an argument, so that a small file cannot ask for gi
 class Limited:
     """A class whose arguments hold at most 100,000 entries each."""
 
-    def __new__(cls, *args, **kwargs):
-        for place, value in (*enumerate(args, 1), *kwargs.items()):
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        given: list[tuple[int | str, Any]] = [*enumerate(args, 1), *kwargs.items()]
+        for place, value in given:
             if isinstance(value, (list, tuple, dict, set)):
                 which = f"`{place}`" if isinstance(place, str) else f"number {place}"
                 check_entries(f"The argument {which} of {cls.__name__}", len(value))
         return super().__new__(cls)
 
 
-def check_entries(what, count):
+def check_entries(what: str, count: int) -> None:
     """Raises where more parts or entries are asked for than anybody needs."""
     if count > MOST_ENTRIES:
         raise ValueError(
@@ -239,7 +255,7 @@ def check_entries(what, count):
         )
 
 
-def check_size(size, owner, tuples):
+def check_size(size: Any, owner: str, tuples: bool) -> None:
     """Raises unless `size` is None, an integer of at least 1 or, with `tuples`, a tuple of such."""
     allowed = "an integer of at least 1" + (", or a tuple of such" if tuples else "")
     several = tuples and isinstance(size, (tuple, list)) and len(size)
@@ -254,7 +270,7 @@ def check_size(size, owner, tuples):
         )
 
 
-def check_flag(owner, name, value):
+def check_flag(owner: str, name: str, value: object) -> None:
     """Raises a `ValueError` unless `value` is True or False."""
     if not isinstance(value, bool):
         raise ValueError(
@@ -262,18 +278,19 @@ def check_flag(owner, name, value):
         )
 
 
-def is_nan(number):
+def is_nan(number: object) -> bool:
     """Whether an argument is the number that equals nothing, not even itself."""
     return isinstance(number, numbers.Real) and number != number
 
 
-def is_integer(value):
+def is_integer(value: object) -> bool:
     """Whether a value is a Python or NumPy integer, no boolean, that an int32 can hold."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return whole and abs(int(value)) < 2**31
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        return False
+    return abs(int(value)) < 2**31
 
 
-def as_array(values):
+def as_array(values: ArrayLike) -> "NDArray[Any]":
     """A NumPy array; one of objects where lists of several lengths make none."""
     try:
         return np.asarray(values)
@@ -281,18 +298,19 @@ def as_array(values):
         return np.array(None)
 
 
-def is_number(value):
+def is_number(value: object) -> bool:
     """Whether a value is a number of Python, no boolean, that a float32 can hold."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= LARGEST
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= LARGEST
 
 
-def are_finite(array):
+def are_finite(array: "NDArray[Any]") -> bool:
     """Whether a NumPy array holds numbers alone, all of which a float32 can hold."""
     return array.dtype.kind in "fiu" and bool(np.all(np.abs(array) <= LARGEST))
 
 
-def are_numbers(values):
+def are_numbers(values: object) -> bool:
     """Whether `values` is a list, tuple or vector of finite numbers, at least one."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         return False
@@ -300,7 +318,9 @@ def are_numbers(values):
     return array.ndim == 1 and array.size > 0 and are_finite(array)
 
 
-def check_class_weight(owner, class_weight, background=True):
+def check_class_weight(
+    owner: str, class_weight: Sequence[float] | None, background: bool = True
+) -> None:
     """Raises unless it is None or a number for each class, not all 0 among those that count."""
     if class_weight is None:
         return
@@ -314,12 +334,12 @@ def check_class_weight(owner, class_weight, background=True):
     )
 
 
-def check_weight(name, value):
+def check_weight(name: str, value: object) -> float:
     """A fixed weight as a float; raises where it is not a number that a float32 can hold."""
     return as_number(f"The weight of component '{name}'", value)
 
 
-def as_number(what, value):
+def as_number(what: str, value: Any) -> float:
     """A number as a float; raises where it is none, or not one that a float32 can hold."""
     try:
         number = float(value)
@@ -333,7 +353,7 @@ def as_number(what, value):
     return number
 
 
-def shown(value):
+def shown(value: object) -> str:
     """A value in a message; a whole number of more than 4,300 digits has no `repr`."""
     try:
         text = repr(value)
@@ -342,7 +362,7 @@ def shown(value):
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def at_least(array, axes, least, message):
+def at_least(array: Tensor, axes: Iterable[int], least: int, message: str) -> Tensor:
     """`array`, if each of `axes` is `least` long; else an error with `message`.
 
     Where TensorFlow does not know a size yet, it raises when it runs.
@@ -358,8 +378,15 @@ def at_least(array, axes, least, message):
 
 
 def check_number(
-    owner, name, value, minimum=None, exclusive=False, maximum=None, below=None, why=None
-):
+    owner: str,
+    name: str,
+    value: Any,
+    minimum: float | None = None,
+    exclusive: bool = False,
+    maximum: float | None = None,
+    below: float | None = None,
+    why: str | None = None,
+) -> None:
     """Raises a `ValueError` unless `value` is a finite number in its range.
 
     The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound;

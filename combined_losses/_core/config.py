@@ -3,17 +3,24 @@
 import contextlib
 import inspect
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import keras
 
 from combined_losses._backend import keras_private
 from combined_losses._core.checks import check_entries
+from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.names import quoted
+
+Made = TypeVar("Made")
 
 _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 
 
-def signature_config(loss, without=(), base=_BASE_ARGUMENTS):
+def signature_config(
+    loss: object, without: Iterable[str] = (), base: Sequence[str] = _BASE_ARGUMENTS
+) -> dict[str, Any]:
     """The config of a loss: every argument of its `__init__`, read from the attribute of its name,
     `without` some that the loss stores itself.
 
@@ -33,7 +40,7 @@ def signature_config(loss, without=(), base=_BASE_ARGUMENTS):
         return {key: _serialize(value) for key, value in config.items()}
 
 
-def _serialize(value):
+def _serialize(value: Any) -> Any:
     """A value as Keras stores it; losses in it without loss of their arguments."""
     if isinstance(value, keras.losses.Loss):
         return serialize_loss(value)
@@ -60,7 +67,7 @@ def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
 
 
 @contextlib.contextmanager
-def deeply():
+def deeply() -> Iterator[None]:
     """In the block Python calls itself some more: Keras's way through 200 nested losses takes 2,000
     calls, and Python stops at 1,000."""
     before = sys.getrecursionlimit()
@@ -74,17 +81,18 @@ def deeply():
 _DEEPEST = 6_000
 
 
-def construct(cls, config):
+def construct(cls: type[Made], config: dict[str, Any]) -> Made:
     """The inverse of `signature_config`."""
     check_config(cls, config)
     with deeply():
         return made(cls, {key: read_entry(cls, key, value) for key, value in config.items()})
 
 
-def made(cls, arguments):
+def made(cls: type[Made], arguments: dict[str, Any]) -> Made:
     """An object of a class; of a file that was changed, any error names the class."""
+    make: Callable[..., Made] = cls
     try:
-        return cls(**arguments)
+        return make(**arguments)
     except (TypeError, ValueError):
         raise  # these name it already
     except Exception as error:
@@ -94,7 +102,7 @@ def made(cls, arguments):
         ) from error
 
 
-def read_entry(cls, key, value):
+def read_entry(cls: type, key: str, value: Any) -> Any:
     """An entry of a config as it was stored; an error names the class and the key."""
     try:
         return _deserialize(value)
@@ -104,13 +112,13 @@ def read_entry(cls, key, value):
         ) from error
 
 
-def check_config(cls, config):
+def check_config(cls: type, config: object) -> None:
     """Raises where a config, as of a file that was changed, has not the arguments of a class."""
     if not isinstance(config, dict):
         raise ValueError(
             f"The config of {cls.__name__} must be a dict. Received: {type(config).__name__}"
         )
-    parameters = {}
+    parameters: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if "__init__" in vars(base) and base is not object:
             of_base = dict(list(inspect.signature(vars(base)["__init__"]).parameters.items())[1:])
@@ -128,14 +136,14 @@ def check_config(cls, config):
             )
 
 
-def _deserialize(value):
+def _deserialize(value: Any) -> Any:
     if isinstance(value, (dict, list)):
         _check_stored(value)
         return keras.saving.deserialize_keras_object(value)
     return value
 
 
-def _check_stored(value):
+def _check_stored(value: Any) -> None:
     """Raises where any list or dict in a stored value is too long: Keras goes through it slowly."""
     open_values = [value]
     while open_values:
@@ -145,12 +153,12 @@ def _check_stored(value):
             open_values.extend(value.values() if isinstance(value, dict) else value)
 
 
-def serialize_loss(loss):
+def serialize_loss(loss: KerasLoss) -> dict[str, Any]:
     """A loss object as Keras stores it, plus the arguments that Keras's own `get_config` drops.
 
     See `keras_private.whole_config`; besides, no class of Keras stores its `dtype`.
     """
-    serialized = keras.saving.serialize_keras_object(loss)
+    serialized: dict[str, Any] = keras.saving.serialize_keras_object(loss)
     parameters = inspect.signature(type(loss).__init__).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     complete = keras_private.whole_config(loss)
@@ -163,7 +171,7 @@ def serialize_loss(loss):
     return serialized
 
 
-def serialize_losses(losses):
+def serialize_losses(losses: Any) -> Any:
     """What was compiled as `loss`, in any structure, without loss of arguments."""
     if isinstance(losses, (list, tuple)):
         return [serialize_losses(loss) for loss in losses]
@@ -176,7 +184,7 @@ class LambdaError(ValueError):
     """A lambda is to be saved, which has no name to be found by."""
 
 
-def check_no_lambda(function, name, signature="y_true, y_pred"):
+def check_no_lambda(function: object, name: str, signature: str = "y_true, y_pred") -> None:
     """Raises a `LambdaError` on a function that cannot be saved because it is a lambda."""
     if getattr(function, "__name__", None) == "<lambda>":
         raise LambdaError(
@@ -188,7 +196,9 @@ def check_no_lambda(function, name, signature="y_true, y_pred"):
         )
 
 
-def serialize_function(function, name, signature="y_true, y_pred"):
+def serialize_function(
+    function: Callable[..., Any], name: str, signature: str = "y_true, y_pred"
+) -> Any:
     """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
     check_no_lambda(function, name, signature)
     try:
@@ -200,14 +210,14 @@ def serialize_function(function, name, signature="y_true, y_pred"):
         ) from error
 
 
-def serialize_child(name, loss):
+def serialize_child(name: str, loss: KerasLoss) -> dict[str, Any]:
     """A component as it is stored; where it cannot be, the error names it."""
     if hasattr(loss, "serialized_function"):
         loss.serialized_function(name)  # names the component where it cannot be saved
     return serialize_loss(loss)
 
 
-def deserialize_child(name, child):
+def deserialize_child(name: str, child: Any) -> Any:
     """The inverse of `serialize_child`."""
     try:
         _check_stored(child)

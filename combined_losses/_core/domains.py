@@ -8,13 +8,16 @@ import contextlib
 import contextvars
 import math
 import numbers
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeGuard
 
 import keras
 import numpy as np
 from keras import ops
 
+from combined_losses._core.batch import Batch
 from combined_losses._core.traits import is_ours, keras_function, says
+from combined_losses._numerics.arrays import Tensor
 
 # Targets: the range that they must lie in. Of "ids" (those of classes), "labels" (any to be told
 # apart) and "images" (which span a range that the loss is told) it is found otherwise.
@@ -43,10 +46,10 @@ class Domain(NamedTuple):
     predictions: str | None = None
     classes: int | None = None
     max_value: float | None = None
-    voids: frozenset = frozenset()
+    voids: frozenset[float] = frozenset()
 
 
-def domain_of(loss):
+def domain_of(loss: Any) -> Domain:
     """The `Domain` of a single loss: ours, Keras's, or a string or function that names one."""
     targets, predictions = _kinds(loss)
     if getattr(loss, "from_logits", False):
@@ -61,31 +64,36 @@ def domain_of(loss):
     )
 
 
-def _kinds(loss):
+def _kinds(loss: Any) -> tuple[str | None, str | None]:
     function = keras_function(loss)
     if function is not None:
         return _OF_KERAS.get(function.__name__, (None, None))
     return _claim(loss, "target_kind"), _claim(loss, "prediction_kind")
 
 
-def _claim(loss, name):
+def _claim(loss: Any, name: str) -> str | None:
     """What `says` tells, unless a class of the user's gives another `call` than the one meant."""
     bases = type(loss).__mro__
     giver = next((i for i, base in enumerate(bases) if "call" in vars(base)), 0)
     place = next((i for i, base in enumerate(bases) if name in vars(base)), 0)
     ours = is_ours(bases[giver])
     meant = [base for base in bases[place:] if "call" in vars(base) and base is not _LOSS]
-    return says(loss, name) if ours or giver >= place or not meant else None
+    claim: str | None = says(loss, name) if ours or giver >= place or not meant else None
+    return claim
 
 
-def own_voids(loss):
+def own_voids(loss: object) -> frozenset[float]:
     """The targets that a loss takes for missing or void, beside what is inside of it."""
     names = ("mask_value", "ignore_value", "ignore_class")
     own = (getattr(loss, name, None) for name in names)
-    return frozenset(number for number in own if isinstance(number, numbers.Real))
+    return frozenset(filter(_is_real, own))
 
 
-def is_void(array, voids):
+def _is_real(number: object) -> TypeGuard[float]:
+    return isinstance(number, numbers.Real)
+
+
+def is_void(array: Tensor, voids: Iterable[float]) -> Tensor | None:
     """Where a target is one of the numbers that mean "void"; None without such numbers."""
     found = None
     for number in voids:
@@ -96,7 +104,7 @@ def is_void(array, voids):
 
 _LOSS = keras.losses.Loss
 _SHARES, _CLASSES = ("shares", "probabilities"), ("classes", "probabilities")
-_OF_KERAS = {
+_OF_KERAS: dict[str, tuple[str | None, str | None]] = {
     "binary_crossentropy": _SHARES,
     "binary_focal_crossentropy": _SHARES,
     "dice": _SHARES,
@@ -129,25 +137,28 @@ class Facts:
         notes: by label a list of pairs of a flag and a message.
     """
 
-    def __init__(self):
-        self.domains: dict[str, list] = {}
-        self.numbers: dict[str, list] = {}
-        self.notes: dict[str, list] = {}
+    def __init__(self) -> None:
+        self.domains: dict[str, list[tuple[Domain, int | None]]] = {}
+        self.numbers: dict[str, list[Tensor]] = {}
+        self.notes: dict[str, list[tuple[str, str]]] = {}
 
-    def note(self, label, flag, message):
+    def note(self, label: str, flag: str, message: str) -> None:
         """Leaves a message that is true whatever the numbers are."""
         self.notes.setdefault(label, []).append((flag, message))
 
 
-_facts: Any = contextvars.ContextVar("combined_losses_facts", default=None)
+_facts: contextvars.ContextVar[Facts | None] = contextvars.ContextVar(
+    "combined_losses_facts", default=None
+)
 
 
 @contextlib.contextmanager
-def examining():
+def examining() -> Iterator[Facts]:
     """In the block losses leave what they are given; it gives the `Facts`."""
-    token = _facts.set(Facts())
+    facts = Facts()
+    token = _facts.set(facts)
     try:
-        yield _facts.get()
+        yield facts
     finally:
         _facts.reset(token)
 
@@ -156,7 +167,7 @@ examined = _facts.get
 """`examined()` is the `Facts` of who is `examining`, or None."""
 
 
-def examine(label, loss, batch, y_true, y_pred, axis=-1):
+def examine(label: str, loss: Any, batch: Batch, y_true: Any, y_pred: Any, axis: int = -1) -> None:
     """Leaves what a loss is given to who is `examining`."""
     if examined() is None or keras.tree.is_nested(y_pred) or keras.tree.is_nested(y_true):
         return
@@ -167,17 +178,28 @@ def examine(label, loss, batch, y_true, y_pred, axis=-1):
     leave(label, domain, classes, batch, y_true, y_pred, axis)
 
 
-def leave(label, domain, classes, batch, y_true, y_pred, axis=-1):
+def leave(
+    label: str,
+    domain: Domain,
+    classes: int | None,
+    batch: Batch,
+    y_true: Tensor | None,
+    y_pred: Tensor | None,
+    axis: int = -1,
+) -> None:
     """Leaves the facts of one loss, or of a wrapper that reads targets by itself."""
-    if domain.targets is None and domain.predictions is None:
+    facts = examined()
+    if facts is None or (domain.targets is None and domain.predictions is None):
         return
     targets = _facts_of(y_true, batch, axis, domain.voids)
     predictions = _facts_of(y_pred, batch, axis, frozenset())[:2]
-    examined().domains.setdefault(label, []).append((domain, classes))
-    examined().numbers.setdefault(label, []).append(ops.stack([*targets, *predictions]))
+    facts.domains.setdefault(label, []).append((domain, classes))
+    facts.numbers.setdefault(label, []).append(ops.stack([*targets, *predictions]))
 
 
-def _facts_of(array, batch, axis, voids):
+def _facts_of(
+    array: Tensor | None, batch: Batch, axis: int, voids: Iterable[float]
+) -> list[Tensor]:
     """The smallest, the largest, whether one is no whole number, whether one is missing."""
     if array is None:
         return [ops.convert_to_tensor(n, "float32") for n in (math.inf, -math.inf, 0.0, 0.0)]
@@ -200,7 +222,7 @@ def _facts_of(array, batch, axis, voids):
     return [ops.stop_gradient(ops.cast(fact, "float32")) for fact in found]
 
 
-def mended(loss, y_true, y_pred, axis=-1):
+def mended(loss: Any, y_true: Tensor, y_pred: Tensor, axis: int = -1) -> Tensor | None:
     """Targets moved to the nearest that the loss means, void ones left alone; None: unknown.
 
     Keras's losses raise on some, where `cl.diagnose` has more to say.

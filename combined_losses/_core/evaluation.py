@@ -1,6 +1,9 @@
 """What one call of a loss gives: the total and its parts."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from combined_losses._numerics.arrays import Tensor
 
 
 class Evaluation(NamedTuple):
@@ -12,15 +15,15 @@ class Evaluation(NamedTuple):
     replica's batch has counted, see `presence`.
     """
 
-    total: Any
-    values: tuple = ()
-    extras: tuple = ()
-    present: Any = None
+    total: Tensor
+    values: tuple[Tensor | None, ...] = ()
+    extras: tuple[Tensor, ...] = ()
+    present: Tensor | None = None
 
 
-def split(values, reduced=True):
+def split(values: Iterable[Tensor | None], reduced: bool = True) -> list[Tensor | None]:
     """The values of an `Evaluation`, one tensor for each part; None for what was not there."""
-    parts = []
+    parts: list[Tensor | None] = []
     for value in values:
         if value is None:
             parts.append(None)

@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from typing import Unpack
+from collections.abc import Callable
+from typing import Any, Self, Unpack
 
 import keras
 
@@ -15,12 +16,13 @@ from combined_losses._core.config import (
     signature_config,
 )
 from combined_losses._core.data_format import Formatted
-from combined_losses._core.keras_types import DataFormat, KerasLoss, LossArguments
+from combined_losses._core.keras_types import DataFormat, KerasLoss, LossArguments, Reduction
 from combined_losses._core.leaf import Leaf, one_reduction
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
 from combined_losses._core.short_call import short, short_loss
 from combined_losses._core.traits import Traits, check_layout, keras_traits, says
+from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 
 
 class Loss(Operators, Limited, KerasLoss):
@@ -111,20 +113,27 @@ class Loss(Operators, Limited, KerasLoss):
     target_kind: str | None = None  # what the numbers mean, see `_core/domains.py`
     prediction_kind: str | None = None
 
-    def __init__(self, reduction="sum_over_batch_size", name=None, dtype=None):
+    def __init__(
+        self,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Dtype = None,
+    ) -> None:
         name = name or snake_case(type(self).__name__)
         check_dtype(f"{type(self).__name__} '{name}'", dtype)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
     @one_reduction
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
+    ) -> Tensor:
         return self._leaf.reduced(Batch(y_true, y_pred, sample_weight, self.name))
 
     def __repr__(self) -> str:
         return short_loss(self)
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         elementwise, neutral = bool(says(self, "elementwise")), says(self, "neutral_target")
         layout = says(self, "prediction_layout")
         check_layout(type(self).__name__, layout)
@@ -142,7 +151,7 @@ class Loss(Operators, Limited, KerasLoss):
             layout=layout,
         )
 
-    def rescaled(self, y_pred, scale):
+    def rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
         """Predictions for targets that are divided by `scale`, which broadcasts against them.
 
         For `cl.wrappers.Scaled`. With a `prediction_layout` the last axis of `y_pred` holds the
@@ -151,14 +160,14 @@ class Loss(Operators, Limited, KerasLoss):
         return y_pred / scale
 
     @functools.cached_property
-    def _leaf(self):
+    def _leaf(self) -> Leaf:
         return Leaf(self.name, self, self.traits, opaque=False)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return signature_config(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return construct(cls, config)
 
 
@@ -196,21 +205,29 @@ class FunctionLoss(Loss):
     1.0
     """
 
-    def __init__(self, function, reduction="sum_over_batch_size", name=None, dtype=None):
+    def __init__(
+        self,
+        function: str | Callable[..., Tensor],
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Dtype = None,
+    ) -> None:
         super().__init__(reduction=reduction, name=name or derive_name(function)[0], dtype=dtype)
         self.function = function
-        self._function = keras.losses.get(function) if isinstance(function, str) else function
+        self._function: Callable[..., Tensor] = (
+            keras.losses.get(function) if isinstance(function, str) else function
+        )
         self.needs_target = not _takes_one(self._function)
         self._traits = keras_traits(self._function)
 
     @property
-    def traits(self):
+    def traits(self) -> Traits:
         return self._traits
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self._function(y_true, y_pred) if self.needs_target else self._function(y_pred)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "function": self.serialized_function(self.name),
             "reduction": self.reduction,
@@ -221,18 +238,18 @@ class FunctionLoss(Loss):
     def __repr__(self) -> str:
         return f"as_loss({short(self.function)})"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # A pickle names the public `Loss`, because the module of this class is private.
         rebuild, arguments = super().__reduce__()
         return getattr(Loss, rebuild.__name__), arguments
 
-    def serialized_function(self, name):
+    def serialized_function(self, name: str) -> Any:
         """The function as it is saved; where it cannot be, the error names component `name`."""
         if isinstance(self.function, str):
             return self.function
         return serialize_function(self.function, name)
 
-    def check_no_lambda(self, name):
+    def check_no_lambda(self, name: str) -> None:
         """Raises where the function is a lambda; the error names component `name`."""
         check_no_lambda(self.function, name)
 
@@ -243,7 +260,7 @@ def _(loss: FunctionLoss) -> str:
     return short(loss.function)
 
 
-def _takes_one(function):
+def _takes_one(function: Callable[..., Tensor]) -> bool:
     """Whether a function takes one argument alone: the predictions."""
     try:
         parameters = inspect.signature(function).parameters.values()

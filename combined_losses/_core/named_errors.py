@@ -1,22 +1,31 @@
 """The component's name in whatever goes wrong inside of it."""
 
+from types import TracebackType
+from typing import Literal, Self
+
 import keras
 
 from combined_losses._core import checks
+from combined_losses._numerics.arrays import ArrayLike
 
 
 class NamedErrors:
     """Adds the component's name to whatever goes wrong inside a child."""
 
-    def __init__(self, name, y_true=None, y_pred=None):
+    def __init__(self, name: str, y_true: ArrayLike = None, y_pred: ArrayLike = None) -> None:
         self.name = name
         self.y_true = y_true
         self.y_pred = y_pred
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Literal[False]:
         if error is None or not isinstance(error, Exception):
             return False
         nested = keras.tree.is_nested(self.y_true) or keras.tree.is_nested(self.y_pred)

@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
 
 from combined_losses._backend import keras_private
 
@@ -11,7 +12,7 @@ RESERVED_KEYS = ("loss", "regularization_loss", "weighting_loss", "base_loss")
 FORBIDDEN_CHARACTERS = "/.[]{}"
 
 
-def snake_case(name):
+def snake_case(name: str) -> str:
     """`"MeanSquaredError"` -> `"mean_squared_error"`, `"KLDivergence"` -> `"kl_divergence"`."""
     name = re.sub(r"\W+", "", name)
     name = re.sub(r"[A-Z]?IoU", lambda word: word[0].capitalize(), name)  # one word: "giou"
@@ -30,22 +31,22 @@ def quoted(names: Iterable[object], conjunction: str = "and") -> str:
     return listed([repr(name) for name in names], conjunction)
 
 
-def log_key(name):
+def log_key(name: str) -> str:
     """The log key of a component: `"mse"` -> `"mse_loss"`, `"huber_loss"` -> `"huber_loss"`."""
     return name if name.endswith("_loss") else f"{name}_loss"
 
 
-def weight_key(name):
+def weight_key(name: str) -> str:
     """The log key of a component's weight: `"mse"` -> `"mse_weight"`."""
     return f"{name}_weight"
 
 
-def skipped_key(name):
+def skipped_key(name: str) -> str:
     """The log key of the share of steps in which a component was skipped."""
     return f"{name}_skipped"
 
 
-def derive_name(loss):
+def derive_name(loss: object) -> tuple[str, bool]:
     """The name of a component that was given in a list, and whether the user chose it.
 
     A string is its own name, a function its `__name__`, a loss its class in snake case unless the
@@ -65,28 +66,28 @@ def derive_name(loss):
     return ("lambda" if name == "<lambda>" else name), False
 
 
-def _default_name(cls):
+def _default_name(cls: Any) -> str | None:  # a class; mypy refuses the `__init__` of a `type`
     parameter = inspect.signature(cls.__init__).parameters.get("name")
     return None if parameter is None else parameter.default
 
 
-def make_unique(name, taken, numbers=None):
-    """`name`, or the first of `name_2`, `name_3`, … that is not in `taken`.
+def make_unique(name: str, others: Container[str], numbers: dict[str, int] | None = None) -> str:
+    """`name`, or the first of `name_2`, `name_3`, … that is not among the `others`.
 
     A dict `numbers` keeps how far each name has come, so that thousands of one name do not begin at
     2 again each time.
     """
-    if name not in taken:
+    if name not in others:
         return name
     number = 2 if numbers is None else numbers.get(name, 2)
-    while f"{name}_{number}" in taken:
+    while f"{name}_{number}" in others:
         number += 1
     if numbers is not None:
         numbers[name] = number + 1
     return f"{name}_{number}"
 
 
-def check_name(name, owner):
+def check_name(name: object, owner: str) -> None:
     """Raises a `ValueError` where `name` cannot name a component of `owner`."""
     if not isinstance(name, str) or not name:
         raise ValueError(
@@ -112,14 +113,14 @@ def check_name(name, owner):
         )
 
 
-def check_log_keys(names, owner):
+def check_log_keys(names: Iterable[str], owner: str) -> None:
     """Raises a `ValueError` where two components would write to one log key."""
-    seen = {}
+    component_of: dict[str, str] = {}
     for name in names:
         for key in (log_key(name), weight_key(name)):
-            if key in seen:
+            if key in component_of:
                 raise ValueError(
                     f"Two components of '{owner}' would write to the log key '{key}'; rename one "
-                    f"of them. Received: {seen[key]!r} and {name!r}"
+                    f"of them. Received: {component_of[key]!r} and {name!r}"
                 )
-            seen[key] = name
+            component_of[key] = name

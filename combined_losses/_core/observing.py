@@ -2,19 +2,24 @@
 
 import contextlib
 import contextvars
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from combined_losses._core.checks import Shape
 from combined_losses._core.traits import Traits
 
-_observed: Any = contextvars.ContextVar("combined_losses_observed", default=None)
+_observed: contextvars.ContextVar[dict[str, "Seen"] | None] = contextvars.ContextVar(
+    "combined_losses_observed", default=None
+)
 
 
 @contextlib.contextmanager
-def observing():
+def observing() -> Iterator[dict[str, "Seen"]]:
     """In the block nothing is warned of; it gives a dict from label to the `Seen` of components."""
-    token = _observed.set({})
+    found: dict[str, Seen] = {}
+    token = _observed.set(found)
     try:
-        yield _observed.get()
+        yield found
     finally:
         _observed.reset(token)
 
@@ -29,10 +34,10 @@ class Seen(NamedTuple):
         traits: those of its loss.
     """
 
-    y_true: tuple | None
-    y_pred: tuple | None
-    values: tuple
-    weights: tuple
+    y_true: Shape | None
+    y_pred: Shape | None
+    values: Shape
+    weights: tuple[str, ...]
     traits: Traits
 
 

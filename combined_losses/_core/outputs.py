@@ -48,7 +48,8 @@ def places_of(structure: Any, layer_names: Sequence[str | None] | None = None) -
         _named(path, in_list, index[number], layers[index[number]])
         for number, (path, in_list) in enumerate(paths)
     ]
-    given, named = {place.base for place in places}, {}
+    given = {place.base for place in places}
+    named: dict[str, Place] = {}
     for place in places:
         unique = (
             place.base if place.base not in named else make_unique(place.base, given | {*named})
@@ -207,7 +208,7 @@ def single_names(model: Any, y_pred: Any = None) -> list[str]:
 
 def penalty_names(model: Any) -> list[str]:
     """One name for each layer, whose losses the logs show, and one for the model itself, last."""
-    names = {}
+    names: dict[str, Any] = {}
     for part in (*getattr(model, "layers", ()), model):
         names[make_unique(part.name, names)] = part
     return list(names)

@@ -1,11 +1,12 @@
 """What a function or a loss of the user's reads besides: networks, variables, seeds."""
 
-import collections.abc
 import contextlib
 import functools
 import inspect
 import types
 import warnings
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 
@@ -13,7 +14,7 @@ from combined_losses._backend import keras_private
 from combined_losses._core.names import quoted
 
 
-def owned_by(read):
+def owned_by(read: object) -> list[Any]:
     """The layers, models, variables and seed generators that a function or a loss holds.
 
     Of a function those in its closure and default values, among the globals that it names, and
@@ -37,7 +38,7 @@ _KINDS = (keras.layers.Layer, keras.Variable, keras.random.SeedGenerator)
 _MOST_ENTRIES = 10_000  # of a dict or list; longer ones are data
 
 
-def _held(value):
+def _held(value: Any) -> list[Any]:
     """What a value holds of which some may be owned; of objects, those of the user's alone."""
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
@@ -56,7 +57,7 @@ def _held(value):
     return [*held, *own]
 
 
-def _is_of(thing, packages):
+def _is_of(thing: type | Callable[..., Any], packages: Container[str]) -> bool:
     """Whether a class or function belongs to one of some packages."""
     return (thing.__module__ or "").split(".")[0] in packages
 
@@ -64,23 +65,23 @@ def _is_of(thing, packages):
 _FRAMEWORKS = {"keras", "tensorflow", "jax", "jaxlib", "torch", "numpy"}
 
 
-def _held_by_function(function):
-    function = inspect.unwrap(function)
-    if not isinstance(function, types.FunctionType):
-        return [function]
-    if _is_of(function, {*_FRAMEWORKS, "combined_losses"}):
+def _held_by_function(function: types.FunctionType) -> list[Any]:
+    inner = inspect.unwrap(function)
+    if not isinstance(inner, types.FunctionType):
+        return [inner]
+    if _is_of(inner, {*_FRAMEWORKS, "combined_losses"}):
         return []
     try:
-        closure = inspect.getclosurevars(function)
+        closure = inspect.getclosurevars(inner)
     except ValueError:  # a cell of its closure is empty as yet
         return []
-    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    defaults = [*(inner.__defaults__ or ()), *(inner.__kwdefaults__ or {}).values()]
     return [*defaults, *closure.nonlocals.values(), *closure.globals.values()]
 
 
-def variables_of(things):
+def variables_of(things: Iterable[Any]) -> list[Any]:
     """The variables of layers, models, seed generators and variables, each once."""
-    found = {}
+    found: dict[int, Any] = {}
     for thing in things:
         if isinstance(thing, keras.random.SeedGenerator):
             variables = [keras_private.seed_state(thing)]
@@ -93,31 +94,31 @@ def variables_of(things):
     return list(found.values())
 
 
-class OwnedModels(collections.abc.Sequence):
+class OwnedModels(Sequence[Any]):
     """Models that a loss is given to be saved with it; no list, so that Keras's saver passes by."""
 
-    def __init__(self, models):
+    def __init__(self, models: Iterable[Any]) -> None:
         self._models = tuple(models)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         return self._models[index]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._models)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(list(self._models))
 
-    def serialized(self):
+    def serialized(self) -> list[dict[str, Any]]:
         """As Keras stores them; what is one with another network is one again when it is loaded."""
         store = keras.saving.serialize_keras_object
         return [keras_private.share(store(model), model) for model in self]
 
-    def save(self, store):
+    def save(self, store: Any) -> None:
         for index, variable in enumerate(variables_of(self)):
             store[f"{index}"] = variable
 
-    def load(self, store):
+    def load(self, store: Any) -> None:
         variables = variables_of(self)
         found = len(keras_private.names_in(store))
         if found != len(variables):
@@ -131,16 +132,17 @@ class OwnedModels(collections.abc.Sequence):
 
 
 @contextlib.contextmanager
-def warning_of_reads(model, label):
+def warning_of_reads(model: Any, label: str) -> Iterator[None]:
     """In the block, which is traced, reads of variables that are not the model's give a warning.
 
     They are read once, in the trace: what they become later is not seen.
     """
     optimizer = getattr(model, "optimizer", None)
     own = (*model.variables, *model.metrics_variables, *getattr(optimizer, "variables", ()))
-    known, read = {id(v) for v in own}, {}
+    known = {id(v) for v in own}
+    read: dict[int, Any] = {}
 
-    def note(variable):
+    def note(variable: Any) -> None:
         if id(variable) not in known:
             read[id(variable)] = variable
 

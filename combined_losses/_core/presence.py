@@ -1,14 +1,20 @@
 """Whether anything of a batch counts in a component. If nothing does, it is absent for a rule."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from combined_losses._core.alignment import fit_from_left, is_used
+from combined_losses._core.batch import Batch
+from combined_losses._numerics.arrays import Tensor
 
 
-def presence(batch, values=None, counted=None):
+def presence(
+    batch: Batch, values: Tensor | None = None, counted: Batch | None = None
+) -> Tensor | None:
     """Whether anything in a batch of this replica counts, `()`; None: surely, or nobody asks.
 
     Args:
@@ -29,7 +35,9 @@ def presence(batch, values=None, counted=None):
     return functools.reduce(ops.logical_and, found) if found else None
 
 
-def any_present(batch, found, weights=None):
+def any_present(
+    batch: Batch, found: Sequence[Tensor | None], weights: Sequence[Tensor | None] | None = None
+) -> Tensor | None:
     """Whether a loss made of others is present: one of them is, whose weight is not 0.
 
     Args:
@@ -47,7 +55,7 @@ def any_present(batch, found, weights=None):
     return functools.reduce(ops.logical_or, found)
 
 
-def _counting(present, weight):
+def _counting(present: Tensor | None, weight: Tensor | None) -> Tensor | None:
     """Whether what has this weight is present and counts."""
     if weight is None:
         return present
@@ -55,7 +63,7 @@ def _counting(present, weight):
     return counts if present is None else ops.logical_and(present, counts)
 
 
-def _any(weights, like):
+def _any(weights: Any, like: Tensor | None) -> list[Tensor]:
     """Whether weights that fit `like` are other than 0 at one place, and each of the rest is."""
     joint, found = None, []
     for weight in keras.tree.flatten(weights):

@@ -1,12 +1,14 @@
 """What a loss compares: known of our own losses and of Keras's, unknown of any other."""
 
 import types
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 
 from combined_losses._backend import keras_private
 from combined_losses._core.names import quoted
+from combined_losses._numerics.arrays import Tensor
 
 
 class Traits(NamedTuple):
@@ -39,7 +41,7 @@ class Traits(NamedTuple):
 LAYOUTS = (None, "blocks", "columns")
 
 
-def check_layout(owner, layout):
+def check_layout(owner: str, layout: object) -> None:
     """Raises where a loss says that its predictions lie in a way that is none of `LAYOUTS`."""
     if layout not in LAYOUTS:
         raise ValueError(
@@ -81,14 +83,14 @@ _BY_NAME = {
     "dice": _REGION,
     "tversky": _REGION,
 }
-_FUNCTIONS = {
+_FUNCTIONS: dict[Callable[..., Tensor], Traits] = {
     getattr(keras.losses, name): traits
     for name, traits in _BY_NAME.items()
     if hasattr(keras.losses, name)  # an older Keras has fewer
 }
 
 
-def keras_traits(loss):
+def keras_traits(loss: Any) -> Traits:
     """The traits of a loss object or function that is not of this library.
 
     Known is only a loss whose own `call` is Keras's, and a function that is one of Keras's: not one
@@ -113,21 +115,22 @@ def keras_traits(loss):
     return traits._replace(axis=axis, ignored=ignored, reads_last=axis == -1)
 
 
-def keras_function(loss):
+def keras_function(loss: Any) -> Callable[..., Tensor] | None:
     """The function of Keras that a loss, or a `FunctionLoss`, calls; None for any other."""
-    function = getattr(loss, "_function", loss)
+    function: Callable[..., Tensor] | None = getattr(loss, "_function", loss)
     if isinstance(function, keras.losses.Loss):
         function = keras_private.function_called_by(loss)
     known = isinstance(function, types.FunctionType) and function in _FUNCTIONS
     return function if known else None
 
 
-def _of_function(function):
-    known = isinstance(function, types.FunctionType)
-    return _FUNCTIONS.get(function, Traits()) if known else Traits()
+def _of_function(function: object) -> Traits:
+    if not isinstance(function, types.FunctionType):  # what else may not be hashable
+        return Traits()
+    return _FUNCTIONS.get(function, Traits())
 
 
-def says(loss, name):
+def says(loss: Any, name: str) -> Any:
     """What a loss or function says of itself by an attribute; None where it says nothing.
 
     What a class says describes the `call` that it has, or that a class below it is the first to
@@ -146,11 +149,12 @@ def says(loss, name):
     if place is None:
         return None
     giver = _first(bases, method)
-    others = [base for base in bases[giver + 1 : place + 1] if method in vars(base)]
+    above = 0 if giver is None else giver + 1
+    others = [base for base in bases[above : place + 1] if method in vars(base)]
     return None if others else getattr(loss, name)
 
 
-def is_default(loss, name):
+def is_default(loss: object, name: str) -> bool:
     """Whether what `says` found is only what a class of this library says for all below it."""
     bases = type(loss).__mro__
     place = _first(bases, name)
@@ -158,10 +162,10 @@ def is_default(loss, name):
     return not own and place is not None and is_ours(bases[place])
 
 
-def is_ours(thing):
+def is_ours(thing: type | Callable[..., Any]) -> bool:
     """Whether a class or function is from this package."""
     return thing.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _first(bases, name):
+def _first(bases: tuple[type, ...], name: str) -> int | None:
     return next((i for i, base in enumerate(bases) if name in vars(base)), None)

@@ -132,14 +132,15 @@ class OnSlice(Wrapper):
 
     def _examine(self, index: Index, shape: tuple[Any, ...], label: str) -> None:
         """Notes for `cl.diagnose` that a softmax is given only some of the channels."""
-        softmax = None if examined() is None else softmax_inside(self.loss)
-        if softmax is None:
+        facts = examined()
+        softmax = None if facts is None else softmax_inside(self.loss)
+        if facts is None or softmax is None:
             return
         first = getattr(softmax, "data_format", None) == "channels_first" and len(shape) > 3
         axis = 1 if first else len(shape) - 1
         count, cut = shape[axis], [item for item in index if item is not None][axis]
         if not isinstance(cut, slice) or len(range(*cut.indices(count))) != count:
-            examined().note(
+            facts.note(
                 label,
                 "part of a softmax",
                 f"its softmax sees a part of the {count} channels alone, {cut!r}.",
