@@ -318,12 +318,13 @@ class Leaf(OfLabels):
 
     def _note(self, label, batch, y_true, y_pred, values):
         """Leaves what was `Seen` to who is `observing`."""
-        if observed() is not None:
+        found = observed()
+        if found is not None:
             masked = batch.mask is not None and batch.mask_kind == "propagated"
             weights = ["sample weights"] if batch.sample_weight is not None else []
             weights += ["mask"] if masked else []
             shapes = (_shape(y_true), _shape(y_pred), tuple(values.shape))
-            observed()[label] = Seen(*shapes, tuple(weights), self.traits)
+            found[label] = Seen(*shapes, tuple(weights), self.traits)
 
     def check_weights(self, values, batch, imposed, label):
         """Says where values have lost what weights or mask distinguish: an error, or a warning."""

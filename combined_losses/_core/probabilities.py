@@ -3,9 +3,10 @@
 from keras import ops
 
 from combined_losses._backend import backend
+from combined_losses._numerics.arrays import Tensor
 
 
-def as_probability(p, y):
+def as_probability(p: Tensor, y: Tensor) -> Tensor:
     """The probability nearest to `p`, for a loss that compares it with `y` in [0, 1].
 
     Outside [0, 1] it is 0 or 1, with the slope 1, so that a loss leads back: from -0.5 for a truth

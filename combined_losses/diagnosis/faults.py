@@ -1,10 +1,11 @@
 """From what was measured of components to what is wrong with them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from combined_losses._core.checks import Shape
 from combined_losses._core.names import listed
 from combined_losses._core.traits import Traits
 from combined_losses.diagnosis import domains
@@ -176,7 +177,7 @@ def _shape(index: int, part: Part, evidence: Evidence, summary: Summary) -> Iter
         yield "shape unusual", f"it makes values of shape {values} of y_pred of shape {pred}."
 
 
-def _is_within(shape: Iterable[int], whole: Iterable[int]) -> bool:
+def _is_within(shape: Shape, whole: Shape) -> bool:
     """Whether the axes of `shape` are some of `whole`, in order."""
     rest = iter(whole)
     return all(any(n == m for m in rest) for n in shape)

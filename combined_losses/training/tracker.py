@@ -9,6 +9,7 @@ from combined_losses._core.checks import check_trainable
 from combined_losses._core.keras_types import KerasMetric
 from combined_losses._core.outputs import name_outputs, rename_single
 from combined_losses._core.step import current_step
+from combined_losses._numerics.arrays import Tensor
 from combined_losses.training import routing
 from combined_losses.training.penalties import Penalties
 
@@ -89,7 +90,8 @@ class Tracking:
         # On JAX: what is computed in a trace can be kept only where Keras threads the variables.
         recordable = step.keeps_results or not backend.is_traced(y_pred)
         moves = recordable and bool(training) and step.of_model is not None and not step.is_test
-        total, values = None, []
+        total: Tensor | None = None
+        values: list[Tensor] = []
         for route in self.routes:
             batch = route_batch(route, self, outputs, (model, x, y, y_pred, sample_weight))
             batch.weights_are_constants = step.of_model == "function" or not recordable

@@ -233,7 +233,7 @@ class PerChannel(Formatted, PerPart):
 
 def _grouped(children: list[KerasLoss]) -> list[tuple[KerasLoss, list[int] | None]]:
     """`(loss, channels)` for each set of equal losses; `channels` are their numbers."""
-    groups = {}
+    groups: dict[str, tuple[KerasLoss, list[int]]] = {}
     for index, child in enumerate(children):
         key = f"object {id(child)}"
         if not isinstance(child, Compound):
@@ -242,4 +242,4 @@ def _grouped(children: list[KerasLoss]) -> list[tuple[KerasLoss, list[int] | Non
             ):  # a loss without a config equals itself alone
                 key = json.dumps(serialize_loss(child), sort_keys=True)
         groups.setdefault(key, (child, []))[1].append(index)
-    return list(groups.values())
+    return [*groups.values()]
