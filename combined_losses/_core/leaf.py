@@ -16,7 +16,7 @@ from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.labels import OfLabels
 from combined_losses._core.masks import read_mask, with_mask
 from combined_losses._core.named_errors import NamedErrors
-from combined_losses._core.observing import Seen, observed
+from combined_losses._core.observing import Observation, observed
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, per_sample, reduce_values
 from combined_losses._core.traits import Traits, keras_function
@@ -317,14 +317,14 @@ class Leaf(OfLabels):
         return values, batch.unweighted() if accepts else batch
 
     def _note(self, label, batch, y_true, y_pred, values):
-        """Leaves what was `Seen` to who is `observing`."""
+        """Leaves the `Observation` of a component to who is `observing`."""
         found = observed()
         if found is not None:
             masked = batch.mask is not None and batch.mask_kind == "propagated"
             weights = ["sample weights"] if batch.sample_weight is not None else []
             weights += ["mask"] if masked else []
             shapes = (_shape(y_true), _shape(y_pred), tuple(values.shape))
-            found[label] = Seen(*shapes, tuple(weights), self.traits)
+            found[label] = Observation(*shapes, tuple(weights), self.traits)
 
     def check_weights(self, values, batch, imposed, label):
         """Says where values have lost what weights or mask distinguish: an error, or a warning."""

@@ -17,7 +17,7 @@ from combined_losses._core.batch import Batch
 from combined_losses._core.domains import Domain, examining
 from combined_losses._core.evaluation import split
 from combined_losses._core.names import weight_key
-from combined_losses._core.observing import Seen, observing
+from combined_losses._core.observing import Observation, observing
 from combined_losses._core.outputs import Place, name_outputs, places_of
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.diagnosis.parts import Part, is_known, parts_of
@@ -55,7 +55,7 @@ class Evaluator:
     Attributes:
         parts: the parts of the losses.
         observed: what each part was given and returned in the last evaluation, or the last trace
-            of one: `Seen` by the names of the parts.
+            of one: `Observation` by the names of the parts.
         domains, notes: those of `Facts` in all evaluations, by the names of the parts.
         routes: the outputs with their losses; None before `prepare`.
         places: where the outputs are, by their names.
@@ -64,7 +64,7 @@ class Evaluator:
     def __init__(self, model: keras.Model) -> None:
         self.model = model
         self.parts: list[Part] = []
-        self.observed: dict[str, Seen] = {}
+        self.observed: dict[str, Observation] = {}
         self.domains: dict[str, list[tuple[Domain, int | None]]] = {}
         self.notes: dict[str, list[tuple[str, str]]] = {}
         self.routes: list[Route] | None = None

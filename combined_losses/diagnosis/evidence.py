@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from combined_losses._core.domains import Domain
-from combined_losses._core.observing import Seen
+from combined_losses._core.observing import Observation
 from combined_losses._core.traits import Traits
 from combined_losses.diagnosis.batches import Arrays
 from combined_losses.diagnosis.measurer import Measured
@@ -37,7 +37,7 @@ class Evidence:
     Attributes:
         measured: for each batch what was `Measured`.
         labels: for each batch the class of each sample, `(N,)`, or None.
-        observed: what parts were given in the first batch: `Seen` by the names of the parts.
+        observed: what parts were given in the first batch: `Observation` by the names of the parts.
         domains, notes: those of `Facts`, by the names of the parts.
         broadcasts: which parts repeat targets for several predictions; None before any has been
             tested.
@@ -46,7 +46,7 @@ class Evidence:
     def __init__(self) -> None:
         self.measured: list[Measured] = []
         self.labels: list[np.ndarray | None] = []
-        self.observed: dict[str, Seen] = {}
+        self.observed: dict[str, Observation] = {}
         self.domains: dict[str, list[tuple[Domain, int | None]]] = {}
         self.notes: dict[str, list[tuple[str, str]]] = {}
         self.broadcasts: np.ndarray | None = None
@@ -220,7 +220,7 @@ def _all_of(before: np.ndarray | None, now: np.ndarray) -> np.ndarray:
     return now if before is None else before & now
 
 
-def may_broadcast(given: Seen) -> bool:
+def may_broadcast(given: Observation) -> bool:
     """Whether a loss of the user's broadcasts targets and predictions along some axis."""
     true, pred = given.y_true, given.y_pred
     if given.traits != Traits() or true is None or pred is None or len(true) != len(pred):

@@ -15,7 +15,7 @@ from combined_losses._backend.arrays import Rows
 from combined_losses._backend.capture import columns, float32
 from combined_losses._core.domains import Domain
 from combined_losses._core.masks import read_mask
-from combined_losses._core.observing import Seen
+from combined_losses._core.observing import Observation
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.composite import gradients
 from combined_losses.diagnosis.batches import Arrays
@@ -129,7 +129,7 @@ class Measurer:
         self.model = model
         self.at = at
         self._evaluator = Evaluator(model)
-        self._observed_by_shapes: dict[str, dict[str, Seen]] = {}
+        self._observed_by_shapes: dict[str, dict[str, Observation]] = {}
         self._compiled: Callable[..., dict[str, Any]] | None = None
 
     @property
@@ -272,7 +272,7 @@ class Measurer:
 
     # A closer look.
 
-    def observed(self, *data: Arrays) -> dict[str, Seen]:
+    def observed(self, *data: Arrays) -> dict[str, Observation]:
         """What each part was given and returned, by name, in the batch that was measured last.
 
         Of a batch with shapes that were measured before it is what a part was given then.
