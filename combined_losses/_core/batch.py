@@ -42,13 +42,16 @@ class Batch:
         name: str = "loss",
         source: tuple[Any, Any, Any] = (None, None, None),
     ) -> None:
-        self.mask = read_mask(y_pred)  # before any cast: a cast drops it
-        self.y_true = _to_tensors(name, "y_true", y_true)
-        self.y_pred = _to_tensors(name, "y_pred", y_pred, required=True)
+        self.mask: Tensor = read_mask(y_pred)  # before any cast: a cast drops it
+        self.y_true: Tensor = _to_tensors(name, "y_true", y_true)
+        self.y_pred: Tensor = _to_tensors(name, "y_pred", y_pred, required=True)
         if sample_weight is not None:
             sample_weight = _to_tensors(name, "sample_weight", _alone(sample_weight))
         self.sample_weight: Tensor = sample_weight
-        self.weighted = sample_weight is not None or self.mask is not None
+        self.weighted: bool = sample_weight is not None or self.mask is not None
+        self.model: Any
+        self.x: Tensor
+        self.outputs: Tensor
         self.model, self.x, self.outputs = source
         # Whether a trace of a model keeps what it reads: see `noting_reads`.
         self.notes_reads: bool = self.model is not None and backend.is_compiling()

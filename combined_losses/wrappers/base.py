@@ -70,19 +70,19 @@ class Wrapper(Compound):
         super().__init__(
             name=name or component_name(child)[0], reduction=own, dtype=dtype or child.dtype
         )
-        self.name_is_given = name is not None
+        self.name_is_given: bool = name is not None
         self._node = as_node(self.name, child)
 
     def __repr__(self) -> str:
         return short_loss(self, self.name_is_given, self._node.loss_itself())
 
     @property
-    def loss(self) -> Any:
+    def loss(self) -> Any:  # of a `PerChannel` it may be a list or dict of losses
         """The loss inside. It cannot be replaced, because names and variables come from it."""
         return self._wrapped()
 
     @loss.setter
-    def loss(self, loss: LossLike) -> Any:
+    def loss(self, loss: LossLike) -> None:
         raise AttributeError(
             f"The `loss` of {type(self).__name__} ('{self.name}') is fixed when it is made; make "
             f"another {type(self).__name__} for another loss. Received: loss={loss!r}"

@@ -45,7 +45,10 @@ class PerPart(Wrapper):
                 f"The argument `aggregation` of {type(self).__name__} ('{self.name}') must be one "
                 f"of {quoted(AGGREGATIONS, 'or')}. Received: {aggregation!r}"
             )
-        self.names, self.size, self.weights, self.aggregation = names, size, weights, aggregation
+        self.names = names
+        self.size = size
+        self.weights = weights
+        self.aggregation = aggregation
         self._part_names = self._as_names(names, size)
         self._weights = self._as_weights(weights)
 
