@@ -121,10 +121,12 @@ class Batch:
             weights = functools.partial(self._of_elements, function)
         if weights is not None:
             for what, weight in self.weights():
-                changes.setdefault(what, weights(what, weight))
+                if what not in changes:
+                    changes[what] = weights(what, weight)
         if function is not None:
             for what, data in (("y_true", self.y_true), ("y_pred", self.y_pred)):
-                changes.setdefault(what, None if data is None else function(data))
+                if what not in changes and data is not None:
+                    changes[what] = function(data)
         return self.replaced(**changes)
 
     def _of_elements(
