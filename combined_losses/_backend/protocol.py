@@ -34,14 +34,19 @@ class Backend(Protocol):
     # Gradients.
 
     def gradient(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The gradient of a function of one tensor to a scalar; it can be derived again."""
+        """The gradient of a function of one tensor to a scalar, itself differentiable."""
 
     def rows_of(
         self, function: Callable[[list[Tensor]], tuple[list[Tensor], _T]], points: list[Tensor]
     ) -> tuple[list[Tensor], _T, Rows]:
-        """What a function of points gives, and the gradient of each of its values at each point.
+        """Calls a function of points, and takes the gradient of each of its values at each point.
 
-        The function gives a pair: k scalars, and anything else, which is handed on.
+        Args:
+            function: returns k scalars, and anything else besides.
+            points: where gradients are taken.
+
+        Returns:
+            What the function has returned, and the gradients.
         """
 
     def evaluate_with_rows(
@@ -51,9 +56,13 @@ class Backend(Protocol):
         parts: Sequence[Callable[[_Batch], _Evaluation]],
         variables: Sequence[keras.Variable],
     ) -> tuple[list[_Evaluation], Rows]:
-        """What `parts` give of `view(points)`, and the gradient of each one's total at each point.
+        """Evaluates `parts` on `view(points)`, with the gradient of each total at each point.
 
-        `variables` are those that the parts may assign.
+        Args:
+            points: where gradients are taken.
+            view: makes a batch of the points.
+            parts: functions of the batch, one for each component.
+            variables: those that the parts may assign.
         """
 
     def sound_gradient(self, tensor: Tensor) -> Tensor:
@@ -62,10 +71,10 @@ class Backend(Protocol):
     def attach(
         self, value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]
     ) -> Tensor:
-        """`value`, whose gradients at variables are those that are given, in place of its own."""
+        """`value`, but with the given gradients at variables in place of its own."""
 
     def capture(self, model: keras.Model, arguments: tuple[Any, ...]) -> Capture:
-        """A training step of `model` with the arguments of `train_step`, to be entered."""
+        """A context around a training step of `model`, given the arguments of `train_step`."""
 
     # Arithmetic.
 
