@@ -15,11 +15,11 @@ class LabelledLoss(Loss):
     """A loss of embeddings `(batch, features)` and the labels of a batch (abstract)."""
 
     same_shape = False
-    target_kind = "labels"
+    target_kind: str | None = "labels"
     couples_batch = True
     casts_target = False
     takes_ids = True
-    neutral_target = 0.0
+    neutral_target: float | None = 0.0
 
 
 class Pairs(NamedTuple):

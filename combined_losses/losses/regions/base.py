@@ -42,8 +42,8 @@ class Region(ChannelLoss):
     """
 
     has_channels = True
-    target_kind = "shares"
-    neutral_target = 1.0  # any will do: `call` leaves out what has weight 0
+    target_kind: str | None = "shares"
+    neutral_target: float | None = 1.0  # any will do: `call` leaves out what has weight 0
 
     def __init__(
         self, ignore_value: float | None = None, **kwargs: Unpack[ChannelArguments]
