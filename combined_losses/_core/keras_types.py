@@ -68,7 +68,7 @@ def documented_by(original: Callable[..., Any]) -> Callable[[Function], Function
     return decorate
 
 
-MYPY = False
+MYPY: Literal[False] = False
 if MYPY:
 
     class KerasLoss:

@@ -60,7 +60,8 @@ class ComponentPlot(KerasCallback):
 
     def __init__(self, path: "str | os.PathLike[str]", every: int = 1) -> None:
         super().__init__()
-        self.path, self.every = os.fspath(path), every
+        self.path: str = os.fspath(path)
+        self.every = every
         self._check_path()
         if not isinstance(every, int) or every < 1:
             raise ValueError(

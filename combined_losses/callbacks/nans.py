@@ -82,7 +82,9 @@ class TerminateOnComponentNaN(KerasCallback):
 
     def _start_over(self) -> None:
         self.components: tuple[str, ...] = ()
-        self.epoch = self.batch = self.step = 0
+        self.epoch: int = 0
+        self.batch: int = 0
+        self.step: int = 0
         self._last_batch: Arrays = {}
         self._batch_before: Arrays = {}
         self._first_batch = 0

@@ -56,7 +56,10 @@ class LossWeightScheduler(KerasCallback):
             )
         if per not in ("epoch", "batch"):
             raise ValueError(f"`per` must be 'epoch' or 'batch'. Received: {per!r}")
-        self.name, self.schedule, self.per, self.verbose = name, schedule, per, verbose
+        self.name = name
+        self.schedule = schedule
+        self.per = per
+        self.verbose = verbose
         self._batches = 0
 
     def on_train_begin(self, logs: Logs = None) -> None:

@@ -39,7 +39,7 @@ class Trainer:
 
     def __init__(self, build: Callable[[], keras.Model], loss: cl.CompositeLoss) -> None:
         self.build = build
-        self.model = build()
+        self.model: Any = build()
         self.model.compile(keras.optimizers.Adam(3e-3), loss=loss)
         self.model.optimizer.build(self.model.trainable_variables)
         self._optimizer_start = [v.numpy() for v in self.model.optimizer.variables]

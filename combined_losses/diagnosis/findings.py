@@ -59,7 +59,7 @@ class Findings:
         self.loss: float = summary.total
         self.samples: int = summary.samples
         self.batches: int = summary.batches
-        self.at = summary.at
+        self.at: str = summary.at
         self.proposed_weights: dict[str, float] = summary.proposed_weights()
         self.components: dict[str, ComponentDiagnosis] = {
             name: self._component(name, index, summary) for index, name in enumerate(self.names)

@@ -1,9 +1,15 @@
 """What the components of a model amount to: weights, shares, cosines."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from combined_losses.diagnosis.evidence import Evidence
 from combined_losses.diagnosis.measurer import Measurer
+from combined_losses.diagnosis.parts import Part
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Summary:
@@ -22,24 +28,26 @@ class Summary:
     """
 
     def __init__(self, measurer: Measurer, evidence: Evidence) -> None:
-        self.parts = measurer.parts
-        self.names = [part.name for part in self.parts]
-        self.at = measurer.at
-        self.samples, self.batches = evidence.samples, len(evidence.measured)
-        self.values, self.weights = evidence.values, evidence.mean("weights")
-        self.total = evidence.total
+        self.parts: list[Part] = measurer.parts
+        self.names: list[str] = [part.name for part in self.parts]
+        self.at: str = measurer.at
+        self.samples: int = evidence.samples
+        self.batches: int = len(evidence.measured)
+        self.values: NDArray[Any] = evidence.values
+        self.weights: NDArray[Any] = evidence.mean("weights")
+        self.total: float = evidence.total
         gramian = evidence.mean("gramian")
-        self.gradient_norms = np.sqrt(gramian.diagonal())
+        self.gradient_norms: NDArray[Any] = np.sqrt(gramian.diagonal())
         # No gradient is seen here of a part that acts on the model in other ways, nor of one whose
         # weight is 0.
-        self.beyond = evidence.acts_beyond_output & (self.at == "output")
+        self.beyond: NDArray[np.bool_] = evidence.acts_beyond_output & (self.at == "output")
         hidden = self.beyond | (self.weights == 0)
         self.gradient_norms[hidden | evidence.not_finite] = np.nan
-        self.cosines = cosines(gramian, self.weights)
+        self.cosines: NDArray[Any] = cosines(gramian, self.weights)
         is_unknown = np.isnan(self.gradient_norms)
         self.cosines[is_unknown] = self.cosines[:, is_unknown] = np.nan
-        self.shares = self._shares(self.values)
-        self.gradient_shares = self._shares(self.gradient_norms)
+        self.shares: NDArray[Any] = self._shares(self.values)
+        self.gradient_shares: NDArray[Any] = self._shares(self.gradient_norms)
 
     def siblings(self, index: int) -> list[int]:
         """The indices of the other parts with the same parent."""

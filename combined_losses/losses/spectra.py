@@ -125,7 +125,9 @@ class STFT(_Spectral):
             zip(TERMS, (_Convergence(), _LogMagnitude()), strict=True)
         )
         super().__init__(terms, weights, reduction, name, dtype)
-        self.fft_size, self.hop, self.window = fft_size, hop, window
+        self.fft_size = fft_size
+        self.hop = hop
+        self.window = window
         self.weights = weights
         # The "hann" of `ops.stft` is not periodic on TensorFlow if its length is odd.
         self._hann = 0.5 - 0.5 * np.cos(2 * np.pi / window * np.arange(window))
@@ -229,7 +231,9 @@ class MultiResolutionSTFT(_Spectral):
             part = make_unique(f"fft_{fft_size}", parts)
             parts[part] = STFT(fft_size, hop, window, weights, name=part, dtype=dtype)
         super().__init__(parts, [1 / len(parts)] * len(parts), reduction, name, dtype)
-        self.fft_sizes, self.hops, self.windows = fft_sizes, hops, windows
+        self.fft_sizes = fft_sizes
+        self.hops = hops
+        self.windows = windows
         self.weights = weights
 
     def see(self, batch: Batch, label: str) -> Batch:

@@ -84,7 +84,9 @@ class Worst(Weighting):
                     "a component to get worse, and a larger number times a value may be infinite "
                     f"in float32. Received: {shown(given)}"
                 )
-        self.temperature, self.weights, self.reference = temperature, weights, reference
+        self.temperature = temperature
+        self.weights = weights
+        self.reference = reference
 
     def rule(self, values: Tensor, state: StateTensors, active: Tensor) -> RuleOutput:
         factors = ops.convert_to_tensor(np.asarray(self.weights, "float32"))

@@ -119,7 +119,9 @@ class GramianWeighting(Weighting):
             raise ValueError(
                 f"`log_conflict` of {name} must be True or False. Received: {log_conflict!r}"
             )
-        self.function, self.gradients, self.shared_layers = function, gradients, shared_layers
+        self.function = function
+        self.gradients = gradients
+        self.shared_layers = shared_layers
         self.log_conflict = log_conflict
 
     def combine(self, gradients: Gradients, state: StateTensors, /) -> RuleOutput:

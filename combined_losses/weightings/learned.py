@@ -82,7 +82,9 @@ class UncertaintyWeighting(Weighting):
         check_number(type(self).__name__, "initial", initial, -LIMIT, maximum=LIMIT)
         if learning_rate is not None:
             check_number(type(self).__name__, "learning_rate", learning_rate, 0, exclusive=True)
-        self.kind, self.initial, self.learning_rate = kind, initial, learning_rate
+        self.kind = kind
+        self.initial = initial
+        self.learning_rate = learning_rate
 
     @property
     def learned(self) -> bool:

@@ -40,8 +40,11 @@ class WithLimits(Limited):
         total: Total,
     ) -> None:
         check_limits(type(self).__name__, update_every, warmup, min_weight, max_weight, total)
-        self.update_every, self.warmup, self.total = update_every, warmup, total
-        self.min_weight, self.max_weight = min_weight, max_weight
+        self.update_every = update_every
+        self.warmup = warmup
+        self.total = total
+        self.min_weight = min_weight
+        self.max_weight = max_weight
 
     def is_due(self, steps: Tensor) -> Tensor:
         """Whether the rule gives new weights in the step of this number, a boolean `()`."""

@@ -45,7 +45,8 @@ class MagnitudeBalance(Weighting):
         super().__init__(**kwargs)
         check_number(type(self).__name__, "momentum", momentum, 0, below=1)
         check_number(type(self).__name__, "eps", eps, 0, exclusive=True)
-        self.momentum, self.eps = momentum, eps
+        self.momentum = momentum
+        self.eps = eps
 
     def initial_state(self, k: int) -> dict[str, ArrayLike]:
         return {"mean": [0.0] * k}

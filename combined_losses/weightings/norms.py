@@ -119,7 +119,9 @@ class GradientNormBalance(GramianWeighting):
                 f"`reference` of GradientNormBalance must be the index of a component for "
                 f"mode={mode!r}. Received: {reference!r}"
             )
-        self.momentum, self.mode, self.reference = momentum, mode, reference
+        self.momentum = momentum
+        self.mode = mode
+        self.reference = reference
         if mode in ("max_mean", "mean_ref"):
             self.needs = self.needs | {"rows"}
 
@@ -203,7 +205,9 @@ class GradNorm(GramianWeighting):
         check_number("GradNorm", "lower_bound", lower_bound)
         check_number("GradNorm", "alpha", alpha, 0)
         check_number("GradNorm", "learning_rate", learning_rate, 0, exclusive=True)
-        self.alpha, self.learning_rate, self.lower_bound = alpha, learning_rate, lower_bound
+        self.alpha = alpha
+        self.learning_rate = learning_rate
+        self.lower_bound = lower_bound
 
     def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
         first = ops.where(state["started"] > 0, state["first"], values)

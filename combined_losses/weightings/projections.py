@@ -235,7 +235,8 @@ class CAGrad(GramianWeighting):
             raise ValueError(
                 f"`rescale` of CAGrad must be None, 'squared' or 'linear'. Received: {rescale!r}"
             )
-        self.c, self.rescale = c, rescale
+        self.c = c
+        self.rescale = rescale
 
     def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
         cosines, active = gradients.cosines, gradients.active

@@ -71,7 +71,9 @@ class DynamicWeightAverage(Weighting):
                 "`period` of DynamicWeightAverage must be 'epoch' or a number of steps of at least "
                 f"1, below 2**31. Received: {shown(period)}"
             )
-        self.temperature, self.period, self.lower_bound = temperature, period, lower_bound
+        self.temperature = temperature
+        self.period = period
+        self.lower_bound = lower_bound
 
     def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
         bound = float(self.lower_bound)
@@ -180,7 +182,9 @@ class SoftAdapt(Weighting):
                 raise ValueError(
                     f"`{name}` of SoftAdapt must be True or False. Received: {given!r}"
                 )
-        self.beta, self.normalized, self.loss_weighted = beta, normalized, loss_weighted
+        self.beta = beta
+        self.normalized = normalized
+        self.loss_weighted = loss_weighted
 
     def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
         return ops.logical_and(values < 0, self.loss_weighted)
@@ -259,7 +263,9 @@ class ReLoBRaLo(Weighting):
         check_number(type(self).__name__, "alpha", alpha, 0, maximum=1)
         check_number(type(self).__name__, "rho", rho, 0, maximum=1)
         check_number(type(self).__name__, "temperature", temperature, 0, exclusive=True)
-        self.alpha, self.rho, self.temperature = alpha, rho, temperature
+        self.alpha = alpha
+        self.rho = rho
+        self.temperature = temperature
         self.lower_bound = lower_bound
 
     def beyond(self, values: Tensor, state: StateTensors) -> Tensor:
@@ -346,7 +352,8 @@ class FAMO(Weighting):
         check_number(type(self).__name__, "learning_rate", learning_rate, 0, exclusive=True)
         check_number(type(self).__name__, "weight_decay", weight_decay, 0)
         check_number(type(self).__name__, "lower_bound", lower_bound)
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.lower_bound = lower_bound
 
     def initial_state(self, k: int) -> dict[str, ArrayLike]:

@@ -52,7 +52,10 @@ class LinearRamp(_WeightSchedule):
     def __init__(
         self, steps: float, start: float = 0.0, end: float = 1.0, delay: float = 0
     ) -> None:
-        self.steps, self.start, self.end, self.delay = steps, start, end, delay
+        self.steps = steps
+        self.start = start
+        self.end = end
+        self.delay = delay
         _check_schedule(self, steps=steps, start=start, end=end, delay=delay)
 
     def __call__(self, step: ArrayLike) -> Tensor:
@@ -80,7 +83,10 @@ class Sigmoid(_WeightSchedule):
     def __init__(
         self, steps: float, start: float = 0.0, end: float = 1.0, midpoint: float | None = None
     ) -> None:
-        self.steps, self.start, self.end, self.midpoint = steps, start, end, midpoint
+        self.steps = steps
+        self.start = start
+        self.end = end
+        self.midpoint = midpoint
         _check_schedule(self, steps=steps, start=start, end=end, midpoint=midpoint)
 
     def __call__(self, step: ArrayLike) -> Tensor:
@@ -121,7 +127,10 @@ class Cyclical(_WeightSchedule):
         end: float = 1.0,
         cycles: float | None = None,
     ) -> None:
-        self.cycle, self.ratio, self.start, self.end = cycle, ratio, start, end
+        self.cycle = cycle
+        self.ratio = ratio
+        self.start = start
+        self.end = end
         self.cycles = cycles
         _check_schedule(self, cycle=cycle, start=start, end=end, cycles=cycles)
         if not is_number(ratio) or not 0 < ratio <= 1:

@@ -45,7 +45,8 @@ class Smoothed(Weighting):
                 f"Received: {weighting!r}"
             )
         check_number(type(self).__name__, "momentum", momentum, 0, below=1)
-        self.weighting, self.momentum = weighting, momentum
+        self.weighting = weighting
+        self.momentum = momentum
         self.needs = weighting.needs | {"history"}
         self.sums_to_one = weighting.sums_to_one
         self.shared_layers = weighting.shared_layers

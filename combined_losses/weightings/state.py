@@ -128,7 +128,7 @@ class WithState:
         variables = {name: self._variable(name, value) for name, value in self._initial().items()}
         self._state = State(variables, num_components)
         if self.draws:
-            self.generator = keras.random.SeedGenerator(self.seed)
+            self.generator: Any = keras.random.SeedGenerator(self.seed)
             self._first_draw = ops.convert_to_numpy(keras_private.seed_state(self.generator))
 
     @property
