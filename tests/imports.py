@@ -18,11 +18,11 @@ def modules_of(package: Path) -> dict[str, Path]:
 def imports_of(source: str, modules, for_types: bool = False) -> set[str]:
     """The modules of the package that a source imports, wherever in it.
 
-    Or those that type checkers alone import, under `if TYPE_CHECKING:`.
+    Or those that type checkers alone import, under `if TYPE_CHECKING:` or, mypy, `if MYPY:`.
     """
     tree = ast.parse(source)
     checks = [n for n in ast.walk(tree) if isinstance(n, ast.If)]
-    checks = [n for n in checks if ast.unparse(n.test) == "TYPE_CHECKING"]
+    checks = [n for n in checks if ast.unparse(n.test) in ("TYPE_CHECKING", "MYPY")]
     for_checkers = {node for check in checks for part in check.body for node in ast.walk(part)}
     found = set()
     for node in ast.walk(tree):
