@@ -1,7 +1,7 @@
 """`diagnose`: what every component of a compiled model does, and what is wrong with it."""
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from combined_losses.diagnosis.batches import Data, batches
 from combined_losses.diagnosis.blind_spots import find_blind_spots
 from combined_losses.diagnosis.evidence import Evidence
 from combined_losses.diagnosis.faults import find_faults
-from combined_losses.diagnosis.measurer import Measurer, measurer_of
+from combined_losses.diagnosis.measurer import At, Measurer, measurer_of
 from combined_losses.diagnosis.result import Diagnosis
 from combined_losses.diagnosis.summary import Summary
 
@@ -25,7 +25,7 @@ def diagnose(
     sample_weight: Any = None,
     *,
     batch_size: int = 32,
-    at: Literal["output", "parameters"] = "output",
+    at: At = "output",
 ) -> Diagnosis:
     """Looks at every component of a compiled model on data, and says what is wrong.
 

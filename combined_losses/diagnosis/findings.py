@@ -9,6 +9,7 @@ import numpy as np
 from combined_losses._core.names import quoted
 from combined_losses.diagnosis.blind_spots import BlindSpot
 from combined_losses.diagnosis.faults import Fault
+from combined_losses.diagnosis.measurer import At
 from combined_losses.diagnosis.summary import Summary
 
 
@@ -59,7 +60,7 @@ class Findings:
         self.loss: float = summary.total
         self.samples: int = summary.samples
         self.batches: int = summary.batches
-        self.at: str = summary.at
+        self.at: At = summary.at
         self.proposed_weights: dict[str, float] = summary.proposed_weights()
         self.components: dict[str, ComponentDiagnosis] = {
             name: self._component(name, index, summary) for index, name in enumerate(self.names)

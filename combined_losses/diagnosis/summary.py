@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from combined_losses.diagnosis.evidence import Evidence
-from combined_losses.diagnosis.measurer import Measurer
+from combined_losses.diagnosis.measurer import At, Measurer
 from combined_losses.diagnosis.parts import Part
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Summary:
     def __init__(self, measurer: Measurer, evidence: Evidence) -> None:
         self.parts: list[Part] = measurer.parts
         self.names: list[str] = [part.name for part in self.parts]
-        self.at: str = measurer.at
+        self.at: At = measurer.at
         self.samples: int = evidence.samples
         self.batches: int = len(evidence.measured)
         self.values: NDArray[Any] = evidence.values
