@@ -69,15 +69,15 @@ def _targets(
             yield flag, f"{span}, and the loss means {_MEANING[domain.targets]}."
     elif domain.targets == "images":
         size = high - low
-        span_meant = domain.max_value
-        if span_meant is not None and (size > _FAR * span_meant or 0 < _FAR * size < span_meant):
-            yield flag, f"{span}, and `max_value`, the range of the images, is {span_meant:g}."
+        meant = domain.max_value
+        if meant is not None and (size > _FAR * meant or 0 < _FAR * size < meant):
+            yield flag, f"{span}, and `max_value`, the range of the images, is {meant:g}."
     else:
-        what = "class ids" if domain.targets == "ids" else "labels, whole numbers"
+        what = "class ids" if domain.targets == "ids" else "labels (whole numbers)"
         if missing:
-            yield flag, f"some targets, which are {what}, are NaN or infinite."
+            yield flag, f"some targets are NaN or infinite, and the loss means {what}."
         if fraction:
-            yield flag, f"some targets, which are {what}, are fractions."
+            yield flag, f"some targets are fractions, and the loss means {what}."
         if classes is not None and (low < 0 or high >= classes):
             yield flag, f"{span}, and there are {classes} classes, 0 to {classes - 1}."
 
