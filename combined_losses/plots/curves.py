@@ -35,10 +35,10 @@ def is_component(key: str, logs: Mapping[str, Any]) -> bool:
     """Whether a key `..._loss` of the training logs is a component, or a part of one."""
     if key.rpartition("/")[2] in NOT_COMPONENTS:
         return False
-    for own in ("weighting_loss", "base_loss"):
+    for suffix in ("weighting_loss", "base_loss"):
         # `a_base_loss` may also be that of an output `a`. If so, it has no weight of its own in the
         # logs, but there are weights `a_..._weight`, because it is logged when weights change.
-        output = key.removesuffix(own)
+        output = key.removesuffix(suffix)
         if output != key and f"{key.removesuffix('_loss')}_weight" not in logs:
             return not any(k.startswith(output) and k.endswith("_weight") for k in logs)
     return True

@@ -331,14 +331,14 @@ class Weighting(WithLimits, WithState):
         """The weights of the rule, 0 where inactive, within the limits that its arguments set."""
         lost = self._have_lost_gradient(present, products)
         present, active = (ops.cast(each, "float32") for each in (present, active))
-        given, active = self._zero_where_inactive(weights, active, present, lost)
-        weights = self._within_limits(given, state, present, active)
+        unlimited, active = self._zero_where_inactive(weights, active, present, lost)
+        weights = self._within_limits(unlimited, state, present, active)
         if lost is not None:
             weights = ops.where(lost, self.last_weights, weights)
         if self.learned:
             # The gradient passes by the limits: what is learned goes on learning while its weights
             # are capped or held.
-            weights = given + ops.stop_gradient(weights - given)
+            weights = unlimited + ops.stop_gradient(weights - unlimited)
         return weights
 
     @property

@@ -113,7 +113,7 @@ class UncertaintyWeighting(Weighting):
     def _variable(self, name: str, value: ArrayLike) -> Any:
         return state_variable(name, value, self.learned and name == "log_variances")
 
-    def _where(self, kind: Kind, yes: float, no: float) -> Tensor:
+    def _by_kind(self, kind: Kind, yes: float, no: float) -> Tensor:
         """A constant for each component, `(k,)`: `yes` for those of a kind, `no` for the others."""
         kinds = self.kind if isinstance(self.kind, (list, tuple)) else [self.kind]
         chosen = [yes if each == kind else no for each in kinds]
@@ -130,17 +130,17 @@ class UncertaintyWeighting(Weighting):
 
     def rule(self, values: Tensor, state: StateTensors, active: Tensor) -> RuleOutput:
         s = _clipped(state)
-        weights = ops.exp(-s) * self._where("classification", 1.0, 0.5)
+        weights = ops.exp(-s) * self._by_kind("classification", 1.0, 0.5)
         if self.learning_rate is None:  # the optimizer moves s
             return weights
-        revised = self._where("revised", 1.0, 0.0)
+        revised = self._by_kind("revised", 1.0, 0.0)
         slope = revised * ops.sigmoid(s) + (1 - revised) * 0.5 - weights * values
         stepped = ops.clip(s - float(self.learning_rate) * slope, -LIMIT, LIMIT)
         return weights, {"log_variances": stepped}
 
     def term(self, values: Tensor, weights: Tensor, state: StateTensors) -> Tensor:
         s = _clipped(state)
-        revised = self._where("revised", 1.0, 0.0)
+        revised = self._by_kind("revised", 1.0, 0.0)
         terms = revised * ops.softplus(s) + (1 - revised) * s / 2
         return ops.sum(ops.where(ops.isfinite(values), terms, 0.0))
 

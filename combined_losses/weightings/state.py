@@ -99,6 +99,7 @@ class WithState:
     draws: bool = False  # whether the rule draws from `self.generator`, seeded by its `seed`
     seed: int | None = None
     num_components: int | None = None  # until `build`
+    generator: Any  # a `keras.random.SeedGenerator`, from `build` on, if the rule draws
     _state: State = State()  # empty until `build`
     _fixed: FixedWeights = None
 

@@ -80,7 +80,7 @@ def test_a_plain_model_with_data():
     model = tracked({"up": upwards, "down": downwards}, cls=keras.Sequential)
     conflict = cl.callbacks.GradientConflict(data=(x, y))
     assert fit(model, x, y, conflict)["min_cosine"] == [pytest.approx(-1.0, abs=1e-5)]
-    with raises(ValueError, "tracked model alone", "cl.track(model)"):
+    with raises(ValueError, "tracked models only", "cl.track(model)"):
         fit(model, x, y, cl.callbacks.GradientConflict())
 
 
