@@ -51,8 +51,8 @@ FAULTS = [
     Fault(
         "a mask dropped",
         "_core/reduction.py",
-        "mask = None if mask is None else _as_weight(mask, values)",
-        "mask = None",
+        "if weight is not None",
+        "if weight is not None and what != 'mask'",
     ),
     Fault(
         "a config key dropped",
@@ -69,8 +69,8 @@ FAULTS = [
     Fault(
         "a rule",
         "weightings/projections.py",
-        "aim = live if self.normalize else shortest / norms",
-        "aim = shortest / norms if self.normalize else live",
+        "aim = active if self.normalize else shortest / norms",
+        "aim = shortest / norms if self.normalize else active",
     ),
     Fault(
         "a share",
