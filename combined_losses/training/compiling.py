@@ -1,5 +1,8 @@
 """`compile` of a tracked model, and what its config keeps."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 from combined_losses._backend import keras_private
@@ -11,7 +14,12 @@ from combined_losses.training.model_state import ModelState
 from combined_losses.training.moving import warn_of_accumulation
 
 
-def compile_model(model, compile_, arguments, is_whole):
+def compile_model(
+    model: Any,
+    compile_: Callable[..., None],
+    arguments: tuple[Any, Any, Any, dict[str, Any]],
+    is_whole: bool,
+) -> None:
     """Compiles a model; with a composite among its losses it keeps a `ModelState` from now on.
 
     Args:
@@ -43,7 +51,7 @@ def compile_model(model, compile_, arguments, is_whole):
     warn_of_accumulation(model.optimizer, state.compounds)
 
 
-def with_losses(config, state):
+def with_losses(config: dict[str, Any], state: ModelState) -> dict[str, Any]:
     """The config of `compile` with the losses and their weights, without loss of arguments."""
     return {
         **config,

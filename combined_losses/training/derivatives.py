@@ -1,5 +1,8 @@
 """Derivatives of a model's output by its inputs, for equations in a loss."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,11 +10,14 @@ from combined_losses._backend import backend, keras_private
 from combined_losses._core.checks import is_float, is_integer
 from combined_losses._core.names import quoted
 from combined_losses._core.outputs import name_outputs, rename_single
+from combined_losses._numerics.arrays import ArrayLike, Tensor
 
 __all__ = ["input_gradients"]
 
 
-def input_gradients(model, x, order=1, output=None):
+def input_gradients(
+    model: Callable[..., Any], x: Any, order: int = 1, output: str | None = None
+) -> Any:
     """Derivatives of a model's output by its inputs, for equations in a loss.
 
     Args:
@@ -48,31 +54,27 @@ def input_gradients(model, x, order=1, output=None):
     leaves = keras.tree.flatten(x) if _is_structure(x) else [x]
     leaves = [_as_inputs(leaf) for leaf in leaves]
 
-    def of_leaf(place):
-        def outputs(leaf):
+    def of_leaf(place: int) -> Tensor:
+        def outputs(leaf: Tensor) -> Tensor:
             inputs = [leaf if i == place else other for i, other in enumerate(leaves)]
             packed = keras.tree.pack_sequence_as(x, inputs) if _is_structure(x) else leaf
             return _one_output(model, packed, output)
 
         count = outputs(leaves[place]).shape[-1]
-        columns = [
-            _derivative(lambda leaf, k=k: outputs(leaf)[:, k], leaves[place], order)
-            for k in range(count)
-        ]
+        columns = [_derivative(_column(outputs, k), leaves[place], order) for k in range(count)]
         return columns[0] if count == 1 else ops.stack(columns, axis=1)
 
     found = [of_leaf(place) for place in range(len(leaves))]
     return keras.tree.pack_sequence_as(x, found) if _is_structure(x) else found[0]
 
 
-def _is_structure(x):
+def _is_structure(x: Any) -> bool:
     """Whether `x` holds several inputs; a list of numbers is one."""
-    return keras.tree.is_nested(x) and not all(
-        isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(x)
-    )
+    numbers = (isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(x))
+    return bool(keras.tree.is_nested(x)) and not all(numbers)
 
 
-def _as_inputs(x):
+def _as_inputs(x: ArrayLike) -> Tensor:
     """Floating-point inputs `(batch, inputs)`: whole numbers have no derivative."""
     x = ops.convert_to_tensor(x)
     if len(x.shape) != 2:
@@ -83,7 +85,7 @@ def _as_inputs(x):
     return x if is_float(x) else ops.cast(x, keras.config.floatx())
 
 
-def _one_output(model, x, output):
+def _one_output(model: Callable[..., Any], x: Any, output: str | None) -> Tensor:
     """The output of a model, or of a function, as `(batch, outputs)`."""
     found = model(x, training=False) if isinstance(model, keras.layers.Layer) else model(x)
     named = name_outputs(found, keras_private.output_names(model))
@@ -105,13 +107,15 @@ def _one_output(model, x, output):
     return chosen if len(chosen.shape) == 2 else ops.expand_dims(chosen, -1)
 
 
-def _derivative(function, x, order):
+def _column(function: Callable[[Tensor], Tensor], index: int) -> Callable[[Tensor], Tensor]:
+    """The function whose value is one column of that of `function`."""
+    return lambda x: function(x)[:, index]
+
+
+def _derivative(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
     """The derivatives of a function `(batch, inputs) -> (batch,)` by each input, `order` times."""
     gradient = backend.gradient(lambda inputs: ops.sum(function(inputs)))
     if order == 1:
         return gradient(x)
-    columns = [
-        _derivative(lambda inputs, d=d: gradient(inputs)[:, d], x, order - 1)[:, d]
-        for d in range(x.shape[1])
-    ]
+    columns = [_derivative(_column(gradient, d), x, order - 1)[:, d] for d in range(x.shape[1])]
     return ops.stack(columns, axis=1)

@@ -1,10 +1,16 @@
 """What Keras's old format `.h5` keeps of a model that is compiled with a composite."""
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
+from combined_losses._core.compound import Compound
 from combined_losses._core.config import serialize_losses
 from combined_losses._core.names import listed
 from combined_losses.training.routing import as_compiled, by_output
+from combined_losses.training.tracker import Tracking
+
+if TYPE_CHECKING:
+    from combined_losses.training.model_state import ModelState
 
 
 class CompileConfig:
@@ -18,16 +24,16 @@ class CompileConfig:
         state: what the model keeps of its losses.
     """
 
-    def __init__(self, plain, state):
+    def __init__(self, plain: Any, state: "ModelState") -> None:
         self._plain = plain
         self._state = state
 
-    def serialize(self):
+    def serialize(self) -> Any:
         """For the format `.keras`, to which the mixin adds the losses itself."""
         return self._plain.serialize()
 
     @property
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The arguments of `compile`; read when a file `.h5` is written."""
         for compound in self._state.compounds:
             _warn(compound)
@@ -38,7 +44,7 @@ class CompileConfig:
         return {**self._plain.config, "loss": serialize_losses(losses), "loss_weights": weights}
 
 
-def _for_each(tracking, losses):
+def _for_each(tracking: Tracking, losses: Any) -> tuple[Any, Any]:
     """The losses and `loss_weights` of the outputs, one entry for each, in Keras's order.
 
     A plain Keras model takes no partial dicts of weights, and its old format no names of losses.
@@ -51,8 +57,8 @@ def _for_each(tracking, losses):
     return (found[0], numbers[0]) if names == [""] else (found, numbers)
 
 
-def _warn(compound):
-    lost = []
+def _warn(compound: Compound) -> None:
+    lost: list[str] = []
     if compound.moves:
         lost.append("the state of its weights, which move,")
     if compound.routes:

@@ -4,30 +4,39 @@ Functions, so that a model of the user's has no names more. For callbacks that l
 is a second step function, which the batch leaves beside the logs.
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from combined_losses._backend import keras_private
+from combined_losses._numerics.arrays import ArrayLike
+
+if TYPE_CHECKING:
+    from combined_losses.training.model_state import ModelState
+    from combined_losses.training.tracker import Tracking
 
 STATE = "_combined_losses"
 
 
-def state_of(model):
+def state_of(model: Any) -> "ModelState | None":
     """The `ModelState` of a model that is compiled with a composite, or None."""
-    return vars(model).get(STATE)
+    state: ModelState | None = vars(model).get(STATE)
+    return state
 
 
-def tracking_of(model, y_pred=None):
+def tracking_of(model: Any, y_pred: Any = None) -> "Tracking | None":
     """The `Tracking` of a model; None for a plain one, and before the outputs are known."""
     state = state_of(model)
     return None if state is None else state.tracking or state.tracking_for(model, y_pred)
 
 
-def component_keys(model):
+def component_keys(model: Any) -> dict[str, str]:
     """The log keys of the components of a tracked model, by name; empty before they are known."""
     tracking = tracking_of(model)
     routes = [] if tracking is None else tracking.routes
     return {name: key for route in routes for name, key in route.component_keys.items()}
 
 
-def leave_weights(model, history, weights=None):
+def leave_weights(model: Any, history: Any, weights: Mapping[str, float] | None = None) -> None:
     """Leaves with a `History`, for figures, what multiplies its entries.
 
     What never changes is not in the logs. `component_weights`: by `<name>_weight`, the given ones
@@ -40,14 +49,15 @@ def leave_weights(model, history, weights=None):
     history.output_weights = {key: route.weight for route in tracking.routes for key in route.keys}
 
 
-def skipped_throughout(model, logs, prefix=""):
+def skipped_throughout(model: Any, logs: Mapping[str, Any], prefix: str = "") -> bool:
     """Whether a composite has skipped all of its components in every step of an epoch."""
     tracking = tracking_of(model)
-    groups = [keys for route in getattr(tracking, "routes", ()) for keys in route.skipped_keys]
+    routes = () if tracking is None else tracking.routes
+    groups = [keys for route in routes for keys in route.skipped_keys]
     return any(all(float(logs.get(prefix + key, 0.0)) == 1 for key in keys) for keys in groups)
 
 
-def measurers(model):
+def measurers(model: Any) -> dict[Any, Any]:
     """What has been made to measure its components, until it is compiled again."""
     state = state_of(model)
     return {} if state is None else state.measurers
@@ -56,7 +66,7 @@ def measurers(model):
 # Batches.
 
 
-def keep_batches(model, owner):
+def keep_batches(model: Any, owner: str) -> None:
     """Called by a callback that wants `last_batch`, at the beginning of training.
 
     Of several steps in one call, or of several replicas, that would be one part of several.
@@ -67,7 +77,7 @@ def keep_batches(model, owner):
             f"{owner} sees one batch a step: compile with steps_per_execution=1, on one replica. "
             f"Received: steps_per_execution={model.steps_per_execution}, {replicas} replicas"
         )
-    state = state_of(model)
+    state = _state_that_trains(model)
     state.keepers += 1
     if state.keepers == 1:
         state.resting = keras_private.step_function(model, "train_step")
@@ -76,7 +86,14 @@ def keep_batches(model, owner):
         state.keeping = keras_private.step_function(model, "train_step")
 
 
-def stop_keeping(model):
+def _state_that_trains(model: Any) -> "ModelState":
+    """The state of a model of which a callback knows that it is compiled with a composite."""
+    state = state_of(model)
+    assert state is not None
+    return state
+
+
+def stop_keeping(model: Any) -> None:
     """Called at the end of training, also where it is interrupted."""
     state = state_of(model)
     if state is not None and state.keepers:
@@ -85,9 +102,9 @@ def stop_keeping(model):
         state.resting = None
 
 
-def last_batch(model):
+def last_batch(model: Any) -> dict[str, ArrayLike]:
     """The arrays of the last batch of training by name, see `named_arrays`."""
-    batch = state_of(model).batch
+    batch = _state_that_trains(model).batch
     if batch is None:
         raise ValueError(
             "The batches of training are not to be had: a `train_step` of your own must return all "

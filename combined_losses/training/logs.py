@@ -1,24 +1,32 @@
 """Logs of a tracked model: numbers that come to the host once, in the order of `metrics_names`."""
 
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from keras import ops
+
+from combined_losses._numerics.arrays import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class LazyVector:
     """The vector of a step, brought to the host once, when the first number is asked for."""
 
-    def __init__(self, packed):
+    def __init__(self, packed: Tensor) -> None:
         self._packed = packed
-        self._numbers = None
+        self._numbers: NDArray[Any] | None = None
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> "LazyNumber":
         """One entry, which may still be computed on the device: a `LazyNumber`."""
         return LazyNumber(self, index)
 
-    def number(self, index):
+    def number(self, index: int) -> float:
         """One entry as a float."""
         if self._numbers is None:
-            self._numbers = ops.convert_to_numpy(self._packed)
+            self._numbers = np.asarray(ops.convert_to_numpy(self._packed))
         return float(self._numbers[index])
 
 
@@ -27,23 +35,23 @@ class LazyNumber:
 
     __slots__ = ("index", "vector")
 
-    def __init__(self, vector, index):
+    def __init__(self, vector: LazyVector, index: int) -> None:
         self.vector = vector
         self.index = index
 
-    def __float__(self):
+    def __float__(self) -> float:
         return self.vector.number(self.index)
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> "NDArray[Any]":
         return np.array(float(self), dtype=dtype)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(float(self))
 
 
-def in_order(logs, names):
+def in_order(logs: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Logs as Python's numbers, in the order of `names`; what these leave out comes last."""
-    found = {}
+    found: dict[str, Any] = {}
     for name in (*names, *logs):
         if name in logs:
             try:
@@ -53,7 +61,7 @@ def in_order(logs, names):
     return found
 
 
-def fill_in(history, weights):
+def fill_in(history: Mapping[str, list[float]], weights: Mapping[str, float]) -> None:
     """Back-fills a weight for the epochs before it was first changed."""
     for prefix in ("", "val_"):
         epochs = len(history.get(f"{prefix}loss", []))

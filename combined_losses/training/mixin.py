@@ -1,17 +1,20 @@
 """`ComponentMetricsMixin`: the part of a model that trains on composites and reports parts."""
 
+from typing import Any
+
 import keras
 
 from combined_losses._backend import keras_private
 from combined_losses._core.config import deeply
 from combined_losses._core.keras_types import documented_by
 from combined_losses._core.outputs import places_of, with_batch
-from combined_losses._core.step import current_step, inside
+from combined_losses._core.step import inside
+from combined_losses._numerics.arrays import Tensor
 from combined_losses.training import compiling
 from combined_losses.training.backend_steps import OF_BACKEND
 from combined_losses.training.captured import capturing
 from combined_losses.training.keeping import STATE, tracking_of
-from combined_losses.training.model_state import calling, joined, running
+from combined_losses.training.model_state import ModelState, calling, joined, running
 from combined_losses.training.steps import make_function
 
 
@@ -56,31 +59,32 @@ class ComponentMetricsMixin(OF_BACKEND):
     @documented_by(keras.Model.compile)
     def compile(
         self,
-        optimizer="rmsprop",
-        loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
-        **kwargs,
-    ):
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
         is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
         arguments = (optimizer, loss, loss_weights, kwargs)
         compiling.compile_model(self, super().compile, arguments, is_whole)
 
-    def get_compile_config(self):
-        config, state = super().get_compile_config(), vars(self).get(STATE)
+    def get_compile_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = super().get_compile_config()
+        state: ModelState | None = vars(self).get(STATE)
         return config if state is None else compiling.with_losses(config, state)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         with deeply():
             self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
     @documented_by(keras.Model.save)
-    def save(self, *args, **kwargs):
-        state = vars(self).get(STATE)
+    def save(self, *args: Any, **kwargs: Any) -> Any:
+        state: ModelState | None = vars(self).get(STATE)
         if state is not None:
             state.owned.warn_of_parts(self)
         with deeply():
@@ -90,49 +94,55 @@ class ComponentMetricsMixin(OF_BACKEND):
     # a teacher, is threaded and not trained.
 
     @property
-    def variables(self):
-        found, state = super().variables, vars(self).get(STATE)
+    def variables(self) -> list[Any]:
+        found: list[Any] = super().variables
+        state: ModelState | None = vars(self).get(STATE)
         return found if state is None else state.with_all(self, found)
 
     @property
-    def trainable_variables(self):
-        found, state = super().trainable_variables, vars(self).get(STATE)
+    def trainable_variables(self) -> list[Any]:
+        found: list[Any] = super().trainable_variables
+        state: ModelState | None = vars(self).get(STATE)
         return found if state is None else state.without_owned(self, found)
 
     @property
-    def non_trainable_variables(self):
-        found, state = super().non_trainable_variables, vars(self).get(STATE)
+    def non_trainable_variables(self) -> list[Any]:
+        found: list[Any] = super().non_trainable_variables
+        state: ModelState | None = vars(self).get(STATE)
         return found if state is None else joined(found, state.owned_variables(self))
 
     @property
-    def weights(self):
-        found, state = super().weights, vars(self).get(STATE)
+    def weights(self) -> list[Any]:
+        found: list[Any] = super().weights
+        state: ModelState | None = vars(self).get(STATE)
         return state.with_learned(found) if state is not None and state.learned else found
 
     # The vector of the parts is counted beside `metrics`, where a step of the user's may call
     # `update_state(y, y_pred)` of all that it finds.
 
     @property
-    def metrics_variables(self):
-        found, tracking = super().metrics_variables, tracking_of(self)
+    def metrics_variables(self) -> list[Any]:
+        found: list[Any] = super().metrics_variables
+        tracking = tracking_of(self)
         return found if tracking is None else [*found, *tracking.tracker.variables]
 
-    def reset_metrics(self):
+    def reset_metrics(self) -> None:
         super().reset_metrics()
         tracking = tracking_of(self)
         if tracking is not None:
             tracking.tracker.reset_state()
 
     @property
-    def metrics_names(self):
-        state = vars(self).get(STATE)
-        if state is None:
-            return super().metrics_names
-        return state.metrics_names(self, super().metrics)
+    def metrics_names(self) -> list[str]:
+        state: ModelState | None = vars(self).get(STATE)
+        if state is not None:
+            return state.metrics_names(self, super().metrics)
+        names: list[str] = super().metrics_names
+        return names
 
     # Outputs: a subclassed model shows its outputs when it is called, the others beforehand.
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         outputs, state = super().__call__(*args, **kwargs), vars(self).get(STATE)
         if state is not None and state.places is None:
             state.places = places_of(outputs)
@@ -140,47 +150,48 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     # Computing.
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
         """The total of all losses; records the components of every `CompositeLoss`."""
-        state = vars(self).get(STATE)
+        state: ModelState | None = vars(self).get(STATE)
         if state is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         return state.compute(self, x, y, y_pred, sample_weight, training)
 
-    def train_step(self, *args):
-        state = vars(self).get(STATE)
+    def train_step(self, *args: Any) -> Any:
+        state: ModelState | None = vars(self).get(STATE)
         with inside("step"), capturing(self, state, args):
             result = super().train_step(*args)
         keeps = state is not None and state.keepers > 0
         return with_batch(result, keras_private.batch_of(args)) if keeps else result
 
-    def test_step(self, *args):
+    def test_step(self, *args: Any) -> Any:
         with inside("step", is_test=True):
             return super().test_step(*args)
 
-    def get_metrics_result(self):
-        results, tracking = super().get_metrics_result(), tracking_of(self)
-        if tracking is None or not tracking.has_recorded:
-            return results
-        packed = tracking.tracker.result()
-        if current_step().of_model is not None:
-            return {**results, tracking.tracker.name: packed}
-        if keras_private.has_counted_no_loss(super().metrics):
-            results.pop("loss", None)  # a step of the user's has computed the loss alone
-        return tracking.unpack(results, keras.ops.convert_to_numpy(packed).tolist())
+    def get_metrics_result(self) -> dict[str, Any]:
+        results: dict[str, Any] = super().get_metrics_result()
+        tracking = tracking_of(self)
+        return results if tracking is None else tracking.results(results, super().metrics)
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Any:
         make = super().make_train_function
         return make_function(self, "train_step", make, force, ComponentMetricsMixin)
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force: bool = False) -> Any:
         make = super().make_test_function
         return make_function(self, "test_step", make, force, ComponentMetricsMixin)
 
     # Training: checked before the first step, reported in order.
 
     @documented_by(keras.Model.fit)
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         with calling(self) as state:
             if state is None:
                 return super().fit(*args, **kwargs)
@@ -189,16 +200,16 @@ class ComponentMetricsMixin(OF_BACKEND):
     @documented_by(keras.Model.evaluate)
     def evaluate(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        verbose="auto",
-        sample_weight=None,
-        steps=None,
-        callbacks=None,
-        return_dict=False,
-        **kwargs,
-    ):
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         kwargs.update(verbose=verbose, sample_weight=sample_weight, steps=steps)
         kwargs.update(batch_size=batch_size, callbacks=callbacks)
         with calling(self) as state:
@@ -208,7 +219,14 @@ class ComponentMetricsMixin(OF_BACKEND):
         return state.in_order(self, logs, return_dict)
 
     @documented_by(keras.Model.train_on_batch)
-    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
         with calling(self) as state:
             if state is None:
                 return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
@@ -217,7 +235,9 @@ class ComponentMetricsMixin(OF_BACKEND):
         return state.in_order(self, logs, return_dict)
 
     @documented_by(keras.Model.test_on_batch)
-    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
         with calling(self) as state:
             if state is None:
                 return super().test_on_batch(x, y, sample_weight, return_dict)
@@ -225,6 +245,6 @@ class ComponentMetricsMixin(OF_BACKEND):
         return state.in_order(self, logs, return_dict)
 
     @documented_by(keras.Model.predict)
-    def predict(self, *args, **kwargs):
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
         with running(self):
             return super().predict(*args, **kwargs)

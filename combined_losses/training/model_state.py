@@ -2,11 +2,14 @@
 
 import contextlib
 import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._core.outputs import penalty_names, places_of, single_names
+from combined_losses._core.outputs import Place, penalty_names, places_of, single_names
+from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.composite import reading
 from combined_losses.training import routing
 from combined_losses.training.keeping import leave_weights, state_of, stop_keeping
@@ -29,7 +32,9 @@ class ModelState:
         is_whole: whether `compute_loss` is the mixin's, so that `evaluate` gives the whole loss.
     """
 
-    def __init__(self, model, loss, loss_weights, metrics, is_whole):
+    def __init__(
+        self, model: Any, loss: Any, loss_weights: Any, metrics: Any, is_whole: bool
+    ) -> None:
         self._model = weakref.ref(model)
         self.loss = loss
         self.loss_weights = loss_weights
@@ -45,18 +50,19 @@ class ModelState:
         self.learned = [v for compound in self.compounds for v in compound.learned_variables]
         self.owned = OwnedByLosses(self.compounds)
         # The outputs and what is recorded of them; None before they are known.
-        self.places = None
-        self.tracking = None
+        self.places: dict[str, Place] | None = None
+        self.tracking: Tracking | None = None
         self.recorded = False  # whether the step that is traced, or runs, has recorded its parts
         self.loss_owners: list[int | None] = []  # on JAX, see `penalties.owners_of`
         # Callbacks that look at batches, and the step functions with and without batches.
         self.keepers = 0
-        self.batch = None
-        self.keeping = self.resting = None
-        self.measurers = {}
+        self.batch: dict[str, ArrayLike] | None = None
+        self.keeping: Callable[..., Any] | None = None
+        self.resting: Callable[..., Any] | None = None
+        self.measurers: dict[Any, Any] = {}
         self.running = Running()
 
-    def tracking_for(self, model, y_pred=None):
+    def tracking_for(self, model: Any, y_pred: Any = None) -> Tracking | None:
         """The routes and the tracker; None before the outputs are known."""
         if self.tracking is None:
             places = self._find_places(model, y_pred)
@@ -64,7 +70,7 @@ class ModelState:
                 self._start(model, y_pred, places)
         return self.tracking
 
-    def _start(self, model, y_pred, places):
+    def _start(self, model: Any, y_pred: Any, places: dict[str, Place]) -> None:
         if list(places) == [""]:
             routing.check_single(self.loss, self.loss_weights, single_names(model, y_pred))
         strategy = keras_private.strategy_of(model)
@@ -79,7 +85,7 @@ class ModelState:
         for composite in self.composites:
             composite.add_listener(self)
 
-    def _find_places(self, model, y_pred):
+    def _find_places(self, model: Any, y_pred: Any) -> dict[str, Place] | None:
         if isinstance(model, keras.Sequential):
             return places_of(None)
         layer_names = keras_private.output_names(model)
@@ -89,39 +95,42 @@ class ModelState:
 
     # The state of the losses, which is state of the model.
 
-    def with_all(self, model, variables):
+    def with_all(self, model: Any, variables: list[Any]) -> list[Any]:
         """All variables of the model, with those of the losses and of what these read."""
         return joined(joined(variables, self.variables), self.owned_variables(model))
 
-    def with_learned(self, variables):
+    def with_learned(self, variables: list[Any]) -> list[Any]:
         """The trained and not trained weights of the model, with those that losses learn."""
         return joined(variables, [v for v in self.learned if v.trainable])
 
-    def owned_variables(self, model):
+    def owned_variables(self, model: Any) -> list[Any]:
         """The variables of what the losses read, without those that the model has itself."""
         if not self.owned.things:
             return []
         return self.owned.variables_besides((*model.weights, *self.variables))
 
-    def without_owned(self, model, variables):
+    def without_owned(self, model: Any, variables: list[Any]) -> list[Any]:
         """The variables that the model trains: nothing of what the losses read."""
         owned = {id(v) for v in self.owned_variables(model)}
         return [v for v in variables if id(v) not in owned] if owned else variables
 
-    def compute(self, model, x, y, y_pred, sample_weight, training):
+    def compute(
+        self, model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
+    ) -> Tensor:
         """What `compute_loss` gives."""
         tracking = self.tracking or self.tracking_for(model, y_pred)
+        assert tracking is not None  # `y_pred` tells what the outputs are
         return tracking.evaluate(self, model, x, y, y_pred, sample_weight, training)
 
     # Before, around and after `fit`, `evaluate` and the like.
 
-    def find_owned(self, model):
+    def find_owned(self, model: Any) -> None:
         """Looks for what the losses read; raises where what is skipped could not be cut off."""
         self.owned.find(model)
         for composite in self.composites:
             composite.check_skips(model)
 
-    def check(self, model):
+    def check(self, model: Any) -> None:
         """Raises where a composite gives one total for each sample; checks the rest beforehand."""
         for compound in self.compounds:
             if compound.reduction in ("none", None):
@@ -134,7 +143,9 @@ class ModelState:
         if self.tracking is None:
             self.tracking_for(model)
 
-    def fit(self, fit, model, args, kwargs):
+    def fit(
+        self, fit: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """Calls Keras's `fit` with callbacks of ours; leaves the weights with the history."""
         self.find_owned(model)
         self.owned.check_built()
@@ -148,7 +159,7 @@ class ModelState:
         leave_weights(model, history, before)
         return history
 
-    def after_lone_step(self):
+    def after_lone_step(self) -> None:
         """Called after `train_on_batch`: says what a step has shown of the rules."""
         if self.readers:
             reading.warn_of_places(self.readers)
@@ -156,9 +167,9 @@ class ModelState:
             composite.warn_of_values()
             composite.note_lone_step()
 
-    def metrics_names(self, model, metrics):
+    def metrics_names(self, model: Any, metrics: Iterable[Any]) -> list[str]:
         """What `metrics_names` gives; `metrics` are Keras's."""
-        names = []
+        names: list[str] = []
         for metric in metrics:
             try:
                 result = metric.result()
@@ -168,7 +179,7 @@ class ModelState:
         tracking = self.tracking or self.tracking_for(model)
         return keras_private.behind_loss(names, [] if tracking is None else tracking.visible)
 
-    def in_order(self, model, logs, return_dict):
+    def in_order(self, model: Any, logs: dict[str, Any], return_dict: bool) -> Any:
         """Logs as `evaluate` gives them, in the order of `metrics_names`."""
         order = None if self.tracking is None else self.tracking.order
         logs = in_order(logs, order or model.metrics_names)
@@ -176,20 +187,20 @@ class ModelState:
 
     # A listener of the composites.
 
-    def apply_pending(self):
+    def apply_pending(self) -> None:
         """Makes the changes of weights that other threads have asked for."""
         for composite in self.composites:
             composite.apply_pending()
 
-    def held_still(self):
+    def held_still(self) -> contextlib.AbstractContextManager[bool]:
         return self.running.held_still()
 
-    def sync(self):
+    def sync(self) -> None:
         model = self._current_model()
         if model is not None:
             keras_private.bring_back_state(model)
 
-    def rebuild(self):
+    def rebuild(self) -> None:
         model = self._current_model()
         if model is None:
             return
@@ -202,14 +213,14 @@ class ModelState:
         if keras_private.step_function(model, "test_step") is not None:
             keras_private.compile_step_anew(model, "test_step")
 
-    def _current_model(self):
+    def _current_model(self) -> Any:
         """The model; None where it is gone, or has been compiled anew and keeps another state."""
         model = self._model()
         return model if model is not None and state_of(model) is self else None
 
 
 @contextlib.contextmanager
-def calling(model):
+def calling(model: Any) -> Iterator[ModelState | None]:
     """The block is a `fit`, an `evaluate` or the like, of this thread; gives the `ModelState`.
 
     Raises where the losses cannot be trained; afterwards what other threads asked for is done.
@@ -223,7 +234,7 @@ def calling(model):
         yield state
 
 
-def running(model):
+def running(model: Any) -> contextlib.AbstractContextManager[None]:
     """The block is a `predict` of this thread."""
     state = state_of(model)
     if state is None:
@@ -231,7 +242,7 @@ def running(model):
     return state.running.here(then=state.apply_pending)
 
 
-def joined(variables, more):
+def joined(variables: Iterable[Any], more: Iterable[Any]) -> list[Any]:
     """Both, each variable once."""
     known = {id(v) for v in variables}
     return [*variables, *(v for v in more if id(v) not in known)]

@@ -1,6 +1,7 @@
 """`cl.Model` and `cl.Sequential`, and the way from and to plain Keras models."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import keras
 
@@ -31,12 +32,12 @@ class Model(ComponentMetricsMixin, keras.Model):
     ['loss', 'mse_loss', 'mae_loss']
     """
 
-    def __new__(cls, *args, **kwargs):
-        if cls is Model and keras_private.are_functional_arguments(args, kwargs):
-            return super().__new__(Functional)
-        return super().__new__(cls)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        is_functional = cls is Model and keras_private.are_functional_arguments(args, kwargs)
+        made: Self = super().__new__(Functional if is_functional else cls)
+        return made
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         functional = keras_private.are_functional_arguments(args, kwargs)
         if functional and not isinstance(self, _KerasFunctional):
             # Keras would do so, too, but for every class of the user's at once.
@@ -48,7 +49,7 @@ class Model(ComponentMetricsMixin, keras.Model):
 class Functional(Model, _KerasFunctional):
     """What `cl.Model(inputs, outputs)` creates."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # A pickle names the public `Model`, because this class is private; that of a user's class
         # below it names that one, so that loading imports its module and registers it.
         rebuild, arguments = super().__reduce__()
@@ -76,7 +77,7 @@ class Sequential(ComponentMetricsMixin, keras.Sequential):
     """
 
 
-def track(model):
+def track(model: Any) -> "Model | Sequential":
     """An existing Functional or Sequential model as one that reports components.
 
     Args:
@@ -100,10 +101,13 @@ def track(model):
     """
     if isinstance(model, ComponentMetricsMixin):
         return model
-    return _rebuild(model, {keras.Sequential: Sequential, _KerasFunctional: Functional})
+    tracked: Model | Sequential = _rebuild(
+        model, {keras.Sequential: Sequential, _KerasFunctional: Functional}
+    )
+    return tracked
 
 
-def untrack(model):
+def untrack(model: Any) -> Any:
     """The plain Keras model back, for deployment: it loads without this package.
 
     Args:
@@ -129,7 +133,7 @@ def untrack(model):
     return _rebuild(model, {Sequential: keras.Sequential, Functional: _KerasFunctional})
 
 
-def _rebuild(model, classes):
+def _rebuild(model: Any, classes: dict[Any, Any]) -> Any:
     """`model` as the class that `classes` gives for its own: the same layers in a new shell."""
     cls = classes.get(type(model))
     if cls is None:

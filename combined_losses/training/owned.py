@@ -4,9 +4,12 @@ They are state of the model, which its steps are given on JAX, but nothing that 
 """
 
 import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 
+from combined_losses._core.compound import Compound
 from combined_losses._core.names import quoted
 from combined_losses._core.owned import owned_by, variables_of
 
@@ -18,27 +21,27 @@ class OwnedByLosses:
         compounds: the losses of the model that are made of losses.
     """
 
-    def __init__(self, compounds):
+    def __init__(self, compounds: Sequence[Compound]) -> None:
         self._compounds = compounds
-        self.things = []
-        self._given = []  # of these, the models that were given to be saved
+        self.things: list[Any] = []
+        self._given: list[Any] = []  # of these, the models that were given to be saved
         self._warned = False
 
-    def find(self, model):
+    def find(self, model: Any) -> None:
         """Looks for them; called again before `fit`, since a global may be made after `compile`."""
         readers = [r for compound in self._compounds for r in compound.find_readers()]
         things = [thing for reader in readers if callable(reader) for thing in owned_by(reader)]
         self.things = [thing for thing in things if thing is not model]
         self._given = [reader for reader in readers if isinstance(reader, keras.Model)]
 
-    def variables_besides(self, own):
+    def variables_besides(self, own: Iterable[Any]) -> list[Any]:
         """Their variables, without those that the model has itself."""
         if not self.things:
             return []
         known = {id(v) for v in own}
         return [v for v in variables_of(self.things) if id(v) not in known]
 
-    def check_built(self):
+    def check_built(self) -> None:
         """Raises where such a network would make its variables inside a step of JAX."""
         if keras.backend.backend() != "jax":
             return
@@ -50,7 +53,7 @@ class OwnedByLosses:
                     f"before `fit`. Received: {thing!r}, not built"
                 )
 
-    def warn_of_parts(self, model):
+    def warn_of_parts(self, model: Any) -> None:
         """Called before a model is saved: says, once, which of the saved networks is a part of it
         or shares weights with it."""
         if self._warned:

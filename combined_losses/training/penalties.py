@@ -1,6 +1,11 @@
 """The losses that layers add, and the model by itself: as a whole, and of each layer."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 from keras import ops
+
+from combined_losses._numerics.arrays import Tensor
 
 
 class Penalties:
@@ -10,12 +15,14 @@ class Penalties:
         names: those of the layers; a last one is that of the model, which adds losses by itself.
     """
 
-    def __init__(self, names):
+    def __init__(self, names: Iterable[str]) -> None:
         self.keys = [f"regularization/{name}_loss" for name in names]
         self.found = False  # whether there are any
         self.shown: list[str] = []  # the keys of those that have some, where several do
 
-    def measure(self, model, owners, replicas):
+    def measure(
+        self, model: Any, owners: Sequence[int | None], replicas: int
+    ) -> tuple[Tensor | None, list[Tensor]]:
         """The losses as a whole (None without any), and those of each key.
 
         Args:
@@ -23,7 +30,8 @@ class Penalties:
             owners: what `owners_of` has found, on JAX.
             replicas: how many compute this batch together: Keras adds up their losses.
         """
-        losses, nothing = model.losses, [0.0] * len(self.keys)
+        losses = model.losses
+        nothing: list[Tensor] = [0.0] * len(self.keys)
         if not losses:
             return None, nothing
         self.found = True
@@ -39,7 +47,7 @@ class Penalties:
         return whole, parts
 
 
-def owners_of(model, losses):
+def owners_of(model: Any, losses: Iterable[Tensor]) -> list[int | None]:
     """For each of a model's losses the index of the layer that has added it, or None.
 
     What weights add is made anew whenever it is asked for, so that it is nobody's here.
@@ -51,7 +59,9 @@ def owners_of(model, losses):
     ]
 
 
-def _of_layers(model, losses, owners):
+def _of_layers(
+    model: Any, losses: Iterable[Tensor], owners: Iterable[int | None]
+) -> list[list[Tensor]]:
     """The losses of each layer."""
     found = [list(layer.losses) for layer in getattr(model, "layers", ())]
     for loss, owner in zip(losses, owners, strict=False):
@@ -60,5 +70,5 @@ def _of_layers(model, losses, owners):
     return found
 
 
-def _summed(losses):
+def _summed(losses: Iterable[Tensor]) -> Tensor:
     return sum(ops.sum(ops.cast(loss, "float32")) for loss in losses)

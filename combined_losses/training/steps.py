@@ -1,13 +1,23 @@
 """The steps of a tracked model: compiled anew when asked for, with parts in their logs by name."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
 from combined_losses._backend import backend, keras_private
 from combined_losses._core.outputs import BATCH
 from combined_losses._core.step import inside
 from combined_losses.training.keeping import state_of
 from combined_losses.training.logs import LazyVector
 
+if TYPE_CHECKING:
+    from combined_losses.training.model_state import ModelState
 
-def make_function(model, step, make, force, mixin):
+StepName: TypeAlias = Literal["train_step", "test_step"]
+
+
+def make_function(
+    model: Any, step: StepName, make: Callable[[bool], Any], force: bool, mixin: type
+) -> Any:
     """Lets Keras make the function of a step, unless there is one already.
 
     Args:
@@ -27,17 +37,18 @@ def make_function(model, step, make, force, mixin):
     with keras_private.replacing_step(model, step, _step_with_parts(model, step)):
         result = make(force)
     function = keras_private.step_function(model, step)
+    assert function is not None  # it has just been made
     methods = (step, "compute_loss")
     is_ours = all(getattr(type(model), m) is getattr(mixin, m) for m in methods)
     keras_private.set_step_function(model, step, _with_names(model, function, step, is_ours))
     return result
 
 
-def _step_with_parts(model, step):
+def _step_with_parts(model: Any, step: StepName) -> Callable[..., Any]:
     """The step; one of the user's that has called `compute_loss` gets the parts into its logs."""
     method = getattr(model, step)
 
-    def own_step(*args):
+    def own_step(*args: Any) -> Any:
         state = state_of(model)
         if state is not None:
             state.recorded = False
@@ -47,7 +58,7 @@ def _step_with_parts(model, step):
     return own_step
 
 
-def _with_parts(model, state, args, result):
+def _with_parts(model: Any, state: "ModelState", args: tuple[Any, ...], result: Any) -> Any:
     """What a step returns, with the vector of the parts, and the variables that count them."""
     tracking = state.tracking or state.tracking_for(model)
     logs, rest = keras_private.split_result(result)
@@ -60,12 +71,14 @@ def _with_parts(model, state, args, result):
     return keras_private.join_result(logs, rest)
 
 
-def _with_names(model, function, step, is_ours):
+def _with_names(
+    model: Any, function: Callable[..., Any], step: StepName, is_ours: bool
+) -> Callable[..., Any]:
     """The function of a step, whose logs have names again."""
     # A step of the user's may be compiled by the user, and would not be compiled anew.
     what = "function" if is_ours else "step"
 
-    def named(*args):
+    def named(*args: Any) -> Any:
         state = state_of(model)
         if state is not None:
             state.recorded = False
@@ -80,7 +93,7 @@ def _with_names(model, function, step, is_ours):
     return named
 
 
-def _unpacked(model, state, result):
+def _unpacked(model: Any, state: "ModelState", result: Any) -> Any:
     logs, rest = keras_private.split_result(result)
     if BATCH in logs:
         logs = dict(logs)

@@ -1,5 +1,8 @@
 """What a tracked model records in every step: one vector for all its components."""
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
 import keras
 from keras import ops
 
@@ -7,11 +10,14 @@ from combined_losses._backend import backend, keras_private
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_trainable
 from combined_losses._core.keras_types import KerasMetric
-from combined_losses._core.outputs import name_outputs, rename_single
+from combined_losses._core.outputs import Place, name_outputs, rename_single
 from combined_losses._core.step import current_step
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.training import routing
 from combined_losses.training.penalties import Penalties
+
+if TYPE_CHECKING:
+    from combined_losses.training.model_state import ModelState
 
 
 class ComponentTracker(KerasMetric):
@@ -24,17 +30,17 @@ class ComponentTracker(KerasMetric):
         size: the length of the vector.
     """
 
-    def __init__(self, size, name="combined_losses"):
+    def __init__(self, size: int, name: str = "combined_losses") -> None:
         super().__init__(name=name, dtype="float32")
         self.total = self.add_variable((size,), "zeros", name="total")
         self.count = self.add_variable((), "zeros", name="count")
 
-    def update_state(self, weighted_sum, count):
+    def update_state(self, weighted_sum: Tensor, count: Tensor) -> None:
         """Adds `weighted_sum`, the vector times the batch size, and `count`, the batch size."""
         self.total.assign_add(ops.stop_gradient(weighted_sum))
         self.count.assign_add(ops.cast(count, self.count.dtype))
 
-    def result(self):
+    def result(self) -> Tensor:
         return self.total / ops.maximum(self.count, 1.0)
 
 
@@ -50,7 +56,9 @@ class Tracking:
         layers: the names of what may have losses of its own: the layers, and the model.
     """
 
-    def __init__(self, loss, loss_weights, places, layers):
+    def __init__(
+        self, loss: Any, loss_weights: Any, places: dict[str, Place], layers: Iterable[str]
+    ) -> None:
         self.places = places
         self.routes = routing.make_routes(loss, loss_weights, places)
         self.penalties = Penalties(layers)
@@ -65,32 +73,41 @@ class Tracking:
         self.is_whole = True
 
     @property
-    def visible(self):
+    def visible(self) -> list[str]:
         """The keys after `loss` that logs show, in order."""
         return [*self._shown, *self.weights()]
 
     @property
-    def _shown(self):
+    def _shown(self) -> list[str]:
         """The keys of the entries after the total that logs show."""
         if not self.penalties.found:
             return self._parts
         return [*self._parts, "regularization_loss", *self.penalties.shown]
 
-    def weights(self, all_of_them=False):
+    def weights(self, all_of_them: bool = False) -> dict[str, float]:
         """The log keys and values of the weights that have been changed, or of all."""
-        found = {}
+        found: dict[str, float] = {}
         for route in self.routes:
             found.update(route.weights(all_of_them))
         return found
 
-    def evaluate(self, state, model, x, y, y_pred, sample_weight, training):
+    def evaluate(
+        self,
+        state: "ModelState",
+        model: Any,
+        x: Any,
+        y: Any,
+        y_pred: Any,
+        sample_weight: Any,
+        training: bool,
+    ) -> Tensor:
         """The total; adds this batch to the tracker."""
         outputs = self._outputs(model, y_pred)
         step = current_step()
         # On JAX: what is computed in a trace can be kept only where Keras threads the variables.
         recordable = step.keeps_results or not backend.is_traced(y_pred)
         moves = recordable and bool(training) and step.of_model is not None and not step.is_test
-        total: Tensor | None = None
+        total: Tensor = None
         values: list[Tensor] = []
         for route in self.routes:
             batch = route_batch(route, self, outputs, (model, x, y, y_pred, sample_weight))
@@ -110,7 +127,7 @@ class Tracking:
             state.recorded = True
         return total
 
-    def _outputs(self, model, y_pred):
+    def _outputs(self, model: Any, y_pred: Any) -> dict[str, Any]:
         """The outputs by their names."""
         if "" in self.places and not keras.tree.is_nested(y_pred):
             return {"": y_pred}
@@ -122,7 +139,7 @@ class Tracking:
             )
         return outputs
 
-    def _record(self, entries, batch):
+    def _record(self, entries: Sequence[Tensor], batch: Batch) -> None:
         """Adds the vector times the batch size.
 
         The entries are this replica's contributions to the batch that all replicas see, so they
@@ -134,7 +151,7 @@ class Tracking:
         whole = size if batch.replicas == 1 else backend.global_sum(size)
         self.tracker.update_state(_vector(entries) * whole, size)
 
-    def check_metrics(self, metrics):
+    def check_metrics(self, metrics: Any) -> None:
         """Raises where a compiled metric would write to the key of a component or its weight."""
         taken = {*self.keys, *(key for route in self.routes for key in route.weights(True))}
         for metric in keras.tree.flatten(metrics):
@@ -146,7 +163,18 @@ class Tracking:
                     f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
-    def unpack(self, results, vector):
+    def results(self, results: dict[str, Any], metrics: Iterable[Any]) -> dict[str, Any]:
+        """What `get_metrics_result` gives; `results` and `metrics` are Keras's."""
+        if not self.has_recorded:
+            return results
+        packed = self.tracker.result()
+        if current_step().of_model is not None:
+            return {**results, self.tracker.name: packed}
+        if keras_private.has_counted_no_loss(metrics):
+            results.pop("loss", None)  # a step of the user's has computed the loss alone
+        return self.unpack(results, ops.convert_to_numpy(packed).tolist())
+
+    def unpack(self, results: dict[str, Any], vector: Any) -> dict[str, Any]:
         """Logs with a name for every entry of the vector that is shown."""
         loss = results.pop("loss", None)
         if loss is None or (self.replicas > 1 and self.is_whole):
@@ -161,7 +189,18 @@ class Tracking:
         return logs
 
 
-def route_batch(route, routed, outputs, data):
+class Routed(Protocol):
+    """What has the routes of a model, and the places of its outputs."""
+
+    @property
+    def routes(self) -> list[routing.Route] | None: ...
+    @property
+    def places(self) -> dict[str, Place]: ...
+
+
+def route_batch(
+    route: routing.Route, routed: Routed, outputs: dict[str, Any], data: tuple[Any, ...]
+) -> Batch:
     """The `Batch` that the loss of a route sees.
 
     Args:
@@ -171,7 +210,7 @@ def route_batch(route, routed, outputs, data):
         data: `(model, x, y, y_pred, sample_weight)`.
     """
     model, x, y, y_pred, sample_weight = data
-    routes, places = routed.routes, routed.places
+    routes, places = routed.routes or [], routed.places
     target = routing.pick("y", y, routes, places, route)
     weight = routing.pick("sample_weight", sample_weight, routes, places, route)
     if route.output is None:
@@ -183,9 +222,10 @@ def route_batch(route, routed, outputs, data):
     return batch
 
 
-def _vector(entries):
+def _vector(entries: Iterable[Tensor]) -> Tensor:
     """Scalars and vectors as one vector in float32, with as few operations as possible."""
-    numbers, has_vectors = [], False
+    numbers: list[Tensor] = []
+    has_vectors = False
     for entry in entries:
         numbers.append(ops.cast(entry, "float32"))
         has_vectors = has_vectors or len(numbers[-1].shape) > 0
@@ -194,7 +234,7 @@ def _vector(entries):
     return ops.concatenate([ops.reshape(entry, (-1,)) for entry in numbers])
 
 
-def _name_of(metric) -> str:
+def _name_of(metric: Any) -> str:
     if isinstance(metric, str):
         return metric
     return str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))
