@@ -17,7 +17,7 @@ from keras import ops
 from combined_losses._core.alignment import padded
 from combined_losses._core.batch import Batch
 from combined_losses._core.keras_types import DataFormat, KerasLoss
-from combined_losses._core.node import Node
+from combined_losses._core.node import node_of
 from combined_losses._core.traits import keras_traits
 from combined_losses._numerics.arrays import ArrayLike, Tensor
 
@@ -132,8 +132,8 @@ def _has_classes_first(loss: KerasLoss) -> bool:
 
 def _inside(loss: KerasLoss) -> list[KerasLoss]:
     """The losses that a compound is made of; none of any other loss."""
-    inside = loss.nodes_inside() if isinstance(loss, Node) else ()
-    return [node.loss_itself() for node, _ in inside]
+    own = node_of(loss)
+    return [] if own is None else [node.loss_itself() for node, _ in own.nodes_inside()]
 
 
 def moved(array: Tensor, rank: int, source: int = 1, destination: int = -1) -> Tensor:

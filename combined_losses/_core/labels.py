@@ -87,8 +87,8 @@ class OfLabels(Node):
 
     def _means_rows(self):
         """Whether it is known that a row of targets is one thing, such as a class or a box."""
-        judge = self.reader
-        if says(judge, "elementwise") is not None and not is_default(judge, "elementwise"):
+        reader = self.reader
+        if says(reader, "elementwise") is not None and not is_default(reader, "elementwise"):
             return True
         ours = is_ours(type(self.loss).call)
         return self.traits != Traits() and (ours or not hasattr(self.loss, "prediction_layout"))

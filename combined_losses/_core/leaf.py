@@ -83,16 +83,16 @@ class Leaf(OfLabels):
 
     def evaluate(self, batch, reduction=PER_COMPONENT, label=None):
         """The `Evaluation` of a `Batch`; see `reduced`."""
-        label, judged = label or self.name, batch
+        label, counted = label or self.name, batch
         values = None if batch.weighted else self._values_of_known(batch)
         if values is None:
-            values, judged = self.unreduced(batch, reduction != PER_COMPONENT, label)
+            values, counted = self.unreduced(batch, reduction != PER_COMPONENT, label)
             few = len(self._known) < _MOST_KNOWN  # sequences may have any length
-            if few and not batch.weighted and self._is_plain(batch, judged, values):
+            if few and not batch.weighted and self._is_plain(batch, counted, values):
                 self._known[_signature(batch)] = (values.shape, values.dtype)
-        total = self.reduce(values, judged, reduction, label)
+        total = self.reduce(values, counted, reduction, label)
         return Evaluation(
-            total, present=presence(batch, values, judged) if batch.asks_presence else None
+            total, present=presence(batch, values, counted) if batch.asks_presence else None
         )
 
     # Most checks depend on the shapes and dtypes of the data alone. What has passed them once, and
@@ -115,9 +115,9 @@ class Leaf(OfLabels):
             return None
         return values if values.dtype == dtype else ops.cast(values, dtype)
 
-    def _is_plain(self, batch, judged, values):
+    def _is_plain(self, batch, counted, values):
         """Whether such data need nothing but a call of the loss, and have shapes that are known."""
-        if self.opaque or judged is not batch or judged.weighted or not len(values.shape):
+        if self.opaque or counted is not batch or counted.weighted or not len(values.shape):
             return False
         if self.traits.layout is not None or batch.channels != "as given":
             return False
@@ -221,7 +221,7 @@ class Leaf(OfLabels):
         return self._of_neutral(batch, neutral, label, sample_weight=product), rest
 
     def _of_neutral(self, batch, neutral, label, **weight):
-        """The values; with a mask of its own a loss judges which rows are valid, of the data."""
+        """The values; a loss that masks them by itself sees the data as they are."""
         values = self._call(batch, neutral, label, **weight)
         replaced = batch.weighted and neutral is not None and self.traits.ignored is None
         if replaced and self._own_mask(values) is not None:
@@ -251,26 +251,26 @@ class Leaf(OfLabels):
         named = NamedErrors(label, None if other_shape else y_true, y_pred)
         with named, batch.noting_reads(label):
             domains.examine(label, self.loss, batch, y_true, y_pred, self.traits.axis)
-            values = self._judged(batch, neutral_target, (y_true, y_pred), weight)
+            values = self._values_of_mended(batch, neutral_target, (y_true, y_pred), weight)
         self._note(label, batch, y_true, y_pred, values)
         checks.check_values(label, values, batch.size)
         return values
 
-    def _judged(self, batch, neutral_target, pair, weight):
+    def _values_of_mended(self, batch, neutral_target, pair, weight):
         """The values; while `cl.diagnose` examines, also of targets that Keras refuses."""
         if domains.examined() is None or keras_function(self.loss) is None:
-            return self._judge(batch, neutral_target, pair, weight)
+            return self._values_of(batch, neutral_target, pair, weight)
         y_true, y_pred = pair
         nearest = domains.mended(self.loss, y_true, y_pred, self.traits.axis)
         mended = (y_true if nearest is None else nearest, y_pred)
         if self.traits.takes_ids:  # TensorFlow would raise when the trace is run
-            return self._judge(batch, neutral_target, mended, weight)
+            return self._values_of(batch, neutral_target, mended, weight)
         try:
-            return self._judge(batch, neutral_target, pair, weight)
+            return self._values_of(batch, neutral_target, pair, weight)
         except Exception:
-            return self._judge(batch, neutral_target, mended, weight)
+            return self._values_of(batch, neutral_target, mended, weight)
 
-    def _judge(self, batch, neutral_target, aligned, weight):
+    def _values_of(self, batch, neutral_target, aligned, weight):
         """The values of data of one rank, or of what was given where the loss aligns it by itself.
 
         Most losses would broadcast (N,) against (N, 1). One that squeezes the axis away would do so

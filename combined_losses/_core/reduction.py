@@ -12,6 +12,7 @@ from combined_losses._numerics.arrays import Tensor
 
 REDUCTIONS: Final = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 PER_COMPONENT: Final = "per_component"
+REDUCTIONS_OF_COMPOUNDS = (PER_COMPONENT, *REDUCTIONS)
 
 
 def reduce_values(

@@ -120,7 +120,7 @@ def check_moving(composite, weighting):
         raise ValueError(
             f"A composite with weights that move is in '{composite.name}' twice, and they would "
             "move twice in a step: make two of them. "
-            f"Received: losses={list(composite.losses)}"
+            f"Received: losses={list(composite.names)}"
         )
 
 

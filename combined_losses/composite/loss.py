@@ -1,32 +1,32 @@
 """`CompositeLoss`: a sum of named losses as one `keras.losses.Loss`."""
 
-import collections
-import warnings
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import keras
 
-from combined_losses._backend import backend, keras_private
-from combined_losses._core import checks, names
+from combined_losses._backend import backend
 from combined_losses._core.batch import Batch
-from combined_losses._core.compound import as_node
+from combined_losses._core.compound_loss import CompoundLoss
+from combined_losses._core.keras_types import (
+    CompositeReduction,
+    KerasLoss,
+    LossLike,
+)
 from combined_losses._core.names import quoted
 from combined_losses._core.reduction import PER_COMPONENT
-from combined_losses.composite import files, reading, shown, skipping
-from combined_losses.composite.arguments import (
-    Losses,
-    as_children,
-    as_weights,
-    check_moving,
-    resolved_reduction,
-)
-from combined_losses.composite.listeners import Listeners
+from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
+from combined_losses.composite import files, shown, skipping
+from combined_losses.composite.arguments import Losses, as_children, resolved_reduction
 from combined_losses.composite.metric import ComponentMetric
 from combined_losses.composite.total import WeightedSum
-from combined_losses.composite.weights import Weights, check_rule
+from combined_losses.composite.weights import Weight, check_rule
+from combined_losses.weightings.base import Weighting
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class CompositeLoss(WeightedSum):
+class CompositeLoss(CompoundLoss):
     """A weighted sum of named losses that trains, reports and saves as one loss.
 
     `total = sum_i weights_i * component_i`. Compile it in `cl.Model`, `cl.Sequential` or a model
@@ -114,49 +114,40 @@ class CompositeLoss(WeightedSum):
 
     def __init__(
         self,
-        losses,
-        weights=None,
-        weighting=None,
-        reduction=PER_COMPONENT,
-        name="composite_loss",
-        dtype=None,
-        on_nonfinite="propagate",
-    ):
+        losses: Mapping[str, LossLike] | Sequence[LossLike],
+        weights: Mapping[str, Weight] | Sequence[Weight] | None = None,
+        weighting: Weighting | None = None,
+        reduction: CompositeReduction = PER_COMPONENT,
+        name: str | None = "composite_loss",
+        dtype: Dtype = None,
+        on_nonfinite: Literal["propagate", "skip"] = "propagate",
+    ) -> None:
+        name = name or "composite_loss"
         check_rule(weighting, name)
         skipping.check_mode(on_nonfinite, name)
         parts = as_children(losses, name)
         if dtype is None and all(loss.dtype == "float64" for loss in parts.values()):
             dtype = "float64"  # the total is as exact as its parts
+        reduction = resolved_reduction(reduction, parts, name)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self._parts = Losses(parts, name)
         self.weighting = weighting
         self.on_nonfinite = on_nonfinite
-        self.reduction = resolved_reduction(reduction, parts, name)
-        self._nodes = {key: as_node(key, loss) for key, loss in self.losses.items()}
-        names.check_log_keys(self.component_names, name)
-        check_moving(self, weighting)
-        reading.check_parts(self, weighting)
-        if on_nonfinite == "skip":
-            skipping.check_parts(self, self._nodes)
-        # Last, because it binds the rule to this composite.
-        self._weights = Weights(as_weights(weights, self.names, name), weighting, self.dtype)
-        # Components that have had weight 0: see `_guarded`.
-        self._switched_off = {key for key, c in self._weights.fixed.items() if c == 0}
-        self._switched_off.update(self._weights.schedules)
-        self._listeners = Listeners()
-        self._held_as_constants = False
-        self._pending: collections.deque = collections.deque()  # changes by other threads
+        self._node = WeightedSum(self, parts, weights, weighting, on_nonfinite)
+
+    def _as_node(self) -> WeightedSum:
+        return self._node
 
     def __repr__(self) -> str:
         return shown.on_one_line(self, self.losses)
 
     def _repr_html_(self) -> str:
-        return shown.table(self)
+        return shown.table(self._node)
 
     # Names and weights.
 
     @property
-    def losses(self):
+    def losses(self) -> Mapping[str, KerasLoss]:
         """The components, a mapping from name to loss that cannot be changed.
 
         Weights, variables and log keys were made for them: make another composite for others.
@@ -164,35 +155,28 @@ class CompositeLoss(WeightedSum):
         return self._parts
 
     @losses.setter
-    def losses(self, losses):
+    def losses(self, losses: object) -> None:
         raise AttributeError(
             f"The `losses` of '{self.name}' are fixed when it is made; make another CompositeLoss, "
             f"for example CompositeLoss({{**loss.losses, 'new': ...}}). Received: losses={losses!r}"
         )
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         """The names of the components, in order."""
-        return tuple(self.losses)
+        return self._node.names
 
     @property
-    def settable_names(self):
-        return (*self.names, *super().settable_names)
+    def component_names(self) -> tuple[str, ...]:
+        """The names of the components, each followed by the parts of a nested composite."""
+        return self._node.component_names
 
     @property
-    def weights(self):
+    def weights(self) -> dict[str, float]:
         """The current fixed or scheduled weight of each component, a dict from name to float."""
-        with self._listeners.held_still() as still:
-            if not still:
-                return {**self._weights.fixed, **dict(self._pending)}
-            self._listeners.sync()
-            return self._weights.current()
+        return self._node.weights
 
-    def weight_of(self, name):
-        found = isinstance(name, str) and name in self.losses
-        return self.weights[name] if found else super().weight_of(name)
-
-    def set_weight(self, name, value):
+    def set_weight(self, name: str, value: float) -> None:
         """Changes a fixed weight, also between the batches of a running `fit`, on every backend.
 
         Args:
@@ -217,63 +201,12 @@ class CompositeLoss(WeightedSum):
         >>> loss.weights
         {'mse': 1.0, 'mae': 0.3}
         """
-        if not isinstance(name, str) or name not in self.losses:
-            super().set_weight(name, value)
-            return
-        value = checks.check_weight(name, value)
-        with self._listeners.held_still() as still:
-            if still:
-                self._set(name, value)
-            else:  # a step that runs holds the weights: the next one is given the new ones
-                self._pending.append((name, value))
-
-    def _set(self, name, value):
-        if self._compiled_in and not self._listeners:
-            self._compiled_in = False  # once
-            warnings.warn(
-                f"'{self.name}' was compiled in a plain keras.Model or a function of your own, "
-                "which on JAX has read its weights once and for all: the change has no effect "
-                "there. Train it in cl.Model, cl.Sequential or cl.track(model).",
-                stacklevel=2,
-            )
-        self._listeners.sync()
-        first = not self._weights.changed and not self._weights.move
-        rebuild = first or self._held_as_constants or name in self._weights.schedules
-        self._weights.changed.add(name)
-        self._assign({name: value}, rebuild)
-
-    @property
-    def has_changed_weights(self):
-        """Whether a fixed weight has been changed since the composite was made."""
-        return bool(self._weights.changed)
-
-    def apply_pending(self):
-        """Called by the mixin between steps: makes the changes that other threads asked for."""
-        while self._pending:
-            self._set(*self._pending.popleft())
-
-    def _assign(self, weights, rebuild):
-        """Gives components new weights; compiles steps anew where they hold the old ones."""
-        newly_off = {name for name, weight in weights.items() if weight == 0} - self._switched_off
-        self._switched_off |= newly_off
-        self._weights.assign(weights)
-        if rebuild or newly_off:
-            self._listeners.rebuild()
-
-    def current_weights(self, all_of_them=False):
-        shown = self.losses if all_of_them else self._weights.changed
-        logged = () if all_of_them else self._weights.moving_names  # by every step
-        found = {
-            name: weight
-            for name, weight in self._weights.fixed.items()
-            if name in shown and name not in logged
-        }
-        return {**found, **super().current_weights(all_of_them)}
+        self._node.set_weight(name, value)
 
     # Weights that move.
 
     @backend.as_written
-    def training_step(self):
+    def training_step(self) -> contextlib.AbstractContextManager[None]:
         """In a loop of one's own: the block is one step of the rules and schedules.
 
         The first call of the loss in the block moves its weights, as a step of `fit` does, those of
@@ -305,7 +238,7 @@ class CompositeLoss(WeightedSum):
         """
         return super().training_step()
 
-    def end_epoch(self):
+    def end_epoch(self) -> None:
         """In a loop of one's own: ends an epoch, for rules that go by epochs.
 
         `fit` does it by itself; a loop of `train_on_batch`, or of `training_step`, calls it after
@@ -324,13 +257,11 @@ class CompositeLoss(WeightedSum):
         """
         super().end_epoch()
 
-    def add_listener(self, listener):
-        """Called by the mixin: a model whose compiled steps hold its state."""
-        self._listeners.add(listener)
-
     # Computation.
 
-    def components(self, y_true, y_pred, sample_weight=None):
+    def components(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
+    ) -> dict[str, Tensor]:
         """Each component's unweighted value, for custom loops.
 
         Args:
@@ -344,20 +275,18 @@ class CompositeLoss(WeightedSum):
             the dict has only what reads no other.
         """
         batch = Batch(y_true, y_pred, sample_weight, self.name)
-        return self._components_of(batch.replaced(skips_nothing=True))
+        return self._node.components(batch.replaced(skips_nothing=True))
 
-    def logged_components(self, y_true, y_pred, sample_weight=None):
-        """As `components`, but 0 for what is skipped in this step, as in the logs."""
-        return self._components_of(Batch(y_true, y_pred, sample_weight, self.name))
-
-    def component(self, name, y_true, y_pred, sample_weight=None):
+    def component(
+        self, name: str, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
+    ) -> Tensor:
         """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
         if name not in self.component_names:
             raise ValueError(
                 f"'{self.name}' has no component of this name; it has "
                 f"{quoted(self.component_names)}. Received: {name!r}"
             )
-        if self.takes_one_output and not keras.tree.is_nested(y_pred):
+        if self._node.takes_one_output and not keras.tree.is_nested(y_pred):
             found = self.components(y_true, y_pred, sample_weight)
             if name in found:
                 return found[name]
@@ -366,11 +295,11 @@ class CompositeLoss(WeightedSum):
                 f"Received: y_pred of shape {tuple(y_pred.shape)}"
             )
         batch = Batch(y_true, y_pred, sample_weight, self.name)
-        return self._value_of(name, batch.replaced(skips_nothing=True))
+        return self._node.value_of(name, batch.replaced(skips_nothing=True))
 
     # For a plain Keras model.
 
-    def as_metrics(self):
+    def as_metrics(self) -> list[ComponentMetric]:
         """Metrics that report every component in a plain `keras.Model`.
 
         Pass them as `weighted_metrics=loss.as_metrics()`: Keras gives sample weights to no other
@@ -390,28 +319,20 @@ class CompositeLoss(WeightedSum):
 
     # Saving.
 
-    def get_config(self):
-        return files.config_of(self, self._weights.fixed, self._weights.schedules)
+    def get_config(self) -> dict[str, Any]:
+        weights = self._node.own_weights
+        return files.config_of(self, weights.fixed, weights.schedules)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return files.made_of(cls, config)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Called by Keras's saver, which walks `model.loss`."""
         self._leave_former_place()
-        self._weights.save(store)
+        self._node.save(store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Called by Keras's saver; a file without weights leaves them as they are."""
         super().load_own_variables(store)
-        if "weights" not in keras_private.names_in(store):
-            return
-        self._listeners.sync()
-        weights, changed = files.weights_in(store, self.names)
-        # What has been changed decides, too, whether a step may hold the weights as constants.
-        rebuild = weights != self._weights.fixed or changed != self._weights.changed
-        self._weights.changed = changed
-        self._weights.load(store)
-        scheduled = self._weights.schedules
-        self._assign({n: w for n, w in weights.items() if n not in scheduled}, rebuild)
+        self._node.load(store)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from combined_losses._core.batch import Batch
 from combined_losses._core.keras_types import KerasMetric
 from combined_losses._core.names import log_key
 
@@ -25,9 +26,10 @@ class ComponentMetric(KerasMetric):
         self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        if self.loss.skips:
-            found = self.loss.logged_components(y_true, y_pred, sample_weight)
-            value = found[self.component]
+        if self.loss._node.skips:
+            # What is skipped is 0, as in the logs.
+            batch = Batch(y_true, y_pred, sample_weight, self.loss.name)
+            value = self.loss._node.components(batch)[self.component]
         else:
             value = self.loss.component(self.component, y_true, y_pred, sample_weight)
         size = ops.cast(ops.shape(keras.tree.flatten(y_pred)[0])[0], self.dtype)

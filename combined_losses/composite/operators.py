@@ -38,7 +38,7 @@ def scale(loss, factor):
 def _terms(loss):
     """`(name, loss, weight)` of what an operator sees in `loss`."""
     flat = isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT
-    if flat and not loss.has_moving_weights and loss.on_nonfinite == "propagate":
+    if flat and not loss._node.has_moving_weights and loss.on_nonfinite == "propagate":
         return [(name, child, loss.weights[name]) for name, child in loss.losses.items()]
     child = as_child(loss, "a sum", None)
     return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]

@@ -3,19 +3,22 @@
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from combined_losses._core.node import Node
 from combined_losses._core.short_call import off_default, short, unchosen
 from combined_losses.composite.total import WeightedSum
 
+if TYPE_CHECKING:  # for the types alone: it shows itself by this file
+    from combined_losses.composite.loss import CompositeLoss
+
 MOST = 20  # components on a line
 MOST_ROWS = 200  # components in a table
 
 
-def on_one_line(composite: WeightedSum, losses: Mapping[str, Any]) -> str:
+def on_one_line(composite: "CompositeLoss", losses: Mapping[str, Any]) -> str:
     """`CompositeLoss({'mse': 'mse'}, weights={...}, ...)`, without what is at its default."""
-    weights = {name: w for name, w in weights_of(composite).items() if w != "1.0"}
+    weights = {name: w for name, w in weights_of(composite._node).items() if w != "1.0"}
     arguments = {
         "weighting": composite.weighting,
         "reduction": composite.reduction,
@@ -34,7 +37,7 @@ def on_one_line(composite: WeightedSum, losses: Mapping[str, Any]) -> str:
 
 def weights_of(composite: WeightedSum) -> dict[str, str]:
     """The fixed weight of each component, or its schedule; the variables are not read."""
-    weights = composite._weights
+    weights = composite.own_weights
     return {
         name: short(weights.schedules[name]) if name in weights.schedules else repr(weight)
         for name, weight in weights.fixed.items()
@@ -61,11 +64,11 @@ class Row(NamedTuple):
 def rows_of(composite: WeightedSum, depth: int = 0) -> Iterator[Row]:
     """The components in order, each followed by those of a composite in it."""
     weights = weights_of(composite)
-    for name, node in composite._nodes.items():
+    for name, node in composite.nodes.items():
         inner = _composite_in(node)
-        loss = type(inner).__name__ if inner is node else short(node.loss_itself())
+        loss = type(inner.loss_itself()).__name__ if inner is node else short(node.loss_itself())
         if inner is not None:  # what is in it has rows of its own
-            loss = loss.replace(repr(inner), "…", 1)
+            loss = loss.replace(repr(inner.loss_itself()), "…", 1)
         yield Row(name, loss, weights[name], depth)
         if inner is not None:
             yield from rows_of(inner, depth + 1)
@@ -101,9 +104,10 @@ def table(composite: WeightedSum) -> str:
     if len(rows) > MOST_ROWS:
         body += f'\n<tr><td colspan="3">… {len(rows) - MOST_ROWS} more</td></tr>'
     rule = "" if composite.weighting is None else f", weights by {short(composite.weighting)}"
+    owner = type(composite.loss_itself()).__name__
     return (
         f'<style>{_STYLE}</style>\n<div class="cl-composite">\n'
-        f"{escape(type(composite).__name__)} <b>{escape(composite.name)}</b>{escape(rule)}\n"
+        f"{escape(owner)} <b>{escape(composite.name)}</b>{escape(rule)}\n"
         "<table><thead><tr><th>component</th><th>loss</th><th>weight</th></tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table>\n</div>"
     )

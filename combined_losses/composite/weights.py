@@ -1,19 +1,23 @@
 """The weights of a composite's components: fixed, scheduled, and those of a rule."""
 
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend, keras_private
+from combined_losses._core.keras_types import KerasSchedule
 from combined_losses._core.names import listed
 from combined_losses._core.step import current_step
 from combined_losses.composite import gradients
 from combined_losses.weightings.base import Weighting
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
+
+Weight: TypeAlias = float | KerasSchedule
+"""What the weight of a component may be."""
 
 # The step at which a schedule that does not say its `final_weight` counts as ended.
 LATE = 2**30

@@ -11,7 +11,7 @@ from keras import ops
 from combined_losses._core import checks
 from combined_losses._core.alignment import align
 from combined_losses._core.batch import Batch
-from combined_losses._core.compound import Compound
+from combined_losses._core.compound import LossAsNode
 from combined_losses._core.config import construct, signature_config
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.keras_types import LossArguments, Reduction
@@ -44,7 +44,7 @@ class _Prices(Loss):
 # Saved under the name `Pinball`. The class `Pinball` below registers that name later and replaces
 # this one, so a file makes a `Pinball`, and `Pinball` makes one of these if `parts` is True.
 @keras.saving.register_keras_serializable("combined_losses", "Pinball")
-class _QuantileParts(Compound):
+class _QuantileParts(LossAsNode):
     """What `Pinball(quantile, parts=True)` makes: each quantile is a part; coverage is logged."""
 
     def __init__(
@@ -77,7 +77,7 @@ class _QuantileParts(Compound):
     def nodes_inside(self) -> list[tuple[Node, str | None]]:
         return [(self._node, None)]
 
-    def judge(self) -> Loss:
+    def innermost_loss(self) -> Loss:
         return self._whole
 
     @property

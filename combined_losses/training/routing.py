@@ -6,9 +6,10 @@ import keras
 
 from combined_losses._core import checks
 from combined_losses._core.arguments import as_child
-from combined_losses._core.compound import Compound, as_node
+from combined_losses._core.compound import as_node
 from combined_losses._core.config import deeply
 from combined_losses._core.names import log_key, weight_key
+from combined_losses._core.node import MadeOfNodes, node_of
 from combined_losses._core.outputs import spread
 from combined_losses.composite.loss import CompositeLoss
 
@@ -80,8 +81,9 @@ def compounds(loss):
     """The losses made of losses in a compiled `loss`, in order, each once."""
     found = {}
     for leaf in keras.tree.flatten(loss):
-        if isinstance(leaf, Compound):
-            found[id(leaf)] = leaf
+        node = node_of(leaf)
+        if node is not None:
+            found[id(node)] = node
     return list(found.values())
 
 
@@ -93,7 +95,7 @@ def check_compiled(loss, loss_weights):
     if isinstance(loss, (dict, list, tuple)) and not loss:
         raise ValueError(f"`loss` must not be empty: give a CompositeLoss. Received: loss={loss!r}")
     for leaf in keras.tree.flatten(loss):
-        if isinstance(leaf, type) and issubclass(leaf, Compound):
+        if isinstance(leaf, type) and issubclass(leaf, MadeOfNodes):
             raise ValueError(
                 f"`loss` must be a loss, not a class; create it first: {leaf.__name__}(...). "
                 f"Received: {leaf!r}"
@@ -125,14 +127,14 @@ def check_single(loss, loss_weights, names):
 
 def make_routes(loss, loss_weights, places):
     """The routes of a compiled `loss` over outputs, see `outputs.places_of`."""
-    if isinstance(loss, Compound) and loss.routes:
+    if (node := node_of(loss)) is not None and node.routes:
         if isinstance(loss_weights, (dict, list, tuple)):
             raise ValueError(
                 f"`loss_weights` must be one number for '{loss.name}', which sees all outputs "
                 "together; the weights of its components are its own. "
                 f"Received: {loss_weights!r}"
             )
-        return [Route(None, loss, 1.0 if loss_weights is None else float(loss_weights))]
+        return [Route(None, node, 1.0 if loss_weights is None else float(loss_weights))]
     losses = by_output("loss", loss, places)
     weights = by_output("loss_weights", loss_weights, places)
     routes = []

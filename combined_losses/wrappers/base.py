@@ -7,7 +7,7 @@ from combined_losses._core.alignment import align, of_rank
 from combined_losses._core.arguments import as_child, component_name
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_single, check_single_weight, check_target
-from combined_losses._core.compound import Compound, as_node, has_channels, layout_of
+from combined_losses._core.compound import LossAsNode, as_node, has_channels, layout_of
 from combined_losses._core.config import construct, signature_config
 from combined_losses._core.data_format import (
     Format,
@@ -27,7 +27,7 @@ from combined_losses._numerics.arrays import Dtype, Tensor
 __all__ = ["Wrapper"]
 
 
-class Wrapper(Compound):
+class Wrapper(LossAsNode):
     """A loss that gives its child another view of the data (abstract).
 
     A subclass implements `see(batch, label)`, which returns the batch that the child is given;
@@ -115,8 +115,8 @@ class Wrapper(Compound):
     def routes(self) -> bool:
         return self._node.routes
 
-    def judge(self) -> KerasLoss:
-        return self._node.judge() if self.is_view else self
+    def innermost_loss(self) -> KerasLoss:
+        return self._node.innermost_loss() if self.is_view else self
 
     @property
     def is_view(self) -> bool:

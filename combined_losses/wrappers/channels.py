@@ -12,7 +12,7 @@ from keras import ops
 from combined_losses._core.arguments import as_child
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import is_integer
-from combined_losses._core.compound import Compound, as_node
+from combined_losses._core.compound import as_node
 from combined_losses._core.config import serialize_loss
 from combined_losses._core.data_format import Format, Formatted
 from combined_losses._core.keras_types import (
@@ -21,7 +21,7 @@ from combined_losses._core.keras_types import (
     KerasLoss,
     LossLike,
 )
-from combined_losses._core.node import Node
+from combined_losses._core.node import Node, node_of
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses._numerics.arrays import ArrayLike, Tensor
@@ -124,7 +124,7 @@ class PerChannel(Formatted, PerPart):
 
     def _keep_reductions(self, children: list[KerasLoss], given: str | None) -> None:
         """Lets each loss keep its own reduction if these differ, unless one is given."""
-        if any(isinstance(child, Compound) and child.routes for child in children):
+        if any(node.routes for node in map(node_of, children) if node is not None):
             raise ValueError(
                 f"A loss of PerChannel ('{self.name}') chooses its output by itself; put "
                 f"cl.wrappers.OnOutput around PerChannel. Received: {children!r}"
@@ -236,7 +236,7 @@ def _grouped(children: list[KerasLoss]) -> list[tuple[KerasLoss, list[int] | Non
     groups: dict[str, tuple[KerasLoss, list[int]]] = {}
     for index, child in enumerate(children):
         key = f"object {id(child)}"
-        if not isinstance(child, Compound):
+        if node_of(child) is None:
             with contextlib.suppress(
                 TypeError, ValueError
             ):  # a loss without a config equals itself alone

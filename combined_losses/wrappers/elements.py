@@ -12,6 +12,7 @@ from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_reduction
 from combined_losses._core.compound import traits_of
 from combined_losses._core.keras_types import CompositeArguments, LossLike
+from combined_losses._core.leaf import Leaf
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, reduce_values
 from combined_losses._numerics.arrays import ArrayLike, Tensor
@@ -82,7 +83,7 @@ class PerElement(PerPart):
         weights = None if self._weights is None else self._weights.reshape(-1)
         imposed = self._imposed(reduction)
         found = None
-        if not self._node.is_made_of_losses:
+        if isinstance(self._node, Leaf):
             found = all_at_once(self.loss, self._node, batch, imposed != PER_COMPONENT, label)
         if found is None:
             flat = _flattened(batch, count)

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from combined_losses._core.batch import Batch
-from combined_losses._core.compound import Compound
+from combined_losses._core.compound import LossAsNode
 from combined_losses._core.config import (
     check_no_lambda,
     construct,
@@ -38,7 +38,7 @@ _SIGNATURE = "model, x, y, y_pred"
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class OnInputs(Compound):
+class OnInputs(LossAsNode):
     """A term of the model itself, its inputs, targets and outputs: an equation, a symmetry.
 
     Args:

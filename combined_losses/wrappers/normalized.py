@@ -13,14 +13,14 @@ from combined_losses._backend import backend
 from combined_losses._core.alignment import align, fit_from_left, is_used, of_rank
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import LARGEST, check_target, is_float
-from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.compound import traits_of
 from combined_losses._core.config import check_no_lambda, serialize_function, signature_config
 from combined_losses._core.data_format import as_given, moved
 from combined_losses._core.domains import domain_of, is_void
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.keras_types import LossLike
 from combined_losses._core.names import check_log_keys
-from combined_losses._core.node import Node
+from combined_losses._core.node import Node, node_of
 from combined_losses._core.presence import any_present, presence
 from combined_losses._core.reduction import PER_COMPONENT, reduce_values
 from combined_losses._numerics.arrays import Dtype, Tensor
@@ -114,10 +114,10 @@ class Normalized(Wrapper):
         self._levels = self._as_levels()
         self._refuse_moving()
         check_log_keys(self.component_names, self.name)
-        judge = self._node.judge()
+        innermost = self._node.innermost_loss()
         self._voids, self._exclusive = (
             void_numbers(self.loss),
-            domain_of(judge).targets == "classes",
+            domain_of(innermost).targets == "classes",
         )
 
     def _check_by(self) -> None:
@@ -133,8 +133,8 @@ class Normalized(Wrapper):
                 f"The function `by` of {owner} must be f(y_true) or f(y_true, sample_weight). "
                 f"Received: {by!r}"
             )
-        judge = self._node.judge()
-        if by == "weights" and isinstance(judge, Compound):
+        innermost = self._node.innermost_loss()
+        if by == "weights" and node_of(innermost) is not None:
             raise ValueError(
                 f"{owner} holds several losses, of which each has weights of its own to divide "
                 "by: put it around each of them, for example CompositeLoss({'a': Normalized('mse', "

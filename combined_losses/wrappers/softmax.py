@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import keras
 
-from combined_losses._core.compound import Compound, traits_of
+from combined_losses._core.compound import traits_of
 from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.node import node_of
 from combined_losses._core.traits import is_ours
 from combined_losses.wrappers.predictions import Activated
 
@@ -58,12 +59,13 @@ def softmax_inside(loss: KerasLoss, axis: int | None = -1) -> KerasLoss | None:
     The channels are on `axis`. Losses in a user's own wrapper are not examined: it may show them
     anything.
     """
-    if not isinstance(loss, Compound):
+    node = node_of(loss)
+    if node is None:
         traits = traits_of(loss)
         return loss if traits.softmax and traits.axis in (-1, axis) else None
     if not is_ours(type(loss)):
         return None
     if isinstance(loss, Activated) and loss._function in _ACTIVATIONS:
         return loss
-    found = (softmax_inside(node.loss_itself(), axis) for node, _ in loss.nodes_inside())
+    found = (softmax_inside(each.loss_itself(), axis) for each, _ in node.nodes_inside())
     return next((child for child in found if child is not None), None)

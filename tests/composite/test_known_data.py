@@ -117,4 +117,4 @@ def test_what_is_remembered_of_sequences_of_every_length_has_an_end(monkeypatch)
     loss = cl.CompositeLoss({"a": "mse"})
     for length in range(1, 5):
         value(loss, np.zeros((1, length, 1)), np.ones((1, length, 1)))
-    assert len(loss._nodes["a"]._known) == 2
+    assert len(loss._node.nodes["a"]._known) == 2

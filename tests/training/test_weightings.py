@@ -491,7 +491,8 @@ def test_validation_moves_nothing_where_compute_loss_does_not_know_of_it():
     x, y = data(4)
     step(model, x, y)
     before = state_of(loss)
-    assert float(loss._weights.steps.numpy() if BACKEND == "torch" else loss._weights.steps) == 1
+    steps = loss._node.own_weights.steps
+    assert float(steps.numpy() if BACKEND == "torch" else steps) == 1
     model.evaluate(x, 2 * y, verbose=0)
     assert_same(state_of(loss), before)
 

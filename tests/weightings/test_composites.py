@@ -295,7 +295,7 @@ def test_operators_keep_a_rule_as_one_component():
     for summed in (0.5 * loss, loss * 0.5, loss / 2):
         assert summed.losses == {"composite_loss": loss}
         assert summed.weights == {"composite_loss": 0.5}
-        assert summed.moves
+        assert summed._node.moves
     summed = sum([loss, cl.as_loss("mape")])
     assert summed.names == ("composite_loss", "mape")
     assert "composite_loss/mse" in summed.component_names

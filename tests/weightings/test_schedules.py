@@ -184,11 +184,11 @@ def test_a_composite_takes_it_as_a_weight(form):
     given = {"mae": schedule} if form == "dict" else [1.0, schedule]
     loss = cl.CompositeLoss(["mse", "mae"], weights=given)
     assert loss.weights == {"mse": 1.0, "mae": 0.5}
-    assert loss.moves
+    assert loss._node.moves
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(loss)))
     loaded = keras.saving.deserialize_keras_object(config)
     assert keras.saving.serialize_keras_object(loaded) == config
-    assert loaded.weights == loss.weights and loaded.moves
+    assert loaded.weights == loss.weights and loaded._node.moves
 
 
 def test_a_schedule_of_keras_will_do():

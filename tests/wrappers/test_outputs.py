@@ -700,7 +700,7 @@ def test_weights_of_a_target_that_no_output_has_are_those_of_all():
 def test_a_function_of_predictions_alone_needs_no_wrapper():
     y_pred = normal(4, 3, seed=1)
     loss = cl.CompositeLoss({"size": size})
-    assert not loss.needs_target
+    assert not loss._node.needs_target
     close(value(loss, None, y_pred), np.mean(y_pred**2))
 
 

@@ -1,0 +1,242 @@
+"""The named components of a composite, and their weights that can be changed while models train."""
+
+import collections
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from combined_losses._backend import keras_private
+from combined_losses._core import checks
+from combined_losses._core.compound import Compound, as_node
+from combined_losses._core.keras_types import KerasLoss, KerasSchedule
+from combined_losses._core.node import Inside
+from combined_losses.composite import files
+from combined_losses.composite.listeners import Listener, Listeners
+from combined_losses.composite.weights import Weights
+from combined_losses.weightings.base import Weighting
+
+
+class SettableWeights(Compound):
+    """A node whose parts are named components with weights (abstract).
+
+    Args:
+        owner: the `CompositeLoss` whose node it is.
+        losses: the components, by name.
+        weighting: the rule that moves the weights, or None.
+        on_nonfinite: what becomes of components that are not finite.
+    """
+
+    has_weights = True
+
+    def __init__(
+        self,
+        owner: KerasLoss,
+        losses: Mapping[str, KerasLoss],
+        weighting: Weighting | None,
+        on_nonfinite: str,
+    ) -> None:
+        self._owner = owner
+        self.weighting = weighting
+        self.on_nonfinite = on_nonfinite
+        self.nodes = {name: as_node(name, loss) for name, loss in losses.items()}
+        self.names = tuple(self.nodes)
+        self._listeners = Listeners()
+        self.held_as_constants = False  # by a step on JAX that does not thread the variables
+        self._pending: collections.deque[tuple[str, float]] = collections.deque()
+
+    def _set_weights(self, given: Mapping[str, float | KerasSchedule]) -> None:
+        """The last thing of all: it binds the rule to this composite."""
+        self.own_weights = Weights(given, self.weighting, self.dtype)
+        # Components that have had weight 0: see `WeightedSum._guarded`.
+        self.switched_off = {name for name, c in self.own_weights.fixed.items() if c == 0}
+        self.switched_off.update(self.own_weights.schedules)
+
+    # Those of nodes that are losses can be set, these cannot.
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self._owner.name
+
+    @property
+    def reduction(self) -> str | None:  # type: ignore[override]
+        return self._owner.reduction
+
+    @property
+    def dtype(self) -> str:
+        return self._owner.dtype
+
+    def loss_itself(self) -> KerasLoss:
+        return self._owner
+
+    # Its parts.
+
+    def nodes_inside(self) -> Inside:
+        return [(node, f"{name}/") for name, node in self.nodes.items()]
+
+    @functools.cached_property
+    def routes(self) -> bool:
+        """Whether a component chooses its outputs, so that the composite sees all of them."""
+        return any(node.routes for node in self.nodes.values())
+
+    @functools.cached_property
+    def component_names(self) -> tuple[str, ...]:
+        """The names of the components, each followed by the parts of a nested composite."""
+        flat = []
+        for name, node in self.nodes.items():
+            flat += [name, *(f"{name}/{inner}" for inner in node.component_names)]
+        return tuple(flat)
+
+    @property
+    def part_parents(self) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        for name, node in self.nodes.items():
+            found[name], inner = None, node.part_parents
+            found.update({f"{name}/{n}": f"{name}/{p}" if p else name for n, p in inner.items()})
+        return found
+
+    @property
+    def part_weights(self) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        for name, node in self.nodes.items():
+            found[name] = self.own_weights.fixed[name]
+            found.update({f"{name}/{part}": c for part, c in node.part_weights.items()})
+        return found
+
+    # Its state.
+
+    @property
+    def has_moving_weights(self) -> bool:
+        """Whether its own weights move, beside those of composites inside."""
+        return self.own_weights.move
+
+    @property
+    def moves(self) -> bool:
+        return self.own_weights.move or super().moves
+
+    @property
+    def own_variables(self) -> Sequence[keras.Variable]:
+        return self.own_weights.variables
+
+    @property
+    def learned_variables(self) -> Sequence[keras.Variable]:
+        own = [] if self.weighting is None else self.weighting.trainable_variables
+        return [*own, *super().learned_variables]
+
+    # The weights.
+
+    @property
+    def settable_names(self) -> tuple[str, ...]:
+        return (*self.names, *super().settable_names)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The current fixed or scheduled weight of each component."""
+        with self._listeners.held_still() as still:
+            if not still:
+                return {**self.own_weights.fixed, **dict(self._pending)}
+            self._listeners.sync()
+            return self.own_weights.current()
+
+    def weight_of(self, name: str) -> float:
+        found = isinstance(name, str) and name in self.nodes
+        return self.weights[name] if found else super().weight_of(name)
+
+    @property
+    def has_changed_weights(self) -> bool:
+        """Whether a fixed weight has been changed since the composite was made."""
+        return bool(self.own_weights.changed)
+
+    def current_weights(self, all_of_them: bool = False) -> dict[str, float]:
+        shown = self.nodes if all_of_them else self.own_weights.changed
+        logged = () if all_of_them else self.own_weights.moving_names  # by every step
+        found = {
+            name: weight
+            for name, weight in self.own_weights.fixed.items()
+            if name in shown and name not in logged
+        }
+        return {**found, **super().current_weights(all_of_them)}
+
+    # Changes.
+
+    def add_listener(self, listener: Listener) -> None:
+        """Called by the mixin: a model whose compiled steps hold its state."""
+        self._listeners.add(listener)
+
+    def set_weight(self, name: str, value: float) -> None:
+        if not isinstance(name, str) or name not in self.nodes:
+            super().set_weight(name, value)
+            return
+        value = checks.check_weight(name, value)
+        with self._listeners.held_still() as still:
+            if still:
+                self._set(name, value)
+            else:  # a step that runs holds the weights: the next one is given the new ones
+                self._pending.append((name, value))
+
+    def apply_pending(self) -> None:
+        """Called by the mixin between steps: makes the changes that other threads asked for."""
+        while self._pending:
+            self._set(*self._pending.popleft())
+
+    def _set(self, name: str, value: float) -> None:
+        if self.compiled_in and not self._listeners:
+            self.compiled_in = False  # once
+            warnings.warn(
+                f"'{self.name}' was compiled in a plain keras.Model or a function of your own, "
+                "which on JAX has read its weights once and for all: the change has no effect "
+                "there. Train it in cl.Model, cl.Sequential or cl.track(model).",
+                stacklevel=4,
+            )
+        self._listeners.sync()
+        weights = self.own_weights
+        first = not weights.changed and not weights.move
+        rebuild = first or self.held_as_constants or name in weights.schedules
+        weights.changed.add(name)
+        self._assign({name: value}, rebuild)
+
+    def _assign(self, weights: Mapping[str, float], rebuild: bool) -> None:
+        """Gives components new weights; compiles steps anew where they hold the old ones."""
+        newly_off = {name for name, weight in weights.items() if weight == 0} - self.switched_off
+        self.switched_off |= newly_off
+        self.own_weights.assign(weights)
+        if rebuild or newly_off:
+            self._listeners.rebuild()
+
+    # Files.
+
+    def save(self, store: Any) -> None:
+        self.own_weights.save(store)
+
+    def load(self, store: Any) -> None:
+        """A file without weights leaves them as they are."""
+        if "weights" not in keras_private.names_in(store):
+            return
+        self._listeners.sync()
+        weights, changed = files.weights_in(store, self.names)
+        own = self.own_weights
+        # What has been changed decides, too, whether a step may hold the weights as constants.
+        rebuild = weights != own.fixed or changed != own.changed
+        own.changed = changed
+        own.load(store)
+        self._assign({n: w for n, w in weights.items() if n not in own.schedules}, rebuild)
+
+    # Its rule.
+
+    def end_own_epoch(self) -> None:
+        """Ends an epoch for its own rule."""
+        self.own_weights.lone_steps = 0
+        if self.weighting is not None:
+            self._listeners.sync()
+            self.weighting.end_epoch()
+            self.own_weights.warn_of_values(self.name)
+
+    def warn_of_values(self) -> None:
+        """Says, once, where its rule had a value that it is not made for."""
+        self.own_weights.warn_of_values(self.name)
+
+    def note_lone_step(self) -> None:
+        """Called after a step outside `fit`: says, once, where a rule waits for ends of epochs."""
+        self.own_weights.note_lone_step(self.name)
