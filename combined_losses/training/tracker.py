@@ -163,7 +163,7 @@ class Tracking:
                     f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
-    def results(self, results: dict[str, Any], metrics: Iterable[Any]) -> dict[str, Any]:
+    def results(self, results: dict[str, Any], metrics: Sequence[Any]) -> dict[str, Any]:
         """What `get_metrics_result` gives; `results` and `metrics` are Keras's."""
         if not self.has_recorded:
             return results
