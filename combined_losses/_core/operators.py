@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # for the types alone: a loss does not know composites, which
 class Builders(NamedTuple):
     """What makes a composite of two losses, and of a factor and a loss."""
 
-    add: Callable[["Operators | LossLike", "Operators | LossLike"], "CompositeLoss"]
-    scale: Callable[["Operators", float], "CompositeLoss"]
+    add: Callable[["Operators | LossLike", "Operators | LossLike"], "CompositeLoss | None"]
+    scale: Callable[["Operators", float], "CompositeLoss | None"]
 
 
 class Operators:
@@ -24,7 +24,7 @@ class Operators:
     _builders: Builders  # set by `composite/operators.py`
 
     def __add__(self, other: LossLike) -> "CompositeLoss":
-        return self._builders.add(self, other)
+        return _or_not_implemented(self._builders.add(self, other))
 
     @overload
     def __radd__(self, other: int) -> Self: ...
@@ -33,10 +33,10 @@ class Operators:
     def __radd__(self, other: LossLike | int) -> "Self | CompositeLoss":
         if isinstance(other, int):  # sum() starts at 0
             return self if other == 0 else NotImplemented
-        return self._builders.add(other, self)
+        return _or_not_implemented(self._builders.add(other, self))
 
     def __mul__(self, factor: float) -> "CompositeLoss":
-        return self._builders.scale(self, factor)
+        return _or_not_implemented(self._builders.scale(self, factor))
 
     __rmul__ = __mul__
 
@@ -44,3 +44,8 @@ class Operators:
         if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
             return NotImplemented
         return self * (1 / as_number(f"The divisor of component '{self.name}'", divisor))
+
+
+def _or_not_implemented(found: "CompositeLoss | None") -> "CompositeLoss":
+    """What an operator returns: with None Python asks the other operand, then raises."""
+    return NotImplemented if found is None else found

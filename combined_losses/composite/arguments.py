@@ -1,24 +1,33 @@
 """What a user gave as `losses` and `weights` of a composite, checked."""
 
-import keras
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from combined_losses._core import checks, names
 from combined_losses._core.arguments import as_child, component_name
+from combined_losses._core.keras_types import KerasLoss, KerasSchedule
 from combined_losses._core.reduction import PER_COMPONENT
+from combined_losses.composite.weights import Weight
 from combined_losses.weightings.base import Weighting
 
+if TYPE_CHECKING:
+    from combined_losses.composite.settable import SettableWeights
 
-class Losses(dict):
+
+class Losses(dict[str, KerasLoss]):
     """The components of a composite by name, which cannot be changed."""
 
-    def __init__(self, losses, owner):
+    def __init__(self, losses: Mapping[str, KerasLoss], owner: str) -> None:
         super().__init__(losses)
         self._owner = owner
 
-    def __reduce__(self):  # else a copy would be filled entry by entry
+    def __reduce__(
+        self,
+    ) -> tuple[type["Losses"], tuple[Any, ...]]:
+        # Else a copy would be filled entry by entry.
         return Losses, (dict(self), self._owner)
 
-    def _refuse(self, *change, **more):
+    def _refuse(self, *change: Any, **more: Any) -> NoReturn:
         raise TypeError(
             f"The `losses` of '{self._owner}' are fixed when it is made: make another one, for "
             "example CompositeLoss({**loss.losses, 'new': 'mse'}). "
@@ -29,7 +38,7 @@ class Losses(dict):
     clear = pop = popitem = setdefault = update = _refuse
 
 
-def as_children(losses, owner):
+def as_children(losses: object, owner: str) -> dict[str, KerasLoss]:
     if isinstance(losses, dict):
         pairs = list(losses.items())
         for name, _ in pairs:
@@ -46,9 +55,11 @@ def as_children(losses, owner):
     return {name: as_child(loss, owner, name) for name, loss in pairs}
 
 
-def _named(losses, owner):
+def _named(losses: Iterable[Any], owner: str) -> list[tuple[str, Any]]:
     """Names for the components of a list; two that the user gave must differ."""
-    pairs, chosen, numbers = {}, set(), {}
+    pairs: dict[str, Any] = {}
+    chosen: set[str] = set()
+    numbers: dict[str, int] = {}
     for loss in losses:
         if not isinstance(loss, str) and not callable(loss):
             as_child(loss, owner, None)  # raises
@@ -64,7 +75,7 @@ def _named(losses, owner):
     return list(pairs.items())
 
 
-def as_weights(weights, component_names, owner):
+def as_weights(weights: Any, component_names: Sequence[str], owner: str) -> dict[str, Weight]:
     """A dict from name to float or schedule; 1.0 for what is not given."""
     if weights is None:
         weights = {}
@@ -95,9 +106,9 @@ def as_weights(weights, component_names, owner):
     return {name: _as_weight(name, weights.get(name, 1.0)) for name in component_names}
 
 
-def _as_weight(name, weight):
+def _as_weight(name: str, weight: object) -> Weight:
     """A float, or a schedule as it is."""
-    if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
+    if isinstance(weight, KerasSchedule):
         return weight
     if isinstance(weight, Weighting):
         raise ValueError(
@@ -107,7 +118,7 @@ def _as_weight(name, weight):
     return checks.check_weight(name, weight)
 
 
-def check_moving(composite, weighting):
+def check_moving(composite: "SettableWeights", weighting: Weighting | None) -> None:
     """Raises where weights that move would weigh single samples, or move twice in a step."""
     if weighting is not None and composite.reduction in ("none", None):
         raise ValueError(
@@ -124,7 +135,9 @@ def check_moving(composite, weighting):
         )
 
 
-def resolved_reduction(reduction, losses, owner):
+def resolved_reduction(
+    reduction: str | None, losses: Mapping[str, KerasLoss], owner: str
+) -> str | None:
     """Children with reduction "none" give one total for each sample, if all of them do."""
     if reduction != PER_COMPONENT:
         return reduction

@@ -1,10 +1,14 @@
 """A composite in configs and files."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 
 from combined_losses._core import checks
 from combined_losses._core.config import (
+    Made,
     check_config,
     deeply,
     deserialize_child,
@@ -12,9 +16,15 @@ from combined_losses._core.config import (
     read_entry,
     serialize_child,
 )
+from combined_losses._core.keras_types import KerasSchedule
+
+if TYPE_CHECKING:
+    from combined_losses.composite.loss import CompositeLoss
 
 
-def config_of(composite, fixed, schedules):
+def config_of(
+    composite: "CompositeLoss", fixed: Mapping[str, float], schedules: Mapping[str, KerasSchedule]
+) -> dict[str, Any]:
     """The arguments of a composite as Keras stores them, with its current fixed weights."""
     with deeply():
         losses = [[name, serialize_child(name, loss)] for name, loss in composite.losses.items()]
@@ -32,11 +42,11 @@ def config_of(composite, fixed, schedules):
     }
 
 
-def made_of(cls, config):
+def made_of(cls: type[Made], config: dict[str, Any]) -> Made:
     """The composite of a config."""
     check_config(cls, config)
-    config = dict(config)
-    pairs = config.pop("losses")
+    arguments = dict(config)
+    pairs = arguments.pop("losses")
     if not isinstance(pairs, list) or not all(
         isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
     ):
@@ -47,11 +57,11 @@ def made_of(cls, config):
     with deeply():
         losses = {str(name): deserialize_child(name, child) for name, child in pairs}
     for key in ("weights", "weighting"):
-        config[key] = read_entry(cls, key, config.get(key))
-    return made(cls, {"losses": losses, **config})
+        arguments[key] = read_entry(cls, key, arguments.get(key))
+    return made(cls, {"losses": losses, **arguments})
 
 
-def weights_in(store, names):
+def weights_in(store: Any, names: Sequence[str]) -> tuple[dict[str, float], set[str]]:
     """The fixed weights in a file, by name, and the names of those that have been changed."""
     flags = zip(names, np.array(store["changed"]), strict=True)
     changed = {name for name, is_changed in flags if is_changed}

@@ -4,7 +4,8 @@ At the output they are taken in the loss itself. At a layer, or at the parameter
 the training step along, captured from its beginning: see `training/captured.py`.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 from keras import ops
@@ -12,7 +13,14 @@ from keras import ops
 from combined_losses._backend import backend
 from combined_losses._backend.capture import columns, float32
 from combined_losses._backend.probing import probed
+from combined_losses._core.batch import Batch
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._numerics.arrays import Tensor
+from combined_losses.weightings.base import Weighting
 from combined_losses.weightings.products import Products, powers_of_two
+
+Rows: TypeAlias = Sequence[Sequence[Tensor]]
+"""For each point the gradients of the k components, flat."""
 
 
 class Taken(NamedTuple):
@@ -24,12 +32,18 @@ class Taken(NamedTuple):
         points: what they were taken at.
     """
 
-    products: Any
+    products: Products
     rows: Any = None
     points: Any = None
 
 
-def evaluate(rule, batch, parts, label, moving=()):
+def evaluate(
+    rule: Weighting | None,
+    batch: Batch,
+    parts: Sequence[Callable[[Batch], Evaluation]],
+    label: str,
+    moving: Iterable[Any] = (),
+) -> tuple[list[Evaluation], Taken | None]:
     """The evaluations of `parts`, and what is `Taken` of their gradients in a training step.
 
     Args:
@@ -42,7 +56,8 @@ def evaluate(rule, batch, parts, label, moving=()):
     capture, probe = batch.captured, probed()
     if rule is None or not rule.reads_gradients or not batch.training:
         return [part(batch) for part in parts], None
-    if probe is not None and probe[0] is rule:
+    wanted: object = None if probe is None else probe[0]
+    if probe is not None and wanted is rule:
         found = [part(batch) for part in parts]
         if not probe[1]:  # once, also where a rule around it reads the gradients of its value
             probe[1].extend(each.total for each in found)
@@ -71,20 +86,25 @@ def evaluate(rule, batch, parts, label, moving=()):
     return found, capture.take(rule, [each.total for each in found])
 
 
-def _at_output(rule, batch, parts, variables):
+def _at_output(
+    rule: Weighting,
+    batch: Batch,
+    parts: Sequence[Callable[[Batch], Evaluation]],
+    variables: list[Any],
+) -> tuple[list[Evaluation], Taken]:
     # In float32 or more: the gradient of a mean over a batch vanishes in float16.
     points = [float32(leaf) for leaf in keras.tree.flatten(batch.y_pred)]
 
-    def view(points):
-        points = iter(points)
-        return batch.map_predictions(lambda leaf: next(points))
+    def view(points: Iterable[Tensor]) -> Batch:
+        remaining = iter(points)
+        return batch.map_predictions(lambda leaf: next(remaining))
 
     found, rows = backend.evaluate_with_rows(points, view, parts, variables)
     rows = columns(rows)
     return found, Taken(products_for(rule, rows))
 
 
-def products_of(rows):
+def products_of(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """`(gramian, scales, largest)` of k gradients, given for each point, of this replica.
 
     Each gradient is divided by its scale, a power of two near its largest entry in all replicas:
@@ -96,12 +116,12 @@ def products_of(rows):
     return ops.stop_gradient(gramian), scales, largest
 
 
-def largest_of(rows):
+def largest_of(rows: Rows) -> Tensor:
     """The largest magnitude in each of k gradients, `(k,)`, given for each point."""
     return ops.stop_gradient(ops.max(ops.stack([backend.largest(c) for c in rows]), axis=0))
 
 
-def products_for(rule, rows, shared=False):
+def products_for(rule: Weighting, rows: Rows, shared: bool = False) -> Products:
     """The `Products` that a rule needs; `shared`: every replica has the rows of all of them."""
     gramian, scales, largest = products_of(rows)
     gramian = gramian if shared else backend.global_sum(gramian)
@@ -110,14 +130,14 @@ def products_for(rule, rows, shared=False):
     return Products(gramian, scales, largest, _mean_sizes(rows))
 
 
-def _mean_sizes(rows):
+def _mean_sizes(rows: Rows) -> Tensor:
     """The mean magnitude in each of the k gradients, over all replicas."""
     total = sum(ops.stack([ops.sum(ops.abs(row)) for row in column]) for column in rows)
     count = sum(ops.cast(ops.shape(column[0])[0], "float32") for column in rows)
     return ops.stop_gradient(backend.global_sum(total) / backend.global_sum(count))
 
 
-def no_products(rule, k):
+def no_products(rule: Weighting, k: int) -> Products:
     """What is measured where there is no gradient."""
     none = Products(ops.zeros((k, k)), ops.ones((k,)))
     if "rows" not in rule.needs:
@@ -125,7 +145,7 @@ def no_products(rule, k):
     return none._replace(largest=ops.zeros((k,)), mean=ops.zeros((k,)))
 
 
-def with_gradient(total, taken, weights):
+def with_gradient(total: Tensor, taken: Taken, weights: Tensor) -> Tensor:
     """`total` with the gradient `sum_i weights_i * g_i` at the points of `taken`."""
     gradients = [
         ops.reshape(backend.combine(weights, column), ops.shape(point))

@@ -2,6 +2,7 @@
 
 import contextlib
 import weakref
+from collections.abc import Iterator
 from typing import Protocol
 
 
@@ -21,16 +22,16 @@ class Listener(Protocol):
 class Listeners:
     """The models that are alive."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._alive: weakref.WeakSet[Listener] = weakref.WeakSet()
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self._alive)
 
-    def add(self, listener):
+    def add(self, listener: Listener) -> None:
         self._alive.add(listener)
 
-    def sync(self):
+    def sync(self) -> None:
         """Before state is read or written: on JAX a running `fit` keeps it outside of variables.
 
         Its next step would overwrite what is assigned.
@@ -38,12 +39,12 @@ class Listeners:
         for listener in self._alive:
             listener.sync()
 
-    def rebuild(self):
+    def rebuild(self) -> None:
         for listener in self._alive:
             listener.rebuild()
 
     @contextlib.contextmanager
-    def held_still(self):
+    def held_still(self) -> Iterator[bool]:
         """In the block no other thread lets one of the models begin to run.
 
         Gives whether none of them runs in another thread already, so that state may be changed.

@@ -1,11 +1,17 @@
 """A component as a metric of a plain `keras.Model`: `CompositeLoss.as_metrics`."""
 
+from typing import TYPE_CHECKING, Any, Self
+
 import keras
 from keras import ops
 
 from combined_losses._core.batch import Batch
 from combined_losses._core.keras_types import KerasMetric
 from combined_losses._core.names import log_key
+from combined_losses._numerics.arrays import ArrayLike, Tensor
+
+if TYPE_CHECKING:
+    from combined_losses.composite.loss import CompositeLoss
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -18,14 +24,16 @@ class ComponentMetric(KerasMetric):
         name: the key in the logs, default `<component>_loss`.
     """
 
-    def __init__(self, loss, component, name=None):
+    def __init__(self, loss: "CompositeLoss", component: str, name: str | None = None) -> None:
         super().__init__(name=name or log_key(component))
         self.loss = loss
         self.component = component
         self.total = self.add_variable((), "zeros", name="total")
         self.count = self.add_variable((), "zeros", name="count")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
+    ) -> None:
         if self.loss._node.skips:
             # What is skipped is 0, as in the logs.
             batch = Batch(y_true, y_pred, sample_weight, self.loss.name)
@@ -36,13 +44,13 @@ class ComponentMetric(KerasMetric):
         self.total.assign_add(ops.cast(value, self.dtype) * size)
         self.count.assign_add(size)
 
-    def result(self):
+    def result(self) -> Tensor:
         return self.total / ops.maximum(self.count, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         loss = keras.saving.serialize_keras_object(self.loss)
         return {"loss": loss, "component": self.component, "name": self.name}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})

@@ -1,32 +1,42 @@
 """What `a + b` and `0.5 * a` build: flat composites."""
 
+from typing import TypeVar, overload
+
 from combined_losses._core import checks, names
 from combined_losses._core.arguments import as_child, component_name
+from combined_losses._core.keras_types import KerasLoss, LossLike
+from combined_losses._core.loss import Loss
 from combined_losses._core.operators import Builders, Operators
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite.loss import CompositeLoss
 
+Own = TypeVar("Own", bound=Operators)
 
-def add(left, right):
-    """The flat composite of two losses; plain composites are merged, others stay one component."""
+
+def add(left: Operators | LossLike, right: Operators | LossLike) -> CompositeLoss | None:
+    """The flat composite of two losses; plain composites are merged, others stay one component.
+
+    None where one of them is no loss.
+    """
     if not all(isinstance(side, str) or _is_callable(side) for side in (left, right)):
-        return NotImplemented
+        return None
     terms = [*_terms(left), *_terms(right)]
-    losses, weights = {}, {}
+    losses: dict[str, KerasLoss] = {}
+    weights: dict[str, float] = {}
     for name, loss, weight in terms:
         name = names.make_unique(name, losses)
         losses[name], weights[name] = loss, weight
     return CompositeLoss(losses, weights)
 
 
-def _is_callable(side):
+def _is_callable(side: object) -> bool:
     return callable(side) and not isinstance(side, type)
 
 
-def scale(loss, factor):
-    """`factor * loss` as a composite."""
+def scale(loss: Operators, factor: float) -> CompositeLoss | None:
+    """`factor * loss` as a composite; None where the factor is no number."""
     if not isinstance(factor, (int, float)) or isinstance(factor, bool):
-        return NotImplemented
+        return None
     factor = checks.as_number(f"The factor of component '{loss.name}'", factor)
     terms = _terms(loss)
     return CompositeLoss(
@@ -35,16 +45,25 @@ def scale(loss, factor):
     )
 
 
-def _terms(loss):
+def _terms(loss: Operators | LossLike) -> list[tuple[str, KerasLoss, float]]:
     """`(name, loss, weight)` of what an operator sees in `loss`."""
-    flat = isinstance(loss, CompositeLoss) and loss.reduction == PER_COMPONENT
-    if flat and not loss._node.has_moving_weights and loss.on_nonfinite == "propagate":
+    if isinstance(loss, CompositeLoss) and _is_flat(loss):
         return [(name, child, loss.weights[name]) for name, child in loss.losses.items()]
     child = as_child(loss, "a sum", None)
     return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]
 
 
-def as_loss(loss):
+def _is_flat(composite: CompositeLoss) -> bool:
+    """Whether a sum is that of its components."""
+    moves, skips = composite._node.has_moving_weights, composite.on_nonfinite == "skip"
+    return composite.reduction == PER_COMPONENT and not moves and not skips
+
+
+@overload
+def as_loss(loss: Own) -> Own: ...
+@overload
+def as_loss(loss: LossLike) -> Loss | CompositeLoss: ...
+def as_loss(loss: Operators | LossLike) -> Operators:
     """Gives operators to any loss, so that `0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss(fn)` works.
 
     Args:

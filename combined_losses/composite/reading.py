@@ -1,26 +1,37 @@
 """Where rules read gradients: what cannot be seen there, as errors and warnings."""
 
 import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from keras import ops
 
+from combined_losses._core.compound import Compound
 from combined_losses._core.names import quoted
 from combined_losses._core.owned import owned_by
+from combined_losses.composite.settable import SettableWeights
+from combined_losses.weightings.base import Weighting
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Reader: TypeAlias = tuple[SettableWeights, Weighting]
+"""A composite, and its rule, which reads gradients."""
 
 
-def rules_of(compounds):
+def rules_of(compounds: Iterable[Compound]) -> list[Reader]:
     """The rules that read gradients, `(composite, rule)`, of composites and of those inside."""
-    found = [(each, each.weighting) for loss in compounds for each in loss.compounds()]
+    inside = [each for loss in compounds for each in loss.compounds()]
+    found = [(each, each.weighting) for each in inside if isinstance(each, SettableWeights)]
     return [(each, rule) for each, rule in found if rule is not None and rule.reads_gradients]
 
 
-def check_parts(composite, rule):
+def check_parts(composite: SettableWeights, rule: Weighting | None) -> None:
     """Raises where a component acts on more than the place where a rule reads its gradient."""
     if rule is None or not rule.reads_gradients or rule.place == "parameters":
         return
-    for node, prefix in composite.nodes_inside():
-        name = prefix[:-1]
+    for name, node in composite.nodes.items():
         if node.acts_beyond_output():
             raise ValueError(
                 f"Component '{name}' of '{composite.name}' acts on the model by more than its "
@@ -29,28 +40,29 @@ def check_parts(composite, rule):
             )
 
 
-def acts_beside(composite):
+def acts_beside(composite: SettableWeights) -> "NDArray[np.bool_] | None":
     """Which components may act on the network by another way than where their rule reads.
 
     Booleans `(k,)`, or None: it reads at all parameters. Past the output there is a way for
     functions alone that hold a network, a layer or a variable.
     """
     rule = composite.weighting
+    assert rule is not None  # which asks
     if rule.place == "parameters" and rule.shared_layers is None:
         return None
     if rule.place != "output":
-        return np.ones(len(composite.names), bool)
+        return np.ones(len(composite.names), np.bool_)
     readers = [filter(callable, node.find_readers()) for node, _ in composite.nodes_inside()]
     return np.array([any(owned_by(reader) for reader in each) for each in readers])
 
 
-def warn_of_places(readers):
+def warn_of_places(readers: Iterable[Reader]) -> None:
     """Says, once, what rules do not see where they read gradients; called after a first step."""
     warn_of_missing(readers)
     warn_of_disjoint(readers)
 
 
-def warn_of_disjoint(readers):
+def warn_of_disjoint(readers: Iterable[Reader]) -> None:
     """Says, once, where a rule cannot see a conflict."""
     for composite, rule in readers:
         rule = rule.innermost
@@ -77,7 +89,7 @@ def warn_of_disjoint(readers):
             )
 
 
-def warn_of_missing(readers):
+def warn_of_missing(readers: Iterable[Reader]) -> None:
     """Says, once, which components have no gradient where a rule reads it."""
     for composite, rule in readers:
         rule = rule.innermost
@@ -96,7 +108,7 @@ def warn_of_missing(readers):
         )
 
 
-def _place(rule):
+def _place(rule: Weighting) -> str:
     """Where a rule reads gradients, in words."""
     place, layers = rule.place, rule.shared_layers
     if place == "output":
@@ -106,7 +118,7 @@ def _place(rule):
     return "the parameters" + (f" of {quoted(layers)}" if layers else "")
 
 
-def _group(meet, first):
+def _group(meet: "NDArray[np.bool_]", first: int) -> list[int]:
     """The components that are connected with one, in order."""
     found = {first}
     while True:
@@ -116,14 +128,14 @@ def _group(meet, first):
         found |= more
 
 
-def check_layers(model, readers):
+def check_layers(model: Any, readers: Iterable[Reader]) -> None:
     """Raises where a rule names a layer that the model has not."""
     layers = getattr(model, "layers", ())  # a trainer need not have them
     names = [layer.name for layer in layers]
     for composite, rule in readers:
         place = rule.place
         wanted = list(rule.shared_layers or [])
-        wanted += [] if place in ("output", "parameters") else [place]
+        wanted += [] if place in (None, "output", "parameters") else [place]
         unknown = [name for name in wanted if name not in names]
         bare = [
             layer.name

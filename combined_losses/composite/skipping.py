@@ -1,17 +1,27 @@
 """`on_nonfinite="skip"`: components that are not finite in a step are left out of it."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._backend.capture import float32
 from combined_losses._core import checks
+from combined_losses._core.batch import Batch
+from combined_losses._core.evaluation import Evaluation
+from combined_losses._core.node import Node
 from combined_losses._core.observing import observed
 from combined_losses._core.owned import owned_by, variables_of
+from combined_losses._numerics.arrays import Tensor
+
+if TYPE_CHECKING:
+    from combined_losses.composite.total import WeightedSum
 
 MODES = ("propagate", "skip")
 
 
-def check_mode(mode, owner):
+def check_mode(mode: object, owner: str) -> None:
     if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(
             f"`on_nonfinite` of '{owner}' must be 'propagate' or 'skip'. "
@@ -19,19 +29,19 @@ def check_mode(mode, owner):
         )
 
 
-def is_active(batch):
+def is_active(batch: Batch) -> bool:
     """Whether components are skipped: `components` and `cl.diagnose` give them as they are."""
     return observed() is None and not batch.skips_nothing
 
 
-def cut_gradient(batch):
+def cut_gradient(batch: Batch) -> Batch:
     """The batch, with predictions whose gradient is 0 where it would not be finite.
 
     A component that is skipped hands back a gradient of 0. On its way through what is not finite
     that becomes NaN, or stays 0: it has to be stopped at the predictions.
     """
 
-    def cut(leaf):
+    def cut(leaf: Tensor) -> Tensor:
         if not checks.is_float(leaf):
             return leaf
         # In float32 or more: an overflow of float16, by which a `LossScaleOptimizer` knows that its
@@ -41,7 +51,9 @@ def cut_gradient(batch):
     return batch.map_predictions(cut)
 
 
-def skipped(evaluations, batch, dtype):
+def skipped(
+    evaluations: list[Evaluation], batch: Batch, dtype: str
+) -> tuple[list[Evaluation], Tensor | None, Tensor]:
     """The evaluations, with zeros in place of components that are not finite.
 
     Returns:
@@ -62,10 +74,10 @@ def skipped(evaluations, batch, dtype):
     return [_cut(each, sound[i]) for i, each in enumerate(evaluations)], sound, shares
 
 
-def _cut(evaluation, sound):
+def _cut(evaluation: Evaluation, sound: Tensor) -> Evaluation:
     """An `Evaluation`, or one of zeros: the value of a part is the sum of its parts."""
 
-    def cut(value):
+    def cut(value: Tensor | None) -> Tensor | None:
         return None if value is None else ops.where(sound, value, 0.0)
 
     present = evaluation.present
@@ -80,7 +92,7 @@ def _cut(evaluation, sound):
 # What cannot be cut off at the predictions.
 
 
-def check_parts(composite, nodes):
+def check_parts(composite: "WeightedSum", nodes: Mapping[str, Node]) -> None:
     """Raises where a component, of nodes by name, acts on the model by more than its output."""
     for name, node in nodes.items():
         if node.acts_beyond_output():
@@ -92,7 +104,7 @@ def check_parts(composite, nodes):
             )
 
 
-def check_readers(composite, nodes, model):
+def check_readers(composite: "WeightedSum", nodes: Mapping[str, Node], model: Any) -> None:
     """Raises where a function of a component, of nodes by name, holds what the model trains."""
     trained = {id(v) for v in model.trainable_variables}
     own = {id(model), *map(id, getattr(model, "layers", ()))}

@@ -137,6 +137,11 @@ class Weighting(WithLimits, WithState):
         return False
 
     @property
+    def cosines(self) -> Tensor:
+        """The cosines between the gradients, `(k, k)`, of a rule with `reads_cosines`."""
+        raise NotImplementedError
+
+    @property
     def min_cosine(self) -> Tensor:
         """The smallest cosine between two gradients, `()`, of a rule that reads them."""
         raise NotImplementedError
