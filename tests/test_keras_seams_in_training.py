@@ -14,11 +14,15 @@ pytestmark = [pytest.mark.depends_on_version, pytest.mark.fast]
 # Steps and their functions.
 
 
+def make_function(model, step):
+    """Lets Keras compile the function of a step where there is none."""
+    getattr(model, f"make_{step.removesuffix('step')}function")()
+
+
 @seam(
     "step_function",
     "set_step_function",
-    "make_step_function",
-    "compile_step_anew",
+    "recompile_step",
     "replacing_step",
     files=["training/mixin.py: make_train_function, make_test_function"],
 )
@@ -34,18 +38,18 @@ def test_functions_of_steps(step):
 
     assert keras_private.step_function(model, step) is None
     with keras_private.replacing_step(model, step, own):
-        keras_private.make_step_function(model, step)
+        make_function(model, step)
     run(X, Y)
     # On torch Keras reads the method again when it runs the function.
     is_replaced = keras.backend.backend() != "torch"
     assert bool(traced) == is_replaced
     first = keras_private.step_function(model, step)
-    keras_private.make_step_function(model, step)
+    make_function(model, step)
     assert keras_private.step_function(model, step) is first
 
     del traced[:]
     with keras_private.replacing_step(model, step, lambda *args: own(*args)):
-        keras_private.compile_step_anew(model, step)
+        keras_private.recompile_step(model, step)
     run(X, Y)
     assert bool(traced) == is_replaced and keras_private.step_function(model, step) is not first
 
@@ -57,7 +61,7 @@ def test_functions_of_steps(step):
     assert keras_private.step_function(model, step) is None
 
 
-@seam("batch_of", "split_result", "join_result", files=["training/steps.py", "training/outputs.py"])
+@seam("batch_of", "split_result", "join_result", files=["training/steps.py", "_core/outputs.py"])
 def test_steps_are_given_batches_and_the_logs_of_their_functions_are_theirs():
     class Own(keras.Model):
         def train_step(self, *args):
@@ -67,7 +71,7 @@ def test_steps_are_given_batches_and_the_logs_of_their_functions_are_theirs():
             return keras_private.join_result(logs, state)
 
     model, seen = line(Own), {}
-    keras_private.make_step_function(model, "train_step")
+    make_function(model, "train_step")
     function = keras_private.step_function(model, "train_step")
 
     def look(*args):
@@ -110,12 +114,17 @@ class Notes(keras.Model):
         return {**super().get_metrics_result(), "more": 7.0}
 
 
-@seam(files=["training/mixin.py: stateless_call, stateless_compute_loss, zero_grad, compute_loss"])
+@seam(
+    files=[
+        "training/backend_steps.py: stateless_call, stateless_compute_loss, zero_grad",
+        "training/mixin.py: compute_loss",
+    ]
+)
 def test_a_step_calls_what_the_mixin_overrides():
     model = line(Notes)
     model.fit(X, Y, verbose=0)
     del model.noted[:]  # of the call that built it
-    keras_private.compile_step_anew(model, "train_step")
+    keras_private.recompile_step(model, "train_step")
     history = model.fit(X, Y, verbose=0).history
     expected = {
         "jax": ["stateless_call", "stateless_compute_loss", "compute_loss"],
@@ -144,7 +153,7 @@ def test_the_state_of_a_step_on_jax():
 
     for step in ("train_step", "test_step"):
         with keras_private.replacing_step(model, step, own_step(step, getattr(model, step))):
-            keras_private.make_step_function(model, step)
+            make_function(model, step)
     model.train_on_batch(X, Y)
     model.test_on_batch(X, Y)
 

@@ -15,8 +15,8 @@ class Reader(Protocol):
     """A rule that reads gradients."""
 
     @property
-    def place(self) -> str:
-        """Where: "output", "parameters", or the name of a layer."""
+    def place(self) -> Any:
+        """Where: "output", "parameters", or the name of a layer, a string."""
 
 
 class Capture(abc.ABC):

@@ -10,7 +10,8 @@ from combined_losses._core.named_arrays import from_named
 from combined_losses.diagnosis.batches import batches
 from combined_losses.diagnosis.measurer import measurer_of
 from combined_losses.diagnosis.summary import cosines
-from combined_losses.training.keeping import keep_batches, last_batch, state_of
+from combined_losses.training.for_callbacks import last_batch, request_batches
+from combined_losses.training.model_state import state_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -117,7 +118,7 @@ class GradientConflict(KerasCallback):
                     "cl.Sequential or cl.track(model), or give a batch as `data`. "
                     f"Received: data=None and {self.model!r}"
                 )
-            keep_batches(self.model, "GradientConflict(data=None)")
+            request_batches(self.model, "GradientConflict(data=None)")
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._measurer = None

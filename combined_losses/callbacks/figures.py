@@ -9,7 +9,8 @@ from combined_losses._core.keras_types import KerasCallback, Logs
 from combined_losses._core.names import listed
 from combined_losses.plots.style import make_room
 from combined_losses.training import routing
-from combined_losses.training.keeping import leave_weights, tracking_of
+from combined_losses.training.for_callbacks import describe_weights
+from combined_losses.training.model_state import tracking_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,7 +112,7 @@ class ComponentPlot(KerasCallback):
         figure = _new_figure()
         left, right = figure.subplots(1, 2)
         run = _Run(self._logs_by_epoch, self.model)
-        leave_weights(self.model, run)
+        describe_weights(self.model, run)
         plots.components(run, left)
         plots.shares(run, right)
         make_room(figure)

@@ -11,13 +11,13 @@ import numpy as np
 
 from combined_losses._core.keras_types import KerasCallback, Logs
 from combined_losses._core.names import listed, quoted
-from combined_losses.training.keeping import (
+from combined_losses.training.for_callbacks import (
     component_keys,
-    keep_batches,
     last_batch,
+    request_batches,
     skipped_throughout,
-    state_of,
 )
+from combined_losses.training.model_state import state_of
 
 __all__ = ["TerminateOnComponentNaN"]
 
@@ -101,7 +101,7 @@ class TerminateOnComponentNaN(KerasCallback):
                 f"Received: {model!r}"
             )
         if self.path is not None:
-            keep_batches(model, "TerminateOnComponentNaN(path=...)")
+            request_batches(model, "TerminateOnComponentNaN(path=...)")
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._last_batch = self._batch_before = {}

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 from combined_losses._backend import keras_private
 from combined_losses._core.keras_types import KerasTensorBoard, Logs
 from combined_losses._core.names import log_key, weight_key
+from combined_losses._core.node import Node
 from combined_losses.training import routing
-from combined_losses.training.keeping import tracking_of
+from combined_losses.training.model_state import tracking_of
 
 __all__ = ["TensorBoard"]
 
@@ -89,6 +90,7 @@ class TensorBoard(KerasTensorBoard):
 def _charts_by_composite(model: Any, logs: Mapping[str, Any]) -> dict[str, Charts]:
     """The title of each composite -> its charts."""
     tracking = tracking_of(model)
+    pairs: list[tuple[str | None, Node]]
     if tracking is None:  # a plain model reports components if it was compiled with `as_metrics`
         pairs = [("", loss) for loss in routing.compounds(model.loss)]
         known = set(logs)

@@ -1,7 +1,7 @@
 """The gradients of the components of a composite, for the rules that read them.
 
 At the output they are taken in the loss itself. At a layer, or at the parameters, the batch brings
-the training step along, captured from its beginning: see `training/captured.py`.
+the training step along, captured from its beginning: see `training/gradient_capture.py`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -73,8 +73,8 @@ def evaluate(
             f"gradients='output'. Received: gradients={rule.place!r}"
         )
     # Taken already where the step, or this loss alone, is repeated for another rule's sake.
-    if capture is not None and (probe is not None or id(rule) in capture.taken):
-        return [part(batch) for part in parts], capture.taken.get(id(rule))
+    if capture is not None and (probe is not None or capture.gradients_of(rule) is not None):
+        return [part(batch) for part in parts], capture.gradients_of(rule)
     if capture is None:
         raise ValueError(
             f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
@@ -83,7 +83,7 @@ def evaluate(
             f"gradients='output'. Received: gradients={rule.place!r}"
         )
     found = [part(batch) for part in parts]
-    return found, capture.take(rule, [each.total for each in found])
+    return found, capture.measure_gradients(rule, [each.total for each in found])
 
 
 def _at_output(

@@ -23,7 +23,7 @@ from combined_losses._numerics.arrays import Tensor
 from combined_losses.diagnosis.parts import Part, is_known, parts_of
 from combined_losses.diagnosis.perturbations import Tensors
 from combined_losses.training import routing
-from combined_losses.training.keeping import tracking_of
+from combined_losses.training.model_state import tracking_of
 from combined_losses.training.routing import Route
 from combined_losses.training.tracker import route_batch
 

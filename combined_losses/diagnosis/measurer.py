@@ -32,8 +32,8 @@ from combined_losses.diagnosis.perturbations import (
     perturbed,
 )
 from combined_losses.training import routing
-from combined_losses.training.captured import parameters
-from combined_losses.training.keeping import measurers
+from combined_losses.training.for_callbacks import measurers
+from combined_losses.training.gradient_capture import parameters
 
 At: TypeAlias = Literal["output", "parameters"]
 """Where gradients are taken."""

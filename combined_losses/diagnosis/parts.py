@@ -37,10 +37,9 @@ class Part(NamedTuple):
 
 def parts_of(route: Route) -> list[Part]:
     """The parts of a route, in the order of its log keys."""
-    loss, whole = route.loss, None
+    loss, whole = route.loss, route.total_name
     parts: list[Part] = []
-    if route.reports_total:
-        whole = route.output
+    if whole is not None:
         beyond = loss.acts_beyond_output()
         parts.append(Part(whole, log_key(whole), None, beyond, route.weight, 1.0, True))
     if not loss.is_made_of_losses:

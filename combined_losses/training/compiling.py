@@ -1,26 +1,31 @@
 """`compile` of a tracked model, and what its config keeps."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
 from combined_losses._backend import keras_private
 from combined_losses._core.config import serialize_losses
 from combined_losses.training import routing
+from combined_losses.training.compile_checks import warn_of_accumulation
 from combined_losses.training.h5 import CompileConfig
-from combined_losses.training.keeping import STATE
-from combined_losses.training.model_state import ModelState
-from combined_losses.training.moving import warn_of_accumulation
+from combined_losses.training.model_state import STATE, ModelState
+from combined_losses.training.routing import CompiledLoss, LossWeights
+
+Optimizer: TypeAlias = keras.optimizers.Optimizer | str | None
 
 
 def compile_model(
-    model: Any,
+    model: keras.Model,
     compile_: Callable[..., None],
-    arguments: tuple[Any, Any, Any, dict[str, Any]],
+    arguments: tuple[Optimizer, CompiledLoss, LossWeights, dict[str, Any]],
     is_whole: bool,
 ) -> None:
-    """Compiles a model; with a composite among its losses it keeps a `ModelState` from now on.
+    """Compiles a model; if a composite is among its losses, gives it a `ModelState`.
+
+    Keras is given no loss to compute: there is one way from the outputs to the total, ours, and
+    nothing is computed or logged twice.
 
     Args:
         model: a model with the mixin.
@@ -30,15 +35,15 @@ def compile_model(
     """
     optimizer, loss, loss_weights, others = arguments
     keras_private.drop_hidden(model, STATE)
-    before = getattr(model, "loss", None)
+    earlier_loss = getattr(model, "loss", None)
     routing.check_compiled(loss, loss_weights)
     if not routing.compounds(loss):
-        if loss is None and routing.compounds(before):
+        if loss is None and routing.compounds(earlier_loss):
             keras_private.forget_loss(model)
         compile_(optimizer, loss, loss_weights, **others)
         return
-    computed = before is not None and not routing.compounds(before)
-    keras_private.compile_without_loss(compile_, model, optimizer, loss, computed, others)
+    computed_before = earlier_loss is not None and not routing.compounds(earlier_loss)
+    keras_private.compile_without_loss(compile_, model, optimizer, loss, computed_before, others)
     metrics = [others["metrics"], others["weighted_metrics"]]
     state = ModelState(model, loss, loss_weights, metrics, is_whole)
     keras_private.keep_from_weight_decay(model.optimizer, state.learned)
@@ -52,7 +57,7 @@ def compile_model(
 
 
 def with_losses(config: dict[str, Any], state: ModelState) -> dict[str, Any]:
-    """The config of `compile` with the losses and their weights, without loss of arguments."""
+    """The config of `compile`, with losses that keep all of their arguments, and their weights."""
     return {
         **config,
         "loss": serialize_losses(state.loss),

@@ -1,5 +1,6 @@
 """Derivatives of a model's output by its inputs, for equations in a loss."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ __all__ = ["input_gradients"]
 
 
 def input_gradients(
-    model: Callable[..., Any], x: Any, order: int = 1, output: str | None = None
+    model: keras.Model | Callable[[Any], Any], x: Any, order: int = 1, output: str | None = None
 ) -> Any:
     """Derivatives of a model's output by its inputs, for equations in a loss.
 
@@ -60,8 +61,13 @@ def input_gradients(
             packed = keras.tree.pack_sequence_as(x, inputs) if _is_structure(x) else leaf
             return _one_output(model, packed, output)
 
+        def column(leaf: Tensor, k: int) -> Tensor:
+            return outputs(leaf)[:, k]
+
         count = outputs(leaves[place]).shape[-1]
-        columns = [_derivative(_column(outputs, k), leaves[place], order) for k in range(count)]
+        columns = [
+            _derivative(functools.partial(column, k=k), leaves[place], order) for k in range(count)
+        ]
         return columns[0] if count == 1 else ops.stack(columns, axis=1)
 
     found = [of_leaf(place) for place in range(len(leaves))]
@@ -70,8 +76,9 @@ def input_gradients(
 
 def _is_structure(x: Any) -> bool:
     """Whether `x` holds several inputs; a list of numbers is one."""
-    numbers = (isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(x))
-    return bool(keras.tree.is_nested(x)) and not all(numbers)
+    return keras.tree.is_nested(x) and not all(
+        isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(x)
+    )
 
 
 def _as_inputs(x: ArrayLike) -> Tensor:
@@ -107,15 +114,16 @@ def _one_output(model: Callable[..., Any], x: Any, output: str | None) -> Tensor
     return chosen if len(chosen.shape) == 2 else ops.expand_dims(chosen, -1)
 
 
-def _column(function: Callable[[Tensor], Tensor], index: int) -> Callable[[Tensor], Tensor]:
-    """The function whose value is one column of that of `function`."""
-    return lambda x: function(x)[:, index]
-
-
 def _derivative(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
     """The derivatives of a function `(batch, inputs) -> (batch,)` by each input, `order` times."""
     gradient = backend.gradient(lambda inputs: ops.sum(function(inputs)))
     if order == 1:
         return gradient(x)
-    columns = [_derivative(_column(gradient, d), x, order - 1)[:, d] for d in range(x.shape[1])]
+
+    def column(inputs: Tensor, d: int) -> Tensor:
+        return gradient(inputs)[:, d]
+
+    columns = [
+        _derivative(functools.partial(column, d=d), x, order - 1)[:, d] for d in range(x.shape[1])
+    ]
     return ops.stack(columns, axis=1)

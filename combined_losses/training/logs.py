@@ -1,32 +1,35 @@
 """Logs of a tracked model: numbers that come to the host once, in the order of `metrics_names`."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from keras import ops
 
-from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.arrays import Dtype, Tensor
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+Results: TypeAlias = Any
+"""What `evaluate` and the like return: a dict with `return_dict=True`, a list without.
+
+For a type checker it is Any, as in Keras, so that nobody has to ask which of the two it is.
+"""
 
 
 class LazyVector:
-    """The vector of a step, brought to the host once, when the first number is asked for."""
+    """The vector of a step, copied to the host once, when the first number is asked for."""
 
-    def __init__(self, packed: Tensor) -> None:
-        self._packed = packed
-        self._numbers: NDArray[Any] | None = None
+    def __init__(self, vector: Tensor) -> None:
+        self._vector = vector
+        self._numbers: np.ndarray[Any, Any] | None = None
 
     def __getitem__(self, index: int) -> "LazyNumber":
-        """One entry, which may still be computed on the device: a `LazyNumber`."""
+        """One entry, which may still be computed on the device."""
         return LazyNumber(self, index)
 
     def number(self, index: int) -> float:
         """One entry as a float."""
         if self._numbers is None:
-            self._numbers = np.asarray(ops.convert_to_numpy(self._packed))
+            self._numbers = ops.convert_to_numpy(self._vector)
         return float(self._numbers[index])
 
 
@@ -42,7 +45,7 @@ class LazyNumber:
     def __float__(self) -> float:
         return self.vector.number(self.index)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> "NDArray[Any]":
+    def __array__(self, dtype: Dtype = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(float(self), dtype=dtype)
 
     def __repr__(self) -> str:
@@ -51,17 +54,17 @@ class LazyNumber:
 
 def in_order(logs: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Logs as Python's numbers, in the order of `names`; what these leave out comes last."""
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for name in (*names, *logs):
         if name in logs:
             try:
-                found[name] = float(logs[name])
+                numbers[name] = float(logs[name])
             except (TypeError, ValueError):  # a metric of the user's that is no number
-                found[name] = logs[name]
-    return found
+                numbers[name] = logs[name]
+    return numbers
 
 
-def fill_in(history: Mapping[str, list[float]], weights: Mapping[str, float]) -> None:
+def fill_in(history: dict[str, list[Any]], weights: Mapping[str, float]) -> None:
     """Back-fills a weight for the epochs before it was first changed."""
     for prefix in ("", "val_"):
         epochs = len(history.get(f"{prefix}loss", []))

@@ -1,6 +1,6 @@
 """`ComponentMetricsMixin`: the part of a model that trains on composites and reports parts."""
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -9,12 +9,13 @@ from combined_losses._core.config import deeply
 from combined_losses._core.keras_types import documented_by
 from combined_losses._core.outputs import places_of, with_batch
 from combined_losses._core.step import inside
-from combined_losses._numerics.arrays import Tensor
-from combined_losses.training import compiling
+from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.training.backend_steps import OF_BACKEND
-from combined_losses.training.captured import capturing
-from combined_losses.training.keeping import STATE, tracking_of
-from combined_losses.training.model_state import ModelState, calling, joined, running
+from combined_losses.training.compiling import Optimizer, compile_model, with_losses
+from combined_losses.training.gradient_capture import capturing
+from combined_losses.training.logs import Results
+from combined_losses.training.model_state import STATE, calling, joined, predicting, tracking_of
+from combined_losses.training.routing import CompiledLoss, LossWeights
 from combined_losses.training.steps import make_function
 
 
@@ -53,28 +54,25 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     # `vars(self).get(STATE)` is the `ModelState` of a model that is compiled with a composite.
 
-    # Compiling: Keras is given no loss of its own to compute, so that there is one way from the
-    # outputs to the total, this one, and nothing is computed or logged twice.
+    # Compiling.
 
     @documented_by(keras.Model.compile)
     def compile(
         self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
+        optimizer: Optimizer = "rmsprop",
+        loss: CompiledLoss = None,
+        loss_weights: LossWeights = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
         **kwargs: Any,
     ) -> None:
         kwargs.update(metrics=metrics, weighted_metrics=weighted_metrics)
         is_whole = type(self).compute_loss is ComponentMetricsMixin.compute_loss
-        arguments = (optimizer, loss, loss_weights, kwargs)
-        compiling.compile_model(self, super().compile, arguments, is_whole)
+        compile_model(self, super().compile, (optimizer, loss, loss_weights, kwargs), is_whole)
 
     def get_compile_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = super().get_compile_config()
-        state: ModelState | None = vars(self).get(STATE)
-        return config if state is None else compiling.with_losses(config, state)
+        config, state = super().get_compile_config(), vars(self).get(STATE)
+        return config if state is None else with_losses(config, state)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         with deeply():
@@ -84,46 +82,41 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @documented_by(keras.Model.save)
     def save(self, *args: Any, **kwargs: Any) -> Any:
-        state: ModelState | None = vars(self).get(STATE)
+        state = vars(self).get(STATE)
         if state is not None:
             state.owned.warn_of_parts(self)
         with deeply():
             return super().save(*args, **kwargs)
 
-    # The state of the losses is state of the model. What they read beside their arguments, such as
-    # a teacher, is threaded and not trained.
+    # The state of the losses is state of the model. The networks that losses read, such as a
+    # teacher, are state too, which a step on JAX has to be given, but are not trained.
 
     @property
-    def variables(self) -> list[Any]:
-        found: list[Any] = super().variables
-        state: ModelState | None = vars(self).get(STATE)
+    def variables(self) -> list[keras.Variable]:
+        found, state = super().variables, vars(self).get(STATE)
         return found if state is None else state.with_all(self, found)
 
     @property
-    def trainable_variables(self) -> list[Any]:
-        found: list[Any] = super().trainable_variables
-        state: ModelState | None = vars(self).get(STATE)
+    def trainable_variables(self) -> list[keras.Variable]:
+        found, state = super().trainable_variables, vars(self).get(STATE)
         return found if state is None else state.without_owned(self, found)
 
     @property
-    def non_trainable_variables(self) -> list[Any]:
-        found: list[Any] = super().non_trainable_variables
-        state: ModelState | None = vars(self).get(STATE)
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        found, state = super().non_trainable_variables, vars(self).get(STATE)
         return found if state is None else joined(found, state.owned_variables(self))
 
     @property
-    def weights(self) -> list[Any]:
-        found: list[Any] = super().weights
-        state: ModelState | None = vars(self).get(STATE)
+    def weights(self) -> list[keras.Variable]:
+        found, state = super().weights, vars(self).get(STATE)
         return state.with_learned(found) if state is not None and state.learned else found
 
-    # The vector of the parts is counted beside `metrics`, where a step of the user's may call
-    # `update_state(y, y_pred)` of all that it finds.
+    # The tracker is not among `metrics`: a step of the user's may call `update_state(y, y_pred)` of
+    # all that it finds there.
 
     @property
-    def metrics_variables(self) -> list[Any]:
-        found: list[Any] = super().metrics_variables
-        tracking = tracking_of(self)
+    def metrics_variables(self) -> list[keras.Variable]:
+        found, tracking = super().metrics_variables, tracking_of(self)
         return found if tracking is None else [*found, *tracking.tracker.variables]
 
     def reset_metrics(self) -> None:
@@ -134,13 +127,12 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @property
     def metrics_names(self) -> list[str]:
-        state: ModelState | None = vars(self).get(STATE)
-        if state is not None:
-            return state.metrics_names(self, super().metrics)
-        names: list[str] = super().metrics_names
-        return names
+        state = vars(self).get(STATE)
+        if state is None:
+            return super().metrics_names
+        return state.metrics_names(self, super().metrics)
 
-    # Outputs: a subclassed model shows its outputs when it is called, the others beforehand.
+    # Outputs: those of a subclassed model are known when it is called, those of others before.
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         outputs, state = super().__call__(*args, **kwargs), vars(self).get(STATE)
@@ -159,25 +151,24 @@ class ComponentMetricsMixin(OF_BACKEND):
         training: bool = True,
     ) -> Tensor:
         """The total of all losses; records the components of every `CompositeLoss`."""
-        state: ModelState | None = vars(self).get(STATE)
+        state = vars(self).get(STATE)
         if state is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        return state.compute(self, x, y, y_pred, sample_weight, training)
+        return state.compute_loss(self, x, y, y_pred, sample_weight, training)
 
     def train_step(self, *args: Any) -> Any:
-        state: ModelState | None = vars(self).get(STATE)
+        state = vars(self).get(STATE)
         with inside("step"), capturing(self, state, args):
             result = super().train_step(*args)
-        keeps = state is not None and state.keepers > 0
-        return with_batch(result, keras_private.batch_of(args)) if keeps else result
+        has_batch = state is not None and state.returns_batches
+        return with_batch(result, keras_private.batch_of(args)) if has_batch else result
 
     def test_step(self, *args: Any) -> Any:
         with inside("step", is_test=True):
             return super().test_step(*args)
 
     def get_metrics_result(self) -> dict[str, Any]:
-        results: dict[str, Any] = super().get_metrics_result()
-        tracking = tracking_of(self)
+        results, tracking = super().get_metrics_result(), tracking_of(self)
         return results if tracking is None else tracking.results(results, super().metrics)
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -188,10 +179,10 @@ class ComponentMetricsMixin(OF_BACKEND):
         make = super().make_test_function
         return make_function(self, "test_step", make, force, ComponentMetricsMixin)
 
-    # Training: checked before the first step, reported in order.
+    # Running: what can be checked is checked before the first step; logs are returned in order.
 
     @documented_by(keras.Model.fit)
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         with calling(self) as state:
             if state is None:
                 return super().fit(*args, **kwargs)
@@ -203,13 +194,13 @@ class ComponentMetricsMixin(OF_BACKEND):
         x: Any = None,
         y: Any = None,
         batch_size: int | None = None,
-        verbose: Any = "auto",
-        sample_weight: Any = None,
+        verbose: Literal["auto", 0, 1, 2] = "auto",
+        sample_weight: ArrayLike = None,
         steps: int | None = None,
         callbacks: Any = None,
         return_dict: bool = False,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Results:
         kwargs.update(verbose=verbose, sample_weight=sample_weight, steps=steps)
         kwargs.update(batch_size=batch_size, callbacks=callbacks)
         with calling(self) as state:
@@ -223,10 +214,10 @@ class ComponentMetricsMixin(OF_BACKEND):
         self,
         x: Any,
         y: Any = None,
-        sample_weight: Any = None,
-        class_weight: Any = None,
+        sample_weight: ArrayLike = None,
+        class_weight: dict[int, float] | None = None,
         return_dict: bool = False,
-    ) -> Any:
+    ) -> Results:
         with calling(self) as state:
             if state is None:
                 return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
@@ -236,8 +227,8 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @documented_by(keras.Model.test_on_batch)
     def test_on_batch(
-        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
-    ) -> Any:
+        self, x: Any, y: Any = None, sample_weight: ArrayLike = None, return_dict: bool = False
+    ) -> Results:
         with calling(self) as state:
             if state is None:
                 return super().test_on_batch(x, y, sample_weight, return_dict)
@@ -246,5 +237,5 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @documented_by(keras.Model.predict)
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        with running(self):
+        with predicting(self):
             return super().predict(*args, **kwargs)

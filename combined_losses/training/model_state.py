@@ -1,8 +1,9 @@
 """All that a model keeps that is compiled with a composite, under one name of its own."""
 
 import contextlib
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,12 +13,14 @@ from combined_losses._core.outputs import Place, penalty_names, places_of, singl
 from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.composite import reading
 from combined_losses.training import routing
-from combined_losses.training.keeping import leave_weights, state_of, stop_keeping
-from combined_losses.training.logs import fill_in, in_order
-from combined_losses.training.moving import check_scope, with_callbacks
-from combined_losses.training.owned import OwnedByLosses
-from combined_losses.training.running import Running
+from combined_losses.training.compile_checks import check_scope
+from combined_losses.training.fit_callbacks import with_callbacks
+from combined_losses.training.logs import Results, fill_in, in_order
+from combined_losses.training.owned_by_losses import OwnedByLosses
+from combined_losses.training.routing import CompiledLoss, LossWeights
 from combined_losses.training.tracker import Tracking
+
+STATE = "_combined_losses"  # the name of the `ModelState` in the `__dict__` of its model
 
 
 class ModelState:
@@ -33,49 +36,53 @@ class ModelState:
     """
 
     def __init__(
-        self, model: Any, loss: Any, loss_weights: Any, metrics: Any, is_whole: bool
+        self,
+        model: keras.Model,
+        loss: CompiledLoss,
+        loss_weights: LossWeights,
+        metrics: Sequence[Any],
+        is_whole: bool,
     ) -> None:
         self._model = weakref.ref(model)
         self.loss = loss
         self.loss_weights = loss_weights
         self.metrics = metrics
         self.is_whole = is_whole
-        # What of the losses cannot change after `compile`.
+        # The losses do not change after `compile`, so that these are computed once.
         self.compounds = routing.compounds(loss)
         self.composites = [c for compound in self.compounds for c in compound.composites()]
-        self.with_rules = [c for c in self.composites if c.weighting is not None]
-        self.readers = reading.rules_of(self.compounds)
-        self.captures = [rule for _, rule in self.readers if rule.place != "output"]
+        self._with_rules = [c for c in self.composites if c.weighting is not None]
+        self.gradient_rules = reading.rules_of(self.compounds)
+        rules = [rule for _, rule in self.gradient_rules]
+        # Their gradients are taken inside the network, for which a step has to be captured.
+        self.capturing_rules = [rule for rule in rules if rule.place != "output"]
         self.variables = [v for compound in self.compounds for v in compound.variables]
         self.learned = [v for compound in self.compounds for v in compound.learned_variables]
         self.owned = OwnedByLosses(self.compounds)
-        # The outputs and what is recorded of them; None before they are known.
+        # Where the outputs are, and what is recorded of them; None before the outputs are known.
         self.places: dict[str, Place] | None = None
         self.tracking: Tracking | None = None
-        self.recorded = False  # whether the step that is traced, or runs, has recorded its parts
         self.loss_owners: list[int | None] = []  # on JAX, see `penalties.owners_of`
-        # Callbacks that look at batches, and the step functions with and without batches.
-        self.keepers = 0
-        self.batch: dict[str, ArrayLike] | None = None
-        self.keeping: Callable[..., Any] | None = None
-        self.resting: Callable[..., Any] | None = None
-        self.measurers: dict[Any, Any] = {}
+        # For callbacks that look at batches, see `for_callbacks.request_batches`.
+        self.returns_batches = False
+        self.last_batch: dict[str, ArrayLike] | None = None
+        self.measurers: dict[tuple[object, ...], Any] = {}  # of `diagnosis.measurer`
         self.running = Running()
 
-    def tracking_for(self, model: Any, y_pred: Any = None) -> Tracking | None:
+    def tracking_for(self, model: keras.Model, y_pred: Any = None) -> Tracking | None:
         """The routes and the tracker; None before the outputs are known."""
         if self.tracking is None:
             places = self._find_places(model, y_pred)
             if places is not None:
-                self._start(model, y_pred, places)
+                self._start_tracking(model, y_pred, places)
         return self.tracking
 
-    def _start(self, model: Any, y_pred: Any, places: dict[str, Place]) -> None:
+    def _start_tracking(self, model: keras.Model, y_pred: Any, places: dict[str, Place]) -> None:
         if list(places) == [""]:
             routing.check_single(self.loss, self.loss_weights, single_names(model, y_pred))
         strategy = keras_private.strategy_of(model)
         check_scope(strategy, self.compounds)
-        reading.check_layers(model, self.readers)
+        reading.check_layers(model, self.gradient_rules)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             names = penalty_names(model)
             tracking = Tracking(self.loss, self.loss_weights, places, names)
@@ -85,7 +92,7 @@ class ModelState:
         for composite in self.composites:
             composite.add_listener(self)
 
-    def _find_places(self, model: Any, y_pred: Any) -> dict[str, Place] | None:
+    def _find_places(self, model: keras.Model, y_pred: Any) -> dict[str, Place] | None:
         if isinstance(model, keras.Sequential):
             return places_of(None)
         layer_names = keras_private.output_names(model)
@@ -93,45 +100,51 @@ class ModelState:
             return places_of(model.output, layer_names)
         return self.places if y_pred is None else places_of(y_pred, layer_names)
 
-    # The state of the losses, which is state of the model.
+    # The state of the losses is state of the model.
 
-    def with_all(self, model: Any, variables: list[Any]) -> list[Any]:
-        """All variables of the model, with those of the losses and of what these read."""
+    def with_all(
+        self, model: keras.Model, variables: Sequence[keras.Variable]
+    ) -> list[keras.Variable]:
+        """The variables of the model, those of the losses, and those of what the losses read."""
         return joined(joined(variables, self.variables), self.owned_variables(model))
 
-    def with_learned(self, variables: list[Any]) -> list[Any]:
-        """The trained and not trained weights of the model, with those that losses learn."""
+    def with_learned(self, variables: Sequence[keras.Variable]) -> list[keras.Variable]:
+        """The weights of the model, trainable or not, and what the losses learn."""
         return joined(variables, [v for v in self.learned if v.trainable])
 
-    def owned_variables(self, model: Any) -> list[Any]:
+    def owned_variables(self, model: keras.Model) -> list[keras.Variable]:
         """The variables of what the losses read, without those that the model has itself."""
         if not self.owned.things:
             return []
         return self.owned.variables_besides((*model.weights, *self.variables))
 
-    def without_owned(self, model: Any, variables: list[Any]) -> list[Any]:
-        """The variables that the model trains: nothing of what the losses read."""
+    def without_owned(
+        self, model: keras.Model, variables: list[keras.Variable]
+    ) -> list[keras.Variable]:
+        """The variables that the model trains, without those of what the losses read."""
         owned = {id(v) for v in self.owned_variables(model)}
         return [v for v in variables if id(v) not in owned] if owned else variables
 
-    def compute(
-        self, model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
+    def compute_loss(
+        self, model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
     ) -> Tensor:
-        """What `compute_loss` gives."""
+        """What `compute_loss` of the model gives."""
         tracking = self.tracking or self.tracking_for(model, y_pred)
-        assert tracking is not None  # `y_pred` tells what the outputs are
-        return tracking.evaluate(self, model, x, y, y_pred, sample_weight, training)
+        if tracking is None:
+            raise ValueError("The loss needs the outputs of the model. Received: y_pred=None")
+        data = (model, x, y, y_pred, sample_weight)
+        return tracking.evaluate(data, training, self.loss_owners)
 
     # Before, around and after `fit`, `evaluate` and the like.
 
-    def find_owned(self, model: Any) -> None:
-        """Looks for what the losses read; raises where what is skipped could not be cut off."""
+    def find_owned(self, model: keras.Model) -> None:
+        """Finds what the losses read; raises where components that are skipped would act on it."""
         self.owned.find(model)
         for composite in self.composites:
             composite.check_skips(model)
 
-    def check(self, model: Any) -> None:
-        """Raises where a composite gives one total for each sample; checks the rest beforehand."""
+    def check(self, model: keras.Model) -> None:
+        """Raises before the first step if the model cannot train on its losses."""
         for compound in self.compounds:
             if compound.reduction in ("none", None):
                 raise ValueError(
@@ -144,9 +157,13 @@ class ModelState:
             self.tracking_for(model)
 
     def fit(
-        self, fit: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Calls Keras's `fit` with callbacks of ours; leaves the weights with the history."""
+        self,
+        fit: Callable[..., keras.callbacks.History],
+        model: keras.Model,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> keras.callbacks.History:
+        """Calls Keras's `fit` with our callbacks; gives the history what figures need to know."""
         self.find_owned(model)
         self.owned.check_built()
         before = {} if self.tracking is None else self.tracking.weights(all_of_them=True)
@@ -154,21 +171,22 @@ class ModelState:
         try:
             history = fit(*args, **kwargs)
         finally:
-            stop_keeping(model)  # also where a callback has not come to its end
+            self.last_batch = None  # also where `fit` is interrupted
         fill_in(history.history, before)
-        leave_weights(model, history, before)
+        if self.tracking is not None:
+            self.tracking.describe_weights(history, before)
         return history
 
     def after_lone_step(self) -> None:
-        """Called after `train_on_batch`: says what a step has shown of the rules."""
-        if self.readers:
-            reading.warn_of_places(self.readers)
-        for composite in self.with_rules:
+        """Called after `train_on_batch`: warns of what this step has shown of the rules."""
+        if self.gradient_rules:
+            reading.warn_of_places(self.gradient_rules)
+        for composite in self._with_rules:
             composite.warn_of_values()
             composite.note_lone_step()
 
-    def metrics_names(self, model: Any, metrics: Iterable[Any]) -> list[str]:
-        """What `metrics_names` gives; `metrics` are Keras's."""
+    def metrics_names(self, model: keras.Model, metrics: Sequence[keras.Metric]) -> list[str]:
+        """What `metrics_names` of the model gives; `metrics` are those of Keras."""
         names: list[str] = []
         for metric in metrics:
             try:
@@ -179,7 +197,7 @@ class ModelState:
         tracking = self.tracking or self.tracking_for(model)
         return keras_private.behind_loss(names, [] if tracking is None else tracking.visible)
 
-    def in_order(self, model: Any, logs: dict[str, Any], return_dict: bool) -> Any:
+    def in_order(self, model: keras.Model, logs: dict[str, Any], return_dict: bool) -> Results:
         """Logs as `evaluate` gives them, in the order of `metrics_names`."""
         order = None if self.tracking is None else self.tracking.order
         logs = in_order(logs, order or model.metrics_names)
@@ -205,44 +223,85 @@ class ModelState:
         if model is None:
             return
         self.measurers.clear()
-        self.resting = self.keeping = None
         if keras_private.step_function(model, "train_step") is not None:
-            keras_private.compile_step_anew(model, "train_step")
-            function = keras_private.step_function(model, "train_step")
-            self.keeping = function if self.keepers else None
+            keras_private.recompile_step(model, "train_step")
         if keras_private.step_function(model, "test_step") is not None:
-            keras_private.compile_step_anew(model, "test_step")
+            keras_private.recompile_step(model, "test_step")
 
-    def _current_model(self) -> Any:
-        """The model; None where it is gone, or has been compiled anew and keeps another state."""
+    def _current_model(self) -> keras.Model | None:
+        """The model; None if it is gone, or was compiled again and keeps another `ModelState`."""
         model = self._model()
         return model if model is not None and state_of(model) is self else None
 
 
+class Running:
+    """The thread in which a model runs, and a lock for who changes that, or the model's state."""
+
+    def __init__(self) -> None:
+        self.thread: int | None = None  # the ident of the thread; None while the model rests
+        self.lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def held_still(self) -> Iterator[bool]:
+        """No model begins to run in the block; gives whether no other thread runs it already."""
+        with self.lock:
+            yield self.thread in (None, threading.get_ident())
+
+    @contextlib.contextmanager
+    def in_this_thread(self, then: Callable[[], None]) -> Iterator[None]:
+        """The model runs in the block, in this thread; `then` is called at the end."""
+        if self.thread is not None:  # the block is inside another one, which is not at its end
+            yield
+            return
+        with self.lock:
+            self.thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.thread = None
+                then()
+
+
+def state_of(model: keras.Model) -> ModelState | None:
+    """The `ModelState` of a model that is compiled with a composite, or None."""
+    state: ModelState | None = vars(model).get(STATE)
+    return state
+
+
+def tracking_of(model: keras.Model, y_pred: Any = None) -> Tracking | None:
+    """The `Tracking` of a model; None for a plain one, and before the outputs are known."""
+    state = state_of(model)
+    return None if state is None else state.tracking or state.tracking_for(model, y_pred)
+
+
 @contextlib.contextmanager
-def calling(model: Any) -> Iterator[ModelState | None]:
+def calling(model: keras.Model) -> Iterator[ModelState | None]:
     """The block is a `fit`, an `evaluate` or the like, of this thread; gives the `ModelState`.
 
-    Raises where the losses cannot be trained; afterwards what other threads asked for is done.
+    Raises if the model cannot train on its losses. After the block the changes are made that other
+    threads have asked for.
     """
     state = state_of(model)
     if state is None:
         yield None
         return
     state.check(model)
-    with state.running.here(then=state.apply_pending):
+    with state.running.in_this_thread(then=state.apply_pending):
         yield state
 
 
-def running(model: Any) -> contextlib.AbstractContextManager[None]:
+def predicting(model: keras.Model) -> contextlib.AbstractContextManager[None]:
     """The block is a `predict` of this thread."""
     state = state_of(model)
     if state is None:
         return contextlib.nullcontext()
-    return state.running.here(then=state.apply_pending)
+    return state.running.in_this_thread(then=state.apply_pending)
 
 
-def joined(variables: Iterable[Any], more: Iterable[Any]) -> list[Any]:
+def joined(
+    variables: Sequence[keras.Variable], more: Sequence[keras.Variable]
+) -> list[keras.Variable]:
     """Both, each variable once."""
     known = {id(v) for v in variables}
     return [*variables, *(v for v in more if id(v) not in known)]

@@ -1,6 +1,6 @@
 """`cl.Model` and `cl.Sequential`, and the way from and to plain Keras models."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Self
 
 import keras
@@ -33,14 +33,14 @@ class Model(ComponentMetricsMixin, keras.Model):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        is_functional = cls is Model and keras_private.are_functional_arguments(args, kwargs)
-        made: Self = super().__new__(Functional if is_functional else cls)
+        functional = cls is Model and keras_private.are_functional_arguments(args, kwargs)
+        made: Self = super().__new__(Functional if functional else cls)
         return made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         functional = keras_private.are_functional_arguments(args, kwargs)
         if functional and not isinstance(self, _KerasFunctional):
-            # Keras would do so, too, but for every class of the user's at once.
+            # Keras would do it as well, but at once for every class of the user's.
             keras_private.put_functional_below(type(self), Model, Functional)
         super().__init__(*args, **kwargs)
 
@@ -49,9 +49,9 @@ class Model(ComponentMetricsMixin, keras.Model):
 class Functional(Model, _KerasFunctional):
     """What `cl.Model(inputs, outputs)` creates."""
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # A pickle names the public `Model`, because this class is private; that of a user's class
-        # below it names that one, so that loading imports its module and registers it.
+    def __reduce__(self) -> tuple[Any, Any]:
+        # This class is private, so that a pickle names the public `Model`. A pickle of a user's
+        # subclass names the subclass: loading it imports its module, which registers it.
         rebuild, arguments = super().__reduce__()
         named = Model if type(self) is Functional else type(self)
         return getattr(named, rebuild.__name__), arguments
@@ -77,7 +77,7 @@ class Sequential(ComponentMetricsMixin, keras.Sequential):
     """
 
 
-def track(model: Any) -> "Model | Sequential":
+def track(model: keras.Model) -> "Model | Sequential":
     """An existing Functional or Sequential model as one that reports components.
 
     Args:
@@ -101,13 +101,10 @@ def track(model: Any) -> "Model | Sequential":
     """
     if isinstance(model, ComponentMetricsMixin):
         return model
-    tracked: Model | Sequential = _rebuild(
-        model, {keras.Sequential: Sequential, _KerasFunctional: Functional}
-    )
-    return tracked
+    return _rebuild(model, {keras.Sequential: Sequential, _KerasFunctional: Functional})
 
 
-def untrack(model: Any) -> Any:
+def untrack(model: keras.Model) -> keras.Model:
     """The plain Keras model back, for deployment: it loads without this package.
 
     Args:
@@ -133,8 +130,8 @@ def untrack(model: Any) -> Any:
     return _rebuild(model, {Sequential: keras.Sequential, Functional: _KerasFunctional})
 
 
-def _rebuild(model: Any, classes: dict[Any, Any]) -> Any:
-    """`model` as the class that `classes` gives for its own: the same layers in a new shell."""
+def _rebuild(model: keras.Model, classes: Mapping[type[Any], type[Any]]) -> Any:
+    """A model of the same layers, of the class that `classes` gives for the class of `model`."""
     cls = classes.get(type(model))
     if cls is None:
         raise ValueError(

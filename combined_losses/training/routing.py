@@ -1,17 +1,28 @@
 """Which output of a model meets which target, sample weight and loss."""
 
 import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 
 from combined_losses._core import checks
 from combined_losses._core.arguments import as_child
-from combined_losses._core.compound import as_node
+from combined_losses._core.batch import Batch
+from combined_losses._core.compound import Compound, as_node
 from combined_losses._core.config import deeply
+from combined_losses._core.keras_types import KerasLoss, LossLike
 from combined_losses._core.names import log_key, weight_key
-from combined_losses._core.node import MadeOfNodes, node_of
-from combined_losses._core.outputs import spread
+from combined_losses._core.node import MadeOfNodes, Node, node_of
+from combined_losses._core.outputs import Path, Place, spread
+from combined_losses._numerics.arrays import Tensor
 from combined_losses.composite.loss import CompositeLoss
+
+CompiledLoss: TypeAlias = LossLike | list[Any] | tuple[Any, ...] | dict[str, Any] | None
+"""The `loss` of `compile`: one, or lists and dicts of losses in the structure of the outputs."""
+
+LossWeights: TypeAlias = float | list[Any] | tuple[Any, ...] | dict[str, Any] | None
+"""The `loss_weights` of `compile`: one number, or lists and dicts of numbers."""
 
 _IS_CHANGED = operator.attrgetter("has_changed_weights")
 
@@ -23,45 +34,45 @@ class Route:
         output: the name of the output; "" where the model has a single one, and None for a loss
             that chooses its outputs itself and sees all of them.
         loss: a `Node`.
-        weight: what its total is multiplied by, of `loss_weights`.
+        weight: what its total is multiplied by, from `loss_weights`.
     """
 
-    def __init__(self, output, loss, weight):
+    def __init__(self, output: str | None, loss: Node, weight: float) -> None:
         self.output = output
         self.loss = loss
         self.weight = weight
-        # Whether its total has a log key of its own, that of the output: a composite's total is in
-        # `loss`, but a plain loss of one of several outputs has its own key.
-        self.reports_total = bool(output) and not loss.has_weights
+        # The name of its total in the logs, that of the output, for a plain loss of one of several
+        # outputs. None for a composite, whose total is in `loss`.
+        self.total_name = None if loss.has_weights else output or None
         compounds = loss.compounds()
         self._is_deep = len(compounds) > 1
         self._composites = [compound for compound in compounds if compound.has_weights]
 
     @property
-    def component_keys(self):
+    def component_keys(self) -> dict[str, str]:
         """The log keys of the components, by their names in the logs, in order."""
-        names = [self.output] if self.reports_total else []
+        names = [] if self.total_name is None else [self.total_name]
         names += map(self.prefixed, self.loss.component_names)
         return {name: log_key(name) for name in names}
 
     @property
-    def keys(self):
+    def keys(self) -> list[str]:
         """The log keys of what this route evaluates, in order."""
         return [*self.component_keys.values(), *map(self.prefixed, self.loss.extra_keys)]
 
     @property
-    def skipped_keys(self):
-        """For each composite that may skip components the log keys of their shares."""
+    def skipped_keys(self) -> list[tuple[str, ...]]:
+        """For each composite that may skip components the log keys of their skipped shares."""
         return [tuple(map(self.prefixed, keys)) for keys in self.loss.skipped_keys]
 
-    def weights(self, all_of_them=False):
+    def weights(self, all_of_them: bool = False) -> dict[str, float]:
         """The log keys and current values of the weights that have been changed, or of all."""
         if not all_of_them and not any(map(_IS_CHANGED, self._composites)):
             return {}
         weights = self.loss.current_weights(all_of_them)
         return {weight_key(self.prefixed(name)): value for name, value in weights.items()}
 
-    def evaluate(self, batch):
+    def evaluate(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What this route adds to the total, and the values behind its keys."""
         if self._is_deep:
             with deeply():
@@ -69,17 +80,17 @@ class Route:
         else:
             found = self.loss.evaluate(batch)
         total = found.total if self.weight == 1 else self.weight * found.total
-        values = (found.total, *found.values) if self.reports_total else found.values
+        values = found.values if self.total_name is None else (found.total, *found.values)
         return total, (*values, *found.extras)
 
-    def prefixed(self, name):
+    def prefixed(self, name: str) -> str:
         """A name inside the loss as it is in the logs."""
         return f"{self.output}_{name}" if self.output else name
 
 
-def compounds(loss):
-    """The losses made of losses in a compiled `loss`, in order, each once."""
-    found = {}
+def compounds(loss: CompiledLoss) -> list[Compound]:
+    """The nodes of the losses made of losses in a compiled `loss`, in order, each once."""
+    found: dict[int, Compound] = {}
     for leaf in keras.tree.flatten(loss):
         node = node_of(leaf)
         if node is not None:
@@ -87,10 +98,10 @@ def compounds(loss):
     return list(found.values())
 
 
-def check_compiled(loss, loss_weights):
-    """Raises where `compile` is given no loss in a list or dict, a class of ours, or bad numbers.
+def check_compiled(loss: CompiledLoss, loss_weights: LossWeights) -> None:
+    """Raises if `compile` is given an empty list or dict, a class of ours, or bad `loss_weights`.
 
-    Without a composite the numbers are Keras's affair.
+    Without a composite it is Keras that checks the `loss_weights`.
     """
     if isinstance(loss, (dict, list, tuple)) and not loss:
         raise ValueError(f"`loss` must not be empty: give a CompositeLoss. Received: loss={loss!r}")
@@ -105,18 +116,18 @@ def check_compiled(loss, loss_weights):
             checks.as_number("A number in `loss_weights`", weight)
 
 
-def check_single(loss, loss_weights, names):
-    """Raises where dicts do not name the only output of a model by one of `names`.
+def check_single(loss: CompiledLoss, loss_weights: LossWeights, names: Sequence[str]) -> None:
+    """Raises if dicts do not name the only output of a model by one of `names`.
 
-    Empty `names` are those of a model that does not tell them.
+    `names` is empty if the model does not tell how its output may be called.
     """
     if isinstance(loss, dict) and names and not any(name in loss for name in names):
         raise ValueError(
             f"`loss` must name outputs of the model: {list(names)}. Received: {next(iter(loss))!r}"
         )
     allowed = [*names, *(loss if isinstance(loss, dict) else ())]
-    given = loss_weights if isinstance(loss_weights, dict) and allowed else ()
-    unknown = [name for name in given if name not in allowed]
+    named = loss_weights if isinstance(loss_weights, dict) and allowed else ()
+    unknown = [name for name in named if name not in allowed]
     if unknown:
         raise ValueError(
             f"`loss_weights` must name the output of the model, {allowed[0]!r}, or be one number. "
@@ -125,75 +136,81 @@ def check_single(loss, loss_weights, names):
         )
 
 
-def make_routes(loss, loss_weights, places):
+def make_routes(
+    loss: CompiledLoss, loss_weights: LossWeights, places: dict[str, Place]
+) -> list[Route]:
     """The routes of a compiled `loss` over outputs, see `outputs.places_of`."""
-    if (node := node_of(loss)) is not None and node.routes:
+    node = node_of(loss)
+    if node is not None and node.routes:
         if isinstance(loss_weights, (dict, list, tuple)):
             raise ValueError(
-                f"`loss_weights` must be one number for '{loss.name}', which sees all outputs "
+                f"`loss_weights` must be one number for '{node.name}', which sees all outputs "
                 "together; the weights of its components are its own. "
                 f"Received: {loss_weights!r}"
             )
-        return [Route(None, node, 1.0 if loss_weights is None else float(loss_weights))]
+        weight = 1.0 if loss_weights is None else float(loss_weights)
+        return [Route(None, node, weight)]
     losses = by_output("loss", loss, places)
     weights = by_output("loss_weights", loss_weights, places)
-    routes = []
+    routes: list[Route] = []
     for output in places:
         if losses.get(output) is None:
             continue
-        child = as_compiled(losses[output], output)
-        child = as_node(output or "loss", child)
+        child: Node = as_node(output or "loss", as_compiled(losses[output], output))
         if child.routes:
             raise ValueError(
                 f"The loss of output '{output}' chooses its outputs itself, so it has to be "
                 f"compiled alone, as loss=..., not for one output. Received: {child.name!r}"
             )
-        weight = weights.get(output)
+        number = weights.get(output)
         what = f"`loss_weights` of output '{output}'" if output else "`loss_weights`"
-        weight = 1.0 if weight is None else checks.as_number(what, weight)
+        weight = 1.0 if number is None else checks.as_number(what, number)
         routes.append(Route(output, child, weight))
     _check_moves(routes)
     _check_keys(routes)
     return routes
 
 
-def as_compiled(loss, output):
+def as_compiled(loss: Any, output: str) -> KerasLoss:
     """The loss of an output as an object; a list is a composite of its losses."""
-    return as_child(
-        CompositeLoss(list(loss)) if isinstance(loss, (list, tuple)) else loss, "loss", output
-    )
+    loss = CompositeLoss(list(loss)) if isinstance(loss, (list, tuple)) else loss
+    return as_child(loss, "loss", output)
 
 
-def _check_moves(routes):
-    """Raises where weights that move would move once for each output."""
-    seen = {}
+def _check_moves(routes: Iterable[Route]) -> None:
+    """Raises if weights that move would move once for each output."""
+    output_of: dict[int, str | None] = {}
     for route in routes:
         if route.loss.moves:
-            if id(route.loss) in seen:
+            if id(route.loss) in output_of:
                 raise ValueError(
                     f"'{route.loss.name}' has weights that move, and they would move once for "
-                    f"each of the outputs '{seen[id(route.loss)]}' and '{route.output}': give each "
-                    "a composite of its own, or choose outputs inside one by "
+                    f"each of the outputs '{output_of[id(route.loss)]}' and '{route.output}': give "
+                    "each a composite of its own, or choose outputs inside one by "
                     "cl.wrappers.OnOutput. Received: one composite for several outputs"
                 )
-            seen[id(route.loss)] = route.output
+            output_of[id(route.loss)] = route.output
 
 
-def _check_keys(routes):
-    seen = {}
+def _check_keys(routes: Iterable[Route]) -> None:
+    """Raises if the losses of two outputs would write to one log key."""
+    output_of: dict[str, str | None] = {}
     for route in routes:
         for key in route.keys:
-            if key in seen:
+            if key in output_of:
                 raise ValueError(
                     f"Two losses would write to the log key '{key}': those of the outputs "
-                    f"'{seen[key]}' and '{route.output}'. Rename a component or an output. "
+                    f"'{output_of[key]}' and '{route.output}'. Rename a component or an output. "
                     f"Received: components {list(route.loss.component_names)}"
                 )
-            seen[key] = route.output
+            output_of[key] = route.output
 
 
-def by_output(what, values, places):
-    """`values`, given as one for all or in a structure, as a dict from output name."""
+def by_output(what: str, values: Any, places: dict[str, Place]) -> dict[str, Any]:
+    """A dict from the name of each output to its entry in `values`: one for all, or a structure.
+
+    `what` is the name of the argument: "loss" or "loss_weights".
+    """
     if list(places) == [""]:
         return {"": _of_single(what, values, places[""].path)}
     if not isinstance(values, (dict, list, tuple)):
@@ -214,16 +231,16 @@ def by_output(what, values, places):
     )
 
 
-def _of_single(what, values, path):
-    """The loss or its weight of the one output of a model, which is at a path, or has a name."""
-    given = values
+def _of_single(what: str, values: Any, path: Path) -> Any:
+    """The loss, or the weight, of the one output of a model, found by its path or its name."""
+    whole = values
     for _ in path or ("its name",):
         if isinstance(values, dict) and len(values) == 1:
             values = next(iter(values.values()))
     if what != "loss" and isinstance(values, (list, tuple)) and len(values) == 1:
         return values[0]
     several = (dict,) if what == "loss" else (dict, list, tuple)
-    if isinstance(values, several) and values is given:
+    if isinstance(values, several) and values is whole:
         raise ValueError(
             f"`{what}` must have one entry, for the one output of the model. "
             f"Received: {list(values)}"
@@ -231,8 +248,13 @@ def _of_single(what, values, path):
     return values
 
 
-def pick(what, values, routes, places, route):
-    """The target or sample weight of a route, from what is given for the outputs."""
+def pick(
+    what: str, values: Any, routes: Sequence[Route], places: dict[str, Place], route: Route
+) -> Any:
+    """The target or the sample weight of a route, out of those of all outputs.
+
+    `what` is the name of the argument: "y" or "sample_weight".
+    """
     if what == "y" and values is None and route.loss.needs_target:
         raise ValueError("`y` must hold the targets that the loss compares with. Received: y=None")
     if values is None:
@@ -248,8 +270,8 @@ def pick(what, values, routes, places, route):
     found = spread(values, places, what == "sample_weight", strict=False) if nested else None
     if not found and isinstance(values, (list, tuple)) and len(values) == len(routes):
         # Only of the outputs that have a loss, in Keras's order.
-        order = sorted(routes, key=lambda each: places[each.output].index)
-        found = {each.output: value for each, value in zip(order, values, strict=True)}
+        order = sorted((each.output or "" for each in routes), key=lambda name: places[name].index)
+        found = dict(zip(order, values, strict=True))
     if found and route.output in found:
         return _alone(what, found[route.output], f"output '{route.output}'")
     if what == "sample_weight" and isinstance(values, dict):
@@ -266,8 +288,8 @@ def pick(what, values, routes, places, route):
     )
 
 
-def _alone(what, values, output):
-    """The one entry for an output; raises on several, as Keras does."""
+def _alone(what: str, values: Any, output: str) -> Any:
+    """The one entry for an output; raises if there are several, as Keras does."""
     if not isinstance(values, (list, tuple, dict)):
         return values
     leaves = keras.tree.flatten(values)

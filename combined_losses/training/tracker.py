@@ -1,7 +1,7 @@
 """What a tracked model records in every step: one vector for all its components."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import keras
 from keras import ops
@@ -15,9 +15,10 @@ from combined_losses._core.step import current_step
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.training import routing
 from combined_losses.training.penalties import Penalties
+from combined_losses.training.routing import CompiledLoss, LossWeights, Route
 
-if TYPE_CHECKING:
-    from combined_losses.training.model_state import ModelState
+Data: TypeAlias = tuple[keras.Model, Any, Any, Any, Any]
+"""`(model, x, y, y_pred, sample_weight)` of one call of `compute_loss`."""
 
 
 class ComponentTracker(KerasMetric):
@@ -47,8 +48,8 @@ class ComponentTracker(KerasMetric):
 class Tracking:
     """The routes of a model and the one vector in which everything is recorded.
 
-    The vector: the total, the values of each route, the losses that layers add as a whole and those
-    of each layer; a last one is what the model adds by itself.
+    The vector holds the total, the values of each route, the sum of the losses that layers add,
+    those of each layer, and last those that the model adds itself.
 
     Args:
         loss, loss_weights: as compiled.
@@ -57,7 +58,11 @@ class Tracking:
     """
 
     def __init__(
-        self, loss: Any, loss_weights: Any, places: dict[str, Place], layers: Iterable[str]
+        self,
+        loss: CompiledLoss,
+        loss_weights: LossWeights,
+        places: dict[str, Place],
+        layers: Iterable[str],
     ) -> None:
         self.places = places
         self.routes = routing.make_routes(loss, loss_weights, places)
@@ -67,7 +72,8 @@ class Tracking:
         self._index = {key: index for index, key in enumerate(self.keys)}
         self.tracker = ComponentTracker(len(self.keys))
         self.order: list[str] = []  # the keys of the logs of the last step
-        self.has_recorded = False  # a step has been traced
+        self.has_recorded = False  # any step has, so that there is a result
+        self.step_has_recorded = False  # the step has that runs, or is traced
         self.replicas = 1
         # Whether `evaluate` gives the whole loss: not where a user's `compute_loss` adds to it.
         self.is_whole = True
@@ -91,17 +97,31 @@ class Tracking:
             found.update(route.weights(all_of_them))
         return found
 
-    def evaluate(
-        self,
-        state: "ModelState",
-        model: Any,
-        x: Any,
-        y: Any,
-        y_pred: Any,
-        sample_weight: Any,
-        training: bool,
-    ) -> Tensor:
-        """The total; adds this batch to the tracker."""
+    def describe_weights(
+        self, history: "_Described", weights: Mapping[str, float] | None = None
+    ) -> None:
+        """Tells a history, for figures, what its entries are multiplied by; logs show changes only.
+
+        `component_weights`: by `<name>_weight`, the current weights or those that are passed;
+        `output_weights`: by log key, the compiled `loss_weights`.
+        """
+        history.component_weights = weights or self.weights(all_of_them=True)
+        history.output_weights = {key: route.weight for route in self.routes for key in route.keys}
+
+    def skipped_throughout(self, logs: Mapping[str, Any], prefix: str) -> bool:
+        """Whether a composite has skipped all of its components in every step of an epoch.
+
+        `prefix` is that of the log keys: "" in training, "val_" in validation.
+        """
+        groups = [keys for route in self.routes for keys in route.skipped_keys]
+        return any(all(float(logs.get(prefix + key, 0.0)) == 1 for key in keys) for keys in groups)
+
+    def evaluate(self, data: Data, training: bool, loss_owners: Sequence[int | None]) -> Tensor:
+        """The total; adds this batch to the tracker.
+
+        `loss_owners` are, on JAX, the layers that have added the model's losses: `owners_of`.
+        """
+        model, *_, y_pred, _ = data
         outputs = self._outputs(model, y_pred)
         step = current_step()
         # On JAX: what is computed in a trace can be kept only where Keras threads the variables.
@@ -110,24 +130,24 @@ class Tracking:
         total: Tensor = None
         values: list[Tensor] = []
         for route in self.routes:
-            batch = route_batch(route, self, outputs, (model, x, y, y_pred, sample_weight))
+            batch = route_batch(route, self, outputs, data)
             batch.weights_are_constants = step.of_model == "function" or not recordable
             batch.is_unthreaded = not recordable
             batch.training = moves
             if moves:
                 check_trainable(route.loss.name, batch.y_pred)
-            found, parts = route.evaluate(batch)
-            total = found if total is None else total + found
+            route_total, parts = route.evaluate(batch)
+            total = route_total if total is None else total + route_total
             values.extend(parts)
-        whole, parts = self.penalties.measure(model, state.loss_owners, batch.replicas)
-        if whole is not None:
-            total = total + ops.cast(whole, total.dtype)
+        penalty, penalties = self.penalties.measure(model, loss_owners, batch.replicas)
+        if penalty is not None:
+            total = total + ops.cast(penalty, total.dtype)
         if recordable:
-            self._record([total, *values, 0.0 if whole is None else whole, *parts], batch)
-            state.recorded = True
+            entries = [total, *values, 0.0 if penalty is None else penalty, *penalties]
+            self._record(entries, batch)
         return total
 
-    def _outputs(self, model: Any, y_pred: Any) -> dict[str, Any]:
+    def _outputs(self, model: keras.Model, y_pred: Any) -> dict[str, Tensor]:
         """The outputs by their names."""
         if "" in self.places and not keras.tree.is_nested(y_pred):
             return {"": y_pred}
@@ -143,42 +163,45 @@ class Tracking:
         """Adds the vector times the batch size.
 
         The entries are this replica's contributions to the batch that all replicas see, so they
-        are weighed with the size of that whole batch.
+        are multiplied by the size of that whole batch.
         """
-        self.has_recorded = True
+        self.has_recorded = self.step_has_recorded = True
         self.replicas = batch.replicas
         size = ops.cast(batch.count, "float32")
         whole = size if batch.replicas == 1 else backend.global_sum(size)
         self.tracker.update_state(_vector(entries) * whole, size)
 
     def check_metrics(self, metrics: Any) -> None:
-        """Raises where a compiled metric would write to the key of a component or its weight."""
-        taken = {*self.keys, *(key for route in self.routes for key in route.weights(True))}
+        """Raises if a compiled metric would write to the key of a component or its weight."""
+        own_keys = {*self.keys, *(key for route in self.routes for key in route.weights(True))}
         for metric in keras.tree.flatten(metrics):
             name = _name_of(metric)
-            shared = taken & {name, *(f"{output}_{name}" for output in self.places)}
+            shared = own_keys & {name, *(f"{output}_{name}" for output in self.places)}
             if metric is not None and shared:
                 raise ValueError(
                     f"A metric and a component would write to the log key '{shared.pop()}'. "
                     f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
-    def results(self, results: dict[str, Any], metrics: Sequence[Any]) -> dict[str, Any]:
-        """What `get_metrics_result` gives; `results` and `metrics` are Keras's."""
+    def results(self, results: dict[str, Any], metrics: Sequence[keras.Metric]) -> dict[str, Any]:
+        """What `get_metrics_result` gives; `results` and `metrics` are those of Keras."""
         if not self.has_recorded:
             return results
-        packed = self.tracker.result()
+        vector = self.tracker.result()
         if current_step().of_model is not None:
-            return {**results, self.tracker.name: packed}
+            return {**results, self.tracker.name: vector}
         if keras_private.has_counted_no_loss(metrics):
             results.pop("loss", None)  # a step of the user's has computed the loss alone
-        return self.unpack(results, ops.convert_to_numpy(packed).tolist())
+        return self.unpack(results, ops.convert_to_numpy(vector).tolist())
 
     def unpack(self, results: dict[str, Any], vector: Any) -> dict[str, Any]:
-        """Logs with a name for every entry of the vector that is shown."""
+        """Logs with a name for every entry of the vector that is shown.
+
+        `vector` is a list of numbers, or a `LazyVector`.
+        """
         loss = results.pop("loss", None)
         if loss is None or (self.replicas > 1 and self.is_whole):
-            # Keras weighs each replica's share of the loss as if it were the whole.
+            # Keras averages each replica's share of the loss as if it were the whole loss.
             loss = vector[0]
         logs = {"loss": loss}
         for key in self._shown:
@@ -189,28 +212,36 @@ class Tracking:
         return logs
 
 
-class Routed(Protocol):
-    """What has the routes of a model, and the places of its outputs."""
+class _Described(Protocol):
+    """A `keras.callbacks.History`, or what stands for one."""
+
+    component_weights: Mapping[str, float]
+    output_weights: Mapping[str, float]
+
+
+class _Routed(Protocol):
+    """What knows how outputs meet losses: a `Tracking`, or the `Evaluator` of a diagnosis."""
 
     @property
-    def routes(self) -> list[routing.Route] | None: ...
+    def routes(self) -> Sequence[Route] | None:
+        """All routes of the model."""
+
     @property
-    def places(self) -> dict[str, Place]: ...
+    def places(self) -> dict[str, Place]:
+        """Where the outputs are, by their names."""
 
 
-def route_batch(
-    route: routing.Route, routed: Routed, outputs: dict[str, Any], data: tuple[Any, ...]
-) -> Batch:
+def route_batch(route: Route, routed: _Routed, outputs: dict[str, Tensor], data: Data) -> Batch:
     """The `Batch` that the loss of a route sees.
 
     Args:
         route: the `Route`.
-        routed: whatever has all `routes` of the model and the `places` of its outputs.
+        routed: what has all `routes` of the model and the `places` of its outputs.
         outputs: the outputs by their names.
         data: `(model, x, y, y_pred, sample_weight)`.
     """
     model, x, y, y_pred, sample_weight = data
-    routes, places = routed.routes or [], routed.places
+    routes, places = routed.routes or (), routed.places
     target = routing.pick("y", y, routes, places, route)
     weight = routing.pick("sample_weight", sample_weight, routes, places, route)
     if route.output is None:
@@ -234,7 +265,7 @@ def _vector(entries: Iterable[Tensor]) -> Tensor:
     return ops.concatenate([ops.reshape(entry, (-1,)) for entry in numbers])
 
 
-def _name_of(metric: Any) -> str:
+def _name_of(metric: object) -> str:
     if isinstance(metric, str):
         return metric
     return str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))

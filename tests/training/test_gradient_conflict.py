@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses.training.keeping import last_batch
+from combined_losses.training.for_callbacks import last_batch
 from tests.messages import raises
 from tests.training.tiny import FROZEN, arrays, line, predictions, sgd
 
@@ -125,7 +125,7 @@ def test_with_another_callback_that_keeps_batches(tmp_path):
     conflict = cl.callbacks.GradientConflict(every=1)
     fit(model, x, y, stop, conflict, epochs=2)
     assert len(conflict.history) == 8
-    with raises(ValueError, "not to be had"):  # nothing is kept after training
+    with raises(ValueError, "not available"):  # nothing is kept after training
         last_batch(model)
 
 

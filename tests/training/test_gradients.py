@@ -355,7 +355,7 @@ def test_heads_do_not_meet_at_the_output_and_a_warning_says_so_once():
         model.fit(x, y, verbose=0)
     model.fit(x, y, verbose=0)  # a warning is an error in these tests
     model = heads(UPGrad())
-    with pytest.warns(UserWarning, match="'a' and 'b'.*the output"):
+    with pytest.warns(UserWarning, match="'a' with 'b'.*the output"):
         model.train_on_batch(x, y)
     model.train_on_batch(x, y)
 

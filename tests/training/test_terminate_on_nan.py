@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from combined_losses.training.keeping import last_batch
+from combined_losses.training.for_callbacks import last_batch
 from tests.messages import raises
 from tests.training.tiny import arrays, line, two_heads
 
@@ -252,10 +252,10 @@ def test_an_interrupted_training_keeps_no_batch(tmp_path):
     model.compile("sgd", loss=loss)
     with pytest.raises(KeyboardInterrupt):
         model.fit(x, y, verbose=0, callbacks=[stop, boom])
-    with raises(ValueError, "not to be had"):
+    with raises(ValueError, "not available"):
         last_batch(model)
     model.fit(x, y, verbose=0)
-    with raises(ValueError, "not to be had"):
+    with raises(ValueError, "not available"):
         last_batch(model)
 
 

@@ -32,12 +32,7 @@ def set_step_function(model: keras.Model, step: _Step, function: Callable[..., A
     setattr(model, _FUNCTIONS[step], function)
 
 
-def make_step_function(model: keras.Model, step: _Step) -> None:
-    """Lets Keras compile the function of a step where there is none."""
-    getattr(model, f"make_{_FUNCTIONS[step]}")()
-
-
-def compile_step_anew(model: keras.Model, step: _Step) -> None:
+def recompile_step(model: keras.Model, step: _Step) -> None:
     """Lets Keras compile the function of a step again.
 
     Keras 3.15.1: `make_train_function(force=True)` does so even where there is one.

@@ -23,18 +23,18 @@ class OwnedByLosses:
 
     def __init__(self, compounds: Sequence[Compound]) -> None:
         self._compounds = compounds
-        self.things: list[Any] = []
-        self._given: list[Any] = []  # of these, the models that were given to be saved
+        self.things: list[Any] = []  # layers, models, variables and seed generators
+        self._saved_models: list[keras.Model] = []  # of these, those of `OnInputs(models=...)`
         self._warned = False
 
-    def find(self, model: Any) -> None:
+    def find(self, model: keras.Model) -> None:
         """Looks for them; called again before `fit`, since a global may be made after `compile`."""
         readers = [r for compound in self._compounds for r in compound.find_readers()]
         things = [thing for reader in readers if callable(reader) for thing in owned_by(reader)]
         self.things = [thing for thing in things if thing is not model]
-        self._given = [reader for reader in readers if isinstance(reader, keras.Model)]
+        self._saved_models = [reader for reader in readers if isinstance(reader, keras.Model)]
 
-    def variables_besides(self, own: Iterable[Any]) -> list[Any]:
+    def variables_besides(self, own: Iterable[keras.Variable]) -> list[keras.Variable]:
         """Their variables, without those that the model has itself."""
         if not self.things:
             return []
@@ -42,7 +42,7 @@ class OwnedByLosses:
         return [v for v in variables_of(self.things) if id(v) not in known]
 
     def check_built(self) -> None:
-        """Raises where such a network would make its variables inside a step of JAX."""
+        """Raises if such a network would make its variables inside a step on JAX."""
         if keras.backend.backend() != "jax":
             return
         for thing in self.things:
@@ -53,13 +53,12 @@ class OwnedByLosses:
                     f"before `fit`. Received: {thing!r}, not built"
                 )
 
-    def warn_of_parts(self, model: Any) -> None:
-        """Called before a model is saved: says, once, which of the saved networks is a part of it
-        or shares weights with it."""
+    def warn_of_parts(self, model: keras.Model) -> None:
+        """Warns, once, before a model is saved, of saved networks that share weights with it."""
         if self._warned:
             return
         own = {id(v) for v in model.weights}
-        shared = [m.name for m in self._given if own & {id(v) for v in variables_of([m])}]
+        shared = [m.name for m in self._saved_models if own & {id(v) for v in variables_of([m])}]
         if shared:
             self._warned = True
             warnings.warn(

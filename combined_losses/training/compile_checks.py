@@ -1,0 +1,50 @@
+"""Checks of what a model is compiled with, beside its losses: its strategy and its optimizer."""
+
+import warnings
+from collections.abc import Sequence
+
+import keras
+
+from combined_losses._backend import backend, keras_private
+from combined_losses._backend.arrays import Strategy
+from combined_losses._core.compound import Compound, weighted_means
+from combined_losses._core.names import quoted
+
+
+def check_scope(strategy: Strategy, compounds: Sequence[Compound]) -> None:
+    """Raises if weights that move were made outside the scope of a strategy.
+
+    Such a weight would be one variable, which each replica moves once in a step.
+    """
+    if keras_private.replicas_of(strategy) == 1:
+        return
+    for compound in compounds:
+        outside = [v for v in compound.variables if not backend.is_in_scope(strategy, v)]
+        if compound.moves and outside:
+            raise ValueError(
+                f"'{compound.name}' has weights that move: make it inside `strategy.scope()`, like "
+                "the model, else each replica would move them. "
+                f"Received: {len(outside)} variables made outside"
+            )
+
+
+def warn_of_accumulation(
+    optimizer: keras.optimizers.Optimizer | None, compounds: Sequence[Compound]
+) -> None:
+    """Warns if an optimizer accumulates gradients of means over sample weights.
+
+    It averages the means of several batches as if the sums of their weights were equal.
+    """
+    optimizer = keras_private.inner_optimizer(optimizer)
+    steps = getattr(optimizer, "gradient_accumulation_steps", None)
+    names = [name for loss in compounds for name in weighted_means(loss, loss.name)]
+    if not steps or not names:
+        return
+    warnings.warn(
+        f"{quoted(names)}: a mean over the sample weights of a batch, and with "
+        f"`gradient_accumulation_steps={steps}` the optimizer averages {steps} of them, whatever "
+        "the sum of the weights in each: a sample counts more in a batch of small weights. For the "
+        "mean of the larger batch give batches of one size the reduction 'sum_over_batch_size'. "
+        "Received: reduction='mean_with_sample_weight'",
+        stacklevel=4,
+    )
