@@ -21,9 +21,6 @@ from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS_OF_COMPOUN
 from combined_losses._core.traits import Traits, keras_traits
 from combined_losses._numerics.arrays import Tensor
 
-if TYPE_CHECKING:  # for the types alone: what is made of losses knows no composites
-    from combined_losses.composite.total import WeightedSum
-
 
 class Compound(Node):
     """A node made of nodes (abstract).
@@ -149,10 +146,27 @@ class Compound(Node):
     def _compounds_inside(self) -> list["Compound"]:
         return [each for node, _ in self.nodes_inside() for each in node.compounds()]
 
-    def composites(self) -> list["WeightedSum"]:
+    def composites(self) -> list["Compound"]:
         """The composites in it, itself first where it is one: they have weights."""
-        found: list[Any] = [each for each in self.compounds() if each.has_weights]
-        return found
+        return [each for each in self.compounds() if each.has_weights]
+
+    # Only composites are asked to do these, see `composite.settable` and `composite.total`.
+
+    def end_own_epoch(self) -> None:
+        """Ends an epoch for its own rule."""
+        raise NotImplementedError
+
+    def note_lone_step(self) -> None:
+        """Called after a step outside `fit`: says, once, where a rule waits for ends of epochs."""
+        raise NotImplementedError
+
+    def warn_of_values(self) -> None:
+        """Says, once, where its rule had a value that it is not made for."""
+        raise NotImplementedError
+
+    def warn_of_places(self) -> None:
+        """Says, once, what its rule does not see where it reads gradients."""
+        raise NotImplementedError
 
     def leaves(self) -> list[Leaf]:
         return [leaf for node, _ in self.nodes_inside() for leaf in node.leaves()]

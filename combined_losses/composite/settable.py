@@ -226,7 +226,6 @@ class SettableWeights(Compound):
     # Its rule.
 
     def end_own_epoch(self) -> None:
-        """Ends an epoch for its own rule."""
         self.own_weights.lone_steps = 0
         if self.weighting is not None:
             self._listeners.sync()
@@ -234,9 +233,7 @@ class SettableWeights(Compound):
             self.own_weights.warn_of_values(self.name)
 
     def warn_of_values(self) -> None:
-        """Says, once, where its rule had a value that it is not made for."""
         self.own_weights.warn_of_values(self.name)
 
     def note_lone_step(self) -> None:
-        """Called after a step outside `fit`: says, once, where a rule waits for ends of epochs."""
         self.own_weights.note_lone_step(self.name)

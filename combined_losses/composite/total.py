@@ -74,7 +74,6 @@ class WeightedSum(SettableWeights):
         return (*super().extra_keys, *own)
 
     def warn_of_places(self) -> None:
-        """Says, once, what its rule does not see where it reads gradients."""
         if self.own_weights.reads_gradients:
             reading.warn_of_places([(self, self.weighting)])
 

@@ -465,7 +465,7 @@ def test_fit_needs_no_y_where_no_component_does(wrap):
     loss = cl.CompositeLoss(
         {"kl": wrap(), "size": OnOutput(PredictionOnly("mse"), "a")}, {"kl": 0.5}
     )
-    assert not loss.needs_target
+    assert not loss._node.needs_target
     model.compile(sgd(FROZEN), loss=loss)
     divergence = np.mean(-0.5 * (1 + p["b"] - p["a"] ** 2 - np.exp(p["b"])))
     expected = {"kl_loss": divergence, "size_loss": np.mean(p["a"] ** 2)}
