@@ -3,13 +3,14 @@
 import contextlib
 import contextvars
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 
 class LoopStep:
     """One block of `training_step`: its loss, and whether a call of it has made the step."""
 
-    def __init__(self, loss):
+    def __init__(self, loss: object) -> None:
         self.loss = loss
         self.made = False
 
@@ -50,7 +51,7 @@ current_step = _current.get
 
 
 @contextlib.contextmanager
-def step_with(**attributes):
+def step_with(**attributes: Any) -> Iterator[None]:
     """In the block the current step has other attributes."""
     token = _current.set(dataclasses.replace(_current.get(), **attributes))
     try:
@@ -60,7 +61,7 @@ def step_with(**attributes):
 
 
 @contextlib.contextmanager
-def inside(what, is_test=False):
+def inside(what: Literal["step", "function"], is_test: bool = False) -> Iterator[None]:
     """The block is a "step" of a tracked model, or a step "function" that calls it.
 
     A step inside of a function is part of that function. `is_test`: nothing moves in the block.
@@ -79,20 +80,20 @@ def inside(what, is_test=False):
 
 
 @contextlib.contextmanager
-def loop_step(loss):
+def loop_step(loss: object) -> Iterator[LoopStep]:
     """The block is one step of training of a loss: gives its `LoopStep`."""
     step = LoopStep(loss)
     with step_with(loops=(*_current.get().loops, step)):
         yield step
 
 
-def loop_step_of(loss):
+def loop_step_of(loss: object) -> LoopStep | None:
     """The innermost open `LoopStep` of a loss, or None."""
     return next((step for step in reversed(_current.get().loops) if step.loss is loss), None)
 
 
 @contextlib.contextmanager
-def call_in(step):
+def call_in(step: LoopStep) -> Iterator[None]:
     """The block is a call of the loss of a `LoopStep`; the first one makes the step."""
     with step_with(is_repeated=step.made):
         yield

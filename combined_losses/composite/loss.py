@@ -128,8 +128,8 @@ class CompositeLoss(CompoundLoss):
         parts = as_children(losses, name)
         if dtype is None and all(loss.dtype == "float64" for loss in parts.values()):
             dtype = "float64"  # the total is as exact as its parts
-        reduction = resolved_reduction(reduction, parts, name)
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        resolved = resolved_reduction(reduction, parts, name)
+        super().__init__(name=name, reduction=resolved, dtype=dtype)
         self._parts = Losses(parts, name)
         self.weighting = weighting
         self.on_nonfinite = on_nonfinite
