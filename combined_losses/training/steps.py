@@ -71,20 +71,12 @@ def _with_parts(model: keras.Model, state: ModelState, args: tuple[Any, ...], re
 
 
 def _with_names(
-<<<<<<< HEAD
     model: keras.Model, state: ModelState, function: Any, step: _Step, is_ours: bool
 ) -> _Function:
     """The function of a step, with named logs in place of the vector."""
     # The user may have compiled a step of the user's, and `rebuild` would not compile that again.
     what: Literal["function", "step"] = "function" if is_ours else "step"
     is_test = step == "test_step"
-=======
-    model: Any, function: Callable[..., Any], step: StepName, is_ours: bool
-) -> Callable[..., Any]:
-    """The function of a step, whose logs have names again."""
-    # A step of the user's may be compiled by the user, and would not be compiled anew.
-    what: Literal["step", "function"] = "function" if is_ours else "step"
->>>>>>> 8825203 (types: routes, steps and what reads them)
 
     def named(*args: Any) -> Any:
         if state.tracking is not None:

@@ -139,21 +139,12 @@ class Tracking:
             route_total, parts = route.evaluate(batch)
             total = route_total if total is None else total + route_total
             values.extend(parts)
-<<<<<<< HEAD
         penalty, penalties = self.penalties.measure(model, loss_owners, batch.replicas)
         if penalty is not None:
             total = total + ops.cast(penalty, total.dtype)
         if recordable:
             entries = [total, *values, 0.0 if penalty is None else penalty, *penalties]
             self._record(entries, batch)
-=======
-        whole, penalties = self.penalties.measure(model, state.loss_owners, batch.replicas)
-        if whole is not None:
-            total = total + ops.cast(whole, total.dtype)
-        if recordable:
-            self._record([total, *values, 0.0 if whole is None else whole, *penalties], batch)
-            state.recorded = True
->>>>>>> 8825203 (types: routes, steps and what reads them)
         return total
 
     def _outputs(self, model: keras.Model, y_pred: Any) -> dict[str, Tensor]:
