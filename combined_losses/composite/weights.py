@@ -1,6 +1,7 @@
 """The weights of a composite's components: fixed, scheduled, and those of a rule."""
 
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import keras
@@ -8,13 +9,13 @@ import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend, keras_private
+from combined_losses._core.batch import Batch
 from combined_losses._core.keras_types import KerasSchedule
 from combined_losses._core.names import listed
 from combined_losses._core.step import current_step
+from combined_losses._numerics.arrays import Tensor
 from combined_losses.composite import gradients
 from combined_losses.weightings.base import Weighting
-
-Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 Weight: TypeAlias = float | KerasSchedule
 """What the weight of a component may be."""
@@ -35,12 +36,12 @@ class Weights:
         dtype: the dtype of the composite.
     """
 
-    def __init__(self, given, rule, dtype):
+    def __init__(self, given: Mapping[str, Weight], rule: Weighting | None, dtype: str) -> None:
         self.given = given
-        self.changed = set()
+        self.changed: set[str] = set()
         self.schedules = self._schedules_left()
         self.fixed = {
-            name: float(c(0)) if name in self.schedules else c for name, c in given.items()
+            name: float(c(0)) if isinstance(c, KerasSchedule) else c for name, c in given.items()
         }
         # What is logged does not change, also where `set_weight` ends a schedule.
         self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
@@ -64,36 +65,35 @@ class Weights:
         if rule is not None:
             rule.build(len(given), self.now)
 
-    def _schedules_left(self):
+    def _schedules_left(self) -> dict[str, KerasSchedule]:
         """The schedules that no change of a weight has ended."""
         given = self.given.items()
-        return {n: c for n, c in given if isinstance(c, Schedule) and n not in self.changed}
+        return {n: c for n, c in given if isinstance(c, KerasSchedule) and n not in self.changed}
 
     @property
-    def variables(self):
-        found = [self.variable, *([] if self.steps is None else [self.steps])]
+    def variables(self) -> list[Any]:
+        found: list[Any] = [self.variable, *([] if self.steps is None else [self.steps])]
         return found if self.rule is None else [*found, *self.rule.variables]
 
     @property
-    def has_term(self):
+    def has_term(self) -> bool:
         """Whether the rule adds a term of its own to the total."""
         return self.rule is not None and self.rule.has_term
 
     @property
-    def gives_gradient(self):
+    def gives_gradient(self) -> bool:
         """Whether the gradients that the rule is given are whole ones, taken in every step."""
-        return (
-            self.rule.place == "parameters"
-            and self.rule.shared_layers is None
-            and self.rule.innermost.update_every == 1
-        )
+        rule = self.rule
+        if rule is None or rule.place != "parameters" or rule.shared_layers is not None:
+            return False
+        return rule.innermost.update_every == 1
 
     @property
-    def logs_conflict(self):
+    def logs_conflict(self) -> bool:
         """Whether the smallest cosine between two gradients is logged."""
         return self.rule is not None and self.rule.logs_conflict
 
-    def now(self):
+    def now(self) -> Tensor:
         """c of this step, `(k,)`."""
         values = ops.convert_to_tensor(self.variable)
         if not self.schedules:
@@ -102,12 +102,12 @@ class Weights:
         step = step - 1 if current_step().is_repeated else step
         return self._with_schedules(values, lambda name: self.schedules[name](step))
 
-    def final(self):
+    def final(self) -> Tensor:
         """c when all schedules have ended, `(k,)`: the weights of `base_loss`."""
         values = ops.convert_to_tensor(self.variable)
-        return self._with_schedules(values, self.final_weights.get)
+        return self._with_schedules(values, lambda name: self.final_weights[name])
 
-    def _with_schedules(self, values, weight_of):
+    def _with_schedules(self, values: Tensor, weight_of: Callable[[str], Tensor]) -> Tensor:
         """The fixed weights `(k,)`, with `weight_of(name)` where there is a schedule."""
         if not self.schedules:
             return values
@@ -117,7 +117,7 @@ class Weights:
         ]
         return ops.stack(entries)
 
-    def current(self):
+    def current(self) -> dict[str, float]:
         """c as a dict from name to float."""
         if not self.schedules:
             return dict(self.fixed)
@@ -127,7 +127,7 @@ class Weights:
             for name, value in self.fixed.items()
         }
 
-    def assign(self, weights):
+    def assign(self, weights: Mapping[str, float]) -> None:
         """Gives components new fixed weights; a schedule ends there."""
         for name in weights:
             self.schedules.pop(name, None)
@@ -136,7 +136,16 @@ class Weights:
 
     # The total.
 
-    def total(self, values, present, now, batch, name, taken=None, replace=False):
+    def total(
+        self,
+        values: list[Tensor],
+        present: list[Tensor | None],
+        now: Tensor | None,
+        batch: Batch,
+        name: str,
+        taken: gradients.Taken | None = None,
+        replace: bool = False,
+    ) -> tuple[Tensor, list[Tensor]]:
         """The total of the components, and what is logged of weights that move.
 
         Args:
@@ -150,18 +159,18 @@ class Weights:
         """
         if now is None:
             return self._constant_total(values, batch), []
-        values = ops.stack(values)
+        stacked = ops.stack(values)
         if not self.move:
-            return _weighted_sum(values, now), []
-        return self._moving_total(values, present, now, batch, name, taken, replace)
+            return _weighted_sum(stacked, now), []
+        return self._moving_total(stacked, present, now, batch, name, taken, replace)
 
-    def _constant_total(self, values, batch):
+    def _constant_total(self, values: list[Tensor], batch: Batch) -> Tensor:
         """The sum with constant weights; a component of weight 0 is left out.
 
         Without any other the total is a 0 that has a gradient of 0: an optimizer refuses a loss
         that has no way to what is trained.
         """
-        total: Any = None
+        total: Tensor = None
         for weight, value in zip(self.fixed.values(), values, strict=True):
             if weight:
                 term = value if weight == 1 else weight * value
@@ -170,15 +179,24 @@ class Weights:
             return total
         return ops.zeros_like(values[0]) + ops.cast(batch.zero(), values[0].dtype)
 
-    def _moving_total(self, values, present, now, batch, name, taken, replace):
+    def _moving_total(
+        self,
+        values: Tensor,
+        present: list[Tensor | None],
+        now: Tensor,
+        batch: Batch,
+        name: str,
+        taken: gradients.Taken | None,
+        replace: bool,
+    ) -> tuple[Tensor, list[Tensor]]:
         weights, term = now, None
         if self.rule is not None:
-            weights, term = self._weigh(values, present, now, batch, name, taken)
+            weights, term = self._weigh(self.rule, values, present, now, batch, name, taken)
             if batch.may_be_skipped and self.rule.learned:
                 weights = backend.sound_gradient(weights)
         shown = [weights[i] for i, key in enumerate(self.fixed) if key in self.moving_names]
         total = _weighted_sum(values, weights, off=now)
-        if replace and self.gives_gradient:
+        if replace and self.gives_gradient and taken is not None:
             total = gradients.with_gradient(total, taken, weights)
         # The shares of all replicas are added.
         extras = [ops.stack(shown) / batch.replicas]
@@ -187,28 +205,38 @@ class Weights:
             total = total + term
             extras.append(term)
         extras.append(_weighted_sum(values, self.final()))
-        if self.logs_conflict:
+        if self.rule is not None and self.rule.logs_conflict:
             extras.append(ops.cast(self.rule.innermost.min_cosine, values.dtype) / batch.replicas)
         if batch.training:
             self._advance()
         return total, extras
 
-    def _weigh(self, values, present, now, batch, name, taken):
+    def _weigh(
+        self,
+        rule: Weighting,
+        values: Tensor,
+        present: list[Tensor | None],
+        now: Tensor,
+        batch: Batch,
+        name: str,
+        taken: gradients.Taken | None,
+    ) -> tuple[Tensor, Tensor]:
         """The weights with those of the rule, and its term."""
         if len(values.shape) > 1:
             raise ValueError(
                 f"The `weighting` of '{name}' weighs whole components, which the reduction 'none' "
-                f"that is imposed on it does not give. Received: {self.rule!r}"
+                f"that is imposed on it does not give. Received: {rule!r}"
             )
         whole, lost = _seen_by_rule(values, present, batch.replicas)
         # A rule that reads gradients stays as it is where there are none.
         training = batch.training and (taken is not None or not self.reads_gradients)
-        weights, term = self.rule.step(whole, training, taken and taken.products)
+        products = None if taken is None else taken.products
+        weights, term = rule.step(whole, training, products)
         # What is not finite makes the total so: the weight that is logged must not deny it.
-        weights = ops.where(lost, ops.cast(self.rule.last_weights, weights.dtype), weights)
+        weights = ops.where(lost, ops.cast(rule.last_weights, weights.dtype), weights)
         return now * ops.cast(weights, now.dtype), term
 
-    def warn_of_values(self, name):
+    def warn_of_values(self, name: str) -> None:
         """Says, once, which components had a value that the rule is not made for."""
         rule = None if self.rule is None else self.rule.innermost
         if rule is None or "values" in rule.settled_warnings:
@@ -226,7 +254,7 @@ class Weights:
             stacklevel=2,
         )
 
-    def note_lone_step(self, name):
+    def note_lone_step(self, name: str) -> None:
         """Says, once, where a rule waits for the end of an epoch, which nobody tells it of."""
         rule = None if self.rule is None else self.rule.innermost
         if rule is None or not rule.goes_by_epochs:
@@ -242,25 +270,25 @@ class Weights:
             stacklevel=3,
         )
 
-    def _advance(self):
+    def _advance(self) -> None:
         """Counts a step of training."""
         if self.steps is not None:
             self.steps.assign_add(1)
 
     # Saving.
 
-    def save(self, store):
+    def save(self, store: Any) -> None:
         store["weights"] = np.array(list(self.fixed.values()))
         store["changed"] = np.array([name in self.changed for name in self.fixed])
         if self.steps is not None:
             store["steps"] = ops.convert_to_numpy(self.steps.value)
         if self.rule is not None:
-            state = {}
+            state: dict[str, Any] = {}
             self.rule.save(state)
             for name, value in state.items():
                 store[f"rule_{name}"] = value
 
-    def load(self, store):
+    def load(self, store: Any) -> None:
         """Reads all but the fixed weights, which the composite assigns."""
         self.schedules = self._schedules_left()
         stored = keras_private.names_in(store)
@@ -271,7 +299,9 @@ class Weights:
             self.rule.load({name[5:]: store[name] for name in names})
 
 
-def _seen_by_rule(values, present, replicas):
+def _seen_by_rule(
+    values: Tensor, present: list[Tensor | None], replicas: int
+) -> tuple[Tensor, Tensor]:
     """The values over all replicas, `(k,)`; NaN for what is absent on each of them.
 
     And which components are there and not finite.
@@ -291,7 +321,7 @@ def _seen_by_rule(values, present, replicas):
     return ops.where(there > 0, values, ops.cast(np.nan, values.dtype)), lost
 
 
-def _final_weight(name, schedule):
+def _final_weight(name: str, schedule: KerasSchedule) -> float:
     """The weight when a schedule has ended; of one that has none its first weight, with a warning.
 
     A schedule says it as `final_weight`; of every other it is that of a very late step.
@@ -312,7 +342,7 @@ def _final_weight(name, schedule):
     return float(schedule(0))
 
 
-def _weighted_sum(values, weights, off=None):
+def _weighted_sum(values: Tensor, weights: Tensor, off: Tensor | None = None) -> Tensor:
     """The sum over the first axis; a component of fixed weight 0 adds 0, not 0 * NaN."""
     off = weights if off is None else off
     shape = (-1, *([1] * (len(values.shape) - 1)))
@@ -322,7 +352,7 @@ def _weighted_sum(values, weights, off=None):
     return ops.sum(weights * values, axis=0)
 
 
-def check_rule(rule, owner):
+def check_rule(rule: object, owner: str) -> None:
     if rule is None or isinstance(rule, Weighting):
         return
     hint = f"; create it first: {rule.__name__}()" if isinstance(rule, type) else ""
