@@ -275,7 +275,7 @@ def test_imports_go_down_the_stairs():
 def test_imports_for_types_go_up_where_operators_say_what_they_build_alone():
     arrows = arrows_in(PACKAGE, for_types=True).items()
     up = {(m, t) for m, ts in arrows for t in ts if FLOORS[folder_of(m)] < FLOORS[folder_of(t)]}
-    assert up == {("_core.operators", "composite.loss"), ("_core.compound", "composite.total")}
+    assert up == {("_core.operators", "composite.loss")}
 
 
 @pytest.mark.backend_free

@@ -14,7 +14,14 @@ from combined_losses.training.backend_steps import OF_BACKEND
 from combined_losses.training.compiling import Optimizer, compile_model, with_losses
 from combined_losses.training.gradient_capture import capturing
 from combined_losses.training.logs import Results
-from combined_losses.training.model_state import STATE, calling, joined, predicting, tracking_of
+from combined_losses.training.model_state import (
+    STATE,
+    ModelState,
+    calling,
+    joined,
+    predicting,
+    tracking_of,
+)
 from combined_losses.training.routing import CompiledLoss, LossWeights
 from combined_losses.training.steps import make_function
 
@@ -54,8 +61,6 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     # `vars(self).get(STATE)` is the `ModelState` of a model that is compiled with a composite.
 
-    # Compiling.
-
     @documented_by(keras.Model.compile)
     def compile(
         self,
@@ -93,22 +98,26 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        found, state = super().variables, vars(self).get(STATE)
+        found: list[keras.Variable] = super().variables
+        state: ModelState | None = vars(self).get(STATE)
         return found if state is None else state.with_all(self, found)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        found, state = super().trainable_variables, vars(self).get(STATE)
+        found: list[keras.Variable] = super().trainable_variables
+        state: ModelState | None = vars(self).get(STATE)
         return found if state is None else state.without_owned(self, found)
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
-        found, state = super().non_trainable_variables, vars(self).get(STATE)
+        found: list[keras.Variable] = super().non_trainable_variables
+        state: ModelState | None = vars(self).get(STATE)
         return found if state is None else joined(found, state.owned_variables(self))
 
     @property
     def weights(self) -> list[keras.Variable]:
-        found, state = super().weights, vars(self).get(STATE)
+        found: list[keras.Variable] = super().weights
+        state: ModelState | None = vars(self).get(STATE)
         return state.with_learned(found) if state is not None and state.learned else found
 
     # The tracker is not among `metrics`: a step of the user's may call `update_state(y, y_pred)` of
@@ -127,9 +136,9 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @property
     def metrics_names(self) -> list[str]:
-        state = vars(self).get(STATE)
+        state: ModelState | None = vars(self).get(STATE)
         if state is None:
-            return super().metrics_names
+            return list(super().metrics_names)
         return state.metrics_names(self, super().metrics)
 
     # Outputs: those of a subclassed model are known when it is called, those of others before.

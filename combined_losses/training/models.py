@@ -101,7 +101,9 @@ def track(model: keras.Model) -> "Model | Sequential":
     """
     if isinstance(model, ComponentMetricsMixin):
         return model
-    return _rebuild(model, {keras.Sequential: Sequential, _KerasFunctional: Functional})
+    classes = {keras.Sequential: Sequential, _KerasFunctional: Functional}
+    tracked: Model | Sequential = _rebuild(model, classes)
+    return tracked
 
 
 def untrack(model: keras.Model) -> keras.Model:
