@@ -1,16 +1,13 @@
 """What `a + b` and `0.5 * a` build: flat composites."""
 
-from typing import TypeVar, overload
-
 from combined_losses._core import checks, names
 from combined_losses._core.arguments import as_child, component_name
+from combined_losses._core.compound_loss import CompoundLoss
 from combined_losses._core.keras_types import KerasLoss, LossLike
 from combined_losses._core.loss import Loss
 from combined_losses._core.operators import Builders, Operators
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite.loss import CompositeLoss
-
-Own = TypeVar("Own", bound=Operators)
 
 
 def add(left: Operators | LossLike, right: Operators | LossLike) -> CompositeLoss | None:
@@ -59,11 +56,7 @@ def _is_flat(composite: CompositeLoss) -> bool:
     return composite.reduction == PER_COMPONENT and not moves and not skips
 
 
-@overload
-def as_loss(loss: Own) -> Own: ...
-@overload
-def as_loss(loss: LossLike) -> Loss | CompositeLoss: ...
-def as_loss(loss: Operators | LossLike) -> Operators:
+def as_loss(loss: LossLike) -> Loss | CompoundLoss:
     """Gives operators to any loss, so that `0.7 * cl.as_loss("mse") + 0.3 * cl.as_loss(fn)` works.
 
     Args:
@@ -81,10 +74,8 @@ def as_loss(loss: Operators | LossLike) -> Operators:
     >>> loss.weights
     {'mse': 0.7, 'mae': 0.3}
     """
-    if isinstance(loss, Operators):
-        return loss
     child = as_child(loss, "as_loss", None)
-    return child if isinstance(child, Operators) else CompositeLoss([child])
+    return child if isinstance(child, (Loss, CompoundLoss)) else CompositeLoss([child])
 
 
 Operators._builders = Builders(add, scale)

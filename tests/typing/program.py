@@ -48,7 +48,7 @@ class InverseMagnitude(cl.weightings.Weighting):
 
     def rule(self, values: Any, state: dict[str, Any], live: Any) -> Any:
         mean = keras.ops.add(0.9 * state["mean"], 0.1 * values)
-        return 1 / mean, {"mean": mean}
+        return keras.ops.reciprocal(mean), {"mean": mean}
 
 
 class Equal(cl.weightings.Weighting):
@@ -99,7 +99,7 @@ def operators() -> cl.CompositeLoss:
     mse, mine = cl.as_loss("mse"), Understock()
     assert_type(mse + mine, cl.CompositeLoss)
     assert_type("mse" + mine, cl.CompositeLoss)
-    assert_type(mine + under, cl.CompositeLoss)
+    assert_type(mine + under_zero, cl.CompositeLoss)
     assert_type(0.5 * mine, cl.CompositeLoss)
     assert_type(mine * 2, cl.CompositeLoss)
     assert_type(mine / 2, cl.CompositeLoss)

@@ -104,12 +104,10 @@ def errors(request, tmp_path_factory):
     return found
 
 
-@pytest.mark.xfail(strict=False, reason="until the whole package is typed, issue 21")
 def test_program_has_no_error(errors):
     assert {place: text for place, text in errors.items() if place[0] == "program.py"} == {}
 
 
-@pytest.mark.xfail(strict=False, reason="until the whole package is typed, issue 21")
 def test_every_typo_is_an_error(errors):
     lines = (FOLDER / "typos.py").read_text(encoding="utf-8").splitlines()
     typos = {number: line for number, line in enumerate(lines, 1) if line.endswith("# typo")}
