@@ -168,6 +168,18 @@ class Compound(Node):
         """Says, once, what its rule does not see where it reads gradients."""
         raise NotImplementedError
 
+    def check_skips(self, model: keras.Model) -> None:
+        """Called by the mixin: raises where what is skipped could not be cut off."""
+        raise NotImplementedError
+
+    def add_listener(self, listener: Any) -> None:
+        """Called by the mixin: a model whose compiled steps hold its state."""
+        raise NotImplementedError
+
+    def apply_pending(self) -> None:
+        """Called by the mixin between steps: makes the changes that other threads asked for."""
+        raise NotImplementedError
+
     def leaves(self) -> list[Leaf]:
         return [leaf for node, _ in self.nodes_inside() for leaf in node.leaves()]
 

@@ -18,7 +18,6 @@ from combined_losses._core.checks import (
 )
 from combined_losses._core.config import deeply
 from combined_losses._core.keras_types import KerasLoss
-from combined_losses._core.leaf import one_reduction
 from combined_losses._core.node import MadeOfNodes
 from combined_losses._core.operators import Operators
 from combined_losses._core.reduction import REDUCTIONS_OF_COMPOUNDS
@@ -100,7 +99,6 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLoss):
 
     # Calls.
 
-    @one_reduction
     def __call__(
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
     ) -> Tensor:
@@ -114,6 +112,8 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLoss):
                 stacklevel=2,
             )
         return self._total_of(y_true, y_pred, sample_weight)
+
+    _reducing_call = __call__  # see `Loss`
 
     def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Tensor:
         """The total of each sample, `(batch,)`, without weights, mask and reduction."""

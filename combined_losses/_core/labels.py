@@ -2,30 +2,30 @@
 
 import copy
 import types
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from combined_losses._core import checks, layouts
 from combined_losses._core.alignment import align
-from combined_losses._core.node import Node
+from combined_losses._core.batch import Batch
+from combined_losses._core.calling import CallsLoss
 from combined_losses._core.traits import Traits, is_default, is_ours, says
+from combined_losses._numerics.arrays import Tensor
 
 
-class OfLabels(Node):
+class OfLabels(CallsLoss):
     """What a `Leaf` does with weights and masks of single labels (abstract)."""
 
-    loss: Any
-    traits: Any
-    weighs: Any
-    values: Any
     reader: Any
-    _of_last: Any
-    _known: Any
-    _warn: Any
+    _known: dict[Hashable, tuple[Any, Any]]
 
-    def _sees_elements(self, batch):
+    def _warn(self, label: str, what: str, message: str) -> None:
+        raise NotImplementedError
+
+    def _sees_elements(self, batch: Batch) -> bool:
         """Whether weights or mask are of single labels, in a batch where these are told apart."""
         if keras.tree.is_nested(batch.y_pred):
             return False
@@ -39,7 +39,7 @@ class OfLabels(Node):
             weights += [w for _, w in batch.weights() if w.shape[-1:] != (1,)]
         return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
 
-    def _of_labels(self, batch, label):
+    def _of_labels(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
         """Values of single labels, or of rows that count where all their labels are there."""
         y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         if self.traits.same_shape:
@@ -61,7 +61,7 @@ class OfLabels(Node):
             return self.values(batch, label)
         return self._of_rows(batch, label)
 
-    def _of_rows(self, batch, label):
+    def _of_rows(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
         """Values of rows: a row counts where all its labels are there."""
         # The least: "all of them", also of what averages over blocks have left of a mask. A term
         # without a target is one of the row, which is there where any label is.
@@ -85,7 +85,7 @@ class OfLabels(Node):
             )
         return values, rest
 
-    def _means_rows(self):
+    def _means_rows(self) -> bool:
         """Whether it is known that a row of targets is one thing, such as a class or a box."""
         reader = self.reader
         if says(reader, "elementwise") is not None and not is_default(reader, "elementwise"):
@@ -93,7 +93,7 @@ class OfLabels(Node):
         ours = is_ours(type(self.loss).call)
         return self.traits != Traits() and (ours or not hasattr(self.loss, "prediction_layout"))
 
-    def of_elements(self):
+    def of_elements(self) -> Self:
         """A component like this one whose values are those of single elements."""
         node = copy.copy(self)
         node.traits = self.traits._replace(elementwise=False, summed=False)

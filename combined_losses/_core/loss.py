@@ -17,7 +17,7 @@ from combined_losses._core.config import (
 )
 from combined_losses._core.data_format import Formatted
 from combined_losses._core.keras_types import DataFormat, KerasLoss, LossArguments, Reduction
-from combined_losses._core.leaf import Leaf, one_reduction
+from combined_losses._core.leaf import Leaf
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
 from combined_losses._core.short_call import short, short_loss
@@ -123,11 +123,13 @@ class Loss(Operators, Limited, KerasLoss):
         check_dtype(f"{type(self).__name__} '{name}'", dtype)
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
-    @one_reduction
     def __call__(
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
     ) -> Tensor:
         return self._leaf.reduced(Batch(y_true, y_pred, sample_weight, self.name))
+
+    # Whoever overrides `__call__` reduces in another way, and is called whole: see `Leaf`.
+    _reducing_call = __call__
 
     def __repr__(self) -> str:
         return short_loss(self)

@@ -1,0 +1,239 @@
+"""How a single loss is called: its inputs, checked; its values; an error that names it."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+from keras import ops
+
+from combined_losses._backend import backend, keras_private
+from combined_losses._core import checks, domains, layouts
+from combined_losses._core.alignment import (
+    align,
+    at_every_place,
+    fit_from_left,
+    fits,
+    is_per_sample,
+    product,
+)
+from combined_losses._core.batch import Batch
+from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.masks import read_mask, with_mask
+from combined_losses._core.named_errors import NamedErrors
+from combined_losses._core.node import Node
+from combined_losses._core.observing import Observation, observed
+from combined_losses._core.traits import Traits, keras_function
+from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.floats import accumulating
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
+
+class CallsLoss(Node):
+    """A node that calls a loss (abstract: see `Leaf`).
+
+    Args:
+        name: the name that every message gives.
+        loss: a `keras.losses.Loss`.
+        traits: what may be relied on of it, `Traits`.
+        opaque: whether it is called whole; default: where it has a `__call__` of its own.
+    """
+
+    needs_target: bool
+    reads_target: bool
+
+    def __init__(
+        self, name: str, loss: KerasLoss, traits: Traits, opaque: bool | None = None
+    ) -> None:
+        self.name = name
+        self.loss: Any = loss
+        self.traits = traits
+        self.needs_target = getattr(loss, "needs_target", True)
+        self.reads_target = getattr(loss, "reads_target", self.needs_target)
+        # Whether its `__call__` reduces as this library does, see `Loss.__call__`.
+        ours = type(loss).__call__ is getattr(type(loss), "_reducing_call", None)
+        own_call = keras_private.calls_for_itself(loss) and not ours
+        self.opaque = own_call if opaque is None else opaque
+        # Our own losses compute in float32 or more, whatever they are given.
+        self.dtype = accumulating(loss.dtype) if ours else loss.dtype
+        self.weighs = ours and "sample_weight" in inspect.signature(type(loss).call).parameters
+        # The formula of a loss with a data format, for data that have the channels last.
+        self._of_last = getattr(_call_of(loss), "of_channels_last", None)
+        # What stands for a target of weight 0; None: rows may see each other.
+        self._neutral = None if traits.couples_batch else traits.neutral_target
+
+    def formula(self) -> Callable[..., Tensor]:
+        """What gives the values of data as `batch.inputs` gives them."""
+        formula: Callable[..., Tensor] = self.loss.call
+        return formula if self._of_last is None else self._of_last.__get__(self.loss)
+
+    def values(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
+        """The values, and the batch without the weights and mask that they contain already."""
+        if self.opaque:
+            return self._call_whole(batch, label)
+        if batch.weighted and self.weighs:
+            return self._call_with_weights(batch, label)
+        neutral = self._neutral
+        values = self._of_neutral(batch, neutral, label)
+        if not batch.weighted or neutral is None:
+            return values, batch
+        if any(
+            not is_matched(label, what, weight, values, batch) for what, weight in batch.weights()
+        ):
+            # The loss has reduced over rows of weight 0, so neutral ones would bias it.
+            values = self._call(batch, None, label)
+        return values, batch
+
+    def _call_with_weights(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
+        """A loss gets the weights that act inside of it, see `_core.loss.Loss`."""
+        inside, rest = batch.weights(), batch
+        if not self.traits.couples_batch:
+            inside = [(what, weight) for what, weight in inside if not is_per_sample(weight)]
+            rest = batch.replaced(**{what: None for what, _ in inside})
+        _, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
+        of_samples = self.traits.couples_batch and len(y_pred.shape) > 1
+        like = y_pred[:, 0] if of_samples else y_pred
+        fitted = []
+        for what, weight in inside:
+            fitted.append(at_every_place(ops.cast(weight, self.dtype), like))
+            if fitted[-1] is None:
+                shapes = f"{tuple(weight.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+                raise ValueError(
+                    f"The {what} of component '{label}' must have the shape of the predictions "
+                    f"from the left. Received: {what} of shape {shapes}"
+                )
+        neutral = self.traits.neutral_target
+        return self._of_neutral(batch, neutral, label, sample_weight=product(fitted)), rest
+
+    def _of_neutral(
+        self, batch: Batch, neutral: float | None, label: str, **weight: Tensor
+    ) -> Tensor:
+        """The values; a loss that masks them by itself sees the data as they are."""
+        values = self._call(batch, neutral, label, **weight)
+        replaced = batch.weighted and neutral is not None and self.traits.ignored is None
+        if replaced and self._own_mask(values) is not None:
+            return self._call(batch, None, label, **weight)
+        return values
+
+    def _own_mask(self, values: Tensor) -> Tensor | None:
+        """The mask that the loss has put on its values."""
+        return read_mask(values) if self.traits.masks_values and not self.opaque else None
+
+    def _call(
+        self, batch: Batch, neutral_target: float | None, label: str, **weight: Tensor
+    ) -> Tensor:
+        """The values of data that are checked; an error in the loss names the component."""
+        traits = self.traits
+        y_true, y_pred = batch.inputs(self.dtype, traits, neutral_target)
+        if self.needs_target:
+            checks.check_target(label, y_true)
+        if self.traits != Traits():
+            checks.check_single(label, y_true if self.needs_target else None, y_pred)
+        if not keras.tree.is_nested(y_pred) and not keras.tree.is_nested(y_true):
+            if self.traits.same_shape:
+                checks.check_equal_shapes(label, y_true, y_pred)
+            if self.traits.layout is not None and self.needs_target:
+                y_true = layouts.beside(y_true, y_pred, self.traits.layout, label)
+            if self.traits.elementwise and len(y_pred.shape) == 1:
+                # (N,) is a batch of N numbers, not one sample of N elements.
+                y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
+        other_shape = self.traits != Traits() and not self.traits.same_shape
+        named = NamedErrors(label, None if other_shape else y_true, y_pred)
+        with named, batch.noting_reads(label):
+            domains.examine(label, self.loss, batch, y_true, y_pred, self.traits.axis)
+            values = self._values_of_mended(batch, neutral_target, (y_true, y_pred), weight)
+        self._observe(label, batch, y_true, y_pred, values)
+        checks.check_values(label, values, batch.size)
+        return values
+
+    def _values_of_mended(
+        self, batch: Batch, neutral_target: float | None, pair: Pair, weight: dict[str, Tensor]
+    ) -> Tensor:
+        """The values; while `cl.diagnose` examines, also of targets that Keras refuses."""
+        if domains.examined() is None or keras_function(self.loss) is None:
+            return self._values_of(batch, neutral_target, pair, weight)
+        y_true, y_pred = pair
+        nearest = domains.mended(self.loss, y_true, y_pred, self.traits.axis)
+        mended = (y_true if nearest is None else nearest, y_pred)
+        if self.traits.takes_ids:  # TensorFlow would raise when the trace is run
+            return self._values_of(batch, neutral_target, mended, weight)
+        try:
+            return self._values_of(batch, neutral_target, pair, weight)
+        except Exception:
+            return self._values_of(batch, neutral_target, mended, weight)
+
+    def _values_of(
+        self, batch: Batch, neutral_target: float | None, aligned: Pair, weight: dict[str, Tensor]
+    ) -> Tensor:
+        """The values of data of one rank, or of what was given where the loss aligns it by itself.
+
+        Most losses would broadcast (N,) against (N, 1). One that squeezes the axis away would do so
+        where it finds none: it fails, or its values have an axis of N that the data have not.
+        """
+        formula = self.formula()
+
+        def call(pair: Pair) -> Tensor:
+            return ops.convert_to_tensor(formula(*pair, **weight))
+
+        given = aligned
+        if self.traits == Traits():
+            given = batch.inputs(self.dtype, self.traits, neutral_target, aligned=False)
+        if list(map(_shape, given)) == list(map(_shape, aligned)):
+            return call(aligned)
+        try:
+            values = call(aligned)
+        except Exception:
+            return call(given)
+        return values if checks.has_axes_of(values, aligned[1]) else call(given)
+
+    def _call_whole(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
+        """The values of a loss that has a `__call__` of its own."""
+        accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters
+        weight = {"sample_weight": batch.sample_weight} if accepts else {}
+        if batch.mask_kind == "labels":
+            raise ValueError(
+                f"Component '{label}' has a `__call__` of its own, which no mask of missing labels "
+                "reaches: give its values in `call` instead, or take it out of Masked. "
+                f"Received: {self.loss!r}"
+            )
+        seen = batch.harmless()
+        y_true, y_pred = seen.y_true, seen.y_pred
+        if not keras.tree.is_nested(y_pred):
+            y_pred = with_mask(y_pred, batch.mask)  # which another view of them has lost
+        # Whatever it computes and by which other losses, none of it scales for the replicas.
+        domains.examine(label, self.loss, batch, y_true, y_pred)
+        with NamedErrors(label, y_true, y_pred), backend.as_one_replica():
+            values = ops.convert_to_tensor(self.loss(y_true, y_pred, **weight))
+        self._observe(label, batch, y_true, y_pred, values)
+        checks.check_values(label, values, batch.size)
+        return values, batch.unweighted() if accepts else batch
+
+    def _observe(
+        self, label: str, batch: Batch, y_true: Tensor, y_pred: Tensor, values: Tensor
+    ) -> None:
+        """Leaves the `Observation` of a component to who is `observing`."""
+        found = observed()
+        if found is not None:
+            masked = batch.mask is not None and batch.mask_kind == "propagated"
+            weights = ["sample weights"] if batch.sample_weight is not None else []
+            weights += ["mask"] if masked else []
+            shapes = (_shape(y_true), _shape(y_pred), tuple(values.shape))
+            found[label] = Observation(*shapes, tuple(weights), self.traits)
+
+
+def _call_of(loss: KerasLoss) -> Callable[..., Tensor] | None:
+    """The `call` that a loss has: that of its class, or one of its own."""
+    return vars(loss).get("call", type(loss).call) if hasattr(type(loss), "call") else None
+
+
+def _shape(tensor: Tensor) -> tuple[int | None, ...] | None:
+    single = tensor is not None and not keras.tree.is_nested(tensor)
+    return tuple(tensor.shape) if single else None
+
+
+def is_matched(label: str, what: str, weight: Tensor, values: Tensor, batch: Batch) -> bool:
+    """Whether the values still have the axes that a weight or mask of the batch varies over."""
+    if what == "mask" and batch.mask_kind == "void":
+        return fit_from_left(weight, values) is not None  # no error where the sizes differ
+    return not len(weight.shape) or fits(label, what, weight, values)
