@@ -41,10 +41,11 @@ def warn_of_accumulation(
     if not steps or not names:
         return
     warnings.warn(
-        f"{quoted(names)}: a mean over the sample weights of a batch, and with "
-        f"`gradient_accumulation_steps={steps}` the optimizer averages {steps} of them, whatever "
-        "the sum of the weights in each: a sample counts more in a batch of small weights. For the "
-        "mean of the larger batch give batches of one size the reduction 'sum_over_batch_size'. "
+        f"{quoted(names)}: a mean over the sample weights of a batch. With "
+        f"`gradient_accumulation_steps={steps}` the optimizer averages {steps} such means as if "
+        "their sums of weights were equal, so a sample counts more in a batch of small weights. To "
+        f"get the mean of all {steps} batches, use batches of one size and the reduction "
+        "'sum_over_batch_size'. "
         "Received: reduction='mean_with_sample_weight'",
         stacklevel=4,
     )

@@ -22,10 +22,9 @@ from combined_losses.weightings.base import Weighting
 from combined_losses.weightings.products import Products
 
 
-@contextlib.contextmanager
 def capturing(
     model: keras.Model, state: ModelState | None, arguments: tuple[Any, ...]
-) -> Iterator[None]:
+) -> contextlib.AbstractContextManager[None]:
     """The block is a training step; it is captured if a rule reads gradients inside the network.
 
     Args:
@@ -33,11 +32,14 @@ def capturing(
         state: its `ModelState`, or None.
         arguments: those of the step.
     """
-    rules = () if state is None else state.capturing_rules
-    if state is None or not rules:
-        yield
-        return
-    layers = {rule.place for rule in rules if rule.place != "parameters"}
+    if state is None or not state.capturing_rules:
+        return contextlib.nullcontext()
+    return _captured(model, state, arguments)
+
+
+@contextlib.contextmanager
+def _captured(model: keras.Model, state: ModelState, arguments: tuple[Any, ...]) -> Iterator[None]:
+    layers = {rule.place for rule in state.capturing_rules if rule.place != "parameters"}
     with backend.capture(model, arguments) as steps:
         captured = CapturedStep(model, state.compounds, steps)
         watched = _watched([model.get_layer(name) for name in layers])
@@ -151,8 +153,8 @@ class CapturedStep:
         points = [] if place is None else self.steps.watched(place)
         if not points:
             raise ValueError(
-                f"The model has not called the layer '{place}' in this step, so that a weighting "
-                f"finds no gradients there. Received: gradients={place!r}"
+                f"The model has not called the layer '{place}' in this step, so there are no "
+                f"gradients for the weighting to read. Received: gradients={place!r}"
             )
         return points
 

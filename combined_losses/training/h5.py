@@ -61,12 +61,12 @@ def _for_each(tracking: Tracking, losses: Any) -> tuple[Any, Any]:
 def _warn_of_loss(compound: Compound) -> None:
     lost = []
     if compound.moves:
-        lost.append("the state of its weights, which move,")
+        lost.append("the state of its moving weights")
     if compound.routes:
-        lost.append("the way to several outputs, which a plain Keras model does not have,")
+        lost.append("its choice among the outputs, which a plain Keras model cannot make,")
     if lost:
         warnings.warn(
-            f"A file '.h5' does not keep {listed(lost)} of '{compound.name}': save the model "
-            "as '.keras'.",
+            f"A file '.h5' does not keep all of '{compound.name}': it loses {listed(lost)}. Save the "
+            "model as '.keras'.",
             stacklevel=2,
         )

@@ -30,7 +30,7 @@ class ComponentMetricsMixin(OF_BACKEND):
     """Makes a Keras model report every component of the `CompositeLoss` it is compiled with.
 
     Put it before `keras.Model` in a class of your own; `cl.Model`, `cl.Sequential` and `cl.track`
-    are made of it. `compile`, `fit`, `evaluate`, callbacks and saving stay as they are. The logs
+    are built on it. `compile`, `fit`, `evaluate`, callbacks and saving stay as they are. The logs
     gain `<name>_loss` for every component, unweighted, from the same forward pass, and
     `regularization_loss` where the model has such losses; the weights of the composite are part
     of the model's `variables`. A model that is compiled without a `CompositeLoss` behaves exactly
@@ -130,9 +130,9 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     def reset_metrics(self) -> None:
         super().reset_metrics()
-        tracking = tracking_of(self)
-        if tracking is not None:
-            tracking.tracker.reset_state()
+        state = vars(self).get(STATE)
+        if state is not None and state.tracking is not None:
+            state.tracking.tracker.reset_state()
 
     @property
     def metrics_names(self) -> list[str]:
@@ -177,8 +177,10 @@ class ComponentMetricsMixin(OF_BACKEND):
             return super().test_step(*args)
 
     def get_metrics_result(self) -> dict[str, Any]:
-        results, tracking = super().get_metrics_result(), tracking_of(self)
-        return results if tracking is None else tracking.results(results, super().metrics)
+        results, state = super().get_metrics_result(), vars(self).get(STATE)
+        if state is None or state.tracking is None:
+            return results
+        return state.tracking.results(results, super().metrics)
 
     def make_train_function(self, force: bool = False) -> Any:
         make = super().make_train_function

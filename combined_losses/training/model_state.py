@@ -68,6 +68,7 @@ class ModelState:
         self.last_batch: dict[str, ArrayLike] | None = None
         self.measurers: dict[tuple[object, ...], Any] = {}  # of `diagnosis.measurer`
         self.running = Running()
+        self._is_checked = False
 
     def tracking_for(self, model: keras.Model, y_pred: Any = None) -> Tracking | None:
         """The routes and the tracker; None before the outputs are known."""
@@ -145,6 +146,8 @@ class ModelState:
 
     def check(self, model: keras.Model) -> None:
         """Raises before the first step if the model cannot train on its losses."""
+        if self._is_checked:
+            return
         for compound in self.compounds:
             if compound.reduction in ("none", None):
                 raise ValueError(
@@ -153,8 +156,8 @@ class ModelState:
                     "reduction, for example the default 'per_component'. "
                     f"Received: reduction={compound.reduction!r}"
                 )
-        if self.tracking is None:
-            self.tracking_for(model)
+        self.tracking_for(model)
+        self._is_checked = self.tracking is not None
 
     def fit(
         self,

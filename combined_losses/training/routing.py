@@ -40,6 +40,7 @@ class Route:
     def __init__(self, output: str | None, loss: Node, weight: float) -> None:
         self.output = output
         self.loss = loss
+        self.loss_name = loss.name
         self.weight = weight
         # The name of its total in the logs, that of the output, for a plain loss of one of several
         # outputs. None for a composite, whose total is in `loss`.
@@ -260,13 +261,13 @@ def pick(
     if values is None:
         return None
     nested = isinstance(values, (list, tuple, dict))
-    if route.output is None:  # chosen by the components; of a single output there is one to choose
+    if route.output is None:  # the components choose; of a single output there is one entry
         alone = list(places) == [""] and isinstance(values, (list, tuple)) and len(values) == 1
         return values[0] if alone else values
     if route.output == "":
         return _alone(what, values, "the one output") if nested else values
     if not nested and (what == "sample_weight" or len(routes) == 1):
-        return values  # as Keras takes it: the only target, or one array of weights for all
+        return values  # as in Keras: the only target, or one array of weights for all outputs
     found = spread(values, places, what == "sample_weight", strict=False) if nested else None
     if not found and isinstance(values, (list, tuple)) and len(values) == len(routes):
         # Only of the outputs that have a loss, in Keras's order.
@@ -297,7 +298,7 @@ def _alone(what: str, values: Any, output: str) -> Any:
         keys = list(values) if isinstance(values, dict) else f"{len(values)} arrays"
         raise ValueError(
             f"`{what}` and the predictions have different structures: {output} of the model has "
-            f"several entries in `{what}`. Give one array; a term of one's own may read more by "
-            f"cl.wrappers.OnInputs. Received: {what} with {keys}"
+            f"several entries in `{what}`. Give one array; a loss that needs several can read them "
+            f"by cl.wrappers.OnInputs. Received: {what} with {keys}"
         )
     return leaves[0]

@@ -31,8 +31,10 @@ def make_function(
         force: whether it is made again if there is one.
         mixin: the class whose step and loss are ours: what overrides them is the user's.
     """
+    if not force and keras_private.step_function(model, step) is not None:
+        return make(force)
     state = state_of(model)  # until the next `compile`, which discards the function
-    if state is None or (not force and keras_private.step_function(model, step) is not None):
+    if state is None:
         return make(force)
     if step == "train_step":  # again: the user may have replaced what is excluded
         keras_private.keep_from_weight_decay(model.optimizer, state.learned)

@@ -124,7 +124,7 @@ class Tracking:
         model, *_, y_pred, _ = data
         outputs = self._outputs(model, y_pred)
         step = current_step()
-        # On JAX: what is computed in a trace can be kept only where Keras threads the variables.
+        # On JAX a trace can change variables only in a step, from which Keras returns them.
         recordable = step.keeps_results or not backend.is_traced(y_pred)
         moves = recordable and bool(training) and step.of_model is not None and not step.is_test
         total: Tensor = None
@@ -135,7 +135,7 @@ class Tracking:
             batch.is_unthreaded = not recordable
             batch.training = moves
             if moves:
-                check_trainable(route.loss.name, batch.y_pred)
+                check_trainable(route.loss_name, batch.y_pred)
             route_total, parts = route.evaluate(batch)
             total = route_total if total is None else total + route_total
             values.extend(parts)
@@ -248,7 +248,7 @@ def route_batch(route: Route, routed: _Routed, outputs: dict[str, Tensor], data:
         prediction = rename_single(outputs, y_pred, model)
     else:
         prediction = outputs[route.output]
-    batch = Batch(target, prediction, weight, route.loss.name, source=(model, x, y_pred))
+    batch = Batch(target, prediction, weight, route.loss_name, source=(model, x, y_pred))
     batch.places, batch.captured = places, current_step().captured
     return batch
 

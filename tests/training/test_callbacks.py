@@ -31,6 +31,18 @@ def test_early_stopping_stops_where_the_component_stops_improving():
     assert len(fitted(compiled(0.01), stop)["loss"]) == 4
 
 
+def test_a_list_of_callbacks_serves_several_trainings():
+    """What `fit` adds for itself is not in it afterwards: an epoch would end twice for the rule."""
+    model, (x, y) = line(), arrays()
+    loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.DynamicWeightAverage())
+    model.compile(sgd(), loss=loss)
+    users = keras.callbacks.CallbackList([], add_history=True, model=model)
+    before = list(users.callbacks)
+    for _ in range(2):
+        assert len(model.fit(x, y, verbose=0, callbacks=users).history["mse_loss"]) == 1
+        assert users.callbacks == before
+
+
 def test_early_stopping_restores_the_best_weights():
     model = compiled(1.5)  # diverges
     stop = keras.callbacks.EarlyStopping(WATCHED, mode="min", patience=2, restore_best_weights=True)

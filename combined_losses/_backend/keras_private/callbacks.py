@@ -1,5 +1,6 @@
 """Callbacks of ours beside those that a user gives to `fit`."""
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,14 +20,17 @@ def add_callbacks(
 
     Keras 3.15.1: `fit` has the argument `callbacks`: None, one callback, a list, or a
     `CallbackList`. The latter is used as it is: it keeps its callbacks in a list `callbacks`, and
-    has called `set_model` of each already.
+    has called `set_model` of each already. A copy of it gets ours, so that the user's own has none
+    of them in the next `fit`.
     """
     bound = inspect.signature(fit).bind(model, *args, **kwargs)
     callbacks = bound.arguments.get("callbacks")
     if isinstance(callbacks, keras.callbacks.CallbackList):
         for callback in (*first, *last):
             callback.set_model(model)
-        callbacks.callbacks[:] = [*first, *callbacks.callbacks, *last]
+        together = copy.copy(callbacks)
+        together.callbacks = [*first, *callbacks.callbacks, *last]
+        bound.arguments["callbacks"] = together
     else:
         given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
         bound.arguments["callbacks"] = [*first, *(c for c in given if c is not None), *last]
