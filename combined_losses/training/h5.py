@@ -66,7 +66,7 @@ def _warn_of_loss(compound: Compound) -> None:
         lost.append("its choice among the outputs, which a plain Keras model cannot make,")
     if lost:
         warnings.warn(
-            f"A file '.h5' does not keep all of '{compound.name}': it loses {listed(lost)}. Save the "
-            "model as '.keras'.",
+            f"A file '.h5' does not keep all of '{compound.name}': it loses {listed(lost)}. Save "
+            "the model as '.keras'.",
             stacklevel=2,
         )

@@ -12,6 +12,7 @@ from combined_losses._backend import keras_private
 from combined_losses._core.outputs import Place, penalty_names, places_of, single_names
 from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.composite import reading
+from combined_losses.composite.total import WeightedSum
 from combined_losses.training import routing
 from combined_losses.training.compile_checks import check_scope
 from combined_losses.training.fit_callbacks import with_callbacks
@@ -50,7 +51,8 @@ class ModelState:
         self.is_whole = is_whole
         # The losses do not change after `compile`, so that these are computed once.
         self.compounds = routing.compounds(loss)
-        self.composites = [c for compound in self.compounds for c in compound.composites()]
+        nodes = [node for compound in self.compounds for node in compound.compounds()]
+        self.composites = [node for node in nodes if isinstance(node, WeightedSum)]
         self._with_rules = [c for c in self.composites if c.weighting is not None]
         self.gradient_rules = reading.rules_of(self.compounds)
         rules = [rule for _, rule in self.gradient_rules]

@@ -62,8 +62,8 @@ class OwnedByLosses:
         if shared:
             self._warned = True
             warnings.warn(
-                f"The loss is given {quoted(shared)} by `models=`, which is, or shares weights with, a "
-                "part of the trained model. The file keeps a copy: after loading, the copy has the "
-                "same weights and is a network of its own.",
+                f"The loss is given {quoted(shared)} by `models=`, which is, or has, a part of the "
+                "trained model. The file keeps a copy of it: after loading, the copy has the same "
+                "weights and is a network of its own.",
                 stacklevel=4,
             )

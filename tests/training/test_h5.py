@@ -150,7 +150,7 @@ def test_a_joint_composite_is_lost(tmp_path):
     x = keras.Input((3,))
     model = cl.Model(x, [keras.layers.Dense(2, name=name)(x) for name in "ab"])
     model.compile("sgd", loss=cl.CompositeLoss({"a": cl.wrappers.OnOutput("mse", "a")}))
-    with pytest.warns(UserWarning, match="several outputs.*'.keras'"):
+    with pytest.warns(UserWarning, match="choice among the outputs.*'.keras'"):
         model.save(tmp_path / "model.h5")
 
 
