@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from combined_losses._core import checks, names
-from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.keras_types import KerasLoss, KerasLossClass
 from combined_losses._core.loss import FunctionLoss
 
 
@@ -23,10 +23,10 @@ def as_child(loss: Any, owner: str, name: str | None) -> KerasLoss:
                 f"{where} must be a loss that `keras.losses.get` knows, for example 'mse' or "
                 f"'categorical_crossentropy'. Received: {loss!r}"
             ) from error
-        return known if isinstance(known, KerasLoss) else FunctionLoss(loss)
-    if isinstance(loss, KerasLoss):
+        return known if isinstance(known, KerasLossClass) else FunctionLoss(loss)
+    if isinstance(loss, KerasLossClass):
         checks.check_dtype(f"component '{name or loss.name}'", loss.dtype)
-        if type(loss).__call__ is KerasLoss.__call__:
+        if type(loss).__call__ is KerasLossClass.__call__:
             _check_takes(loss.call, where, "call")
         return loss
     if isinstance(loss, type) or not callable(loss) or isinstance(_behind(loss), _NO_LOSSES):

@@ -17,7 +17,7 @@ from combined_losses._core.checks import (
     check_trainable,
 )
 from combined_losses._core.config import deeply
-from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.keras_types import KerasLossClass
 from combined_losses._core.node import MadeOfNodes
 from combined_losses._core.operators import Operators
 from combined_losses._core.reduction import REDUCTIONS_OF_COMPOUNDS
@@ -26,7 +26,7 @@ from combined_losses._core.step import LoopStep, call_in, loop_step, loop_step_o
 from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 
 
-class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLoss):
+class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
     """The face of a loss made of losses (abstract): what it computes with is its node."""
 
     def __init__(self, name: str, reduction: str | None, dtype: Dtype) -> None:

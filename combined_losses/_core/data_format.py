@@ -16,7 +16,7 @@ from keras import ops
 
 from combined_losses._core.alignment import padded
 from combined_losses._core.batch import Batch
-from combined_losses._core.keras_types import DataFormat, KerasLoss
+from combined_losses._core.keras_types import DataFormat, KerasLoss, KerasLossClass
 from combined_losses._core.node import node_of
 from combined_losses._core.traits import keras_traits
 from combined_losses._numerics.arrays import ArrayLike, Tensor
@@ -54,7 +54,7 @@ class Format(NamedTuple):
         return rank if rank >= least else None
 
 
-class Formatted(KerasLoss):
+class Formatted(KerasLossClass):
     """A loss or wrapper with the argument `data_format` (a mixin, the first of the bases).
 
     `__init__` calls `self._set_format(data_format)` after `super().__init__`. From then on

@@ -8,9 +8,9 @@ sources, the bases are Keras's.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
-from combined_losses._numerics.arrays import Dtype
+from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 
 Reduction: TypeAlias = (
     Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"] | None
@@ -69,17 +69,43 @@ MYPY: Literal[False] = False
 if MYPY:
     from combined_losses._core.keras_for_mypy import (
         KerasCallback,
-        KerasLoss,
         KerasMetric,
-        KerasSchedule,
         KerasTensorBoard,
     )
+    from combined_losses._core.keras_for_mypy import KerasLoss as KerasLossClass
+    from combined_losses._core.keras_for_mypy import KerasSchedule as KerasScheduleClass
+
+    KerasLoss: TypeAlias = KerasLossClass
+    KerasSchedule: TypeAlias = KerasScheduleClass
 else:
     from keras.callbacks import Callback as KerasCallback
     from keras.callbacks import TensorBoard as KerasTensorBoard
-    from keras.losses import Loss as KerasLoss
+    from keras.losses import Loss as KerasLossClass
     from keras.metrics import Metric as KerasMetric
-    from keras.optimizers.schedules import LearningRateSchedule as KerasSchedule
+    from keras.optimizers.schedules import LearningRateSchedule as KerasScheduleClass
+
+    # Annotations say it by what a loss has, because pyright counts what it knows of a package
+    # without reading Keras.
+
+    class KerasLoss(Protocol):
+        """A loss of Keras, of this library or of a user."""
+
+        name: str
+        reduction: Any
+
+        @property
+        def dtype(self) -> Any: ...
+        def __call__(
+            self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
+        ) -> Tensor: ...
+        def get_config(self) -> dict[str, Any]: ...
+
+    class KerasSchedule(Protocol):
+        """A `keras.optimizers.schedules.LearningRateSchedule`."""
+
+        def __call__(self, step: ArrayLike) -> Tensor: ...
+        def get_config(self) -> dict[str, Any]: ...
+
 
 LossLike: TypeAlias = KerasLoss | str | Callable[..., Any]
 """What a component may be: a loss, the name of one in `keras.losses`, or `f(y_true, y_pred)`."""
@@ -91,8 +117,10 @@ __all__ = [
     "DataFormat",
     "KerasCallback",
     "KerasLoss",
+    "KerasLossClass",
     "KerasMetric",
     "KerasSchedule",
+    "KerasScheduleClass",
     "KerasTensorBoard",
     "Logs",
     "LossArguments",

@@ -16,7 +16,7 @@ from combined_losses._core.config import (
     signature_config,
 )
 from combined_losses._core.data_format import Formatted
-from combined_losses._core.keras_types import DataFormat, KerasLoss, LossArguments, Reduction
+from combined_losses._core.keras_types import DataFormat, KerasLossClass, LossArguments, Reduction
 from combined_losses._core.leaf import Leaf
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
@@ -25,7 +25,7 @@ from combined_losses._core.traits import Traits, check_layout, keras_traits, say
 from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 
 
-class Loss(Operators, Limited, KerasLoss):
+class Loss(Operators, Limited, KerasLossClass):
     """Base class of domain losses: subclass it, store the arguments, write `call`.
 
     What a subclass gets: `y_true` and `y_pred` of one rank and in one dtype, and an error where

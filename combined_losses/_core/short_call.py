@@ -11,7 +11,7 @@ import numpy as np
 
 from combined_losses._backend import keras_private
 from combined_losses._core.config import arguments_of
-from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.keras_types import KerasLoss, KerasLossClass
 from combined_losses._core.names import derive_name
 
 
@@ -74,7 +74,7 @@ def short(value: object) -> str:
     return " ".join(text.split())
 
 
-@short.register(KerasLoss)
+@short.register(KerasLossClass)
 def _(loss: KerasLoss) -> str:
     """A loss that is not ours; the `repr` that Keras gives it has the address of a function."""
     shows_itself = next(cls for cls in type(loss).__mro__ if "__repr__" in vars(cls))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from combined_losses._core import checks, names
 from combined_losses._core.arguments import as_child, component_name
-from combined_losses._core.keras_types import KerasLoss, KerasSchedule
+from combined_losses._core.keras_types import KerasLoss, KerasScheduleClass
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite.weights import Weight
 from combined_losses.weightings.base import Weighting
@@ -108,7 +108,7 @@ def as_weights(weights: Any, component_names: Sequence[str], owner: str) -> dict
 
 def _as_weight(name: str, weight: object) -> Weight:
     """A float, or a schedule as it is."""
-    if isinstance(weight, KerasSchedule):
+    if isinstance(weight, KerasScheduleClass):
         return weight
     if isinstance(weight, Weighting):
         raise ValueError(

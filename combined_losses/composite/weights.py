@@ -10,7 +10,7 @@ from keras import ops
 
 from combined_losses._backend import backend, keras_private
 from combined_losses._core.batch import Batch
-from combined_losses._core.keras_types import KerasSchedule
+from combined_losses._core.keras_types import KerasSchedule, KerasScheduleClass
 from combined_losses._core.names import listed
 from combined_losses._core.step import current_step
 from combined_losses._numerics.arrays import Tensor
@@ -41,7 +41,8 @@ class Weights:
         self.changed: set[str] = set()
         self.schedules = self._schedules_left()
         self.fixed = {
-            name: float(c(0)) if isinstance(c, KerasSchedule) else c for name, c in given.items()
+            name: float(c(0)) if isinstance(c, KerasScheduleClass) else c
+            for name, c in given.items()
         }
         # What is logged does not change, also where `set_weight` ends a schedule.
         self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
@@ -68,7 +69,9 @@ class Weights:
     def _schedules_left(self) -> dict[str, KerasSchedule]:
         """The schedules that no change of a weight has ended."""
         given = self.given.items()
-        return {n: c for n, c in given if isinstance(c, KerasSchedule) and n not in self.changed}
+        return {
+            n: c for n, c in given if isinstance(c, KerasScheduleClass) and n not in self.changed
+        }
 
     @property
     def variables(self) -> list[Any]:

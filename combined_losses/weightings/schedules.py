@@ -8,14 +8,14 @@ from keras import ops
 
 from combined_losses._core.checks import LEAST, is_number, shown
 from combined_losses._core.config import arguments_of
-from combined_losses._core.keras_types import KerasSchedule
+from combined_losses._core.keras_types import KerasScheduleClass
 from combined_losses._core.short_call import short_call
 from combined_losses._numerics.arrays import ArrayLike, Tensor
 
 __all__ = ["Cyclical", "LinearRamp", "Sigmoid"]
 
 
-class _WeightSchedule(KerasSchedule):
+class _WeightSchedule(KerasScheduleClass):
     """Base of the schedules that end at the weight `end`."""
 
     end: float
