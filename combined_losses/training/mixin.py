@@ -14,14 +14,7 @@ from combined_losses.training.backend_steps import OF_BACKEND
 from combined_losses.training.compiling import Optimizer, compile_model, with_losses
 from combined_losses.training.gradient_capture import capturing
 from combined_losses.training.logs import Results
-from combined_losses.training.model_state import (
-    STATE,
-    ModelState,
-    calling,
-    joined,
-    predicting,
-    tracking_of,
-)
+from combined_losses.training.model_state import STATE, ModelState, calling, joined, predicting
 from combined_losses.training.routing import CompiledLoss, LossWeights
 from combined_losses.training.steps import make_function
 
@@ -125,8 +118,9 @@ class ComponentMetricsMixin(OF_BACKEND):
 
     @property
     def metrics_variables(self) -> list[keras.Variable]:
-        found, tracking = super().metrics_variables, tracking_of(self)
-        return found if tracking is None else [*found, *tracking.tracker.variables]
+        found: list[keras.Variable] = super().metrics_variables
+        state: ModelState | None = vars(self).get(STATE)
+        return found if state is None else state.with_tracker(self, found)
 
     def reset_metrics(self) -> None:
         super().reset_metrics()
@@ -177,7 +171,8 @@ class ComponentMetricsMixin(OF_BACKEND):
             return super().test_step(*args)
 
     def get_metrics_result(self) -> dict[str, Any]:
-        results, state = super().get_metrics_result(), vars(self).get(STATE)
+        results: dict[str, Any] = super().get_metrics_result()
+        state: ModelState | None = vars(self).get(STATE)
         if state is None or state.tracking is None:
             return results
         return state.tracking.results(results, super().metrics)

@@ -128,6 +128,13 @@ class ModelState:
         owned = {id(v) for v in self.owned_variables(model)}
         return [v for v in variables if id(v) not in owned] if owned else variables
 
+    def with_tracker(
+        self, model: keras.Model, variables: list[keras.Variable]
+    ) -> list[keras.Variable]:
+        """The variables of the model's metrics, and those of the tracker."""
+        tracking = self.tracking or self.tracking_for(model)
+        return variables if tracking is None else [*variables, *tracking.tracker.variables]
+
     def compute_loss(
         self, model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool
     ) -> Tensor:
