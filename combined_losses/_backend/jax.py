@@ -41,17 +41,17 @@ def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     return slope
 
 
-def sound_gradient(tensor: Tensor) -> Tensor:
-    return _sound(tensor)
+def finite_gradient(tensor: Tensor) -> Tensor:
+    return _with_finite_gradient(tensor)
 
 
-def _sound_backward(nothing: None, upstream: Tensor) -> tuple[Tensor]:
-    sound = jax.numpy.isfinite(upstream).all()
-    return (jax.numpy.where(sound, upstream, jax.numpy.zeros_like(upstream)),)
+def _finite_backward(nothing: None, upstream: Tensor) -> tuple[Tensor]:
+    is_finite = jax.numpy.isfinite(upstream).all()
+    return (jax.numpy.where(is_finite, upstream, jax.numpy.zeros_like(upstream)),)
 
 
-_sound = jax.custom_vjp(lambda tensor: tensor)
-_sound.defvjp(lambda tensor: (tensor, None), _sound_backward)
+_with_finite_gradient = jax.custom_vjp(lambda tensor: tensor)
+_with_finite_gradient.defvjp(lambda tensor: (tensor, None), _finite_backward)
 
 
 def restore_state(model: keras.Model, state: State) -> None:

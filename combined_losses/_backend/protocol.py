@@ -65,8 +65,8 @@ class Backend(Protocol):
             variables: those that the parts may assign.
         """
 
-    def sound_gradient(self, tensor: Tensor) -> Tensor:
-        """`tensor`; its gradient is 0 where an entry of it, in any replica, is not finite."""
+    def finite_gradient(self, tensor: Tensor) -> Tensor:
+        """`tensor`; its gradient is 0 if an entry of that, in any replica, is not finite."""
 
     def attach(
         self, value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]

@@ -115,36 +115,36 @@ def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     return gradient_at
 
 
-def sound_gradient(tensor: Tensor) -> Tensor:
+def finite_gradient(tensor: Tensor) -> Tensor:
     # Keras's cross-entropies compute with the logits behind probabilities, where Keras finds them:
     # the gradient then goes to the logits, and has to be stopped there.
     logits = keras_private.logits_before(tensor)
     if logits is not None:
-        probabilities = _sound(tensor)
-        keras_private.keep_logits(probabilities, _sound(logits))
+        probabilities = _with_finite_gradient(tensor)
+        keras_private.keep_logits(probabilities, _with_finite_gradient(logits))
         return probabilities
     made_by = _activation_before(tensor)
     if made_by is not None:
         activation = tf.nn.softmax if made_by == "Softmax" else tf.sigmoid
-        return activation(_sound(tensor.op.inputs[0]))
-    return _sound(tensor)
+        return activation(_with_finite_gradient(tensor.op.inputs[0]))
+    return _with_finite_gradient(tensor)
 
 
 def _activation_before(tensor: Tensor) -> str | None:
     return keras_private.activation_before(tensor) if tf.is_symbolic_tensor(tensor) else None
 
 
-def _sound(tensor: Tensor) -> Tensor:
-    return tf.custom_gradient(_with_sound_gradient)(tensor)
+def _with_finite_gradient(tensor: Tensor) -> Tensor:
+    return tf.custom_gradient(_identity_and_gradient)(tensor)
 
 
-def _with_sound_gradient(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _identity_and_gradient(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     def backward(upstream: Tensor) -> Tensor:
         upstream = tf.convert_to_tensor(upstream)
-        sound = tf.reduce_all(tf.math.is_finite(upstream))
+        is_finite = tf.reduce_all(tf.math.is_finite(upstream))
         if replica_count() > 1:
-            sound = tf.equal(global_sum(tf.cast(sound, "float32")), float(replica_count()))
-        return tf.where(sound, upstream, tf.zeros_like(upstream))
+            is_finite = tf.equal(global_sum(tf.cast(is_finite, "float32")), float(replica_count()))
+        return tf.where(is_finite, upstream, tf.zeros_like(upstream))
 
     return tf.identity(tensor), backward
 

@@ -48,7 +48,7 @@ def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
     return gradient_at
 
 
-class _Sound(torch.autograd.Function):
+class _FiniteGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -61,12 +61,12 @@ class _Sound(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        sound = torch.isfinite(upstream).all()
-        return torch.where(sound, upstream, 0.0)
+        is_finite = torch.isfinite(upstream).all()
+        return torch.where(is_finite, upstream, 0.0)
 
 
-def sound_gradient(tensor: Tensor) -> Tensor:
-    return _Sound.apply(tensor)
+def finite_gradient(tensor: Tensor) -> Tensor:
+    return _FiniteGradient.apply(tensor)
 
 
 def evaluate_with_rows(

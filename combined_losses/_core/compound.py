@@ -156,7 +156,7 @@ class Compound(Node):
         """Ends an epoch for its own rule."""
         raise NotImplementedError
 
-    def note_lone_step(self) -> None:
+    def count_step_outside_fit(self) -> None:
         """Called after a step outside `fit`: says, once, where a rule waits for ends of epochs."""
         raise NotImplementedError
 

@@ -88,7 +88,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
             self._loop_steps += 1
             is_time_to_tell = self._loop_steps % 100 == 1  # it brings numbers to the host
             for composite in self._as_node().composites():
-                composite.note_lone_step()
+                composite.count_step_outside_fit()
                 if is_time_to_tell:
                     composite.warn_of_values()
                     composite.warn_of_places()

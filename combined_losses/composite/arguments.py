@@ -1,11 +1,11 @@
-"""What a user gave as `losses` and `weights` of a composite, checked."""
+"""Checks of the arguments of a composite: its losses, weights, rule and reduction."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from combined_losses._core import checks, names
 from combined_losses._core.arguments import as_child, component_name
-from combined_losses._core.keras_types import KerasLoss, KerasScheduleClass
+from combined_losses._core.keras_types import CompositeReduction, KerasLoss, KerasScheduleClass
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses.composite.weights import Weight
 from combined_losses.weightings.base import Weighting
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 class Losses(dict[str, KerasLoss]):
-    """The components of a composite by name, which cannot be changed."""
+    """The components of a composite by name; refuses every change.
+
+    A dict, because Keras's saver walks over dicts and lists alone.
+    """
 
     def __init__(self, losses: Mapping[str, KerasLoss], owner: str) -> None:
         super().__init__(losses)
         self._owner = owner
 
-    def __reduce__(
-        self,
-    ) -> tuple[type["Losses"], tuple[Any, ...]]:
-        # Else a copy would be filled entry by entry.
+    def __reduce__(self) -> tuple[type["Losses"], tuple[Any, ...]]:
+        # Without it, copying and unpickling fill an empty dict entry by entry, which is refused.
         return Losses, (dict(self), self._owner)
 
     def _refuse(self, *change: Any, **more: Any) -> NoReturn:
@@ -39,6 +40,7 @@ class Losses(dict[str, KerasLoss]):
 
 
 def as_children(losses: object, owner: str) -> dict[str, KerasLoss]:
+    """The argument `losses` of composite `owner` as losses by name."""
     if isinstance(losses, dict):
         pairs = list(losses.items())
         for name, _ in pairs:
@@ -56,27 +58,31 @@ def as_children(losses: object, owner: str) -> dict[str, KerasLoss]:
 
 
 def _named(losses: Iterable[Any], owner: str) -> list[tuple[str, Any]]:
-    """Names for the components of a list; two that the user gave must differ."""
+    """The components of a list with their names.
+
+    Names that losses got from the user must differ; names that are derived are made unique.
+    """
     pairs: dict[str, Any] = {}
-    chosen: set[str] = set()
+    names_by_user: set[str] = set()
     numbers: dict[str, int] = {}
     for loss in losses:
         if not isinstance(loss, str) and not callable(loss):
             as_child(loss, owner, None)  # raises
-        name, given = component_name(loss)
-        if given and name in chosen:
+        name, is_by_user = component_name(loss)
+        if is_by_user and name in names_by_user:
             raise ValueError(
                 f"Two components of '{owner}' have the same name; rename one of them. "
                 f"Received: {name!r} twice"
             )
-        chosen.update([name] if given else [])
+        if is_by_user:
+            names_by_user.add(name)
         names.check_name(name, owner)
         pairs[names.make_unique(name, pairs, numbers)] = loss
     return list(pairs.items())
 
 
-def as_weights(weights: Any, component_names: Sequence[str], owner: str) -> dict[str, Weight]:
-    """A dict from name to float or schedule; 1.0 for what is not given."""
+def as_weights(weights: object, component_names: Sequence[str], owner: str) -> dict[str, Weight]:
+    """The argument `weights` of composite `owner` by name; 1.0 for what is not given."""
     if weights is None:
         weights = {}
     if isinstance(weights, Weighting):
@@ -107,7 +113,7 @@ def as_weights(weights: Any, component_names: Sequence[str], owner: str) -> dict
 
 
 def _as_weight(name: str, weight: object) -> Weight:
-    """A float, or a schedule as it is."""
+    """The weight of one component: a float, or a schedule as it is."""
     if isinstance(weight, KerasScheduleClass):
         return weight
     if isinstance(weight, Weighting):
@@ -119,33 +125,34 @@ def _as_weight(name: str, weight: object) -> Weight:
 
 
 def check_moving(composite: "SettableWeights", weighting: Weighting | None) -> None:
-    """Raises where weights that move would weigh single samples, or move twice in a step."""
+    """Raises if a rule would weigh single samples, or weights would move twice in a step."""
     if weighting is not None and composite.reduction in ("none", None):
         raise ValueError(
-            f"A `weighting` weighs whole components, and the reduction of '{composite.name}' is "
-            f"'none': leave one of them out. Received: weighting={weighting!r}"
+            f"A `weighting` weighs whole components, and the reduction 'none' of "
+            f"'{composite.name}' gives values of single samples: leave one of them out. "
+            f"Received: weighting={weighting!r}"
         )
     inside = [each for node, _ in composite.nodes_inside() for each in node.compounds()]
-    moving = [id(each) for each in inside if each.has_moving_weights]
-    if len(set(moving)) < len(moving):
+    with_moving_weights = [id(each) for each in inside if each.has_moving_weights]
+    if len(set(with_moving_weights)) < len(with_moving_weights):
         raise ValueError(
-            f"A composite with weights that move is in '{composite.name}' twice, and they would "
-            "move twice in a step: make two of them. "
+            f"'{composite.name}' holds the same composite twice, and its weights, which move, "
+            "would move twice in a step: make a second composite like it. "
             f"Received: losses={list(composite.names)}"
         )
 
 
 def resolved_reduction(
-    reduction: str | None, losses: Mapping[str, KerasLoss], owner: str
-) -> str | None:
-    """Children with reduction "none" give one total for each sample, if all of them do."""
+    reduction: CompositeReduction, losses: Mapping[str, KerasLoss], owner: str
+) -> CompositeReduction:
+    """The reduction of a composite: "none" if each component keeps its own, which is "none"."""
     if reduction != PER_COMPONENT:
         return reduction
     unreduced = [key for key, loss in losses.items() if loss.reduction in ("none", None)]
     if unreduced and len(unreduced) < len(losses):
         raise ValueError(
             f"Components {unreduced} of '{owner}' have reduction 'none' and the others "
-            "have not, so they have no sum. Give all of them a reduction, or pass "
+            "have not, so they cannot be added up. Give all of them a reduction, or pass "
             f"reduction='none' for the composite. Received: losses={list(losses)}"
         )
     return "none" if unreduced else reduction

@@ -1,4 +1,4 @@
-"""A composite in configs and files."""
+"""How a composite is written to configs and files, and read from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 def config_of(
     composite: "CompositeLoss", fixed: Mapping[str, float], schedules: Mapping[str, KerasSchedule]
 ) -> dict[str, Any]:
-    """The arguments of a composite as Keras stores them, with its current fixed weights."""
+    """The arguments of a composite as Keras stores them.
+
+    Args:
+        composite: the composite.
+        fixed: its current fixed weights by name.
+        schedules: the schedules that stand in place of some of them.
+    """
     with deeply():
         losses = [[name, serialize_child(name, loss)] for name, loss in composite.losses.items()]
     return {
@@ -43,7 +49,7 @@ def config_of(
 
 
 def made_of(cls: type[Made], config: dict[str, Any]) -> Made:
-    """The composite of a config."""
+    """The composite that a config describes."""
     check_config(cls, config)
     arguments = dict(config)
     pairs = arguments.pop("losses")

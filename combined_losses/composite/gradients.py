@@ -1,7 +1,7 @@
 """The gradients of the components of a composite, for the rules that read them.
 
-At the output they are taken in the loss itself. At a layer, or at the parameters, the batch brings
-the training step along, captured from its beginning: see `training/gradient_capture.py`.
+At the output they are taken in the loss itself. At a layer, or at the parameters, they are taken in
+the captured training step that comes with the batch: see `training/gradient_capture.py`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,75 +23,61 @@ Rows: TypeAlias = Sequence[Sequence[Tensor]]
 """For each point the gradients of the k components, flat."""
 
 
-class Taken(NamedTuple):
+class MeasuredGradients(NamedTuple):
     """The gradients of k components where a rule reads them.
 
     Attributes:
-        products: the `Products` of them, over the batch that all replicas see.
-        rows: for each point the k gradients, flat, of this replica.
-        points: what they were taken at.
+        products: their `Products`, over the batch that all replicas see.
+        rows: for each point the k gradients, flat, of this replica; None at the output.
+        points: the tensors or variables that they are gradients by; None at the output.
     """
 
     products: Products
-    rows: Any = None
-    points: Any = None
+    rows: Rows | None = None
+    points: Sequence[Any] | None = None
+
+
+Parts: TypeAlias = Sequence[Callable[[Batch], Evaluation]]
+"""Functions that evaluate one component each."""
 
 
 def evaluate(
     rule: Weighting | None,
     batch: Batch,
-    parts: Sequence[Callable[[Batch], Evaluation]],
+    parts: Parts,
     label: str,
-    moving: Iterable[Any] = (),
-) -> tuple[list[Evaluation], Taken | None]:
-    """The evaluations of `parts`, and what is `Taken` of their gradients in a training step.
+    variables_of_parts: Sequence[Any] = (),
+) -> tuple[list[Evaluation], MeasuredGradients | None]:
+    """The evaluations of `parts`, and in a training step the gradients that the rule reads.
 
     Args:
-        rule: None, or that of the composite.
+        rule: None, or the rule of the composite.
         batch: a `Batch`.
         parts: functions of a batch, one for each component.
         label: the name of the composite.
-        moving: variables that the parts move in a loop of one's own; of a model they are its own.
+        variables_of_parts: variables that the parts assign in a loop of one's own. In the step of a
+            model all of the model's variables are taken for such.
     """
-    capture, probe = batch.captured, probed()
     if rule is None or not rule.reads_gradients or not batch.training:
         return [part(batch) for part in parts], None
+    probe = probed()
     wanted: object = None if probe is None else probe[0]
     if probe is not None and wanted is rule:
         found = [part(batch) for part in parts]
-        if not probe[1]:  # once, also where a rule around it reads the gradients of its value
+        # Once: a rule around this composite may evaluate it again, for the gradients of its total.
+        if not probe[1]:
             probe[1].extend(each.total for each in found)
         return found, None
     if rule.place == "output":
-        variables = list(moving) if batch.model is None else batch.model.variables
+        variables = variables_of_parts if batch.model is None else batch.model.variables
         return _at_output(rule, batch, parts, variables)
-    if batch.model is None:
-        raise ValueError(
-            f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
-            "takes a training step of cl.Model, cl.Sequential or cl.track(model): in a loop of "
-            "your own call `model.train_on_batch(...)` of such a model, or take "
-            f"gradients='output'. Received: gradients={rule.place!r}"
-        )
-    # Taken already where the step, or this loss alone, is repeated for another rule's sake.
-    if capture is not None and (probe is not None or capture.gradients_of(rule) is not None):
-        return [part(batch) for part in parts], capture.gradients_of(rule)
-    if capture is None:
-        raise ValueError(
-            f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
-            "takes the whole training step, and this `train_step` is not the one of "
-            "cl.ComponentMetricsMixin: call `super().train_step(...)` in it, or take "
-            f"gradients='output'. Received: gradients={rule.place!r}"
-        )
-    found = [part(batch) for part in parts]
-    return found, capture.measure_gradients(rule, [each.total for each in found])
+    return _in_captured_step(rule, batch, parts, label)
 
 
 def _at_output(
-    rule: Weighting,
-    batch: Batch,
-    parts: Sequence[Callable[[Batch], Evaluation]],
-    variables: list[Any],
-) -> tuple[list[Evaluation], Taken]:
+    rule: Weighting, batch: Batch, parts: Parts, variables: Sequence[Any]
+) -> tuple[list[Evaluation], MeasuredGradients]:
+    """The evaluations of `parts`, and their gradients by the predictions."""
     # In float32 or more: the gradient of a mean over a batch vanishes in float16.
     points = [float32(leaf) for leaf in keras.tree.flatten(batch.y_pred)]
 
@@ -100,15 +86,40 @@ def _at_output(
         return batch.map_predictions(lambda leaf: next(remaining))
 
     found, rows = backend.evaluate_with_rows(points, view, parts, variables)
-    rows = columns(rows)
-    return found, Taken(products_for(rule, rows))
+    return found, MeasuredGradients(products_for(rule, columns(rows)))
+
+
+def _in_captured_step(
+    rule: Weighting, batch: Batch, parts: Parts, label: str
+) -> tuple[list[Evaluation], MeasuredGradients | None]:
+    """The evaluations of `parts`, and their gradients at a layer or at the parameters."""
+    if batch.model is None:
+        raise ValueError(
+            f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
+            "takes a training step of cl.Model, cl.Sequential or cl.track(model): in a loop of "
+            "your own call `model.train_on_batch(...)` of such a model, or take "
+            f"gradients='output'. Received: gradients={rule.place!r}"
+        )
+    step = batch.captured
+    # Measured already where the step, or this loss alone, is repeated for another rule.
+    if step is not None and (probed() is not None or step.gradients_of(rule) is not None):
+        return [part(batch) for part in parts], step.gradients_of(rule)
+    if step is None:
+        raise ValueError(
+            f"The weighting of '{label}' reads gradients at a layer or at the parameters, which "
+            "takes the whole training step, and this `train_step` is not the one of "
+            "cl.ComponentMetricsMixin: call `super().train_step(...)` in it, or take "
+            f"gradients='output'. Received: gradients={rule.place!r}"
+        )
+    found = [part(batch) for part in parts]
+    return found, step.measure_gradients(rule, [each.total for each in found])
 
 
 def products_of(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """`(gramian, scales, largest)` of k gradients, given for each point, of this replica.
+    """`(gramian, scales, largest)` of k gradients of this replica, given for each point.
 
-    Each gradient is divided by its scale, a power of two near its largest entry in all replicas:
-    the product of two that are very long, or very short, need not be a number of float32.
+    Each gradient is divided by its scale, a power of two near its largest entry in all replicas,
+    because the product of two very long or very short gradients may overflow or vanish in float32.
     """
     largest = backend.global_max(largest_of(rows))
     scales = powers_of_two(largest)
@@ -117,12 +128,19 @@ def products_of(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def largest_of(rows: Rows) -> Tensor:
-    """The largest magnitude in each of k gradients, `(k,)`, given for each point."""
-    return ops.stop_gradient(ops.max(ops.stack([backend.largest(c) for c in rows]), axis=0))
+    """The largest magnitude in each of k gradients, `(k,)`; they are given for each point."""
+    largest = ops.stack([backend.largest(column) for column in rows])
+    return ops.stop_gradient(ops.max(largest, axis=0))
 
 
 def products_for(rule: Weighting, rows: Rows, shared: bool = False) -> Products:
-    """The `Products` that a rule needs; `shared`: every replica has the rows of all of them."""
+    """The `Products` that a rule needs.
+
+    Args:
+        rule: the rule.
+        rows: for each point the k gradients.
+        shared: whether `rows` are added up over the replicas already.
+    """
     gramian, scales, largest = products_of(rows)
     gramian = gramian if shared else backend.global_sum(gramian)
     if "rows" not in rule.needs:
@@ -138,17 +156,19 @@ def _mean_sizes(rows: Rows) -> Tensor:
 
 
 def no_products(rule: Weighting, k: int) -> Products:
-    """What is measured where there is no gradient."""
-    none = Products(ops.zeros((k, k)), ops.ones((k,)))
+    """The `Products` of k gradients of zeros."""
+    zeros = Products(ops.zeros((k, k)), ops.ones((k,)))
     if "rows" not in rule.needs:
-        return none
-    return none._replace(largest=ops.zeros((k,)), mean=ops.zeros((k,)))
+        return zeros
+    return zeros._replace(largest=ops.zeros((k,)), mean=ops.zeros((k,)))
 
 
-def with_gradient(total: Tensor, taken: Taken, weights: Tensor) -> Tensor:
-    """`total` with the gradient `sum_i weights_i * g_i` at the points of `taken`."""
+def with_gradient(total: Tensor, measured: MeasuredGradients, weights: Tensor) -> Tensor:
+    """`total` with the gradient `sum_i weights_i * g_i` at the points where g was measured."""
+    rows, points = measured.rows, measured.points
+    assert rows is not None and points is not None  # measured at the parameters, in every step
     gradients = [
         ops.reshape(backend.combine(weights, column), ops.shape(point))
-        for column, point in zip(taken.rows, taken.points, strict=True)
+        for column, point in zip(rows, points, strict=True)
     ]
-    return backend.attach(total, taken.points, gradients)
+    return backend.attach(total, points, gradients)

@@ -1,4 +1,4 @@
-"""The models that train on a composite: all that it knows of them is that they listen."""
+"""The models that train on a composite. A composite knows them only as listeners."""
 
 import contextlib
 import weakref
@@ -10,17 +10,20 @@ class Listener(Protocol):
     """A model that is compiled with a composite."""
 
     def sync(self) -> None:
-        """Brings the state that a running step holds back into the variables."""
+        """Writes the state that a running step holds back into the variables."""
 
     def rebuild(self) -> None:
-        """Compiles its steps anew, because they hold what is not true any more."""
+        """Discards compiled steps that hold state of the composite which has changed."""
 
     def held_still(self) -> contextlib.AbstractContextManager[bool]:
-        """In the block no other thread lets it begin to run; gives whether none does already."""
+        """A block in which the model cannot begin to run in another thread.
+
+        The block is given whether the model does not run in another thread already.
+        """
 
 
 class Listeners:
-    """The models that are alive."""
+    """The listeners of a composite, as long as they live."""
 
     def __init__(self) -> None:
         self._alive: weakref.WeakSet[Listener] = weakref.WeakSet()
@@ -32,9 +35,10 @@ class Listeners:
         self._alive.add(listener)
 
     def sync(self) -> None:
-        """Before state is read or written: on JAX a running `fit` keeps it outside of variables.
+        """Called before state is read or written.
 
-        Its next step would overwrite what is assigned.
+        On JAX a running `fit` keeps the state outside of the variables: they are out of date, and
+        the next step would overwrite what is assigned to them.
         """
         for listener in self._alive:
             listener.sync()
@@ -45,12 +49,13 @@ class Listeners:
 
     @contextlib.contextmanager
     def held_still(self) -> Iterator[bool]:
-        """In the block no other thread lets one of the models begin to run.
+        """A block in which none of the models can begin to run in another thread.
 
-        Gives whether none of them runs in another thread already, so that state may be changed.
+        The block is given whether none of them runs in another thread already: then it may change
+        state.
         """
         with contextlib.ExitStack() as stack:
-            # In one order, so that two threads cannot wait for each other.
+            # Always in the same order, so that two threads cannot wait for each other.
             models = sorted(self._alive, key=id)
-            free = [stack.enter_context(model.held_still()) for model in models]
-            yield all(free)
+            none_runs = [stack.enter_context(model.held_still()) for model in models]
+            yield all(none_runs)

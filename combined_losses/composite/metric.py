@@ -35,7 +35,7 @@ class ComponentMetric(KerasMetric):
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
     ) -> None:
         if self.loss._node.skips:
-            # What is skipped is 0, as in the logs.
+            # 0 for a component that is skipped, as in the logs of a tracked model.
             batch = Batch(y_true, y_pred, sample_weight, self.loss.name)
             value = self.loss._node.components(batch)[self.component]
         else:

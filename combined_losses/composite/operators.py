@@ -1,4 +1,4 @@
-"""What `a + b` and `0.5 * a` build: flat composites."""
+"""`a + b` and `0.5 * a` build flat composites, and `as_loss` gives operators to any loss."""
 
 from combined_losses._core import checks, names
 from combined_losses._core.arguments import as_child, component_name
@@ -11,9 +11,10 @@ from combined_losses.composite.loss import CompositeLoss
 
 
 def add(left: Operators | LossLike, right: Operators | LossLike) -> CompositeLoss | None:
-    """The flat composite of two losses; plain composites are merged, others stay one component.
+    """`left + right` as a flat composite; None where one of the two is no loss.
 
-    None where one of them is no loss.
+    The components of a plain composite become components of the sum; any other composite, with a
+    reduction or a rule of its own, stays one component.
     """
     if not all(isinstance(side, str) or _is_callable(side) for side in (left, right)):
         return None
@@ -43,7 +44,7 @@ def scale(loss: Operators, factor: float) -> CompositeLoss | None:
 
 
 def _terms(loss: Operators | LossLike) -> list[tuple[str, KerasLoss, float]]:
-    """`(name, loss, weight)` of what an operator sees in `loss`."""
+    """`(name, loss, weight)` of each component that `loss` adds to a sum."""
     if isinstance(loss, CompositeLoss) and _is_flat(loss):
         return [(name, child, loss.weights[name]) for name, child in loss.losses.items()]
     child = as_child(loss, "a sum", None)
@@ -51,7 +52,7 @@ def _terms(loss: Operators | LossLike) -> list[tuple[str, KerasLoss, float]]:
 
 
 def _is_flat(composite: CompositeLoss) -> bool:
-    """Whether a sum is that of its components."""
+    """Whether a sum with this composite may be written as one with its components."""
     moves, skips = composite._node.has_moving_weights, composite.on_nonfinite == "skip"
     return composite.reduction == PER_COMPONENT and not moves and not skips
 

@@ -1,4 +1,4 @@
-"""Where rules read gradients: what cannot be seen there, as errors and warnings."""
+"""Errors and warnings about rules that cannot see all gradients at the place where they read."""
 
 import warnings
 from collections.abc import Iterable
@@ -21,33 +21,34 @@ Reader: TypeAlias = tuple[SettableWeights, Weighting]
 
 
 def rules_of(compounds: Iterable[Compound]) -> list[Reader]:
-    """The rules that read gradients, `(composite, rule)`, of composites and of those inside."""
+    """The rules that read gradients, of composites and of the composites inside them."""
     inside = [each for loss in compounds for each in loss.compounds()]
     found = [(each, each.weighting) for each in inside if isinstance(each, SettableWeights)]
     return [(each, rule) for each, rule in found if rule is not None and rule.reads_gradients]
 
 
 def check_parts(composite: SettableWeights, rule: Weighting | None) -> None:
-    """Raises where a component acts on more than the place where a rule reads its gradient."""
+    """Raises if a component acts on the model past the place where the rule reads its gradient."""
     if rule is None or not rule.reads_gradients or rule.place == "parameters":
         return
     for name, node in composite.nodes.items():
         if node.acts_beyond_output():
             raise ValueError(
                 f"Component '{name}' of '{composite.name}' acts on the model by more than its "
-                "output, where the weighting reads gradients: take gradients='parameters'. "
+                "output, and the weighting does not see that gradient: take "
+                "gradients='parameters'. "
                 f"Received: gradients={rule.place!r}"
             )
 
 
-def acts_beside(composite: SettableWeights) -> "NDArray[np.bool_] | None":
-    """Which components may act on the network by another way than where their rule reads.
+def bypassing(composite: SettableWeights) -> "NDArray[np.bool_] | None":
+    """Which components may act on the network past the place where their rule reads gradients.
 
-    Booleans `(k,)`, or None: it reads at all parameters. Past the output there is a way for
-    functions alone that hold a network, a layer or a variable.
+    Booleans `(k,)`, or None if the rule reads them at all parameters, past which there is no way.
+    Past the output there is one only for a function that holds a network, a layer or a variable.
     """
     rule = composite.weighting
-    assert rule is not None  # which asks
+    assert rule is not None  # asked only where a rule reads gradients
     if rule.place == "parameters" and rule.shared_layers is None:
         return None
     if rule.place != "output":
@@ -57,13 +58,13 @@ def acts_beside(composite: SettableWeights) -> "NDArray[np.bool_] | None":
 
 
 def warn_of_places(readers: Iterable[Reader]) -> None:
-    """Says, once, what rules do not see where they read gradients; called after a first step."""
+    """Warns, once, of what rules do not see where they read gradients; called after a step."""
     warn_of_missing(readers)
     warn_of_disjoint(readers)
 
 
 def warn_of_disjoint(readers: Iterable[Reader]) -> None:
-    """Says, once, where a rule cannot see a conflict."""
+    """Warns, once, of components with disjoint gradients, whose conflict a rule cannot see."""
     for composite, rule in readers:
         rule = rule.innermost
         if "disjoint" in rule.settled_warnings or not rule.reads_cosines:
@@ -71,13 +72,13 @@ def warn_of_disjoint(readers: Iterable[Reader]) -> None:
         if len(composite.names) == 1:
             rule.settled_warnings |= {"disjoint"}
             continue
-        meet = ops.convert_to_numpy(rule.cosines) != 0
-        live = np.flatnonzero(np.diagonal(meet))
-        if len(live) < 2:
+        overlap = ops.convert_to_numpy(rule.cosines) != 0
+        with_gradient = np.flatnonzero(np.diagonal(overlap))
+        if len(with_gradient) < 2:
             continue  # too few had a gradient; the next step may tell
         rule.settled_warnings |= {"disjoint"}
-        group = _group(meet, live[0])
-        others = [i for i in live if i not in group]
+        group = _connected(overlap, with_gradient[0])
+        others = [i for i in with_gradient if i not in group]
         if others and rule.place != "parameters":
             some, rest = (quoted(composite.names[i] for i in g) for g in (group, others))
             warnings.warn(
@@ -90,14 +91,14 @@ def warn_of_disjoint(readers: Iterable[Reader]) -> None:
 
 
 def warn_of_missing(readers: Iterable[Reader]) -> None:
-    """Says, once, which components have no gradient where a rule reads it."""
+    """Warns, once, of components that have no gradient where a rule reads it."""
     for composite, rule in readers:
         rule = rule.innermost
-        found = rule.components_without_gradient()
-        if "missing" in rule.settled_warnings or not found:
+        without = rule.components_without_gradient()
+        if "missing" in rule.settled_warnings or not without:
             continue
         rule.settled_warnings |= {"missing"}
-        names = quoted(composite.names[i] for i in found)
+        names = quoted(composite.names[i] for i in without)
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{composite.name}', reads gradients at "
             f"{_place(rule)}, where these components have none: {names}. It does not weigh them: "
@@ -118,18 +119,23 @@ def _place(rule: Weighting) -> str:
     return "the parameters" + (f" of {quoted(layers)}" if layers else "")
 
 
-def _group(meet: "NDArray[np.bool_]", first: int) -> list[int]:
-    """The components that are connected with one, in order."""
+def _connected(overlap: "NDArray[np.bool_]", first: int) -> list[int]:
+    """The components whose gradients overlap with that of `first`, directly or through others.
+
+    Args:
+        overlap: `(k, k)`, which gradients have a product other than 0.
+        first: the index of a component.
+    """
     found = {first}
     while True:
-        more = {int(j) for i in found for j in np.flatnonzero(meet[i])} - found
+        more = {int(j) for i in found for j in np.flatnonzero(overlap[i])} - found
         if not more:
             return sorted(found)
         found |= more
 
 
 def check_layers(model: Any, readers: Iterable[Reader]) -> None:
-    """Raises where a rule names a layer that the model has not."""
+    """Raises if a rule names a layer that the model does not have, or that has no parameters."""
     layers = getattr(model, "layers", ())  # a trainer need not have them
     names = [layer.name for layer in layers]
     for composite, rule in readers:
@@ -137,19 +143,19 @@ def check_layers(model: Any, readers: Iterable[Reader]) -> None:
         wanted = list(rule.shared_layers or [])
         wanted += [] if place in (None, "output", "parameters") else [place]
         unknown = [name for name in wanted if name not in names]
-        bare = [
+        without_parameters = [
             layer.name
             for layer in layers
             if layer.name in (rule.shared_layers or ()) and layer.built and not layer.weights
         ]
-        if bare:
+        if without_parameters:
             raise ValueError(
                 f"`shared_layers` of the weighting of '{composite.name}' must be layers that have "
-                f"parameters. Received: {bare[0]!r}"
+                f"parameters. Received: {without_parameters[0]!r}"
             )
         if unknown:
             raise ValueError(
                 f"The weighting of '{composite.name}' reads gradients at a layer that the model "
-                f"has not. It has {quoted(names)}; besides, `gradients` may be "
-                f"'output' or 'parameters'. Received: {unknown[0]!r}"
+                f"does not have. Its layers are {quoted(names)}; `gradients` may also be 'output' "
+                f"or 'parameters'. Received: {unknown[0]!r}"
             )

@@ -1,4 +1,4 @@
-"""The named components of a composite, and their weights that can be changed while models train."""
+"""The named components of a composite, and their weights, which can change while models train."""
 
 import collections
 import functools
@@ -11,11 +11,11 @@ import keras
 from combined_losses._backend import keras_private
 from combined_losses._core import checks
 from combined_losses._core.compound import Compound, as_node
-from combined_losses._core.keras_types import KerasLoss, KerasSchedule
+from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.node import Inside
 from combined_losses.composite import files
 from combined_losses.composite.listeners import Listener, Listeners
-from combined_losses.composite.weights import Weights
+from combined_losses.composite.weights import Weight, Weights
 from combined_losses.weightings.base import Weighting
 
 
@@ -26,7 +26,15 @@ class SettableWeights(Compound):
         owner: the `CompositeLoss` whose node it is.
         losses: the components, by name.
         weighting: the rule that moves the weights, or None.
-        on_nonfinite: what becomes of components that are not finite.
+        on_nonfinite: `"propagate"` or `"skip"`, see `CompositeLoss`.
+
+    Attributes:
+        nodes: the components, by name.
+        own_weights: their weights.
+        ever_switched_off: the components that have ever had weight 0, or may have it by a schedule:
+            see `WeightedSum._without_gradient_at_weight_0`.
+        held_as_constants: whether a step on JAX that does not thread the variables has compiled the
+            weights in as constants.
     """
 
     has_weights = True
@@ -44,17 +52,17 @@ class SettableWeights(Compound):
         self.nodes = {name: as_node(name, loss) for name, loss in losses.items()}
         self.names = tuple(self.nodes)
         self._listeners = Listeners()
-        self.held_as_constants = False  # by a step on JAX that does not thread the variables
-        self._pending: collections.deque[tuple[str, float]] = collections.deque()
+        self.held_as_constants = False
+        self._pending_changes: collections.deque[tuple[str, float]] = collections.deque()
 
-    def _set_weights(self, given: Mapping[str, float | KerasSchedule]) -> None:
-        """The last thing of all: it binds the rule to this composite."""
+    def _make_weights(self, given: Mapping[str, Weight]) -> None:
+        """Called last, after all checks, because it binds the rule to this composite."""
         self.own_weights = Weights(given, self.weighting, self.dtype)
-        # Components that have had weight 0: see `WeightedSum._guarded`.
-        self.switched_off = {name for name, c in self.own_weights.fixed.items() if c == 0}
-        self.switched_off.update(self.own_weights.schedules)
+        self.has_moving_weights = self.own_weights.moves
+        self.ever_switched_off = {name for name, c in self.own_weights.fixed.items() if c == 0}
+        self.ever_switched_off.update(self.own_weights.schedules)
 
-    # Those of nodes that are losses can be set, these cannot.
+    # A `Compound` that is its own loss has these as attributes; here the owner has them.
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -108,13 +116,8 @@ class SettableWeights(Compound):
     # Its state.
 
     @property
-    def has_moving_weights(self) -> bool:
-        """Whether its own weights move, beside those of composites inside."""
-        return self.own_weights.move
-
-    @property
     def moves(self) -> bool:
-        return self.own_weights.move or super().moves
+        return self.own_weights.moves or super().moves
 
     @property
     def own_variables(self) -> Sequence[keras.Variable]:
@@ -134,11 +137,11 @@ class SettableWeights(Compound):
     @property
     def weights(self) -> dict[str, float]:
         """The current fixed or scheduled weight of each component."""
-        with self._listeners.held_still() as still:
-            if not still:
-                return {**self.own_weights.fixed, **dict(self._pending)}
+        with self._listeners.held_still() as none_runs:
+            if not none_runs:
+                return {**self.own_weights.fixed, **dict(self._pending_changes)}
             self._listeners.sync()
-            return self.own_weights.current()
+            return self.own_weights.as_floats()
 
     def weight_of(self, name: str) -> float:
         found = isinstance(name, str) and name in self.nodes
@@ -146,23 +149,24 @@ class SettableWeights(Compound):
 
     @property
     def has_changed_weights(self) -> bool:
-        """Whether a fixed weight has been changed since the composite was made."""
+        """Whether `set_weight` has changed a weight since the composite was made."""
         return bool(self.own_weights.changed)
 
     def current_weights(self, all_of_them: bool = False) -> dict[str, float]:
-        shown = self.nodes if all_of_them else self.own_weights.changed
-        logged = () if all_of_them else self.own_weights.moving_names  # by every step
+        wanted = self.nodes if all_of_them else self.own_weights.changed
+        # Every step logs the moving weights by itself.
+        unwanted = () if all_of_them else self.own_weights.moving_names
         found = {
             name: weight
             for name, weight in self.own_weights.fixed.items()
-            if name in shown and name not in logged
+            if name in wanted and name not in unwanted
         }
         return {**found, **super().current_weights(all_of_them)}
 
     # Changes.
 
     def add_listener(self, listener: Listener) -> None:
-        """Called by the mixin: a model whose compiled steps hold its state."""
+        """Called by the mixin with a model whose compiled steps hold the composite's state."""
         self._listeners.add(listener)
 
     def set_weight(self, name: str, value: float) -> None:
@@ -170,37 +174,42 @@ class SettableWeights(Compound):
             super().set_weight(name, value)
             return
         value = checks.check_weight(name, value)
-        with self._listeners.held_still() as still:
-            if still:
-                self._set(name, value)
-            else:  # a step that runs holds the weights: the next one is given the new ones
-                self._pending.append((name, value))
+        with self._listeners.held_still() as none_runs:
+            if none_runs:
+                self._change_weight(name, value)
+            else:  # a running step holds the old weights; the new one is for the next step
+                self._pending_changes.append((name, value))
 
     def apply_pending(self) -> None:
         """Called by the mixin between steps: makes the changes that other threads asked for."""
-        while self._pending:
-            self._set(*self._pending.popleft())
+        while self._pending_changes:
+            self._change_weight(*self._pending_changes.popleft())
 
-    def _set(self, name: str, value: float) -> None:
+    def _change_weight(self, name: str, value: float) -> None:
         if self.compiled_in and not self._listeners:
-            self.compiled_in = False  # once
+            self.compiled_in = False  # the warning is given once
             warnings.warn(
                 f"'{self.name}' was compiled in a plain keras.Model or a function of your own, "
-                "which on JAX has read its weights once and for all: the change has no effect "
-                "there. Train it in cl.Model, cl.Sequential or cl.track(model).",
+                "which on JAX keeps the weights that it was compiled with: the change has no "
+                "effect there. Train it in cl.Model, cl.Sequential or cl.track(model).",
                 stacklevel=4,
             )
         self._listeners.sync()
         weights = self.own_weights
-        first = not weights.changed and not weights.move
-        rebuild = first or self.held_as_constants or name in weights.schedules
+        were_constants = not weights.changed and not weights.moves
+        rebuild = were_constants or self.held_as_constants or name in weights.schedules
         weights.changed.add(name)
         self._assign({name: value}, rebuild)
 
     def _assign(self, weights: Mapping[str, float], rebuild: bool) -> None:
-        """Gives components new weights; compiles steps anew where they hold the old ones."""
-        newly_off = {name for name, weight in weights.items() if weight == 0} - self.switched_off
-        self.switched_off |= newly_off
+        """Gives components new weights.
+
+        The steps of models are compiled anew if `rebuild` says so, or if a component gets weight 0
+        for the first time.
+        """
+        off = {name for name, weight in weights.items() if weight == 0}
+        newly_off = off - self.ever_switched_off
+        self.ever_switched_off |= newly_off
         self.own_weights.assign(weights)
         if rebuild or newly_off:
             self._listeners.rebuild()
@@ -217,7 +226,7 @@ class SettableWeights(Compound):
         self._listeners.sync()
         weights, changed = files.weights_in(store, self.names)
         own = self.own_weights
-        # What has been changed decides, too, whether a step may hold the weights as constants.
+        # Steps hold weights as constants only while none has been changed: that counts, too.
         rebuild = weights != own.fixed or changed != own.changed
         own.changed = changed
         own.load(store)
@@ -226,7 +235,7 @@ class SettableWeights(Compound):
     # Its rule.
 
     def end_own_epoch(self) -> None:
-        self.own_weights.lone_steps = 0
+        self.own_weights.steps_outside_fit = 0
         if self.weighting is not None:
             self._listeners.sync()
             self.weighting.end_epoch()
@@ -235,5 +244,5 @@ class SettableWeights(Compound):
     def warn_of_values(self) -> None:
         self.own_weights.warn_of_values(self.name)
 
-    def note_lone_step(self) -> None:
-        self.own_weights.note_lone_step(self.name)
+    def count_step_outside_fit(self) -> None:
+        self.own_weights.count_step_outside_fit(self.name)

@@ -1,4 +1,4 @@
-"""`on_nonfinite="skip"`: components that are not finite in a step are left out of it."""
+"""`on_nonfinite="skip"`: a component that is not finite in a step is left out of that step."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ MODES = ("propagate", "skip")
 
 
 def check_mode(mode: object, owner: str) -> None:
+    """Raises unless `mode`, the `on_nonfinite` of composite `owner`, is one of the two."""
     if not isinstance(mode, str) or mode not in MODES:
         raise ValueError(
             f"`on_nonfinite` of '{owner}' must be 'propagate' or 'skip'. "
@@ -30,23 +31,23 @@ def check_mode(mode: object, owner: str) -> None:
 
 
 def is_active(batch: Batch) -> bool:
-    """Whether components are skipped: `components` and `cl.diagnose` give them as they are."""
+    """Whether components are skipped; `components` and `cl.diagnose` show them as they are."""
     return observed() is None and not batch.skips_nothing
 
 
 def cut_gradient(batch: Batch) -> Batch:
-    """The batch, with predictions whose gradient is 0 where it would not be finite.
+    """The batch, with predictions whose gradient is replaced by 0 if it is not finite.
 
-    A component that is skipped hands back a gradient of 0. On its way through what is not finite
-    that becomes NaN, or stays 0: it has to be stopped at the predictions.
+    The gradient that enters a skipped component is 0. In the backward pass through values that are
+    not finite it can become NaN, so it has to be stopped at the predictions.
     """
 
     def cut(leaf: Tensor) -> Tensor:
         if not checks.is_float(leaf):
             return leaf
-        # In float32 or more: an overflow of float16, by which a `LossScaleOptimizer` knows that its
-        # scale is too large, comes after the cut and is not hidden.
-        return backend.sound_gradient(float32(leaf))
+        # Here gradients are of float32 or more. They become float16 after the cut, so it does not
+        # hide an overflow, by which a `LossScaleOptimizer` knows that its scale is too large.
+        return backend.finite_gradient(float32(leaf))
 
     return batch.map_predictions(cut)
 
@@ -57,63 +58,68 @@ def skipped(
     """The evaluations, with zeros in place of components that are not finite.
 
     Returns:
-        Three things: the evaluations; which components are finite, booleans `(k,)` that are the
-        same in all replicas, or None where none is skipped; and this replica's contribution to
-        what is logged of it, `(k,)`.
+        Three things. The evaluations. Which components are finite in all replicas, booleans
+        `(k,)`; None where components are not skipped. This replica's contribution to
+        `<name>_skipped`, `(k,)`.
     """
     totals = ops.stack([ops.cast(each.total, dtype) for each in evaluations])
-    sound = ops.isfinite(totals)
-    if len(totals.shape) > 1:  # of single samples: of all or none
-        sound = ops.all(sound, axis=1)
+    are_finite = ops.isfinite(totals)
+    if len(totals.shape) > 1:  # one value for each sample: skipped if any of them is not finite
+        are_finite = ops.all(are_finite, axis=1)
     if batch.replicas > 1:
-        whole = backend.global_sum(ops.cast(sound, "float32"))
-        sound = ops.equal(whole, float(batch.replicas))
-    shares = ops.cast(ops.logical_not(sound), dtype) / batch.replicas
+        finite_replicas = backend.global_sum(ops.cast(are_finite, "float32"))
+        are_finite = ops.equal(finite_replicas, float(batch.replicas))
+    shares = ops.cast(ops.logical_not(are_finite), dtype) / batch.replicas
     if not is_active(batch):
         return evaluations, None, shares
-    return [_cut(each, sound[i]) for i, each in enumerate(evaluations)], sound, shares
+    kept = [_zeros_unless(are_finite[i], each) for i, each in enumerate(evaluations)]
+    return kept, are_finite, shares
 
 
-def _cut(evaluation: Evaluation, sound: Tensor) -> Evaluation:
-    """An `Evaluation`, or one of zeros: the value of a part is the sum of its parts."""
+def _zeros_unless(is_finite: Tensor, evaluation: Evaluation) -> Evaluation:
+    """An `Evaluation`, or zeros in its place.
 
-    def cut(value: Tensor | None) -> Tensor | None:
-        return None if value is None else ops.where(sound, value, 0.0)
+    Its parts become 0, too: the value of a component is the sum of its parts.
+    """
+
+    def zero_unless(value: Tensor | None) -> Tensor | None:
+        return None if value is None else ops.where(is_finite, value, 0.0)
 
     present = evaluation.present
     return evaluation._replace(
-        present=sound if present is None else ops.logical_and(present, sound),
-        total=cut(evaluation.total),
-        values=tuple(map(cut, evaluation.values)),
-        extras=tuple(map(cut, evaluation.extras)),
+        present=is_finite if present is None else ops.logical_and(present, is_finite),
+        total=zero_unless(evaluation.total),
+        values=tuple(map(zero_unless, evaluation.values)),
+        extras=tuple(map(zero_unless, evaluation.extras)),
     )
 
 
-# What cannot be cut off at the predictions.
+# What acts on the model past the predictions, where its gradient cannot be stopped.
 
 
 def check_parts(composite: "WeightedSum", nodes: Mapping[str, Node]) -> None:
-    """Raises where a component, of nodes by name, acts on the model by more than its output."""
+    """Raises if one of the components, `nodes` by name, acts on the model past its output."""
     for name, node in nodes.items():
         if node.acts_beyond_output():
             raise ValueError(
                 f"Component '{name}' of '{composite.name}' acts on the model by more than its "
-                "output, where on_nonfinite='skip' cuts its gradient off: put it beside this "
-                "composite, in one with on_nonfinite='propagate', and keep its values finite by "
-                f"itself. Received: on_nonfinite={composite.on_nonfinite!r}"
+                "output, and on_nonfinite='skip' cuts gradients off at the output alone: put this "
+                "component and this composite into another one with on_nonfinite='propagate', and "
+                "write the component so that its values are finite. "
+                f"Received: on_nonfinite={composite.on_nonfinite!r}"
             )
 
 
 def check_readers(composite: "WeightedSum", nodes: Mapping[str, Node], model: Any) -> None:
-    """Raises where a function of a component, of nodes by name, holds what the model trains."""
+    """Raises if a function in one of the components, `nodes` by name, holds what `model` trains."""
     trained = {id(v) for v in model.trainable_variables}
     own = {id(model), *map(id, getattr(model, "layers", ()))}
     for name, node in nodes.items():
         held = [thing for read in node.find_readers() if callable(read) for thing in owned_by(read)]
         if any(id(thing) in own for thing in held) or trained & set(map(id, variables_of(held))):
             raise ValueError(
-                f"Component '{name}' of '{composite.name}' reads the trained model by itself, "
-                "beside the predictions, where on_nonfinite='skip' cuts its gradient off: let it "
-                "compute with y_pred alone, or take on_nonfinite='propagate'. "
+                f"Component '{name}' of '{composite.name}' reads the trained model by itself, not "
+                "only the predictions, and on_nonfinite='skip' cuts gradients off at the "
+                "predictions alone: let it compute with y_pred, or take on_nonfinite='propagate'. "
                 f"Received: on_nonfinite={composite.on_nonfinite!r}"
             )

@@ -1,8 +1,7 @@
 """How a composite computes: its components, and their weighted sum."""
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import ops
@@ -19,6 +18,7 @@ from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.composite import gradients, reading, skipping
 from combined_losses.composite.arguments import as_weights, check_moving
 from combined_losses.composite.settable import SettableWeights
+from combined_losses.composite.weights import Weight
 from combined_losses.weightings.base import Weighting
 
 
@@ -28,16 +28,16 @@ class WeightedSum(SettableWeights):
     Args:
         owner: the `CompositeLoss` whose node it is.
         losses: the components, by name.
-        weights: what the user gave as `weights`.
+        weights: the argument `weights` of the `CompositeLoss`.
         weighting: the rule that moves the weights, or None.
-        on_nonfinite: what becomes of components that are not finite.
+        on_nonfinite: `"propagate"` or `"skip"`, see `CompositeLoss`.
     """
 
     def __init__(
         self,
         owner: KerasLoss,
         losses: Mapping[str, KerasLoss],
-        weights: Any,
+        weights: Mapping[str, Weight] | Sequence[Weight] | None,
         weighting: Weighting | None,
         on_nonfinite: str,
     ) -> None:
@@ -47,11 +47,11 @@ class WeightedSum(SettableWeights):
         reading.check_parts(self, weighting)
         if on_nonfinite == "skip":
             skipping.check_parts(self, self.nodes)
-        self._set_weights(as_weights(weights, self.names, self.name))
+        self._make_weights(as_weights(weights, self.names, self.name))
 
     @property
     def skips(self) -> bool:
-        """Whether a component that is not finite is left out of a step, here or inside."""
+        """Whether this composite, or one inside, leaves components that are not finite out."""
         return self.on_nonfinite == "skip" or super().skips
 
     @property
@@ -60,7 +60,7 @@ class WeightedSum(SettableWeights):
         return [*own, *super().skipped_keys]
 
     def check_skips(self, model: keras.Model) -> None:
-        """Called by the mixin: raises where what is skipped could not be cut off."""
+        """Called by the mixin: raises if a component reads the model past the predictions."""
         if self.on_nonfinite == "skip":
             skipping.check_readers(self, self.nodes, model)
 
@@ -68,62 +68,72 @@ class WeightedSum(SettableWeights):
     def extra_keys(self) -> tuple[str, ...]:
         own = [names.weight_key(name) for name in self.own_weights.moving_names]
         own += ["weighting_loss"] if self.own_weights.has_term else []
-        own += ["base_loss"] if self.own_weights.move else []
+        own += ["base_loss"] if self.own_weights.moves else []
         own += ["min_cosine"] if self.own_weights.logs_conflict else []
         own += map(names.skipped_key, self.names if self.on_nonfinite == "skip" else ())
         return (*super().extra_keys, *own)
 
     def warn_of_places(self) -> None:
-        if self.own_weights.reads_gradients:
+        if self.weighting is not None and self.weighting.reads_gradients:
             reading.warn_of_places([(self, self.weighting)])
 
     def components(self, batch: Batch) -> dict[str, Tensor]:
         """The value of each component and part, by name."""
         if self.takes_one_output and not keras.tree.is_nested(batch.y_pred):
             return self._components_of_one(batch.replaced(is_one_output=True))
-        reduced = self.reduction not in ("none", None)
-        values = split(self.evaluate(batch).values, reduced)
+        values = split(self.evaluate(batch).values, self._reduces)
         return dict(zip(self.component_names, values, strict=True))
 
+    @property
+    def _reduces(self) -> bool:
+        """Whether a component has one value for the batch, not one for each sample."""
+        return self.reduction not in ("none", None)
+
     def _components_of_one(self, batch: Batch) -> dict[str, Tensor]:
-        """The values of the components that one output of several is enough for."""
-        reduction, found = self._imposed(PER_COMPONENT), {}
+        """The values of the components for which one output of several is enough."""
+        reduction = self._reduction_of_parts(PER_COMPONENT)
+        found: dict[str, Tensor] = {}
         for name, node in self.nodes.items():
             if node.routes and not node.takes_one_output:
                 continue
             evaluation = self._evaluate_part(name, None, reduction, None, batch)
             values = [ops.cast(evaluation.total, self.dtype), *evaluation.values]
-            parts = split(values, self.reduction not in ("none", None))
             keys = (name, *(f"{name}/{part}" for part in node.component_names))
-            found.update(zip(keys, parts, strict=True))
+            found.update(zip(keys, split(values, self._reduces), strict=True))
         return {name: value for name, value in found.items() if value is not None}
 
     def value_of(self, name: str, batch: Batch) -> Tensor:
-        """The value of one component, or of a part of a nested one, alone."""
+        """The value of one component, or of one part of a nested one; no other is computed."""
         outer, _, inner = name.partition("/")
         node = self.nodes[outer]
-        evaluation = node.evaluate(batch, self._imposed(PER_COMPONENT), outer)
+        evaluation = node.evaluate(batch, self._reduction_of_parts(PER_COMPONENT), outer)
         if not inner:
             return evaluation.total
-        reduced = self.reduction not in ("none", None)
-        return split(evaluation.values, reduced)[node.component_names.index(inner)]
+        values = split(evaluation.values, self._reduces)
+        return values[node.component_names.index(inner)]
 
     def evaluate(
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
-        now = self._weights_now(batch)
-        is_asked = batch.asks_presence  # by what is around it
+        step_weights = self._step_weights(batch)
+        asks_presence = batch.asks_presence  # a rule around this composite does
         if self.weighting is not None:
             batch = batch.replaced(asks_presence=True)
         skips, dtype = self.on_nonfinite == "skip", self._owner.dtype
         if skips and skipping.is_active(batch):
             batch = batch.replaced(may_be_skipped=True)
-        evaluations, taken = self._evaluations(batch, now, self._imposed(reduction), label)
+        reduction = self._reduction_of_parts(reduction)
+        evaluations, measured = self._evaluations(batch, step_weights, reduction, label)
+        shares: list[Tensor] = []
         if skips:
-            evaluations, sound, shares = skipping.skipped(evaluations, batch, dtype)
-            if sound is not None and now is not None:
-                now = ops.where(sound, now, ops.zeros_like(now))
-        totals, values, present, extras = [], [], [], []
+            evaluations, are_finite, share = skipping.skipped(evaluations, batch, dtype)
+            shares = [share]
+            if are_finite is not None and step_weights is not None:
+                step_weights = ops.where(are_finite, step_weights, ops.zeros_like(step_weights))
+        totals: list[Tensor] = []
+        values: list[Tensor] = []
+        extras: list[Tensor] = []
+        present: list[Tensor | None] = []
         for found in evaluations:
             totals.append(ops.cast(found.total, dtype))
             values.extend([totals[-1], *found.values])
@@ -131,72 +141,89 @@ class WeightedSum(SettableWeights):
             extras.extend(found.extras)
         # Only at top level and without learned weights does the total get the gradient of the rule:
         # a nested composite would lose its outer factors, learned weights their own gradient.
-        replace = taken is not None and label is None and not super().learned_variables
-        total, own = self.own_weights.total(
-            totals, present, now, batch, self._owner.name, taken, replace
+        total, logged = self.own_weights.total(
+            totals,
+            present,
+            step_weights,
+            batch,
+            name=self._owner.name,
+            measured=measured,
+            replaces_gradient=measured is not None
+            and label is None
+            and not super().learned_variables,
         )
-        extras.extend([*own, shares] if skips else own)
-        counts = None
-        if is_asked:
-            counts = any_present(batch, present, self._weights_that_may_be_0(now))
-        return Evaluation(total, tuple(values), tuple(extras), counts)
+        is_present = None
+        if asks_presence:
+            is_present = any_present(batch, present, self._weights_that_may_be_0(step_weights))
+        return Evaluation(total, tuple(values), (*extras, *logged, *shares), is_present)
 
-    def _weights_now(self, batch: Batch) -> Tensor | None:
-        """c of this step, `(k,)`; None where the fixed weights are constants of the step.
+    def _step_weights(self, batch: Batch) -> Tensor | None:
+        """c in this step, `(k,)`; None where the fixed weights are constants of the step.
 
-        Until the first `set_weight` the steps of a tracked model have the weights as constants, so
-        that compilers fold them into the losses; that call compiles the steps anew, once. So have
-        steps on JAX that do not thread the variables, until each change of a weight.
+        Until the first `set_weight` the weights are constants in the steps of a tracked model, so
+        that compilers fold them into the losses; `set_weight` then compiles the steps anew, once.
+        In a step on JAX that does not thread the variables they are always constants, and every
+        change of a weight compiles it anew.
         """
         if batch.is_unthreaded:
             self._check_unthreaded()
         unchanged = not self.own_weights.changed or batch.is_unthreaded
-        if batch.weights_are_constants and unchanged and not self.own_weights.move:
+        if batch.weights_are_constants and unchanged and not self.own_weights.moves:
             return None
-        return self.own_weights.now()
+        return self.own_weights.of_this_step()
 
     def _evaluations(
-        self, batch: Batch, now: Tensor | None, reduction: str | None, label: str | None
-    ) -> tuple[list[Evaluation], gradients.Taken | None]:
-        """The `Evaluation` of each component, and what is `Taken` of their gradients."""
-        constant = now is None
+        self, batch: Batch, step_weights: Tensor | None, reduction: str | None, label: str | None
+    ) -> tuple[list[Evaluation], gradients.MeasuredGradients | None]:
+        """The `Evaluation` of each component, and their gradients where the rule reads them."""
         if not self.own_weights.reads_gradients:
             found = []
             for index, name in enumerate(self.nodes):
-                weight = None if constant else now[index]
+                weight = None if step_weights is None else step_weights[index]
                 found.append(self._evaluate_part(name, weight, reduction, label, batch))
             return found, None
         parts = [
             functools.partial(
-                self._evaluate_part, name, None if constant else now[index], reduction, label
+                self._evaluate_part,
+                name,
+                None if step_weights is None else step_weights[index],
+                reduction,
+                label,
             )
             for index, name in enumerate(self.nodes)
         ]
-        moving = self.variables_that_move_inside
-        found, taken = gradients.evaluate(self.weighting, batch, parts, self.name, moving)
-        if taken is not None:
-            taken = taken._replace(products=taken.products._replace(beside=self._acts_beside))
-        return found, taken
+        found, measured = gradients.evaluate(
+            self.weighting, batch, parts, self.name, self.variables_that_move_inside
+        )
+        if measured is not None:
+            products = measured.products._replace(bypassing=self._bypassing)
+            measured = measured._replace(products=products)
+        return found, measured
 
-    def _weights_that_may_be_0(self, now: Tensor | None) -> list[Tensor | None]:
-        """c of this step, of a trace too, of each component that has ever had weight 0, else None.
+    def _weights_that_may_be_0(self, step_weights: Tensor | None) -> list[Tensor | None]:
+        """The c in this step of each component whose c may be 0, also when the step is run again.
 
-        Others may get weight 0, but then the step is compiled anew.
+        None for the others: the step is compiled anew when one of these gets weight 0.
         """
-        fixed = list(self.own_weights.fixed.values()) if now is None else now
+        weights = step_weights
+        if weights is None:
+            weights = list(self.own_weights.fixed.values())
         return [
-            fixed[index] if name in self.switched_off else None
+            weights[index] if name in self.ever_switched_off else None
             for index, name in enumerate(self.names)
         ]
 
     @functools.cached_property
-    def _acts_beside(self) -> Any:
-        return reading.acts_beside(self)
+    def _bypassing(self) -> Tensor | None:
+        return reading.bypassing(self)
 
     def _check_unthreaded(self) -> None:
-        """A step that reads weights outside of Keras's scope holds them as constants."""
+        """Notes that this step holds the weights as constants; raises if they would have to move.
+
+        On JAX a step that reads variables outside of Keras's scope reads them in its trace alone.
+        """
         self.held_as_constants = True
-        if self.own_weights.move:
+        if self.own_weights.moves:
             raise ValueError(
                 f"'{self.name}' has weights that move, and this `train_step` does not thread their "
                 "variables through the loss: on JAX call `self.stateless_compute_loss(...)` in it, "
@@ -215,15 +242,18 @@ class WeightedSum(SettableWeights):
         node = self.nodes[name]
         path = f"{label}/{name}" if label else name
         if self.routes and not node.routes and isinstance(batch.y_pred, dict):
-            batch = self._only_output(batch, path)
-        if name in self.switched_off:
-            batch = self._guarded(batch, name, weight)
+            batch = self._with_only_output(batch, path)
+        if name in self.ever_switched_off:
+            batch = self._without_gradient_at_weight_0(batch, name, weight)
         if self.on_nonfinite == "skip" and skipping.is_active(batch):
             batch = skipping.cut_gradient(batch)
         return node.evaluate(batch, reduction, path)
 
-    def _only_output(self, batch: Batch, path: str) -> Batch:
-        """Where others choose their outputs, a component that does not sees the only one."""
+    def _with_only_output(self, batch: Batch, path: str) -> Batch:
+        """The batch of the model's only output, for a component that does not choose its output.
+
+        Other components of this composite choose theirs, so that the predictions come as a dict.
+        """
         if len(batch.y_pred) > 1:
             raise ValueError(
                 f"Component '{path}' must say what it reads, because others of '{self.name}' do: "
@@ -231,34 +261,36 @@ class WeightedSum(SettableWeights):
                 f"{quoted(batch.y_pred)}. Received: a loss without an output"
             )
         y_pred = next(iter(batch.y_pred.values()))
-        y_true, weight = _only(batch.y_true), _only(batch.sample_weight)
+        y_true, weight = _only_entry(batch.y_true), _only_entry(batch.sample_weight)
         return batch.replaced(
             y_true=y_true, y_pred=y_pred, sample_weight=weight, mask=read_mask(y_pred)
         )
 
-    def _imposed(self, reduction: str | None) -> str | None:
-        """What the components are reduced by: what is imposed from outside, or this one's own."""
+    def _reduction_of_parts(self, imposed: str | None) -> str | None:
+        """The reduction of the components: the one imposed from outside, or this composite's."""
         own = self._owner.reduction
         if own not in REDUCTIONS_OF_COMPOUNDS:
             self._check_reduction()
-        return own or "none" if reduction == PER_COMPONENT else reduction
+        return own or "none" if imposed == PER_COMPONENT else imposed
 
-    def _guarded(self, batch: Batch, name: str, weight: Tensor | None) -> Batch:
-        """The batch, without a way for the gradient of a component while its weight is 0.
+    def _without_gradient_at_weight_0(
+        self, batch: Batch, name: str, weight: Tensor | None
+    ) -> Batch:
+        """The batch, with predictions that pass on no gradient while a component has weight 0.
 
-        The gradient of a NaN is NaN also after a product with 0, so it has to be cut off at
-        `y_pred`. Where the weight is a tensor (None: a constant) that costs one pass over
-        `y_pred`, so only a component that has had weight 0 pays it; `set_weight(name, 0)` compiles
+        The gradient of a NaN is NaN even when it is multiplied by 0, so it must be stopped at
+        `y_pred`. Where `weight` is a tensor (None: a constant) that costs one pass over `y_pred`,
+        so only a component that has ever had weight 0 pays for it; `set_weight(name, 0)` compiles
         the step anew the first time.
         """
         if weight is None:
             constant = self.own_weights.fixed[name]
             return batch if constant else batch.map_predictions(ops.stop_gradient)
-        off = ops.equal(weight, 0.0)
-        return batch.map_predictions(lambda p: ops.where(off, ops.stop_gradient(p), p))
+        is_off = ops.equal(weight, 0.0)
+        return batch.map_predictions(lambda p: ops.where(is_off, ops.stop_gradient(p), p))
 
 
-def _only(values: ArrayLike) -> ArrayLike:
-    """The entry of a dict of one."""
-    alone = isinstance(values, dict) and len(values) == 1
-    return next(iter(values.values())) if alone else values
+def _only_entry(values: ArrayLike) -> ArrayLike:
+    """The entry of a dict that has one; anything else as it is."""
+    has_one = isinstance(values, dict) and len(values) == 1
+    return next(iter(values.values())) if has_one else values

@@ -1,7 +1,7 @@
 """The weights of a composite's components: fixed, scheduled, and those of a rule."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -20,10 +20,10 @@ from combined_losses.weightings.base import Weighting
 Weight: TypeAlias = float | KerasSchedule
 """What the weight of a component may be."""
 
-# The step at which a schedule that does not say its `final_weight` counts as ended.
+# The step at which a schedule without a `final_weight` counts as ended.
 LATE = 2**30
 
-# After so many steps outside `fit` without the end of an epoch a rule that goes by epochs says so.
+# After so many steps outside `fit`, a rule that waits for the end of an epoch gives a warning.
 PATIENCE = 100
 
 
@@ -31,9 +31,17 @@ class Weights:
     """The fixed or scheduled weights c of the components, and the rule that gives w.
 
     Args:
-        given: a dict from name to a float or a `LearningRateSchedule`.
-        rule: None, or a `Weighting`.
+        given: the weight of each component, by name.
+        rule: None, or the rule that moves the weights.
         dtype: the dtype of the composite.
+
+    Attributes:
+        fixed: the fixed weights by name; of a component with a schedule its first weight.
+        schedules: the schedules by name, without those that `set_weight` has ended.
+        changed: the names of the components whose weights `set_weight` has changed.
+        moving_names: the components whose weights may change by themselves in a step of training;
+            the logs show these weights in every step.
+        moves: whether there are such components.
     """
 
     def __init__(self, given: Mapping[str, Weight], rule: Weighting | None, dtype: str) -> None:
@@ -44,38 +52,39 @@ class Weights:
             name: float(c(0)) if isinstance(c, KerasScheduleClass) else c
             for name, c in given.items()
         }
-        # What is logged does not change, also where `set_weight` ends a schedule.
+        # Settled here, because the log keys must not change when `set_weight` ends a schedule.
         self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
-        self.move = bool(self.moving_names)  # by themselves, in the steps of training
-        self.final_weights = {name: _final_weight(name, c) for name, c in self.schedules.items()}
+        self.moves = bool(self.moving_names)
+        # By `map`: a comprehension is a frame of its own, which a `stacklevel` would have to count.
+        final_weights = map(_final_weight, self.schedules, self.schedules.values())
+        self.final_weights = dict(zip(self.schedules, final_weights, strict=True))
         self.rule = rule
         self.reads_gradients = rule is not None and rule.reads_gradients
-        self.lone_steps = 0  # outside `fit`, since the last end of an epoch
+        self.steps_outside_fit = 0  # since the last end of an epoch
         self.variable = keras.Variable(
             list(self.fixed.values()),
             dtype="float64" if dtype == "float64" else "float32",
             trainable=False,
             name="component_weights",
         )
-        # Steps of training, for the schedules.
+        # The number of steps of training so far, for the schedules; None without schedules.
         self.steps: Any = None
         if self.schedules:
             self.steps = keras.Variable(
                 0, dtype="int32", trainable=False, name="steps", aggregation="only_first_replica"
             )
         if rule is not None:
-            rule.build(len(given), self.now)
+            rule.build(len(given), self.of_this_step)
 
     def _schedules_left(self) -> dict[str, KerasSchedule]:
         """The schedules that no change of a weight has ended."""
-        given = self.given.items()
-        return {
-            n: c for n, c in given if isinstance(c, KerasScheduleClass) and n not in self.changed
-        }
+        given = {name: c for name, c in self.given.items() if isinstance(c, KerasScheduleClass)}
+        return {name: c for name, c in given.items() if name not in self.changed}
 
     @property
     def variables(self) -> list[Any]:
-        found: list[Any] = [self.variable, *([] if self.steps is None else [self.steps])]
+        """The state of the fixed weights, of the schedules and of the rule."""
+        found = [self.variable, *([] if self.steps is None else [self.steps])]
         return found if self.rule is None else [*found, *self.rule.variables]
 
     @property
@@ -84,33 +93,36 @@ class Weights:
         return self.rule is not None and self.rule.has_term
 
     @property
-    def gives_gradient(self) -> bool:
-        """Whether the gradients that the rule is given are whole ones, taken in every step."""
-        rule = self.rule
-        if rule is None or rule.place != "parameters" or rule.shared_layers is not None:
-            return False
-        return rule.innermost.update_every == 1
+    def measures_whole_gradients(self) -> bool:
+        """Whether the rule reads the gradients by all parameters, in every step."""
+        return (
+            self.rule is not None
+            and self.rule.place == "parameters"
+            and self.rule.shared_layers is None
+            and self.rule.innermost.update_every == 1
+        )
 
     @property
     def logs_conflict(self) -> bool:
         """Whether the smallest cosine between two gradients is logged."""
         return self.rule is not None and self.rule.logs_conflict
 
-    def now(self) -> Tensor:
-        """c of this step, `(k,)`."""
+    def of_this_step(self) -> Tensor:
+        """The fixed and scheduled weights c in this step, `(k,)`."""
         values = ops.convert_to_tensor(self.variable)
         if not self.schedules:
             return values
         step = ops.convert_to_tensor(self.steps)
+        # A step is repeated after it has been counted.
         step = step - 1 if current_step().is_repeated else step
         return self._with_schedules(values, lambda name: self.schedules[name](step))
 
-    def final(self) -> Tensor:
-        """c when all schedules have ended, `(k,)`: the weights of `base_loss`."""
+    def after_schedules(self) -> Tensor:
+        """The weights c when all schedules have ended, `(k,)`: those of `base_loss`."""
         values = ops.convert_to_tensor(self.variable)
-        return self._with_schedules(values, lambda name: self.final_weights[name])
+        return self._with_schedules(values, self.final_weights.__getitem__)
 
-    def _with_schedules(self, values: Tensor, weight_of: Callable[[str], Tensor]) -> Tensor:
+    def _with_schedules(self, values: Tensor, weight_of: Callable[[str], Any]) -> Tensor:
         """The fixed weights `(k,)`, with `weight_of(name)` where there is a schedule."""
         if not self.schedules:
             return values
@@ -120,8 +132,8 @@ class Weights:
         ]
         return ops.stack(entries)
 
-    def current(self) -> dict[str, float]:
-        """c as a dict from name to float."""
+    def as_floats(self) -> dict[str, float]:
+        """The current fixed and scheduled weights c, by name."""
         if not self.schedules:
             return dict(self.fixed)
         step = int(ops.convert_to_numpy(self.steps.value))
@@ -141,39 +153,53 @@ class Weights:
 
     def total(
         self,
-        values: list[Tensor],
-        present: list[Tensor | None],
-        now: Tensor | None,
+        values: Sequence[Tensor],
+        present: Sequence[Tensor | None],
+        step_weights: Tensor | None,
         batch: Batch,
+        *,
         name: str,
-        taken: gradients.Taken | None = None,
-        replace: bool = False,
+        measured: gradients.MeasuredGradients | None = None,
+        replaces_gradient: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
         """The total of the components, and what is logged of weights that move.
 
         Args:
-            values: a list of the values of the components, each `()` or `(batch,)`.
-            present: a list of whether anything of each has counted; None: surely.
-            now: c of this step, or None where the weights are constants.
+            values: the value of each component, `()` or `(batch,)`.
+            present: for each component whether anything of the batch counts; None: surely.
+            step_weights: c in this step, `(k,)`; None where the weights are constants.
             batch: the `Batch` that was evaluated.
-            name: that of the composite, for messages.
-            taken: the gradients of the components, or None where the rule is not given any.
-            replace: whether the total gets its gradient from those `taken`.
+            name: the name of the composite, for messages.
+            measured: the gradients of the components; None where the rule is not given any.
+            replaces_gradient: whether the total may get its gradient from those that are measured,
+                if they are gradients by all parameters.
         """
-        if now is None:
+        if step_weights is None:
             return self._constant_total(values, batch), []
         stacked = ops.stack(values)
-        if not self.move:
-            return _weighted_sum(stacked, now), []
-        return self._moving_total(stacked, present, now, batch, name, taken, replace)
+        if not self.moves:
+            return _weighted_sum(stacked, step_weights), []
+        weights, term = step_weights, None
+        if self.rule is not None:
+            weights, term = self._weigh(stacked, present, step_weights, batch, name, measured)
+        total = _weighted_sum(stacked, weights, switch=step_weights)
+        if measured is not None and replaces_gradient and self.measures_whole_gradients:
+            total = gradients.with_gradient(total, measured, weights)
+        if self.has_term:
+            term = ops.cast(term, stacked.dtype) / batch.replicas
+            total = total + term
+        logged = self._logged(stacked, weights, term, batch)
+        if batch.training and self.steps is not None:
+            self.steps.assign_add(1)
+        return total, logged
 
-    def _constant_total(self, values: list[Tensor], batch: Batch) -> Tensor:
-        """The sum with constant weights; a component of weight 0 is left out.
+    def _constant_total(self, values: Sequence[Tensor], batch: Batch) -> Tensor:
+        """The sum with constant weights, without the components of weight 0.
 
-        Without any other the total is a 0 that has a gradient of 0: an optimizer refuses a loss
-        that has no way to what is trained.
+        If all weights are 0, the total is a 0 with a gradient of 0: an optimizer refuses a loss
+        that does not depend on what is trained.
         """
-        total: Tensor = None
+        total: Any = None
         for weight, value in zip(self.fixed.values(), values, strict=True):
             if weight:
                 term = value if weight == 1 else weight * value
@@ -182,65 +208,57 @@ class Weights:
             return total
         return ops.zeros_like(values[0]) + ops.cast(batch.zero(), values[0].dtype)
 
-    def _moving_total(
-        self,
-        values: Tensor,
-        present: list[Tensor | None],
-        now: Tensor,
-        batch: Batch,
-        name: str,
-        taken: gradients.Taken | None,
-        replace: bool,
-    ) -> tuple[Tensor, list[Tensor]]:
-        weights, term = now, None
-        if self.rule is not None:
-            weights, term = self._weigh(self.rule, values, present, now, batch, name, taken)
-            if batch.may_be_skipped and self.rule.learned:
-                weights = backend.sound_gradient(weights)
-        shown = [weights[i] for i, key in enumerate(self.fixed) if key in self.moving_names]
-        total = _weighted_sum(values, weights, off=now)
-        if replace and self.gives_gradient and taken is not None:
-            total = gradients.with_gradient(total, taken, weights)
-        # The shares of all replicas are added.
-        extras = [ops.stack(shown) / batch.replicas]
-        if self.has_term:
-            term = ops.cast(term, values.dtype) / batch.replicas
-            total = total + term
-            extras.append(term)
-        extras.append(_weighted_sum(values, self.final()))
-        if self.rule is not None and self.rule.logs_conflict:
-            extras.append(ops.cast(self.rule.innermost.min_cosine, values.dtype) / batch.replicas)
-        if batch.training:
-            self._advance()
-        return total, extras
+    def _logged(
+        self, values: Tensor, weights: Tensor, term: Tensor | None, batch: Batch
+    ) -> list[Tensor]:
+        """What is logged beside the components, in the order of `WeightedSum.extra_keys`.
+
+        What is the same in all replicas is divided by their number, because their logs are added.
+        """
+        moving = [weights[i] for i, name in enumerate(self.fixed) if name in self.moving_names]
+        logged = [ops.stack(moving) / batch.replicas]
+        logged += [] if term is None or not self.has_term else [term]
+        logged.append(_weighted_sum(values, self.after_schedules()))
+        if self.rule is not None and self.logs_conflict:
+            cosine = ops.cast(self.rule.innermost.min_cosine, values.dtype)
+            logged.append(cosine / batch.replicas)
+        return logged
 
     def _weigh(
         self,
-        rule: Weighting,
         values: Tensor,
-        present: list[Tensor | None],
-        now: Tensor,
+        present: Sequence[Tensor | None],
+        step_weights: Tensor,
         batch: Batch,
         name: str,
-        taken: gradients.Taken | None,
+        measured: gradients.MeasuredGradients | None,
     ) -> tuple[Tensor, Tensor]:
-        """The weights with those of the rule, and its term."""
+        """The weights `(k,)`, c times those of the rule, and the term of the rule."""
+        rule = self.rule
+        assert rule is not None  # asked only then
         if len(values.shape) > 1:
             raise ValueError(
-                f"The `weighting` of '{name}' weighs whole components, which the reduction 'none' "
-                f"that is imposed on it does not give. Received: {rule!r}"
+                f"The `weighting` of '{name}' weighs whole components, and the reduction 'none', "
+                "imposed from outside, gives values of single samples: leave one of them out. "
+                f"Received: {rule!r}"
             )
-        whole, lost = _seen_by_rule(values, present, batch.replicas)
-        # A rule that reads gradients stays as it is where there are none.
-        training = batch.training and (taken is not None or not self.reads_gradients)
-        products = None if taken is None else taken.products
+        whole, not_finite = _values_for_rule(values, present, batch.replicas)
+        # Without gradients (in `evaluate`) a rule that reads gradients must not update its state.
+        training = batch.training and (measured is not None or not self.reads_gradients)
+        products = None if measured is None else measured.products
         weights, term = rule.step(whole, training, products)
-        # What is not finite makes the total so: the weight that is logged must not deny it.
-        weights = ops.where(lost, ops.cast(rule.last_weights, weights.dtype), weights)
-        return now * ops.cast(weights, now.dtype), term
+        # A component that is not finite makes the total so. Its weight in the logs must show that
+        # it counts: not the 0 of the rule, but the last weight before.
+        weights = ops.where(not_finite, ops.cast(rule.last_weights, weights.dtype), weights)
+        weights = step_weights * ops.cast(weights, step_weights.dtype)
+        if batch.may_be_skipped and rule.learned:
+            weights = backend.finite_gradient(weights)
+        return weights, term
+
+    # Warnings that are given once.
 
     def warn_of_values(self, name: str) -> None:
-        """Says, once, which components had a value that the rule is not made for."""
+        """Warns, once, of components with values that the rule is not made for."""
         rule = None if self.rule is None else self.rule.innermost
         if rule is None or "values" in rule.settled_warnings:
             return
@@ -252,35 +270,32 @@ class Weights:
         values = listed([f"{value:.6g} of '{names[i]}'" for i, value in found.items()])
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{name}', is made for values above "
-            f"{rule.lower_bound:g}: what it makes of others is no balance. "
+            f"{rule.lower_bound:g}: the weights that it gives for other values balance nothing. "
             f"For these components {rule.cure}. Received: {values}",
             stacklevel=2,
         )
 
-    def note_lone_step(self, name: str) -> None:
-        """Says, once, where a rule waits for the end of an epoch, which nobody tells it of."""
+    def count_step_outside_fit(self, name: str) -> None:
+        """Warns, once, if after many steps nobody has told the rule of the end of an epoch."""
         rule = None if self.rule is None else self.rule.innermost
         if rule is None or not rule.goes_by_epochs:
             return
-        self.lone_steps += 1
-        if self.lone_steps != PATIENCE or "epochs" in rule.settled_warnings:
+        self.steps_outside_fit += 1
+        if self.steps_outside_fit != PATIENCE or "epochs" in rule.settled_warnings:
             return
         rule.settled_warnings |= {"epochs"}
         warnings.warn(
             f"{type(rule).__name__}, the weighting of '{name}', moves its weights at the end of an "
-            "epoch, and outside `fit` nobody tells it of one: call `loss.end_epoch()` after each "
-            f"epoch{rule.instead_of_epochs}. Received: {PATIENCE} steps without the end of one",
+            "epoch, and outside `fit` it does not know when an epoch ends: call "
+            f"`loss.end_epoch()` after each epoch{rule.instead_of_epochs}. "
+            f"Received: {PATIENCE} steps without the end of an epoch",
             stacklevel=3,
         )
-
-    def _advance(self) -> None:
-        """Counts a step of training."""
-        if self.steps is not None:
-            self.steps.assign_add(1)
 
     # Saving.
 
     def save(self, store: Any) -> None:
+        """Writes the weights, and the state of schedules and rule, into a dict of arrays."""
         store["weights"] = np.array(list(self.fixed.values()))
         store["changed"] = np.array([name in self.changed for name in self.fixed])
         if self.steps is not None:
@@ -299,40 +314,42 @@ class Weights:
             self.steps.assign(np.array(store["steps"]))
         if self.rule is not None:
             names = [key for key in stored if key.startswith("rule_")]
-            self.rule.load({name[5:]: store[name] for name in names})
+            self.rule.load({name.removeprefix("rule_"): store[name] for name in names})
 
 
-def _seen_by_rule(
-    values: Tensor, present: list[Tensor | None], replicas: int
+def _values_for_rule(
+    values: Tensor, present: Sequence[Tensor | None], replicas: int
 ) -> tuple[Tensor, Tensor]:
-    """The values over all replicas, `(k,)`; NaN for what is absent on each of them.
+    """The values over all replicas, `(k,)`: NaN for a component that is absent in all of them.
 
-    And which components are there and not finite.
+    The second result says which components are present and not finite.
     """
     if all(each is None for each in present):
         values = values if replicas == 1 else backend.global_sum(values)
         return values, ops.logical_not(ops.isfinite(values))
-    there = ops.stack(
+    counts = ops.stack(
         [
             ops.ones((), values.dtype) if each is None else ops.cast(each, values.dtype)
             for each in present
         ]
     )
     if replicas > 1:
-        values, there = ops.unstack(backend.global_sum(ops.stack([values, there])), 2)
-    lost = ops.logical_and(there > 0, ops.logical_not(ops.isfinite(values)))
-    return ops.where(there > 0, values, ops.cast(np.nan, values.dtype)), lost
+        values, counts = ops.unstack(backend.global_sum(ops.stack([values, counts])), 2)
+    is_present = counts > 0
+    not_finite = ops.logical_and(is_present, ops.logical_not(ops.isfinite(values)))
+    return ops.where(is_present, values, ops.cast(np.nan, values.dtype)), not_finite
 
 
 def _final_weight(name: str, schedule: KerasSchedule) -> float:
-    """The weight when a schedule has ended; of one that has none its first weight, with a warning.
+    """The weight when a schedule has ended.
 
-    A schedule says it as `final_weight`; of every other it is that of a very late step.
+    That is its `final_weight`, or else its weight at a very late step. If that is no finite number,
+    it is the first weight, with a warning.
     """
     given = getattr(schedule, "final_weight", None)
     try:
         found = float(schedule(LATE) if given is None else given)
-    except Exception:  # a user's: it may look up the step in a table
+    except Exception:  # of a user's schedule, which may look up the step in a table
         found = np.nan
     if abs(found) <= np.finfo("float32").max:
         return found
@@ -340,22 +357,30 @@ def _final_weight(name: str, schedule: KerasSchedule) -> float:
         f"The schedule of component '{name}' has no finite weight at step {LATE}, so that "
         "`base_loss` takes its first one: give it an attribute `final_weight`, the weight to "
         f"judge by. Received: {schedule!r}",
-        stacklevel=5,
+        stacklevel=6,
     )
     return float(schedule(0))
 
 
-def _weighted_sum(values: Tensor, weights: Tensor, off: Tensor | None = None) -> Tensor:
-    """The sum over the first axis; a component of fixed weight 0 adds 0, not 0 * NaN."""
-    off = weights if off is None else off
+def _weighted_sum(values: Tensor, weights: Tensor, switch: Tensor | None = None) -> Tensor:
+    """The sum over the first axis; a component of fixed weight 0 adds 0, not 0 * NaN.
+
+    Args:
+        values: `(k, ...)`.
+        weights: `(k,)`.
+        switch: `(k,)`, the fixed weights, 0 for a component that is switched off; default:
+            `weights`.
+    """
+    switch = weights if switch is None else switch
     shape = (-1, *([1] * (len(values.shape) - 1)))
-    weights, off = (ops.reshape(ops.cast(w, values.dtype), shape) for w in (weights, off))
+    weights, switch = (ops.reshape(ops.cast(w, values.dtype), shape) for w in (weights, switch))
     # Before the product, not after it: weights may have a gradient, and 0 * NaN is NaN.
-    values = ops.where(ops.equal(off, 0.0), ops.zeros_like(values), values)
+    values = ops.where(ops.equal(switch, 0.0), ops.zeros_like(values), values)
     return ops.sum(weights * values, axis=0)
 
 
 def check_rule(rule: object, owner: str) -> None:
+    """Raises unless `rule`, the `weighting` of composite `owner`, is a rule or None."""
     if rule is None or isinstance(rule, Weighting):
         return
     hint = f"; create it first: {rule.__name__}()" if isinstance(rule, type) else ""

@@ -16,7 +16,7 @@ from combined_losses._backend.probing import probed
 from combined_losses._core.compound import Compound
 from combined_losses._core.step import current_step, step_with
 from combined_losses._numerics.arrays import Tensor
-from combined_losses.composite.gradients import Taken, no_products, products_for
+from combined_losses.composite.gradients import MeasuredGradients, no_products, products_for
 from combined_losses.training.model_state import ModelState
 from combined_losses.weightings.base import Weighting
 from combined_losses.weightings.products import Products
@@ -106,18 +106,18 @@ class CapturedStep:
         self.model = model
         self.compounds = compounds
         self.steps = steps
-        self._gradients: dict[int, Taken] = {}  # by the `id` of the rule
+        self._gradients: dict[int, MeasuredGradients] = {}  # by the `id` of the rule
 
-    def gradients_of(self, rule: Weighting) -> Taken | None:
+    def gradients_of(self, rule: Weighting) -> MeasuredGradients | None:
         """The gradients that were measured for a rule, where the step is repeated; else None."""
         return self._gradients.get(id(rule))
 
-    def measure_gradients(self, rule: Weighting, values: list[Tensor]) -> Taken:
+    def measure_gradients(self, rule: Weighting, values: list[Tensor]) -> MeasuredGradients:
         """The gradients of the values, one for each component, where the rule reads them."""
         self._gradients[id(rule)] = measured = self._measure_if_due(rule, values)
         return measured
 
-    def _measure_if_due(self, rule: Weighting, values: list[Tensor]) -> Taken:
+    def _measure_if_due(self, rule: Weighting, values: list[Tensor]) -> MeasuredGradients:
         timed = rule.innermost
         # Replicas cannot add up inside a condition. With several of them the gradients are measured
         # in every step, and the rule ignores them when it is not due.
@@ -132,19 +132,19 @@ class CapturedStep:
         def zeros() -> list[Tensor]:
             return [each for each in no_products(rule, k) if each is not None]
 
-        return Taken(Products(*backend.either(due, measured, zeros)))
+        return MeasuredGradients(Products(*backend.either(due, measured, zeros)))
 
-    def _measure(self, rule: Weighting, values: list[Tensor]) -> Taken:
+    def _measure(self, rule: Weighting, values: list[Tensor]) -> MeasuredGradients:
         points, k = self._points(rule), len(values)
         if not points:  # all parameters are frozen: no component has a gradient
-            return Taken(no_products(rule, k), [], [])
+            return MeasuredGradients(no_products(rule, k), [], [])
         scale = self.steps.loss_scale()
         rows = self.steps.rows(rule, values, points, scale)
         shared = rule.place == "parameters"
         # Each replica has a part of the gradient at a parameter, to be added to those of others; at
         # a layer it has the gradients of its own rows, all there is of them.
         whole = [backend.global_sum(column) for column in rows] if shared else rows
-        return Taken(products_for(rule, whole, shared), rows, points)
+        return MeasuredGradients(products_for(rule, whole, shared), rows, points)
 
     def _points(self, rule: Weighting) -> list[Any]:
         place = rule.place

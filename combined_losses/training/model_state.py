@@ -195,7 +195,7 @@ class ModelState:
             reading.warn_of_places(self.gradient_rules)
         for composite in self._with_rules:
             composite.warn_of_values()
-            composite.note_lone_step()
+            composite.count_step_outside_fit()
 
     def metrics_names(self, model: keras.Model, metrics: Sequence[keras.Metric]) -> list[str]:
         """What `metrics_names` of the model gives; `metrics` are those of Keras."""

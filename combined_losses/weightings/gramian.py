@@ -169,9 +169,9 @@ class GramianWeighting(Weighting):
         self, present: Tensor, values: Tensor, products: Products | None
     ) -> tuple[Tensor | None, StateTensors]:
         products = self._checked(products)
-        if products.beside is None:
+        if products.bypassing is None:
             return None, {}
-        present = ops.logical_and(present, products.beside)
+        present = ops.logical_and(present, products.bypassing)
         # No gradients are taken between two updates, and a value of 0 may rightly have none.
         due = self.is_due(self.step_count)
         asks = ops.logical_and(ops.logical_and(present, due), ops.not_equal(values, 0.0))

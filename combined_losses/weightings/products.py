@@ -21,7 +21,7 @@ class Products(NamedTuple):
         scales: `(k,)`, a power of two near the largest entry of each gradient; None: all 1.
         largest, mean: `(k,)`, the largest and mean magnitude of the entries of each gradient; None
             unless the rule needs `"rows"`.
-        beside: `(k,)`, which components may also act on the network in a way that bypasses the
+        bypassing: `(k,)`, which components may also act on the network in a way that bypasses the
             place where the gradients are taken; None: none of them.
     """
 
@@ -29,7 +29,7 @@ class Products(NamedTuple):
     scales: Tensor | None = None
     largest: Tensor | None = None
     mean: Tensor | None = None
-    beside: Tensor | None = None
+    bypassing: Tensor | None = None
 
     @property
     def whole(self) -> Tensor:
