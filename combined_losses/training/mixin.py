@@ -175,7 +175,7 @@ class ComponentMetricsMixin(OF_BACKEND):
         state: ModelState | None = vars(self).get(STATE)
         if state is None or state.tracking is None:
             return results
-        return state.tracking.results(results, super().metrics)
+        return state.tracking.metrics_result(results, super().metrics)
 
     def make_train_function(self, force: bool = False) -> Any:
         make = super().make_train_function

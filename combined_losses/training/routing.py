@@ -1,4 +1,4 @@
-"""Which output of a model meets which target, sample weight and loss."""
+"""Which target, sample weight and loss belong to which output of a model."""
 
 import operator
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ class Route:
     def __init__(self, output: str | None, loss: Node, weight: float) -> None:
         self.output = output
         self.loss = loss
-        self.loss_name = loss.name
+        self.loss_name = loss.name  # read in every step, and a property of a composite
         self.weight = weight
         # The name of its total in the logs, that of the output, for a plain loss of one of several
         # outputs. None for a composite, whose total is in `loss`.
@@ -153,23 +153,23 @@ def make_routes(
         return [Route(None, node, weight)]
     losses = by_output("loss", loss, places)
     weights = by_output("loss_weights", loss_weights, places)
-    routes: list[Route] = []
-    for output in places:
-        if losses.get(output) is None:
-            continue
-        child: Node = as_node(output or "loss", as_compiled(losses[output], output))
-        if child.routes:
-            raise ValueError(
-                f"The loss of output '{output}' chooses its outputs itself, so it has to be "
-                f"compiled alone, as loss=..., not for one output. Received: {child.name!r}"
-            )
-        number = weights.get(output)
-        what = f"`loss_weights` of output '{output}'" if output else "`loss_weights`"
-        weight = 1.0 if number is None else checks.as_number(what, number)
-        routes.append(Route(output, child, weight))
+    with_loss = [output for output in places if losses.get(output) is not None]
+    routes = [_route_of(output, losses[output], weights.get(output)) for output in with_loss]
     _check_moves(routes)
     _check_keys(routes)
     return routes
+
+
+def _route_of(output: str, loss: Any, number: float | None) -> Route:
+    """The route of one output; `number` is that of `loss_weights`, or None for 1."""
+    node = as_node(output or "loss", as_compiled(loss, output))
+    if node.routes:
+        raise ValueError(
+            f"The loss of output '{output}' chooses its outputs itself, so it has to be "
+            f"compiled alone, as loss=..., not for one output. Received: {node.name!r}"
+        )
+    what = f"`loss_weights` of output '{output}'" if output else "`loss_weights`"
+    return Route(output, node, 1.0 if number is None else checks.as_number(what, number))
 
 
 def as_compiled(loss: Any, output: str) -> KerasLoss:
@@ -268,12 +268,8 @@ def pick(
         return _alone(what, values, "the one output") if nested else values
     if not nested and (what == "sample_weight" or len(routes) == 1):
         return values  # as in Keras: the only target, or one array of weights for all outputs
-    found = spread(values, places, what == "sample_weight", strict=False) if nested else None
-    if not found and isinstance(values, (list, tuple)) and len(values) == len(routes):
-        # Only of the outputs that have a loss, in Keras's order.
-        order = sorted((each.output or "" for each in routes), key=lambda name: places[name].index)
-        found = dict(zip(order, values, strict=True))
-    if found and route.output in found:
+    found = _entries_of_outputs(what, values, routes, places) if nested else {}
+    if route.output in found:
         return _alone(what, found[route.output], f"output '{route.output}'")
     if what == "sample_weight" and isinstance(values, dict):
         return None
@@ -287,6 +283,18 @@ def pick(
         f"`{what}` must hold one entry for each of the outputs {list(places)}, as a list or a "
         f"dict. Received: {received}"
     )
+
+
+def _entries_of_outputs(
+    what: str, values: Any, routes: Sequence[Route], places: dict[str, Place]
+) -> dict[str, Any]:
+    """The entries of a structure of targets or sample weights, by the names of their outputs."""
+    found = spread(values, places, what == "sample_weight", strict=False)
+    if not found and isinstance(values, (list, tuple)) and len(values) == len(routes):
+        # Only of the outputs that have a loss, in Keras's order.
+        order = sorted((each.output or "" for each in routes), key=lambda name: places[name].index)
+        found = dict(zip(order, values, strict=True))
+    return found or {}
 
 
 def _alone(what: str, values: Any, output: str) -> Any:

@@ -72,8 +72,8 @@ class Tracking:
         self._index = {key: index for index, key in enumerate(self.keys)}
         self.tracker = ComponentTracker(len(self.keys))
         self.order: list[str] = []  # the keys of the logs of the last step
-        self.has_recorded = False  # any step has, so that there is a result
-        self.step_has_recorded = False  # the step has that runs, or is traced
+        self.has_recorded = False  # whether any step has recorded, so that there is a result
+        self.step_has_recorded = False  # whether the step that runs, or is traced, has recorded
         self.replicas = 1
         # Whether `evaluate` gives the whole loss: not where a user's `compute_loss` adds to it.
         self.is_whole = True
@@ -126,15 +126,16 @@ class Tracking:
         step = current_step()
         # On JAX a trace can change variables only in a step, from which Keras returns them.
         recordable = step.keeps_results or not backend.is_traced(y_pred)
-        moves = recordable and bool(training) and step.of_model is not None and not step.is_test
+        in_training = bool(training) and step.of_model is not None and not step.is_test
+        weights_move = recordable and in_training
         total: Tensor = None
         values: list[Tensor] = []
         for route in self.routes:
             batch = route_batch(route, self, outputs, data)
             batch.weights_are_constants = step.of_model == "function" or not recordable
             batch.is_unthreaded = not recordable
-            batch.training = moves
-            if moves:
+            batch.training = weights_move
+            if weights_move:
                 check_trainable(route.loss_name, batch.y_pred)
             route_total, parts = route.evaluate(batch)
             total = route_total if total is None else total + route_total
@@ -183,7 +184,9 @@ class Tracking:
                     f"Rename the component or the metric. Received: metric {metric!r}"
                 )
 
-    def results(self, results: dict[str, Any], metrics: Sequence[keras.Metric]) -> dict[str, Any]:
+    def metrics_result(
+        self, results: dict[str, Any], metrics: Sequence[keras.Metric]
+    ) -> dict[str, Any]:
         """What `get_metrics_result` gives; `results` and `metrics` are those of Keras."""
         if not self.has_recorded:
             return results

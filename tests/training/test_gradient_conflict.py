@@ -129,6 +129,21 @@ def test_with_another_callback_that_keeps_batches(tmp_path):
         last_batch(model)
 
 
+def test_batches_are_asked_for_once():
+    """The step that returns them is compiled for the first training; without the callback its logs
+    are those of before."""
+    x, y = arrays(20)
+    model = tracked({"mse": "mse", "up": upwards})
+    keys = fit(model, x, y).keys()
+    functions = [model.train_function]
+    for callbacks in ([cl.callbacks.GradientConflict()], [cl.callbacks.GradientConflict()], []):
+        history = fit(model, x, y, *callbacks)
+        functions.append(model.train_function)
+    assert history.keys() == keys
+    assert functions[0] is not functions[1] is functions[2] is functions[3]
+    assert model.train_on_batch(x, y, return_dict=True).keys() == keys
+
+
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="Keras on torch takes steps one by one"
 )
