@@ -177,7 +177,9 @@ def _both(mask: Tensor, valid: Tensor, label: str) -> Tensor:
             f"Component '{label}' cannot honour the mask, which is finer than its targets of shape "
             f"{tuple(valid.shape)}. Received: mask of shape {tuple(mask.shape)}"
         )
-    return ops.logical_and(ops.cast(fit_from_left(mask, valid), "bool"), valid)
+    # Under MultiScale a mask is the fraction of each block that counts.
+    fitted = ops.broadcast_to(fit_from_left(mask, valid), ops.shape(valid))
+    return ops.where(valid, fitted, ops.zeros_like(fitted))
 
 
 @keras.saving.register_keras_serializable("combined_losses")

@@ -161,6 +161,29 @@ def test_a_mask_that_hides_nothing_changes_nothing():
     )
 
 
+@pytest.mark.parametrize("shape", [(4, 9, 1), (4, 8, 8, 1)], ids=["1d", "2d"])
+def test_a_wrapper_inside_for_which_nothing_is_missing_keeps_the_shares_of_blocks(shape):
+    """A block of which a half is masked counts half, whatever else may be missing inside."""
+    t, p = batch(shape)
+    mask = np.random.default_rng(3).uniform(size=shape[:-1]) > 0.4
+    expected = value(MultiScale("mae", (1, 2)), t, masked(p, mask))
+    for missing in (-9.0, np.nan):
+        loss = MultiScale(cl.wrappers.Masked("mae", missing), (1, 2))
+        close(value(loss, t, masked(p, mask)), expected)
+
+
+def test_a_void_class_inside_keeps_the_shares_of_blocks():
+    """Ids have no means, so that the pooled ones are those of blocks of one class."""
+    ids = np.repeat(np.repeat(np.random.default_rng(1).integers(0, 3, (2, 4, 4)), 2, 1), 2, 2)
+    p = uniform(2, 8, 8, 3, seed=2)
+    mask = np.random.default_rng(3).uniform(size=(2, 8, 8)) > 0.4
+    mask[:, ::2, ::2] = True  # of each block something counts
+    one_hot = np.eye(3, dtype="float32")[ids]
+    expected = value(MultiScale("mae", (1, 2)), one_hot, masked(p, mask))
+    loss = MultiScale(cl.wrappers.OneHot("mae", num_classes=3, ignore_value=9), (1, 2))
+    close(value(loss, ids[..., None], masked(p, mask)), expected)
+
+
 def test_weights_of_samples_in_any_shape():
     y_true, y_pred = batch((4, 4, 6, 2))
 
