@@ -69,14 +69,13 @@ MYPY: Literal[False] = False
 if MYPY:
     from combined_losses._core.keras_for_mypy import (
         KerasCallback,
+        KerasLoss,
         KerasMetric,
+        KerasSchedule,
         KerasTensorBoard,
     )
     from combined_losses._core.keras_for_mypy import KerasLoss as KerasLossClass
     from combined_losses._core.keras_for_mypy import KerasSchedule as KerasScheduleClass
-
-    KerasLoss: TypeAlias = KerasLossClass
-    KerasSchedule: TypeAlias = KerasScheduleClass
 else:
     from keras.callbacks import Callback as KerasCallback
     from keras.callbacks import TensorBoard as KerasTensorBoard

@@ -39,8 +39,8 @@ class LazyNumber:
     __slots__ = ("index", "vector")
 
     def __init__(self, vector: LazyVector, index: int) -> None:
-        self.vector = vector
-        self.index = index
+        self.vector: LazyVector = vector
+        self.index: int = index
 
     def __float__(self) -> float:
         return self.vector.number(self.index)

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from combined_losses._backend import keras_private
+from combined_losses._core.compound import Compound
 from combined_losses._core.outputs import Place, penalty_names, places_of, single_names
 from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.composite import reading
@@ -20,6 +21,7 @@ from combined_losses.training.logs import Results, fill_in, in_order
 from combined_losses.training.owned_by_losses import OwnedByLosses
 from combined_losses.training.routing import CompiledLoss, LossWeights
 from combined_losses.training.tracker import Tracking
+from combined_losses.weightings.base import Weighting
 
 STATE = "_combined_losses"  # the name of the `ModelState` in the `__dict__` of its model
 
@@ -50,26 +52,30 @@ class ModelState:
         self.metrics = metrics
         self.is_whole = is_whole
         # The losses do not change after `compile`, so that these are computed once.
-        self.compounds = routing.compounds(loss)
+        self.compounds: list[Compound] = routing.compounds(loss)
         nodes = [node for compound in self.compounds for node in compound.compounds()]
-        self.composites = [node for node in nodes if isinstance(node, WeightedSum)]
+        self.composites: list[WeightedSum] = [
+            node for node in nodes if isinstance(node, WeightedSum)
+        ]
         self._with_rules = [c for c in self.composites if c.weighting is not None]
-        self.gradient_rules = reading.rules_of(self.compounds)
+        self.gradient_rules: list[reading.Reader] = reading.rules_of(self.compounds)
         rules = [rule for _, rule in self.gradient_rules]
         # Their gradients are taken inside the network, for which a step has to be captured.
-        self.capturing_rules = [rule for rule in rules if rule.place != "output"]
-        self.variables = [v for compound in self.compounds for v in compound.variables]
-        self.learned = [v for compound in self.compounds for v in compound.learned_variables]
-        self.owned = OwnedByLosses(self.compounds)
+        self.capturing_rules: list[Weighting] = [rule for rule in rules if rule.place != "output"]
+        self.variables: list[Any] = [v for compound in self.compounds for v in compound.variables]
+        self.learned: list[Any] = [
+            v for compound in self.compounds for v in compound.learned_variables
+        ]
+        self.owned: OwnedByLosses = OwnedByLosses(self.compounds)
         # Where the outputs are, and what is recorded of them; None before the outputs are known.
         self.places: dict[str, Place] | None = None
         self.tracking: Tracking | None = None
         self.loss_owners: list[int | None] = []  # on JAX, see `penalties.owners_of`
         # For callbacks that look at batches, see `for_callbacks.request_batches`.
-        self.returns_batches = False
+        self.returns_batches: bool = False
         self.last_batch: dict[str, ArrayLike] | None = None
         self.measurers: dict[tuple[object, ...], Any] = {}  # of `diagnosis.measurer`
-        self.running = Running()
+        self.running: Running = Running()
         self._is_checked = False
 
     def tracking_for(self, model: keras.Model, y_pred: Any = None) -> Tracking | None:
@@ -251,7 +257,7 @@ class Running:
 
     def __init__(self) -> None:
         self.thread: int | None = None  # the ident of the thread; None while the model rests
-        self.lock = threading.RLock()
+        self.lock: contextlib.AbstractContextManager[bool] = threading.RLock()
 
     @contextlib.contextmanager
     def held_still(self) -> Iterator[bool]:

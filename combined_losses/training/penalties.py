@@ -16,8 +16,8 @@ class Penalties:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.keys = [f"regularization/{name}_loss" for name in names]
-        self.found = False  # whether there are any
+        self.keys: list[str] = [f"regularization/{name}_loss" for name in names]
+        self.found: bool = False  # whether there are any
         self.shown: list[str] = []  # the keys of those that have some, where several do
 
     def measure(
