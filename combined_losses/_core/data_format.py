@@ -157,9 +157,9 @@ def channels_last(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         arrays += [] if sample_weight is None else [ops.convert_to_tensor(sample_weight)]
         return call(self, *(array if rank is None else moved(array, rank) for array in arrays))
 
-    decorated: Any = functools.wraps(call)(of_any)
-    decorated.of_channels_last = call
-    return decorated
+    functools.update_wrapper(of_any, call)
+    of_any.of_channels_last = call  # type: ignore[attr-defined]  # of a function
+    return of_any
 
 
 # Batches.

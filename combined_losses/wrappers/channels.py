@@ -208,7 +208,7 @@ class PerChannel(Formatted, PerPart):
         # The map has no batch axis.
         weights = np.moveaxis(self._weights, axis if axis < 0 else axis - 1, -1)
         if self.aggregation == "weighted_mean":
-            return weights / weights.mean()
+            weights = weights / weights.mean()
         return weights
 
     def _group(
