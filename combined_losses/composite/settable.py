@@ -12,7 +12,7 @@ from combined_losses._backend import keras_private
 from combined_losses._core import checks
 from combined_losses._core.compound import Compound, as_node
 from combined_losses._core.keras_types import KerasLoss
-from combined_losses._core.node import Inside
+from combined_losses._core.node import Inside, Node
 from combined_losses.composite import files
 from combined_losses.composite.listeners import Listener, Listeners
 from combined_losses.composite.weights import Weight, Weights
@@ -49,17 +49,18 @@ class SettableWeights(Compound):
         self._owner = owner
         self.weighting = weighting
         self.on_nonfinite = on_nonfinite
-        self.nodes = {name: as_node(name, loss) for name, loss in losses.items()}
-        self.names = tuple(self.nodes)
+        self.nodes: dict[str, Node] = {name: as_node(name, loss) for name, loss in losses.items()}
+        self.names: tuple[str, ...] = tuple(self.nodes)
         self._listeners = Listeners()
-        self.held_as_constants = False
+        self.held_as_constants: bool = False
         self._pending_changes: collections.deque[tuple[str, float]] = collections.deque()
 
     def _make_weights(self, given: Mapping[str, Weight]) -> None:
         """Called last, after all checks, because it binds the rule to this composite."""
-        self.own_weights = Weights(given, self.weighting, self.dtype)
+        self.own_weights: Weights = Weights(given, self.weighting, self.dtype)
+        fixed = self.own_weights.fixed.items()
         self.has_moving_weights = self.own_weights.moves
-        self.ever_switched_off = {name for name, c in self.own_weights.fixed.items() if c == 0}
+        self.ever_switched_off: set[str] = {name for name, c in fixed if c == 0}
         self.ever_switched_off.update(self.own_weights.schedules)
 
     # A `Compound` that is its own loss has these as attributes; here the owner has them.

@@ -47,21 +47,23 @@ class Weights:
     def __init__(self, given: Mapping[str, Weight], rule: Weighting | None, dtype: str) -> None:
         self.given = given
         self.changed: set[str] = set()
-        self.schedules = self._schedules_left()
-        self.fixed = {
+        self.schedules: dict[str, KerasSchedule] = self._schedules_left()
+        self.fixed: dict[str, float] = {
             name: float(c(0)) if isinstance(c, KerasScheduleClass) else c
             for name, c in given.items()
         }
         # Settled here, because the log keys must not change when `set_weight` ends a schedule.
-        self.moving_names = tuple(given) if rule is not None else tuple(self.schedules)
-        self.moves = bool(self.moving_names)
+        moving = self.schedules if rule is None else given
+        self.moving_names: tuple[str, ...] = tuple(moving)
+        self.moves: bool = bool(self.moving_names)
         # By `map`: a comprehension is a frame of its own, which a `stacklevel` would have to count.
         final_weights = map(_final_weight, self.schedules, self.schedules.values())
-        self.final_weights = dict(zip(self.schedules, final_weights, strict=True))
+        final = zip(self.schedules, final_weights, strict=True)
+        self.final_weights: dict[str, float] = dict(final)
         self.rule = rule
-        self.reads_gradients = rule is not None and rule.reads_gradients
-        self.steps_outside_fit = 0  # since the last end of an epoch
-        self.variable = keras.Variable(
+        self.reads_gradients: bool = rule is not None and rule.reads_gradients
+        self.steps_outside_fit: int = 0  # since the last end of an epoch
+        self.variable: Any = keras.Variable(
             list(self.fixed.values()),
             dtype="float64" if dtype == "float64" else "float32",
             trainable=False,

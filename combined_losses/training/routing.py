@@ -40,11 +40,11 @@ class Route:
     def __init__(self, output: str | None, loss: Node, weight: float) -> None:
         self.output = output
         self.loss = loss
-        self.loss_name = loss.name  # read in every step, and a property of a composite
+        self.loss_name: str = loss.name  # read in every step, and a property of a composite
         self.weight = weight
         # The name of its total in the logs, that of the output, for a plain loss of one of several
         # outputs. None for a composite, whose total is in `loss`.
-        self.total_name = None if loss.has_weights else output or None
+        self.total_name: str | None = None if loss.has_weights else output or None
         compounds = loss.compounds()
         self._is_deep = len(compounds) > 1
         self._composites = [compound for compound in compounds if compound.has_weights]

@@ -33,8 +33,8 @@ class ComponentTracker(KerasMetric):
 
     def __init__(self, size: int, name: str = "combined_losses") -> None:
         super().__init__(name=name, dtype="float32")
-        self.total = self.add_variable((size,), "zeros", name="total")
-        self.count = self.add_variable((), "zeros", name="count")
+        self.total: keras.Variable = self.add_variable((size,), "zeros", name="total")
+        self.count: keras.Variable = self.add_variable((), "zeros", name="count")
 
     def update_state(self, weighted_sum: Tensor, count: Tensor) -> None:
         """Adds `weighted_sum`, the vector times the batch size, and `count`, the batch size."""
@@ -65,18 +65,18 @@ class Tracking:
         layers: Iterable[str],
     ) -> None:
         self.places = places
-        self.routes = routing.make_routes(loss, loss_weights, places)
-        self.penalties = Penalties(layers)
+        self.routes: list[routing.Route] = routing.make_routes(loss, loss_weights, places)
+        self.penalties: Penalties = Penalties(layers)
         self._parts = [key for route in self.routes for key in route.keys]
-        self.keys = ["loss", *self._parts, "regularization_loss", *self.penalties.keys]
+        self.keys: list[str] = ["loss", *self._parts, "regularization_loss", *self.penalties.keys]
         self._index = {key: index for index, key in enumerate(self.keys)}
-        self.tracker = ComponentTracker(len(self.keys))
+        self.tracker: ComponentTracker = ComponentTracker(len(self.keys))
         self.order: list[str] = []  # the keys of the logs of the last step
-        self.has_recorded = False  # whether any step has recorded, so that there is a result
-        self.step_has_recorded = False  # whether the step that runs, or is traced, has recorded
-        self.replicas = 1
+        self.has_recorded: bool = False  # whether any step has recorded, so that there is a result
+        self.step_has_recorded: bool = False  # whether the one that runs, or is traced, has
+        self.replicas: int = 1
         # Whether `evaluate` gives the whole loss: not where a user's `compute_loss` adds to it.
-        self.is_whole = True
+        self.is_whole: bool = True
 
     @property
     def visible(self) -> list[str]:
