@@ -59,7 +59,7 @@ class SettableWeights(Compound):
         """Called last, after all checks, because it binds the rule to this composite."""
         self.own_weights: Weights = Weights(given, self.weighting, self.dtype)
         fixed = self.own_weights.fixed.items()
-        self.has_moving_weights = self.own_weights.moves
+        self.has_moving_weights: bool = self.own_weights.moves
         self.ever_switched_off: set[str] = {name for name, c in fixed if c == 0}
         self.ever_switched_off.update(self.own_weights.schedules)
 
