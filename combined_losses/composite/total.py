@@ -103,7 +103,20 @@ class WeightedSum(SettableWeights):
         return {name: value for name, value in found.items() if value is not None}
 
     def value_of(self, name: str, batch: Batch) -> Tensor:
-        """The value of one component, or of one part of a nested one; no other is computed."""
+        """The value of one component, or of one part of a nested one (`outer/inner`)."""
+        if name not in self.component_names:
+            raise ValueError(
+                f"'{self.name}' has no component of this name; it has "
+                f"{quoted(self.component_names)}. Received: {name!r}"
+            )
+        if self.takes_one_output and not keras.tree.is_nested(batch.y_pred):
+            found = self._components_of_one(batch.replaced(is_one_output=True))
+            if name in found:
+                return found[name]
+            raise ValueError(
+                f"Component '{name}' reads another output than the finest: give a dict of outputs. "
+                f"Received: y_pred of shape {tuple(batch.y_pred.shape)}"
+            )
         outer, _, inner = name.partition("/")
         node = self.nodes[outer]
         evaluation = node.evaluate(batch, self._reduction_of_parts(PER_COMPONENT), outer)
