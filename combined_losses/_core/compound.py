@@ -157,23 +157,23 @@ class Compound(Node):
         raise NotImplementedError
 
     def count_step_outside_fit(self) -> None:
-        """Called after a step outside `fit`: says, once, where a rule waits for ends of epochs."""
+        """Called after a step outside `fit`: warns, once, if a rule waits for ends of epochs."""
         raise NotImplementedError
 
     def warn_of_values(self) -> None:
-        """Says, once, where its rule had a value that it is not made for."""
+        """Warns, once, of components with values that its rule is not made for."""
         raise NotImplementedError
 
     def warn_of_places(self) -> None:
-        """Says, once, what its rule does not see where it reads gradients."""
+        """Warns, once, of what its rule does not see where it reads gradients."""
         raise NotImplementedError
 
     def check_skips(self, model: keras.Model) -> None:
-        """Called by the mixin: raises where what is skipped could not be cut off."""
+        """Called by the mixin: raises if a component reads the model past the predictions."""
         raise NotImplementedError
 
     def add_listener(self, listener: Any) -> None:
-        """Called by the mixin: a model whose compiled steps hold its state."""
+        """Called by the mixin with a model whose compiled steps hold the composite's state."""
         raise NotImplementedError
 
     def apply_pending(self) -> None:

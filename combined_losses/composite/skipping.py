@@ -72,8 +72,8 @@ def skipped(
     shares = ops.cast(ops.logical_not(are_finite), dtype) / batch.replicas
     if not is_active(batch):
         return evaluations, None, shares
-    kept = [_zeros_unless(are_finite[i], each) for i, each in enumerate(evaluations)]
-    return kept, are_finite, shares
+    evaluations = [_zeros_unless(are_finite[i], each) for i, each in enumerate(evaluations)]
+    return evaluations, are_finite, shares
 
 
 def _zeros_unless(is_finite: Tensor, evaluation: Evaluation) -> Evaluation:

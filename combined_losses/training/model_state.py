@@ -195,7 +195,7 @@ class ModelState:
             self.tracking.describe_weights(history, before)
         return history
 
-    def after_lone_step(self) -> None:
+    def after_step_outside_fit(self) -> None:
         """Called after `train_on_batch`: warns of what this step has shown of the rules."""
         if self.gradient_rules:
             reading.warn_of_places(self.gradient_rules)
