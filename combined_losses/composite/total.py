@@ -139,10 +139,7 @@ class WeightedSum(SettableWeights):
         evaluations, measured = self._evaluations(batch, step_weights, reduction, label)
         shares: list[Tensor] = []
         if skips:
-            evaluations, are_finite, share = skipping.skipped(evaluations, batch, dtype)
-            shares = [share]
-            if are_finite is not None and step_weights is not None:
-                step_weights = ops.where(are_finite, step_weights, ops.zeros_like(step_weights))
+            evaluations, step_weights, shares = self._skip(evaluations, step_weights, batch)
         totals: list[Tensor] = []
         values: list[Tensor] = []
         extras: list[Tensor] = []
@@ -154,6 +151,7 @@ class WeightedSum(SettableWeights):
             extras.extend(found.extras)
         # Only at top level and without learned weights does the total get the gradient of the rule:
         # a nested composite would lose its outer factors, learned weights their own gradient.
+        replaces_gradient = label is None and measured is not None and not super().learned_variables
         total, logged = self.own_weights.total(
             totals,
             present,
@@ -161,14 +159,24 @@ class WeightedSum(SettableWeights):
             batch,
             name=self._owner.name,
             measured=measured,
-            replaces_gradient=measured is not None
-            and label is None
-            and not super().learned_variables,
+            replaces_gradient=replaces_gradient,
         )
         is_present = None
         if asks_presence:
             is_present = any_present(batch, present, self._weights_that_may_be_0(step_weights))
         return Evaluation(total, tuple(values), (*extras, *logged, *shares), is_present)
+
+    def _skip(
+        self, evaluations: list[Evaluation], step_weights: Tensor | None, batch: Batch
+    ) -> tuple[list[Evaluation], Tensor | None, list[Tensor]]:
+        """Puts zeros in place of components that are not finite, and of their weights.
+
+        The third result is what is logged of them.
+        """
+        evaluations, are_finite, shares = skipping.skipped(evaluations, batch, self.dtype)
+        if are_finite is not None and step_weights is not None:
+            step_weights = ops.where(are_finite, step_weights, ops.zeros_like(step_weights))
+        return evaluations, step_weights, [shares]
 
     def _step_weights(self, batch: Batch) -> Tensor | None:
         """c in this step, `(k,)`; None where the fixed weights are constants of the step.
