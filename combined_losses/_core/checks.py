@@ -4,13 +4,14 @@ import functools
 import math
 import numbers
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend
+from combined_losses._core.limited import check_entries
 from combined_losses._core.names import listed, quoted
 from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 
@@ -230,29 +231,6 @@ def check_values(name: str, values: Tensor, batch_size: int | None) -> None:
         f"shape ({batch_size}, ...): reduce over the last axes (axis=-1), not over the first. "
         f"Received: values of shape {shape}"
     )
-
-
-MOST_ENTRIES = 100_000  # of an argument, so that a small file cannot ask for gigabytes
-
-
-class Limited:
-    """A class whose arguments hold at most 100,000 entries each."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        given: list[tuple[int | str, Any]] = [*enumerate(args, 1), *kwargs.items()]
-        for place, value in given:
-            if isinstance(value, (list, tuple, dict, set)):
-                which = f"`{place}`" if isinstance(place, str) else f"number {place}"
-                check_entries(f"The argument {which} of {cls.__name__}", len(value))
-        return super().__new__(cls)
-
-
-def check_entries(what: str, count: int) -> None:
-    """Raises where more parts or entries are asked for than anybody needs."""
-    if count > MOST_ENTRIES:
-        raise ValueError(
-            f"{what} may have at most {MOST_ENTRIES:,} entries. Received: {count:,} entries"
-        )
 
 
 def check_size(size: Any, owner: str, tuples: bool) -> None:

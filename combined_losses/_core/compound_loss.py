@@ -10,7 +10,6 @@ import keras
 from combined_losses._backend import backend, keras_private
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import (
-    Limited,
     check_dtype,
     check_reduction,
     check_single_weight,
@@ -18,6 +17,7 @@ from combined_losses._core.checks import (
 )
 from combined_losses._core.config import deeply
 from combined_losses._core.keras_types import KerasLossClass
+from combined_losses._core.limited import Limited
 from combined_losses._core.node import MadeOfNodes
 from combined_losses._core.operators import Operators
 from combined_losses._core.reduction import REDUCTIONS_OF_COMPOUNDS

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._core.checks import check_entries
 from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.limited import check_entries
 from combined_losses._core.names import quoted
 
 Made = TypeVar("Made")

@@ -89,8 +89,9 @@ class Leaf(OfLabels):
         if known is None or is_watched:
             return None
         y_true, y_pred = batch.inputs(self.dtype, self.traits, self._neutral)
+        formula = self.loss.call if self._of_last is None else self.formula()
         try:
-            values = ops.convert_to_tensor(self.formula()(y_true, y_pred))
+            values = ops.convert_to_tensor(formula(y_true, y_pred))
         except Exception:
             return None  # the long way names the component
         shape, dtype = known

@@ -8,7 +8,7 @@ from typing import Any, Self, Unpack
 import keras
 
 from combined_losses._core.batch import Batch
-from combined_losses._core.checks import Limited, check_dtype
+from combined_losses._core.checks import check_dtype
 from combined_losses._core.config import (
     check_no_lambda,
     construct,
@@ -18,6 +18,7 @@ from combined_losses._core.config import (
 from combined_losses._core.data_format import Formatted
 from combined_losses._core.keras_types import DataFormat, KerasLossClass, LossArguments, Reduction
 from combined_losses._core.leaf import Leaf
+from combined_losses._core.limited import Limited
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
 from combined_losses._core.short_call import short, short_loss
