@@ -132,7 +132,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
         node.compiled_in |= constant
         step = loop_step_of(self)
         batch = Batch(y_true, y_pred, sample_weight, self.name)
-        if not node.routes:
+        if not node.chooses_outputs:
             check_single_weight(self.name, batch.sample_weight)
         with deeply():
             if step is None:

@@ -47,7 +47,7 @@ class Node:
             """The parts whose weights can be changed."""
 
         @property
-        def routes(self) -> bool:
+        def chooses_outputs(self) -> bool:
             """Whether it chooses its outputs, and so sees all of them."""
 
         @property
@@ -80,7 +80,7 @@ class Node:
 
     else:
         component_names = extra_keys = skipped_keys = settable_names = ()
-        routes = takes_one_output = moves = skips = False
+        chooses_outputs = takes_one_output = moves = skips = False
         needs_target = reads_target = True
         variables = learned_variables = ()
 

@@ -86,9 +86,9 @@ class SettableWeights(Compound):
         return [(node, f"{name}/") for name, node in self.nodes.items()]
 
     @functools.cached_property
-    def routes(self) -> bool:
+    def chooses_outputs(self) -> bool:
         """Whether a component chooses its outputs, so that the composite sees all of them."""
-        return any(node.routes for node in self.nodes.values())
+        return any(node.chooses_outputs for node in self.nodes.values())
 
     @functools.cached_property
     def component_names(self) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ class WeightedSum(SettableWeights):
         reduction = self._reduction_of_parts(PER_COMPONENT)
         found: dict[str, Tensor] = {}
         for name, node in self.nodes.items():
-            if node.routes and not node.takes_one_output:
+            if node.chooses_outputs and not node.takes_one_output:
                 continue
             evaluation = self._evaluate_part(name, None, reduction, None, batch)
             values = [ops.cast(evaluation.total, self.dtype), *evaluation.values]
@@ -262,7 +262,7 @@ class WeightedSum(SettableWeights):
         """The `Evaluation` of one component; `weight` is its c, or None for a constant."""
         node = self.nodes[name]
         path = f"{label}/{name}" if label else name
-        if self.routes and not node.routes and isinstance(batch.y_pred, dict):
+        if self.chooses_outputs and not node.chooses_outputs and isinstance(batch.y_pred, dict):
             batch = self._with_only_output(batch, path)
         if name in self.ever_switched_off:
             batch = self._without_gradient_at_weight_0(batch, name, weight)

@@ -112,8 +112,8 @@ class Wrapper(LossAsNode):
         return self._node.part_weights if self.is_view else super().part_weights
 
     @property
-    def routes(self) -> bool:
-        return self._node.routes
+    def chooses_outputs(self) -> bool:
+        return self._node.chooses_outputs
 
     def innermost_loss(self) -> KerasLoss:
         return self._node.innermost_loss() if self.is_view else self
@@ -195,9 +195,9 @@ class Wrapper(LossAsNode):
 
     def choose_output(self, batch: Batch, label: str) -> Batch:
         """The batch of the output that a loss inside reads; it is chosen before any view of it."""
-        if not self.routes or batch.output_is_chosen:
+        if not self.chooses_outputs or batch.output_is_chosen:
             return batch
-        if self._node.routes:
+        if self._node.chooses_outputs:
             return self._node.choose_output(batch, label)
         return super().choose_output(batch, label)
 
