@@ -53,6 +53,7 @@ class ModelState:
         self.is_whole = is_whole
         # The losses do not change after `compile`, so that these are computed once.
         self.compounds: list[Compound] = routing.compounds(loss)
+        self._losses_made_of_losses = [each.loss_itself() for each in self.compounds]
         nodes = [node for compound in self.compounds for node in compound.compounds()]
         self.composites: list[WeightedSum] = [
             node for node in nodes if isinstance(node, WeightedSum)
@@ -76,7 +77,6 @@ class ModelState:
         self.last_batch: dict[str, ArrayLike] | None = None
         self.measurers: dict[tuple[object, ...], Any] = {}  # of `diagnosis.measurer`
         self.running: Running = Running()
-        self._is_checked = False
 
     def tracking_for(self, model: keras.Model, y_pred: Any = None) -> Tracking | None:
         """The routes and the tracker; None before the outputs are known."""
@@ -160,19 +160,17 @@ class ModelState:
             composite.check_skips(model)
 
     def check(self, model: keras.Model) -> None:
-        """Raises before the first step if the model cannot train on its losses."""
-        if self._is_checked:
-            return
-        for compound in self.compounds:
-            if compound.reduction in ("none", None):
+        """Raises if the model cannot train on its losses, whose reductions can be set."""
+        for loss in self._losses_made_of_losses:
+            if loss.reduction in ("none", None):
                 raise ValueError(
-                    f"A model cannot train on '{compound.name}': its reduction is 'none', so it "
+                    f"A model cannot train on '{loss.name}': its reduction is 'none', so it "
                     "gives one total for each sample. Use it in custom loops, or give it another "
                     "reduction, for example the default 'per_component'. "
-                    f"Received: reduction={compound.reduction!r}"
+                    f"Received: reduction={loss.reduction!r}"
                 )
-        self.tracking_for(model)
-        self._is_checked = self.tracking is not None
+        if self.tracking is None:
+            self.tracking_for(model)
 
     def fit(
         self,
