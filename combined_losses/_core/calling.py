@@ -138,14 +138,17 @@ class CallsLoss(Node):
             if self.traits.elementwise and len(y_pred.shape) == 1:
                 # (N,) is a batch of N numbers, not one sample of N elements.
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-        other_shape = self.traits != Traits() and not self.traits.same_shape
-        named = NamedErrors(label, None if other_shape else y_true, y_pred)
-        with named, batch.noting_reads(label):
+        with self.named_errors(label, y_true, y_pred), batch.noting_reads(label):
             domains.examine(label, self.loss, batch, y_true, y_pred, self.traits.axis)
             values = self._values_of_mended(batch, neutral_target, (y_true, y_pred), weight)
         self._observe(label, batch, y_true, y_pred, values)
         checks.check_values(label, values, batch.size)
         return values
+
+    def named_errors(self, label: str, y_true: Tensor, y_pred: Tensor) -> NamedErrors:
+        """A block whose errors name the component, for a call of the loss on these data."""
+        other_shape = self.traits != Traits() and not self.traits.same_shape
+        return NamedErrors(label, None if other_shape else y_true, y_pred)
 
     def _values_of_mended(
         self, batch: Batch, neutral_target: float | None, pair: Pair, weight: dict[str, Tensor]

@@ -41,7 +41,7 @@ class Leaf(OfLabels):
     ) -> None:
         super().__init__(name, loss, traits, opaque)
         self._warned: set[tuple[str, str]] = set()
-        # What the values of data with known shapes and dtypes look like, see `_values_of_known`.
+        # What the values of data with known shapes and dtypes look like, see `_unreduced_of_known`.
         self._known: dict[Hashable, tuple[Any, Any]] = {}
 
     @property
@@ -67,13 +67,14 @@ class Leaf(OfLabels):
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         """The `Evaluation` of a `Batch`; see `reduced`."""
-        label, counted = label or self.name, batch
-        values = None if batch.weighted else self._values_of_known(batch)
-        if values is None:
-            values, counted = self.unreduced(batch, reduction != PER_COMPONENT, label)
+        label, imposed = label or self.name, reduction != PER_COMPONENT
+        found = None if batch.weighted else self._unreduced_of_known(batch, imposed, label)
+        if found is None:
+            found = values, counted = self.unreduced(batch, imposed, label)
             few = len(self._known) < _MOST_KNOWN  # sequences may have any length
             if few and not batch.weighted and self._is_plain(batch, counted, values):
                 self._known[_signature(batch)] = (values.shape, values.dtype)
+        values, counted = found
         total = self.reduce(values, counted, reduction, label)
         return Evaluation(
             total, present=presence(batch, values, counted) if batch.asks_presence else None
@@ -82,8 +83,14 @@ class Leaf(OfLabels):
     # Most checks depend on the shapes and dtypes of the data alone. What has passed them once, and
     # needs no preparation, goes straight to the loss from then on.
 
-    def _values_of_known(self, batch: Batch) -> Tensor | None:
-        """The values of data without weights that have passed all checks before; else None."""
+    def _unreduced_of_known(
+        self, batch: Batch, imposed: bool, label: str
+    ) -> tuple[Tensor, Batch] | None:
+        """What `unreduced` gives for data that have passed all checks before; else None.
+
+        The loss is called once, as in the long way: a function of the user's may count its calls,
+        draw random numbers, or give values of another shape or dtype than before.
+        """
         known = self._known.get(_signature(batch))
         is_watched = observed() is not None or examined() is not None or batch.notes_reads
         if known is None or is_watched:
@@ -93,11 +100,15 @@ class Leaf(OfLabels):
         try:
             values = ops.convert_to_tensor(formula(y_true, y_pred))
         except Exception:
-            return None  # the long way names the component
+            with self.named_errors(label, y_true, y_pred):
+                raise
         shape, dtype = known
         if values.shape != shape or (self.traits.masks_values and read_mask(values) is not None):
-            return None
-        return values if values.dtype == dtype else ops.cast(values, dtype)
+            checks.check_values(label, values, batch.size)
+            return self.accounted(values, batch, imposed, label)
+        if values.dtype != dtype:
+            values = ops.cast(values, accumulating(values.dtype))
+        return values, batch
 
     def _is_plain(self, batch: Batch, counted: Batch, values: Tensor) -> bool:
         """Whether such data need nothing but a call of the loss, and have shapes that are known."""
