@@ -98,7 +98,6 @@ class CompositeLoss(CompoundLoss):
         super().__init__(name=name, reduction=resolved, dtype=dtype)
         self._parts = Losses(parts, name)
         self.weighting = weighting
-        self.on_nonfinite = on_nonfinite
         self._node = WeightedSum(self, parts, weights, weighting, on_nonfinite)
 
     def _as_node(self) -> WeightedSum:
@@ -126,6 +125,16 @@ class CompositeLoss(CompoundLoss):
             f"The `losses` of '{self.name}' are fixed when it is made; make another CompositeLoss, "
             f"for example CompositeLoss({{**loss.losses, 'new': ...}}). Received: losses={losses!r}"
         )
+
+    @property
+    def on_nonfinite(self) -> Literal["propagate", "skip"]:
+        """The argument. After a change, compile the models that train on the composite again."""
+        return self._node.on_nonfinite
+
+    @on_nonfinite.setter
+    def on_nonfinite(self, mode: Literal["propagate", "skip"]) -> None:
+        skipping.check_mode(mode, self.name)
+        self._node.set_on_nonfinite(mode)
 
     @property
     def names(self) -> tuple[str, ...]:

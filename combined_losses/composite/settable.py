@@ -4,7 +4,7 @@ import collections
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -44,11 +44,11 @@ class SettableWeights(Compound):
         owner: KerasLoss,
         losses: Mapping[str, KerasLoss],
         weighting: Weighting | None,
-        on_nonfinite: str,
+        on_nonfinite: Literal["propagate", "skip"],
     ) -> None:
         self._owner = owner
         self.weighting = weighting
-        self.on_nonfinite = on_nonfinite
+        self.on_nonfinite: Literal["propagate", "skip"] = on_nonfinite
         self.nodes: dict[str, Node] = {name: as_node(name, loss) for name, loss in losses.items()}
         self.names: tuple[str, ...] = tuple(self.nodes)
         self._listeners = Listeners()

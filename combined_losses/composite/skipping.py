@@ -106,7 +106,7 @@ def check_parts(composite: "WeightedSum", nodes: Mapping[str, Node]) -> None:
                 "output, and on_nonfinite='skip' cuts gradients off at the output alone: put this "
                 "component and this composite into another one with on_nonfinite='propagate', and "
                 "write the component so that its values are finite. "
-                f"Received: on_nonfinite={composite.on_nonfinite!r}"
+                "Received: on_nonfinite='skip'"
             )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import keras
 from keras import ops
@@ -39,15 +40,20 @@ class WeightedSum(SettableWeights):
         losses: Mapping[str, KerasLoss],
         weights: Mapping[str, Weight] | Sequence[Weight] | None,
         weighting: Weighting | None,
-        on_nonfinite: str,
+        on_nonfinite: Literal["propagate", "skip"],
     ) -> None:
         super().__init__(owner, losses, weighting, on_nonfinite)
         names.check_log_keys(self.component_names, self.name)
         check_moving(self, weighting)
         reading.check_parts(self, weighting)
-        if on_nonfinite == "skip":
-            skipping.check_parts(self, self.nodes)
+        self.set_on_nonfinite(on_nonfinite)
         self._make_weights(as_weights(weights, self.names, self.name))
+
+    def set_on_nonfinite(self, mode: Literal["propagate", "skip"]) -> None:
+        """Called by the `CompositeLoss`; raises if a component cannot be skipped."""
+        if mode == "skip":
+            skipping.check_parts(self, self.nodes)
+        self.on_nonfinite = mode
 
     @property
     def skips(self) -> bool:

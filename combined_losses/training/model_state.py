@@ -71,6 +71,8 @@ class ModelState:
         # Where the outputs are, and what is recorded of them; None before the outputs are known.
         self.places: dict[str, Place] | None = None
         self.tracking: Tracking | None = None
+        self._order: list[str] = []  # `metrics_names` when the logs had the keys in `_ordered`
+        self._ordered: set[str] = set()
         self.loss_owners: list[int | None] = []  # on JAX, see `penalties.owners_of`
         # For callbacks that look at batches, see `for_callbacks.request_batches`.
         self.returns_batches: bool = False
@@ -215,8 +217,9 @@ class ModelState:
 
     def in_order(self, model: keras.Model, logs: dict[str, Any], return_dict: bool) -> Results:
         """Logs as `evaluate` gives them, in the order of `metrics_names`."""
-        order = None if self.tracking is None else self.tracking.order
-        logs = in_order(logs, order or model.metrics_names)
+        if self._ordered != logs.keys():  # names of metrics take longer than a small step
+            self._ordered, self._order = set(logs), model.metrics_names
+        logs = in_order(logs, self._order)
         return logs if return_dict else list(logs.values())
 
     # A listener of the composites.
