@@ -1,8 +1,8 @@
-"""How many entries an argument may hold: Keras goes slowly through what it stores."""
+"""The limit on the entries of an argument, because Keras stores and reads long ones slowly."""
 
 from typing import Any, Self
 
-MOST_ENTRIES = 100_000  # of an argument, so that a small file cannot ask for gigabytes
+MOST_ENTRIES = 100_000  # so that a small file cannot ask for gigabytes
 
 
 class Limited:
@@ -18,7 +18,7 @@ class Limited:
 
 
 def check_entries(what: str, count: int) -> None:
-    """Raises where more parts or entries are asked for than anybody needs."""
+    """Raises if there are more than `MOST_ENTRIES`; `what` begins the message."""
     if count > MOST_ENTRIES:
         raise ValueError(
             f"{what} may have at most {MOST_ENTRIES:,} entries. Received: {count:,} entries"

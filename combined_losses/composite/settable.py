@@ -63,7 +63,8 @@ class SettableWeights(Compound):
         self.ever_switched_off: set[str] = {name for name, c in fixed if c == 0}
         self.ever_switched_off.update(self.own_weights.schedules)
 
-    # A `Compound` that is its own loss has these as attributes; here the owner has them.
+    # A `Compound` that is its own loss has these as attributes; here the owner has them. mypy wants
+    # no read-only property in place of an attribute that can be set.
 
     @property
     def name(self) -> str:  # type: ignore[override]
