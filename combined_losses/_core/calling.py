@@ -52,7 +52,7 @@ class CallsLoss(Node):
         self.traits = traits
         self.needs_target = getattr(loss, "needs_target", True)
         self.reads_target = getattr(loss, "reads_target", self.needs_target)
-        # Whether it is of this library, with the `__call__` of this library.
+        # Whether its `__call__` is that of this library, see `Loss._reducing_call`.
         ours = type(loss).__call__ is getattr(type(loss), "_reducing_call", None)
         own_call = keras_private.calls_for_itself(loss) and not ours
         self.opaque = own_call if opaque is None else opaque

@@ -147,7 +147,7 @@ class Leaf(OfLabels):
         if imposed and reduction in ("none", None):
             raise ValueError(
                 f"Component '{label}' returns one number for the whole batch, but "
-                'reduction="none" needs one for each sample: return values that begin with the '
+                'reduction="none" needs one per sample: return values that begin with the '
                 "batch axis. Received: values of shape ()"
             )
         return self._scale_scalar(values, batch)

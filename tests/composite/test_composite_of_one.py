@@ -43,7 +43,7 @@ def make(name, **kwargs):
 
 
 def of_function(name, **kwargs):
-    """What Keras makes of the function of a class; None where there is none."""
+    """The loss that Keras makes of the function that belongs to a class; None if it has none."""
     function = getattr(keras.losses, snake_case(name.split(",")[0]), None)
     axis = {"axis": 1} if name in SCALAR_CHILDREN else {}
     try:
@@ -57,18 +57,19 @@ every_data = pytest.mark.parametrize("name", DATA)
 
 
 def expected_of(child, y_true, y_pred, mask, weight, reduction):
-    """What Keras gives, or would, with the weights as its values have them."""
+    """Keras's own result, from weights that are broadcast to the shape of the values."""
     shape = tuple(value(child("none"), y_true, y_pred).shape)
     is_masked = mask is not None or isinstance(child("none"), keras.losses.Circle)
     if weight is not None and (reduction == "mean_with_sample_weight" or is_masked):
-        # Keras divides by the sum of the weights as they are given: a weight of (4, 1) that acts on
-        # two steps is counted once. Beside a mask of (4, 2) it is an error on torch.
+        # Without it Keras would divide by the sum of the weights as they are given, and count a
+        # weight of shape (4, 1) once, although it acts on two steps. With a mask of shape (4, 2)
+        # such weights are an error on torch.
         weight = np.broadcast_to(np.reshape(weight, fitted(weight, shape)), shape)
     elif weight is not None:
         weight = np.reshape(weight, fitted(weight, shape))  # Keras takes (4,) for columns
     p = y_pred if mask is None else masked(y_pred, mask)
     found = value(child(reduction), y_true, p, weight)
-    # "none" is one number for each sample: the mean of what Keras gives, 0 where it is masked.
+    # Imposed "none" gives one number for each sample: the mean of Keras's values, masked ones as 0.
     return found.reshape(len(found), -1).mean(axis=1) if reduction == "none" else found
 
 
@@ -109,7 +110,7 @@ def compare(child, data, reduction, masks=(None,)):
 
 
 def masks_of(shape):
-    """None, one of samples, and one of every value, with a sample that has none."""
+    """No mask, a mask of samples, and a mask of values in which one sample counts nothing."""
     some = uniform(*shape, seed=5) > 0.4
     some[2] = False
     return [None, some] if len(shape) < 2 else [None, some, np.ones(shape, bool)]
@@ -240,7 +241,7 @@ def test_three_valid_pixels_of_eight():
 
 
 def test_a_mask_of_samples_on_values_of_steps():
-    """Keras would take it for one of columns."""
+    """Keras itself would match such a mask with the columns."""
     y_true, y_pred = uniform(4, 5, 3, seed=3), uniform(4, 5, 3, seed=4)
     keep = y_true.min(axis=(1, 2)) > LEAST
     assert keep.any() and not keep.all()

@@ -107,8 +107,8 @@ def test_its_gradient_is_that_of_its_child(child):
         return gradient(lambda p: loss(child.y_true, p, WEIGHTS), child.y_pred)
 
     actual, expected = slope(cl.CompositeLoss([child.make()])), slope(child.make())
-    # What does not count is not trained on: predictions of weight 0 have no gradient, also where
-    # other rows read them, as in Circle.
+    # Predictions of weight 0 are not trained: they get no gradient, even if other rows read them,
+    # as in Circle.
     expected = np.where((WEIGHTS == 0).reshape(4, *[1] * (expected.ndim - 1)), 0.0, expected)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
@@ -240,7 +240,7 @@ def test_several_children_are_their_weighted_sum(reduction):
 
 
 def test_call_gives_the_total_of_each_sample():
-    """What Keras's base class would be given, where somebody calls `call`."""
+    """`call` returns what Keras's base class would reduce."""
     loss = cl.CompositeLoss({"a": log_ratio, "b": "mse"}, weights={"b": 3.0})
     ratio = np.abs(np.log(Y_PRED) - np.log(Y_TRUE)).mean(axis=(1, 2))
     expected = ratio + 3.0 * np.square(Y_TRUE - Y_PRED).mean(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Unknown stays unknown: what is relied on of a loss; every other one sees its batch as it is."""
+"""What is relied on of a known loss; a loss that is not known is given its batch unchanged."""
 
 import functools
 import inspect
@@ -45,7 +45,7 @@ class RowRMSEOfOurs(cl.losses.UnderestimationPenalty):
 
 
 class Further(RowRMSEOfOurs):
-    """Inherits the `call` of another one, and so what is known of it: nothing."""
+    """Inherits a `call` of which nothing is known, so nothing is known of this class either."""
 
 
 @functools.wraps(keras.losses.mean_squared_error)
@@ -148,7 +148,7 @@ def test_that_rows_are_left_out_is_said():
 
 
 class Elementwise(cl.losses.Loss):
-    """An abstract base of the user's that speaks for the classes below it."""
+    """A user's abstract base, whose attribute describes the `call` of its subclasses."""
 
     elementwise = True
 
@@ -412,7 +412,7 @@ def test_what_is_not_finite_and_counts_is_seen():
 
 
 class Rows(cl.losses.Loss):
-    """Says that its rows do not see each other."""
+    """Says that its rows do not influence each other."""
 
     neutral_target = 1.0
 
@@ -435,7 +435,7 @@ def test_a_class_attribute_tells_that_rows_do_not_see_each_other():
 
 
 class Coupled(Rows):
-    """Another `call`, of which the attribute of the class above says nothing."""
+    """Overrides `call`, so the attribute of its base class does not describe it."""
 
     def call(self, y_true, y_pred):
         return ops.mean(ops.square(y_true - y_pred), axis=-1) / ops.sum(y_true)
@@ -450,7 +450,7 @@ def test_the_attribute_is_not_inherited_by_another_call():
 @pytest.mark.parametrize("axis", [1, -1, 2])
 @pytest.mark.parametrize("cls", ["CategoricalCrossentropy", "CosineSimilarity"])
 def test_the_axis_of_the_classes_is_not_taken_for_one_of_the_weights(cls, axis):
-    """With as many classes as steps the weights of the steps would fit both."""
+    """There are as many classes as steps, so weights of steps fit both axes by their size."""
     child = getattr(keras.losses, cls)(axis=axis)
     y_true, y_pred = uniform(4, 3, 3, seed=1), uniform(4, 3, 3, seed=2)
     weight = (uniform(4, 3, seed=3) > 0.5).astype("float32")
@@ -466,7 +466,7 @@ def test_the_axis_of_the_classes_is_not_taken_for_one_of_the_weights(cls, axis):
 @pytest.mark.parametrize("cls", ["CategoricalCrossentropy", "CosineSimilarity"])
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 3), (4, 3, 3, 1), (4, 1, 3)])
 def test_the_axis_of_the_classes_in_images(cls, shape):
-    """With as many classes as rows and columns weights would fit all axes."""
+    """There are as many classes as rows and columns, so weights fit all axes by their size."""
     child = getattr(keras.losses, cls)(axis=1)
     y_true, y_pred = uniform(4, 3, 3, 3, seed=1), uniform(4, 3, 3, 3, seed=2)
     weight = (uniform(*shape, seed=3) > 0.5).astype("float32")

@@ -36,7 +36,7 @@ class Case:
     pairwise: bool = False
     steep: bool = False
 
-    # A loss with parts is no `cl.losses.Loss`, and says nothing else.
+    # A loss with parts is no `cl.losses.Loss`, and does not have all of these attributes.
 
     @property
     def couples_batch(self):
@@ -57,7 +57,7 @@ class Case:
         return self.oracle(y_true, y_pred, **{**self.required, **kwargs})
 
     def rounding(self, **kwargs):
-        """How far the oracle's gradient moves when `y_pred` does by four roundings of float32."""
+        """How much the oracle's gradient changes if `y_pred` changes by four float32 roundings."""
         if not self.steep:
             return 0.0
         _, slope = self.values(**kwargs)

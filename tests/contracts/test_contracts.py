@@ -65,7 +65,7 @@ def test_every_argument_is_off_its_default_and_makes_a_difference(case):
         assert argument != defaults[name]
         if value(case.make(**{name: argument}), *data) != of_default:
             continue
-        # Some act together with another one only.
+        # Some arguments act only together with another one.
         others = {key: of_all[key] for key in of_all if key != name}
         makes_none = f"`{name}` makes no difference here"
         assert value(case.make(**others), *data) != value(case.make(**of_all), *data), makes_none
@@ -74,7 +74,7 @@ def test_every_argument_is_off_its_default_and_makes_a_difference(case):
 @pytest.mark.backend_free
 @every_loss
 def test_every_argument_is_documented(case):
-    """In an entry of its own, or of several that are alike."""
+    """An argument has an entry of its own, or shares one with similar arguments."""
     for name in parameters(case.loss):
         assert re.search(rf"^ *(\w+, )*{name}(, \w+)*: ", case.loss.__doc__, re.MULTILINE), name
 

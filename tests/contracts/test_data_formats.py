@@ -1,4 +1,4 @@
-"""`data_format`: what the channels come first in is what they come last in, moved."""
+"""`data_format`: a loss gives the same numbers whether the channels come first or last."""
 
 import contextlib
 import json
@@ -66,14 +66,14 @@ def weight_of(kind, y_pred, seed=5):
 
 
 def outcome(loss, y_true, y_pred, weight=None, mask=None):
-    """Value and gradient; of an error its kind, twice."""
+    """Value and gradient; in their place the type of the error, if there is one."""
 
     def total(p):
         return loss(y_true, p if mask is None else masked(p, mask), weight)
 
     try:
         return value(total, y_pred), gradient(total, y_pred)
-    except RuntimeError as error:  # torch's own: no gradient of nll_loss of what was moved
+    except RuntimeError as error:  # torch has no gradient of nll_loss for transposed arrays
         assert "grad_input must be contiguous" in str(error)
         return value(total, y_pred), None
     except (ValueError, TypeError, UserWarning) as error:
@@ -95,7 +95,7 @@ KINDS = ["no weights", "samples", "rows", "pixels", "pixels with an axis", "entr
 
 
 def make(case, **kwargs):
-    """The loss with all arguments off their defaults but the axes, which say where channels are."""
+    """The loss with all arguments off their defaults, except `axes`, which the format changes."""
     return case.make(**{k: v for k, v in case.arguments.items() if k != "axes"}, **kwargs)
 
 
@@ -152,7 +152,7 @@ def test_a_mask_of_pixels(case, kind):
 @some_kinds
 @every_loss
 def test_missing_labels(case, kind):
-    """Also where they are of single entries."""
+    """Whole rows or single entries may be missing."""
     y_true, y_pred = images(case)
     weight, rank = weight_of(kind, y_pred), y_pred.ndim
     y_true = y_true.astype("float32")
@@ -189,7 +189,7 @@ def test_call_alone_knows_the_format(case):
 
 @every_loss
 def test_sequences_are_channels_last_unless_the_argument_is_given(case):
-    """Keras's setting acts on predictions of rank 4 and more alone."""
+    """Keras's setting acts only on predictions of rank 4 or more."""
     y_true, y_pred = images(case)
     y_true, y_pred = y_true[:, 0], y_pred[:, 0]
     last = make(case, data_format="channels_last")
@@ -217,7 +217,7 @@ def test_sequences_are_channels_last_unless_the_argument_is_given(case):
 )
 @every_loss
 def test_the_axis_of_one_channel_may_be_left_out(case, without, how):
-    """Of either array; channels first are then what they are channels last."""
+    """Either array may lack the axis, with the channels first as with the channels last."""
     if not getattr(case.loss, "needs_target", True):
         pytest.skip("it does not look at the target")
     y_true, y_pred = images(case)

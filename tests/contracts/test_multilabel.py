@@ -38,7 +38,7 @@ def softmax(z):
 
 
 def of_known(case, truth, logits, void):
-    """Float64 values from the twin, of the entries that are known alone."""
+    """The twin's float64 loss, computed only from the entries that are known."""
     loss = case.loss
     if loss is FOCAL:
         # Without logits: BinaryFocal of every element, gamma = 2.
@@ -50,7 +50,7 @@ def of_known(case, truth, logits, void):
         known = np.where(void, np.nan, truth)
         options = {"from_logits": True, "multilabel": True, "ignore_value": np.nan}
         return case.oracle(known, logits, **options)[0].mean()
-    # Contours: what is void is background in both masks, and counts in no mean.
+    # Contours: void pixels are background in both masks, and count in no mean.
     p = np.where(void, 0, 1 / (1 + np.exp(-np.float64(logits))))
     values, _ = case.oracle(np.where(void, 0, truth), p)
     return np.mean(values * void[0].size / (~void).sum(axis=(1, 2, 3)))

@@ -34,10 +34,10 @@ TOO_LARGE = {
 }
 SOUND = (0.5, 1, 2, 3, -0.5)
 NOT_CHECKED = {
-    # A number that stands for "missing": nan is one, and any other is compared with.
+    # These stand for "missing": nan is allowed, and any other number is only compared with.
     ("Masked", "mask_value"),
     ("OneHot", "ignore_value"),
-    # No numbers, but anything is taken until the first call shows the shapes.
+    # These are no numbers, but are not checked before the first call shows the shapes.
     ("Masked", "mask"),
     ("DeepSupervision", "outputs"),
 }

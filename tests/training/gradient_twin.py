@@ -15,7 +15,7 @@ _SLOPES = {
 
 
 def under(y_true, y_pred):
-    """What is missing."""
+    """The mask of missing labels."""
     return keras.ops.mean(keras.ops.relu(y_true - y_pred), axis=-1)
 
 

@@ -43,7 +43,7 @@ def test_batches_of_one_size_are_together_the_larger_batch(reduction):
 
 @pytest.mark.filterwarnings("ignore:.*gradient_accumulation_steps")
 def test_so_are_means_over_sample_weights_of_one_sum_alone():
-    """What the warning says: of other sums the batches are not."""
+    """The small batches equal the large one only if their sums of weights are equal."""
     equal = np.concatenate([WEIGHTS[:4], WEIGHTS[3::-1]])
     for weights, is_whole in ((equal, True), (WEIGHTS, False)):
         found = trained(composite("mean_with_sample_weight"), 2, weights)
@@ -76,6 +76,6 @@ def test_other_ways_are_silent(reduction):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compiled(composite(reduction), 3 if reduction != "mean_with_sample_weight" else None)
-        # What is imposed from outside is what counts.
+        # The reduction imposed on all components replaces the one that would warn.
         imposed = cl.CompositeLoss({"mse": weighted_mse()}, reduction="sum_over_batch_size")
         compiled(imposed, 3)

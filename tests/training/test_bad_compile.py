@@ -1,4 +1,4 @@
-"""What `compile` is given beside a composite: losses that are none, and weights of outputs."""
+"""Mistakes in `compile` beside a composite: objects that are no losses, and weights of outputs."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ X, Y = np.ones((6, 3), "float32"), np.ones((6, 2), "float32")
 
 
 class OfTensor(cl.Model):
-    """Tells no name of its output."""
+    """A model without a name for its output."""
 
     def __init__(self):
         super().__init__()
@@ -95,7 +95,7 @@ def test_a_loss_weight_for_the_one_output(make, weights):
 
 
 def test_loss_weights_of_components():
-    """Those are the composite's own."""
+    """Weights of components belong into the composite, so `loss_weights` may not hold them."""
     with raises(ValueError, "`loss_weights`", "finite number"):
         weights = {"head": {"mse": 1.0, "mae": "half"}}
         sequential().compile("sgd", loss=cl.CompositeLoss(["mse", "mae"]), loss_weights=weights)

@@ -15,7 +15,7 @@ LOSSES = ["mse_loss", "mae_loss"]
 
 @keras.saving.register_keras_serializable("tests")
 class Table(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule of a user's that ends in an error: there is no such step in its table."""
+    """A user's schedule that raises an error at a step that is not in its table."""
 
     def __init__(self, values=(0.5, 0.25, 0.125)):
         self.values = list(values)
@@ -35,7 +35,7 @@ class TableWithAnEnd(Table):
 
 
 class Growing(keras.optimizers.schedules.LearningRateSchedule):
-    """Has no finite end."""
+    """A schedule that grows without end."""
 
     def __call__(self, step):
         return 0.5 * 1.1 ** keras.ops.cast(step, "float32")

@@ -25,14 +25,14 @@ def fitted(model, *callbacks, epochs=4):
 
 
 def test_early_stopping_stops_where_the_component_stops_improving():
-    """A step of 0 never improves; Keras compares with the first epoch."""
+    """With learning rate 0 nothing improves after the first epoch, which Keras compares with."""
     stop = keras.callbacks.EarlyStopping(WATCHED, mode="min", patience=2)
     assert len(fitted(compiled(0.0), stop, epochs=9)["loss"]) == 3
     assert len(fitted(compiled(0.01), stop)["loss"]) == 4
 
 
 def test_a_list_of_callbacks_serves_several_trainings():
-    """What `fit` adds for itself is not in it afterwards: an epoch would end twice for the rule."""
+    """`fit` must take out again what it adds to the list: else epochs would end twice for rules."""
     model, (x, y) = line(), arrays()
     loss = cl.CompositeLoss(["mse", "mae"], weighting=cl.weightings.DynamicWeightAverage())
     model.compile(sgd(), loss=loss)

@@ -63,7 +63,7 @@ def test_what_can_be_saved_is_not_warned_of():
 
 
 def test_compile_on_other_backends_does_not_import_tensorflow(tmp_path):
-    """It takes 480 MB and 1.5 s; Keras imports it to make a config."""
+    """TensorFlow takes 480 MB and 1.5 s to import, and Keras imports it to make a config."""
     source = """
         import sys, keras
         import combined_losses as cl

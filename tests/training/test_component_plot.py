@@ -88,7 +88,7 @@ def test_an_old_picture_stays_where_the_new_one_fails(tmp_path, monkeypatch):
 
 
 def test_pyplot_is_left_as_it_is(tmp_path):
-    """With a figure of the user's; and where pyplot cannot draw, since there is no display."""
+    """The user's figure stays the current one. The plot works also if pyplot has no display."""
     source = """
 import keras
 import matplotlib.pyplot as plt

@@ -19,7 +19,7 @@ def mse_and_mae(**kwargs):
 
 
 class MoreLoss(cl.Model):
-    """A loss that no component gives."""
+    """A model that adds a term of its own to the loss of its components."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)

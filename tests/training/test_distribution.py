@@ -42,7 +42,7 @@ W = np.array([0, 1, 2, 0.5, 1, 3, 0, 1, 1, 2], "float32")[:, None]
 
 
 def mean_square_of_the_batch(y_true, y_pred):
-    """A scalar whose mean over replicas is the one of the batch only with the right shares."""
+    """A scalar for the whole batch: replicas must be weighed by their shares of the batch."""
     return ops.mean(ops.square(y_true - y_pred))
 
 
@@ -60,14 +60,14 @@ class WholeSum(Whole):
 
 
 class Bare(keras.losses.Loss):
-    """Goes through no other loss."""
+    """Computes its result without other losses."""
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         return ops.mean(ops.abs(y_true - y_pred))
 
 
 class Parts(keras.losses.Loss):
-    """Goes through other losses, which Keras scales, and adds what nobody scales."""
+    """Calls losses that scale for replicas, and adds a term that nothing scales."""
 
     def __init__(self):
         super().__init__()
@@ -115,7 +115,10 @@ def every_kind():
 
 
 def called_whole():
-    """It divides by what the mask leaves of its part, so it has no mean over parts with a mask."""
+    """A loss that divides by the number of unmasked entries on its own replica.
+
+    With a mask the mean of the replicas is therefore not the mean of the batch.
+    """
     return cl.CompositeLoss({"mse": "mse", "whole": Whole()})
 
 

@@ -51,7 +51,7 @@ def test_each_part_is_computed_once_a_step():
 
 @pytest.mark.parametrize("weight", [None, np.linspace(0, 2, 10)], ids=["unweighted", "weighted"])
 def test_loss_and_metrics_of_a_plain_model_give_the_numbers_of_a_tracked_one(weight):
-    """As `weighted_metrics`: Keras gives sample weights to no other metrics."""
+    """They are compiled as `weighted_metrics`, because Keras weighs no other metrics."""
     x, y = arrays()
     logs = []
     for cls in (keras.Sequential, cl.Sequential):

@@ -219,7 +219,7 @@ def test_shared_layers_choose_the_parameters():
 @every_place
 @pytest.mark.parametrize("rule", [InverseGradientNorm, UPGrad], ids=lambda rule: rule.__name__)
 def test_in_float16_the_gradients_do_not_vanish(place, rule):
-    """A gradient of 1e-7 would be 0 in float16; the loss scale keeps it there, and drops out."""
+    """A gradient of 1e-7 is 0 in float16. The loss scale makes it larger, and is divided out."""
 
     def train(policy):
         before = keras.config.dtype_policy()
@@ -239,12 +239,12 @@ def test_in_float16_the_gradients_do_not_vanish(place, rule):
         np.testing.assert_allclose(one, other, atol=2e-4)
 
 
-# Layers that are random or have state are computed once, with one draw.
+# Layers that are random or have state run once in a step, so all gradients are of one draw.
 
 
 @every_place
 def test_dropout_and_batch_statistics_are_those_of_the_step(place):
-    """With a rule whose weights are all 1 the step is that without a rule."""
+    """With a rule whose weights are all 1, a step equals the step without a rule."""
 
     def train(weighting):
         keras.utils.set_random_seed(5)
@@ -265,7 +265,7 @@ def test_dropout_and_batch_statistics_are_those_of_the_step(place):
     assert found_total == pytest.approx(total, rel=1e-5)
     for one, other in zip(found, state, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    # The gradients are those of the same draw as well.
+    # The gradients that the rule has read are of the same draw too.
     assert float(ops.convert_to_numpy(ones.min_cosine)) > 0.2
 
 
@@ -361,7 +361,7 @@ def test_heads_do_not_meet_at_the_output_and_a_warning_says_so_once():
 
 
 def test_at_the_outputs_each_component_has_the_gradient_of_the_one_it_reads():
-    """Given in an order that is not that of their names."""
+    """The outputs are given in an order that differs from the order of their names."""
     x, y = two_targets()
     inputs = keras.Input((5,))
     outputs = {name: keras.layers.Dense(3, name=name)(inputs) for name in ("b", "a")}

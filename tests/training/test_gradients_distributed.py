@@ -100,7 +100,7 @@ def test_two_replicas_take_the_step_of_the_gradients_by_hand(runs):
 
 
 def test_products_on_a_gpu_are_those_of_whole_numbers(monkeypatch):
-    """There a product of matrices would keep three digits; the way around it is the same sum."""
+    """On a GPU matrix products may keep only three digits, so the Gramian is summed up instead."""
     import tensorflow as tf
 
     from combined_losses._backend import backend

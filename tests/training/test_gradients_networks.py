@@ -136,7 +136,7 @@ def test_compiled_steps_are_eager_ones(name, place):
 @pytest.mark.parametrize("place", ["output", "head"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_cross_entropy_of_probabilities_has_a_gradient_at_the_output(activation, place, eager):
-    """On TensorFlow Keras's cross-entropies go around the probabilities, to the logits."""
+    """On TensorFlow Keras's cross-entropies read the logits behind the probabilities."""
     sigmoid = activation == "sigmoid"
     entropy = "binary_crossentropy" if sigmoid else "categorical_crossentropy"
     rule = InverseGradientNorm(gradients=place, total="k")
@@ -149,7 +149,8 @@ def test_cross_entropy_of_probabilities_has_a_gradient_at_the_output(activation,
     p = model.predict(x, verbose=0).astype("float64")
     logs = model.train_on_batch(x, y, return_dict=True)
 
-    # The mean over 8 samples (sigmoid: and 3 outputs); Keras scales probabilities to a sum of 1.
+    # The mean is over 8 samples, and for the sigmoid over 3 outputs as well. For the softmax Keras
+    # first divides the probabilities by their sum.
     ce = (p - y) / (p * (1 - p)) / 24 if sigmoid else (1 - y / p) / 8
     lengths = np.array([np.linalg.norm(ce), np.linalg.norm(2 * p / 24)])
     expected = 2 * (1 / lengths) / (1 / lengths).sum()

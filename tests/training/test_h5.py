@@ -112,7 +112,7 @@ SEVERAL = {
 @pytest.mark.parametrize("structure", [list, dict])
 @pytest.mark.parametrize("case", SEVERAL)
 def test_losses_of_several_outputs(case, structure, tmp_path):
-    """Whatever Keras's old format cannot name is written out: one loss and weight an output."""
+    """In the old format each output gets its loss and its weight written out."""
     x = keras.Input((3,))
     outputs = {name: keras.layers.Dense(2, name=name)(x) for name in "ba"}
     model = cl.Model(x, outputs if structure is dict else [outputs["a"], outputs["b"]])

@@ -93,7 +93,7 @@ SCALAR = {
     "rms": (batch_rms, lambda t, p: np.sqrt(((t - p) ** 2).mean())),
     "whole": (Whole(), lambda t, p: np.abs(t - p).mean()),
 }
-# What they return distinguishes samples, not steps.
+# Their values have an axis of samples but none of steps.
 COARSE = ("boundary", "worst")
 
 
@@ -133,7 +133,7 @@ class Case:
         return twin.Composite(loss, children, weights, reduction)
 
     def pool(self, imposed):
-        """Without the children for which the weights or the reduction would be an error."""
+        """The children, without those for which the weights or the reduction are an error."""
         pool = {**KERAS, **OWN, **PLAIN, **SCALAR}
         if imposed and (self.unheard or self.weights_shape):
             pool = {name: pool[name] for name in pool if name not in SCALAR}
@@ -154,7 +154,7 @@ class Case:
                 return True
             if name in COARSE and self.unheard:
                 return True
-            # "whole" is given the weights, and the mask on `y_pred`: what it does is its own.
+            # "whole" is given the weights, and the mask on `y_pred`, and applies them itself.
             if name == "rms" and (self.unheard or self.weights_shape):
                 return True
         return False
@@ -249,7 +249,7 @@ def test_logs_add_up_and_are_the_means_of_the_epoch(seed):
 @pytest.mark.parametrize("child", ["rms", "worst"])
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_child_that_cannot_honour_a_mask_counts_unweighted(child, eager):
-    """Also the targets at the masked steps, which other children must not see, are as given."""
+    """It is given the original targets at masked steps; other children get neutral ones."""
     function, values = (SCALAR | PLAIN)[child]
     rng = np.random.default_rng(1)
     x = rng.normal(size=(4, STEPS, FEATURES)).astype("float32")

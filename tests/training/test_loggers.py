@@ -133,7 +133,7 @@ def test_csv_logger_goes_on_where_training_is_resumed(tmp_path):
 
 
 def test_csv_logger_has_the_columns_of_its_first_epoch_only(tmp_path):
-    """Keras's: what comes later is left out, without a word; the other columns stay right."""
+    """So Keras's `CSVLogger` does: it drops later columns silently; the others stay right."""
     path, model = tmp_path / "log.csv", compiled()
     history = fit(model, set_at(1, model, 0.5), keras.callbacks.CSVLogger(path))
     assert history["mae_weight"] == [1.0, 0.5, 0.5]

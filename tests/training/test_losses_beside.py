@@ -109,7 +109,7 @@ def test_in_every_structure_and_way(structure, way, tmp_path):
 
 
 def test_the_issue():
-    """It came back as Huber(1.0)."""
+    """The case of the issue: Huber(0.1) came back as Huber(1.0)."""
     model = two_heads({"a": cl.CompositeLoss(["mse"]), "b": L.Huber(0.1)})
     error = np.abs(model.predict(X, verbose=0)[1] - Y)
     expected = np.where(error <= 0.1, error**2 / 2, 0.1 * error - 0.005).mean()

@@ -297,7 +297,7 @@ def test_two_models_share_a_composite():
         assert logs["mse_loss"] == pytest.approx(mse(y, predictions(model, x)), rel=1e-6)
 
 
-# Numbers that are not there.
+# Missing numbers.
 
 
 def worst(y_true, y_pred):

@@ -47,7 +47,7 @@ RULES = {
 
 
 def each(name, values, first):
-    """All values of a parameter; those that are not among the first ones are thorough."""
+    """Parametrizes a test by all `values`; only those in `first` run without `thorough`."""
     marks = {value: () if value in first else pytest.mark.thorough for value in values}
     params = [
         pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=m) for v, m in marks.items()
@@ -146,7 +146,7 @@ def test_an_epoch_logs_the_share_of_the_steps():
 
 
 def test_it_changes_nothing_where_all_is_finite():
-    """Nor the gradient of cross-entropies, which Keras takes at the logits behind probabilities."""
+    """Cross-entropies keep their gradient, which Keras takes at the logits of probabilities."""
     x, y = 300 * X * [[1], [-1], [1], [-1]], np.eye(2, dtype="float32")[[0, 1, 1, 0]]
     kernel = np.arange(8, dtype="float32").reshape(4, 2)
     found = []
@@ -340,7 +340,7 @@ def ones(gramian):
     [("propagate", "trunk"), ("propagate", "parameters"), ("skip", None)],
 )
 def test_a_step_that_float16_overflows_logs_the_right_numbers(half_precision, mode, place):
-    """It is applied by no means without the component whose gradient has overflowed."""
+    """The step must not be applied without the component whose gradient has overflowed."""
     rule = place and cl.weightings.GramianWeighting(ones, gradients=place)
     loss = cl.CompositeLoss({"mse": "mse", "mae": "mae"}, weighting=rule, on_nonfinite=mode)
     model = network()

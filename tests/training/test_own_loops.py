@@ -43,7 +43,7 @@ def of_two(weighting=None, weights=None):
 
 
 def of_all():
-    """A composite with composites inside whose weights move, but for gradients, in every way."""
+    """A composite of composites whose weights move in every way that needs no gradients."""
     rules = {
         "values": w.MagnitudeBalance(momentum=0.75),
         "drawn": w.RandomWeighting(seed=3),
@@ -323,11 +323,11 @@ def test_a_loop_hears_of_a_conflict_that_cannot_be_seen():
         loss(y_true, y_pred)
 
 
-# What is inside of a rule that reads gradients.
+# Losses inside a composite whose rule reads gradients.
 
 
 def test_a_schedule_inside_is_at_one_step_for_value_and_gradient():
-    """Each part is evaluated a second time for its gradient on some backends."""
+    """On some backends each part is evaluated again for its gradient, at the same step."""
     ramp = w.LinearRamp(2, start=0.5, end=4.0)
     inner = of_two(weights={"mae": ramp})
     loss = cl.CompositeLoss({"in": inner, "mae": "mae"}, weighting=w.InverseGradientNorm())

@@ -77,7 +77,7 @@ def test_in_fit_and_evaluate(batch_size, weight, masking):
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_under_every_kind_of_rule(rule):
-    """The invariant, and the parts are what they are without one."""
+    """The total is the weighted sum, and the parts are the same as without a rule."""
     loss = cl.CompositeLoss({"a": sparse(), "b": sparse()}, weighting=rule())
     model = model_of(loss)
     logs = model.fit(X, Y, batch_size=N, sample_weight=W, verbose=0).history
@@ -105,7 +105,7 @@ def test_in_diagnose():
 
 
 def test_per_sample_totals():
-    """The mean over the steps, of which those that are void are 0."""
+    """The total of a sample is the mean over its steps, in which void steps count as 0."""
     logits = ops.convert_to_tensor(X @ KERNEL)
     each = ops.convert_to_numpy(sparse(reduction="none")(Y, logits)).mean(axis=1)
     loss = cl.CompositeLoss({"a": sparse()}, reduction="none")

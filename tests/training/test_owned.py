@@ -20,7 +20,7 @@ def network(cls=keras.Sequential, seed=0):
 
 
 class Step(keras.callbacks.Callback):
-    """Acts before each step, and keeps what it gives."""
+    """Calls a function before each step, and keeps its results."""
 
     def __init__(self, act):
         super().__init__()
@@ -126,7 +126,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_mean_teacher(way):
-    """Its weights follow those of the student, and the term sees where they are now."""
+    """The teacher's weights follow the student's, and the term reads their current values."""
     teacher, student = network(seed=1), network(cl.Sequential, seed=2)
     loss = cl.CompositeLoss({"mse": "mse", "consistency": way(teacher)}, {"consistency": 0.1})
     student.compile(sgd(0.1), loss=loss)
@@ -282,7 +282,7 @@ def test_distillation_with_a_teacher_that_is_saved_with_the_model(tmp_path):
 
 
 def test_a_callback_may_look_at_the_teacher_alone():
-    """It never asks for the model, which is what brings JAX's state back."""
+    """JAX's state must be back in the variables even if the callback never asks for its model."""
     teacher, student = network(seed=1), network(cl.Sequential, seed=2)
     term = cl.wrappers.OnInputs(distilled, models=[teacher])
     student.compile(sgd(FROZEN), loss=cl.CompositeLoss({"d": term}))
@@ -315,7 +315,7 @@ def test_a_teacher_without_variables():
 
 
 def test_two_terms_share_a_teacher(tmp_path):
-    """After loading they still do."""
+    """After loading, both terms still hold one teacher."""
     teacher, student = network(seed=1), network(cl.Sequential, seed=2)
     terms = {name: cl.wrappers.OnInputs(distilled, models=[teacher]) for name in "de"}
     student.compile(sgd(0.1), loss=cl.CompositeLoss(terms))
@@ -340,7 +340,7 @@ def of_one_layer():
 
 @pytest.mark.parametrize("build", [as_layer, of_one_layer])
 def test_a_teacher_that_is_part_of_the_model(build, tmp_path):
-    """The numbers come back; that the two were one does not, which is said."""
+    """After loading the numbers are the same, but the teacher is a copy: saving warns of it."""
     student, teacher = build()
     term = cl.wrappers.OnInputs(distilled, models=[teacher])
     student.compile(sgd(0.1), loss=cl.CompositeLoss({"d": term}))

@@ -82,7 +82,7 @@ def test_a_saved_model_goes_on_as_the_one_that_was_not_saved(tmp_path):
 
 
 def test_a_file_of_weights_restores_state_step_and_draws(tmp_path):
-    """Into a model of other seeds that has trained by itself, and into the one it is from."""
+    """The file is loaded into a model with other seeds that has been trained, and into its own."""
     model, other = trained(everything()), trained(everything(seed=9), seed=1, epochs=1)
     model.save_weights(tmp_path / "model.weights.h5")
     other.load_weights(tmp_path / "model.weights.h5")
@@ -253,7 +253,7 @@ def of_two(weighting=None, weights=None):
 
 
 class Kill(keras.callbacks.Callback):
-    """In the middle of the fourth epoch, without a goodbye."""
+    """Kills the process in the middle of the fourth epoch."""
 
     epoch = None
 
@@ -314,6 +314,6 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
         with (tmp_path / f"{name}.csv").open() as file:
             files.append(list(csv.DictReader(file)))
     assert files[0] == files[1]
-    # The run is one in which something moves, before and after.
+    # The weights move before and after the kill, so that the comparison shows something.
     for key in ("balance/mae_weight", "epochs/mae_weight", "random/mae_weight", "ramp/mae_weight"):
         assert len({row[key] for row in files[0][2:]}) == 4, key

@@ -130,7 +130,7 @@ def test_a_weight_set_between_epochs_acts_on_the_next_epoch():
             parts = [history[f"{prefix}{name}_loss"][epoch] for name in ("mse", "mae")]
             total = parts[0] + weight * parts[1]
             assert history[f"{prefix}loss"][epoch] == pytest.approx(total, rel=1e-6)
-    # Changed after the first epoch and its validation; filled in, so that every list is as long.
+    # The first change came after the first epoch and its validation, which are filled in with 1.
     assert history["mae_weight"] == [1.0, 3.0, 4.0]
     assert history["val_mae_weight"] == [1.0, 3.0, 4.0]
 

@@ -178,7 +178,7 @@ def test_saves_the_batch_before_where_its_gradient_was_to_blame(tmp_path, capsys
 
 @pytest.mark.parametrize("what", ["x", "y"])
 def test_data_that_are_not_finite_are_to_blame_themselves(tmp_path, capsys, what):
-    """They reach all components at once, as a network does that is not finite."""
+    """Such data make all components NaN at once, as a network that is not finite does too."""
     x, y = arrays(20)
     (x if what == "x" else y)[7] = np.nan
     stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")
@@ -204,7 +204,7 @@ def test_a_component_of_weight_0_does_not_stop_it(capsys):
 
 
 def test_the_saved_batch_is_for_diagnose(tmp_path):
-    """Of inputs and outputs with names, and of none."""
+    """Inputs and outputs may have names or none."""
     x, y = data(bad=0)
     loss = {"a": cl.CompositeLoss({"mse": "mse", "log": logarithm}), "b": "mse"}
     stop = cl.callbacks.TerminateOnComponentNaN(tmp_path / "batch.npz")

@@ -11,7 +11,7 @@ from tests.training.tiny import arrays, line, sgd
 
 
 class AskElsewhere(keras.callbacks.Callback):
-    """In the middle of a batch's life, from a thread that has ended when it returns."""
+    """Acts in the middle of a batch, in another thread, and waits until that has ended."""
 
     def __init__(self, act):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A rule that reads gradients at a place which a component does not pass."""
+"""A rule that reads gradients at a place where a component has none."""
 
 import warnings
 
@@ -63,7 +63,7 @@ def test_it_keeps_its_fixed_weight_and_trains_and_is_named_once(kind, place):
     where = "layer 'trunk'" if place == "layer" else "the parameters of 'trunk'"
     assert f"reads gradients at {where}, where these components have none: 'c'." in told[0]
     assert history["c_loss"][-1] < 0.1 * history["c_loss"][0]
-    # One truth: in training, in validation and in the table.
+    # Training, validation and the table of `diagnose` show the same weight.
     skipped = 3 if kind == "update_every and warmup" else 0
     np.testing.assert_allclose(history["c_weight"][skipped:], 0.5, rtol=1e-6)
     np.testing.assert_allclose(history["val_c_weight"][skipped:], 0.5, rtol=1e-6)
@@ -71,7 +71,7 @@ def test_it_keeps_its_fixed_weight_and_trains_and_is_named_once(kind, place):
         warnings.simplefilter("ignore")
         table = cl.diagnose(model, NUMBERS, TARGETS)
     assert table["c"].weight == pytest.approx(0.5)
-    # The others go on as without it.
+    # The rule goes on to weigh the other components.
     assert history["a_weight"][-1] + history["b_weight"][-1] > 0
     assert history["a_loss"][-1] < history["a_loss"][0]
 
@@ -86,7 +86,7 @@ def test_where_all_is_frozen_every_component_keeps_its_weight():
 
 
 def test_a_component_that_has_converged_is_no_such():
-    """Its gradient is zero now, and was none before: the rule weighs it with 0."""
+    """A gradient of zero is still a gradient: the rule gives the component the weight 0."""
 
     def hinge(y_true, y_pred):
         return keras.ops.maximum(y_true[:, :1] - y_pred[:, :1], 0.0) + 1.0

@@ -143,7 +143,7 @@ def guided(cls, loss, **kwargs):
 
 @pytest.mark.parametrize("metrics", [None, ["mae"]])
 def test_the_step_of_the_guide(metrics):
-    """The logs are what it returns, and the parts where they can be had: on JAX it threads none."""
+    """Logs are what the step returns, and the parts; on JAX such a step cannot report parts."""
     x, y = arrays()
     tracked = guided((cl.ComponentMetricsMixin, keras.Sequential), mse_and_mae(), metrics=metrics)
     plain = guided((keras.Sequential,), mse_and_mae(), metrics=metrics)
@@ -182,7 +182,7 @@ def test_parts_of_a_step_are_means_of_the_epoch():
 
 
 def stateless_step(self, state, data):
-    """What a step on JAX must call, so that the parts are reported: `stateless_compute_loss`."""
+    """A step on JAX that calls `stateless_compute_loss`, so that the parts are reported."""
     import jax
 
     trainable, rest, optimizer, metrics_variables = state
@@ -248,7 +248,7 @@ def bare_step(given):
 
 @pytest.mark.parametrize("given", [lambda loss: {}, lambda loss: {"loss": loss}])
 def test_the_loss_of_a_step_that_does_not_count_it(given):
-    """It is the mean of the epoch, where Keras's own tracker has counted nothing and says 0."""
+    """The logged loss is the mean of the epoch; Keras's own tracker, not updated, would say 0."""
     step = bare_step(given)
     own = type("Own", (cl.ComponentMetricsMixin, keras.Sequential), {"train_step": step})
     model = line(own)

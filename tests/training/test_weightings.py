@@ -408,7 +408,7 @@ def test_a_csv_file_and_tensorboard_get_what_moves(tmp_path):
 
 
 def test_early_stopping_watches_the_base_loss():
-    """The total of inverse magnitudes is about 3 always; the base loss falls, then does not."""
+    """With this rule the total is always about 3, so only the base loss can show progress."""
     x, y = data(6)
     for rate, epochs in ((0.0, 3), (0.01, 5)):
         stop = keras.callbacks.EarlyStopping("val_base_loss", mode="min", patience=2)
@@ -467,7 +467,7 @@ def test_a_run_with_validation_has_the_weights_of_one_without():
 
 
 def test_validation_uses_the_weights_that_training_has_left():
-    """A rule that remembers, or draws, has no weights of the validation data."""
+    """A rule that remembers or draws makes no new weights for validation data."""
     x, y = data(6)
     model = compiled(composite(w.RandomWeighting(seed=0)))
     trained = step(model, x, y)
@@ -550,7 +550,7 @@ def test_a_schedule_of_keras_in_every_mode(mode):
 
 
 def test_a_component_that_begins_at_weight_0_trains_when_its_ramp_begins():
-    """Steps of weight 0 have neither its value nor its gradient, though it is not finite there."""
+    """While its weight is 0 it is not finite, and neither value nor gradient may spoil a step."""
 
     def kl(y_true, y_pred):
         # Not finite in the first two batches, whose targets are above 3.
@@ -955,7 +955,7 @@ def test_a_rule_where_weights_belong_names_the_argument():
 
 
 def test_a_component_that_is_not_finite_for_a_step_does_not_poison_the_state():
-    """The loss shows it, and so does the weight that it keeps; then everything goes on."""
+    """In that step the loss is not finite and the weight stays; the next steps are as usual."""
 
     def breaks(y_true, y_pred):
         return ops.mean(ops.abs(y_pred - y_true) + 0 * ops.log(3.0 - y_true), axis=-1)
