@@ -16,3 +16,9 @@ Columns: TypeAlias = list[list[Tensor]]
 
 State: TypeAlias = tuple[Any, ...]
 """The state of a step on JAX: lists of tensors, see `keras_private.read_state`."""
+
+Column: TypeAlias = tuple[int, int]
+"""The place of an array in a list of arrays `(rows, columns)`, and the index of a column in it."""
+
+Partial: TypeAlias = tuple[Column, ...]
+"""A partial derivative: the columns by which it is taken, one after another; `()` is the value."""

@@ -2,14 +2,14 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
 import keras
 
-from combined_losses._backend import keras_private, plain
-from combined_losses._backend.arrays import Columns, Rows, State, Tensor
+from combined_losses._backend import forward, keras_private, plain
+from combined_losses._backend.arrays import Columns, Partial, Rows, State, Tensor
 from combined_losses._backend.capture import Capture, Reader, columns
 from combined_losses._backend.probing import probed, probing
 from combined_losses._backend.protocol import HasTotal
@@ -36,9 +36,18 @@ def is_compiling() -> bool:
     return isinstance(jax.numpy.zeros(()), jax.core.Tracer)
 
 
-def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    slope: Callable[[Tensor], Tensor] = jax.grad(function)
-    return slope
+def jacobian(
+    function: Callable[[list[Tensor]], list[Tensor]], points: list[Tensor]
+) -> list[list[Tensor]]:
+    return forward.jacobian(function, points, jax)
+
+
+def partials(
+    function: Callable[[list[Tensor]], list[Tensor]],
+    points: list[Tensor],
+    wanted: Collection[Partial],
+) -> dict[Partial, list[Tensor]]:
+    return forward.partials(function, points, wanted, jax)
 
 
 def finite_gradient(tensor: Tensor) -> Tensor:

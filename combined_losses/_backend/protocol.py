@@ -6,12 +6,12 @@ their functions against this class. A function that a framework has nothing spec
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import keras
 
-from combined_losses._backend.arrays import Rows, State, Strategy, Tensor
+from combined_losses._backend.arrays import Partial, Rows, State, Strategy, Tensor
 from combined_losses._backend.capture import Capture
 
 
@@ -33,8 +33,36 @@ class Backend(Protocol):
 
     # Gradients.
 
-    def gradient(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """The gradient of a function of one tensor to a scalar, itself differentiable."""
+    def jacobian(
+        self, function: Callable[[list[Tensor]], list[Tensor]], points: list[Tensor]
+    ) -> list[list[Tensor]]:
+        """The first derivatives of each output at each point, themselves differentiable.
+
+        Args:
+            function: takes points and returns outputs `(rows, n)`. A row of an output depends on
+                one row of each point.
+            points: arrays `(rows, columns)`.
+
+        Returns:
+            For each output a list of arrays `(rows, n, columns)`, one for each point.
+        """
+
+    def partials(
+        self,
+        function: Callable[[list[Tensor]], list[Tensor]],
+        points: list[Tensor],
+        wanted: Collection[Partial],
+    ) -> dict[Partial, list[Tensor]]:
+        """Partial derivatives of each output at points, themselves differentiable.
+
+        Args:
+            function: as for `jacobian`.
+            points: as for `jacobian`.
+            wanted: the derivatives. Those that begin with the same columns share computations.
+
+        Returns:
+            For each derivative a list of arrays `(rows, n)`, one for each output.
+        """
 
     def rows_of(
         self, function: Callable[[list[Tensor]], tuple[list[Tensor], _T]], points: list[Tensor]

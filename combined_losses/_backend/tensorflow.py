@@ -4,14 +4,14 @@ import contextlib
 import functools
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
 import keras
 import tensorflow as tf
 
-from combined_losses._backend import keras_private, plain
-from combined_losses._backend.arrays import Columns, Rows, Strategy, Tensor
+from combined_losses._backend import keras_private, plain, reverse
+from combined_losses._backend.arrays import Columns, Partial, Rows, Strategy, Tensor
 from combined_losses._backend.capture import Capture, Reader, columns
 from combined_losses._backend.protocol import HasTotal
 
@@ -105,14 +105,30 @@ def global_offset(size: Tensor) -> Tensor:
     return tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
 
 
-def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def gradient_at(x: Tensor) -> Tensor:
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = function(x)
-        return tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+def jacobian(
+    function: Callable[[list[Tensor]], list[Tensor]], points: list[Tensor]
+) -> list[list[Tensor]]:
+    return reverse.jacobian(function, _distinct(points), _recording)
 
-    return gradient_at
+
+def partials(
+    function: Callable[[list[Tensor]], list[Tensor]],
+    points: list[Tensor],
+    wanted: Collection[Partial],
+) -> dict[Partial, list[Tensor]]:
+    return reverse.partials(function, _distinct(points), wanted, _recording)
+
+
+def _distinct(points: list[Tensor]) -> list[Tensor]:
+    # A tape knows a tensor by its number: one that is given twice would have both gradients.
+    return [tf.identity(point) for point in points]
+
+
+@contextlib.contextmanager
+def _recording(points: list[Tensor]) -> Iterator[reverse.Slopes]:
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(points)
+        yield functools.partial(tape.gradient, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
 def finite_gradient(tensor: Tensor) -> Tensor:

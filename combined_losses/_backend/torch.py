@@ -1,14 +1,15 @@
 """The `Backend` of torch: gradients have to be switched on where Keras has switched them off."""
 
+import contextlib
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import keras
 import torch
 
-from combined_losses._backend import plain
-from combined_losses._backend.arrays import Columns, Rows, Tensor
+from combined_losses._backend import plain, reverse
+from combined_losses._backend.arrays import Columns, Partial, Rows, Tensor
 from combined_losses._backend.capture import Capture, Reader, is_scaled
 from combined_losses._backend.protocol import HasTotal
 
@@ -36,16 +37,33 @@ restore_state = plain.restore_state
 result_in = plain.result_in
 
 
-def gradient(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def gradient_at(x: Tensor) -> Tensor:
-        with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_()
-            value = function(x)
-            if not value.requires_grad:
-                return torch.zeros_like(x)
-            return torch.autograd.grad(value, x, create_graph=True, materialize_grads=True)[0]
+def jacobian(
+    function: Callable[[list[Tensor]], list[Tensor]], points: list[Tensor]
+) -> list[list[Tensor]]:
+    with torch.enable_grad():
+        return reverse.jacobian(function, [_leaf(point) for point in points], _recording)
 
-    return gradient_at
+
+def partials(
+    function: Callable[[list[Tensor]], list[Tensor]],
+    points: list[Tensor],
+    wanted: Collection[Partial],
+) -> dict[Partial, list[Tensor]]:
+    with torch.enable_grad():
+        points = [_leaf(point) for point in points]
+        return reverse.partials(function, points, wanted, _recording)
+
+
+def _recording(points: list[Tensor]) -> contextlib.AbstractContextManager[reverse.Slopes]:
+    return contextlib.nullcontext(_slopes)  # a tensor knows by itself how it was computed
+
+
+def _slopes(target: Tensor, sources: list[Tensor]) -> list[Tensor]:
+    if not target.requires_grad:
+        return [torch.zeros_like(source) for source in sources]
+    ones = torch.ones_like(target)
+    found = torch.autograd.grad(target, sources, ones, create_graph=True, materialize_grads=True)
+    return list(found)
 
 
 class _FiniteGradient(torch.autograd.Function):
