@@ -61,8 +61,9 @@ class OnInputs(LossAsNode):
     or the object that it is bound to. It is found and threaded through compiled steps too, but you
     have to save it yourself.
 
-    `cl.input_gradients(model, x)` gives derivatives by the inputs. It trains in `cl.Model`,
-    `cl.Sequential` and `cl.track`, and sees all outputs.
+    `cl.input_gradients(model, x)` gives derivatives by the inputs, also those of a list such as
+    `derivatives=["t", "x", "xx"]`. `OnInputs` trains in `cl.Model`, `cl.Sequential` and `cl.track`,
+    and sees all outputs.
 
     Example:
 
