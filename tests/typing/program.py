@@ -218,7 +218,11 @@ def under_zero(y_pred: Any) -> Any:
 
 
 def residual(model: Any, x: Any, y: Any, y_pred: Any) -> Any:
-    return keras.ops.square(cl.input_gradients(model, x, order=2)[:, 0])
+    found = cl.input_gradients(
+        model, x, output=["u"], derivatives=["x", ("time", "x")], columns=["x", "time"]
+    )
+    by_input = cl.input_gradients(model, x, derivatives=["", "zz"], columns={"place": "yz"})
+    return found["u"]["x"] + by_input["zz"] + cl.input_gradients(model, x, order=2)[:, 0]
 
 
 def rules() -> list[cl.weightings.Weighting]:
