@@ -38,13 +38,13 @@ class LossArguments(TypedDict, total=False):
 
 
 class ChannelArguments(LossArguments, total=False):
-    """What a loss of arrays that have channels takes beside its own arguments."""
+    """What every loss of arrays with channels takes."""
 
     data_format: DataFormat
 
 
 class CompositeArguments(TypedDict, total=False):
-    """What a wrapper takes beside its own arguments."""
+    """What every wrapper takes."""
 
     reduction: CompositeReduction
     name: str | None
