@@ -71,6 +71,7 @@ if MYPY:
         KerasCallback,
         KerasLoss,
         KerasMetric,
+        KerasPyDataset,
         KerasSchedule,
         KerasTensorBoard,
     )
@@ -82,6 +83,7 @@ else:
     from keras.losses import Loss as KerasLossClass
     from keras.metrics import Metric as KerasMetric
     from keras.optimizers.schedules import LearningRateSchedule as KerasScheduleClass
+    from keras.utils import PyDataset as KerasPyDataset
 
     # Annotations say it by what a loss has, because pyright counts what it knows of a package
     # without reading Keras.
@@ -118,6 +120,7 @@ __all__ = [
     "KerasLoss",
     "KerasLossClass",
     "KerasMetric",
+    "KerasPyDataset",
     "KerasSchedule",
     "KerasScheduleClass",
     "KerasTensorBoard",
