@@ -60,7 +60,7 @@ class AdaptPoints(KerasCallback):
     ) -> None:
         super().__init__()
         _check_points("AdaptPoints", points)
-        functions = isinstance(residuals, dict) and all(map(callable, residuals.values()))
+        functions = isinstance(residuals, Mapping) and all(map(callable, residuals.values()))
         if not functions or not residuals:
             raise ValueError(
                 "The argument `residuals` of AdaptPoints must be a dict from the name of a set to "

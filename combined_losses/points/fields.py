@@ -1,6 +1,7 @@
 """What belongs to the points of a set: targets and sample weights."""
 
 import numbers
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -81,7 +82,7 @@ def fields_of(
         default_sets: the set of an output for which none is stated.
         number_axes: see `Field`.
     """
-    if not (given is None or isinstance(given, dict)):
+    if not (given is None or isinstance(given, Mapping)):
         raise ValueError(
             f"The argument `{argument}` of PointSets must be None or a dict from the name of an "
             f"output to (set, values). Received: {given!r} of type {type(given).__name__}"

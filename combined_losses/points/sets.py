@@ -13,7 +13,7 @@ from combined_losses._core.names import quoted
 from combined_losses._numerics.arrays import ArrayLike
 from combined_losses.points.box import Box
 from combined_losses.points.density import residual_density
-from combined_losses.points.fields import as_floatx, fields_of
+from combined_losses.points.fields import Field, as_floatx, fields_of
 from combined_losses.points.sources import Drawn, Pool, Source, State, source_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class PointSets(KerasPyDataset):
 
     `fit` shuffles the order of the batches by Python's generator. `fit(..., shuffle=False)` does
     not, and is needed for a training that is the same to the last bit. Leave `steps_per_epoch` of
-    `fit` alone: it would mix epochs.
+    `fit` and `workers` of the data set alone: they would mix epochs.
 
     Raises:
         ValueError: if an argument is none of the above, or a function returns another number of
@@ -101,25 +101,24 @@ class PointSets(KerasPyDataset):
         _check_sets(sets)
         _check_integers(steps, seed, redraw_every)
         self._sources = {name: source_of(name, given) for name, given in sets.items()}
-        self.batch = _sizes(batch, self._sources)
-        self.steps = _steps(self._sources, self.batch) if steps is None else int(steps)
+        self.batch: dict[str, int] = _sizes(batch, self._sources)
+        self.steps: int = _steps(self._sources, self.batch) if steps is None else int(steps)
         self.redraw_every = redraw_every
         self._targets = fields_of("targets", "target", targets, self._sources, {}, 1)
-        set_of = {output: field.set_name for output, field in self._targets.items()}
-        self._weights = fields_of(
-            "sample_weight", "sample weight", sample_weight, self._sources, set_of, 0
-        )
-        if self._weights:
-            ones = {output: 1.0 for output in self._targets if output not in self._weights}
-            self._weights |= fields_of(
-                "sample_weight", "sample weight", ones, self._sources, set_of, 0
-            )
+        self._weights = self._weight_fields(sample_weight)
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))
         self._state = State(epoch=0, seed=int(seed))
         self._drawn: tuple[State, dict[str, Drawn]] | None = None
         # See `on_epoch_end`.
         self._is_new, self._has_begun = True, False
+
+    def _weight_fields(self, given: Any) -> dict[str, Field]:
+        """The sample weights; Keras wants some for all outputs that have a target, or for none."""
+        set_of = {output: field.set_name for output, field in self._targets.items()}
+        if isinstance(given, Mapping) and any(value is not None for value in given.values()):
+            given = {**dict.fromkeys(set_of, 1.0), **given}
+        return fields_of("sample_weight", "sample weight", given, self._sources, set_of, 0)
 
     def __len__(self) -> int:
         return self.steps
@@ -264,7 +263,7 @@ class PointSets(KerasPyDataset):
 
 
 def _check_sets(sets: Any) -> None:
-    if not isinstance(sets, dict) or not sets or not all(isinstance(name, str) for name in sets):
+    if not isinstance(sets, Mapping) or not sets or not all(isinstance(name, str) for name in sets):
         raise ValueError(
             "The first argument of PointSets must be a dict of at least one set by its name, that "
             f"of an input of the model. Received: {shown(sets)}"
@@ -283,7 +282,7 @@ def _check_integers(steps: Any, seed: Any, redraw_every: Any) -> None:
 
 def _sizes(batch: Any, sources: dict[str, Source]) -> dict[str, int]:
     """The batch size of each set."""
-    sizes = batch if isinstance(batch, dict) else dict.fromkeys(sources, batch)
+    sizes = batch if isinstance(batch, Mapping) else dict.fromkeys(sources, batch)
     good = all(is_integer(size) and size >= 1 for size in sizes.values())
     if not good or sizes.keys() != sources.keys():
         raise ValueError(
