@@ -1,9 +1,9 @@
 """combined_losses: name your losses, and train, watch and save them as one `keras.losses.Loss`.
 
-Glossary: a *composite* is a sum of losses; a *component* is one of them, under a name; a *weight*
-is the number it is multiplied with; the *reduction* is how a component's values of the batch become
-one number; a *domain loss* is one of `cl.losses`; a *tracked model* is a Keras model that reports
-every component (`cl.Model`, `cl.Sequential`, `cl.track`).
+Glossary: a *composite* is a weighted sum of losses; a *component* is one of these losses, under a
+name; a *weight* is the number that a component is multiplied by; a *reduction* turns the values
+that a component has for a batch into one number; a *domain loss* is one of `cl.losses`; a *tracked
+model* is a Keras model that reports every component (`cl.Model`, `cl.Sequential`, `cl.track`).
 """
 
 import inspect
@@ -13,7 +13,7 @@ import types
 from combined_losses._core.shell import quiet_if_command as _quiet_if_command
 
 with _quiet_if_command():
-    import keras  # noqa: F401 - first: the command must not show what TensorFlow logs
+    import keras  # noqa: F401 - imported here, to hide what TensorFlow prints from the command
 
 from combined_losses import callbacks, diagnosis, losses, plots, weightings, wrappers
 from combined_losses._version import __version__

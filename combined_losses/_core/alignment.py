@@ -1,7 +1,7 @@
-"""Which axis of one array belongs to which axis of another: data, weights, values.
+"""How arrays of different ranks are aligned: targets with predictions, weights with values.
 
 Sample weights and masks match the data from the left: `(N,)` is one weight for each sample,
-`(N, T)` one for each step. What a view of the data does with them is decided by `Batch.view`.
+`(N, T)` one for each step. `Batch.view` decides what becomes of them in a view of the data.
 """
 
 import functools
@@ -15,10 +15,10 @@ from combined_losses._numerics.arrays import Tensor
 
 
 def align(y_true: Tensor, y_pred: Tensor, has_channels: bool = False) -> tuple[Tensor, Tensor]:
-    """Targets and predictions of one rank: `(N,)` beside `(N, 1)`, as Keras's own losses do it.
+    """Targets and predictions of one rank, if they differ by a last axis of length 1.
 
-    Keras removes the last axis of length 1, except from vectors, where it adds one to the other
-    array. With `has_channels` one is always added.
+    As in Keras's own losses, the axis is removed from the array that has it; only if the other
+    array is a vector is the axis added there. With `has_channels` it is always added.
     """
     if y_true is None or keras.tree.is_nested(y_true) or keras.tree.is_nested(y_pred):
         return y_true, y_pred
@@ -35,7 +35,7 @@ def align(y_true: Tensor, y_pred: Tensor, has_channels: bool = False) -> tuple[T
 
 
 def of_rank(weight: Tensor, values: Tensor) -> Tensor:
-    """`weight` without those last axes of length 1 by which its rank exceeds that of `values`."""
+    """`weight` without its last axes of length 1, as far as it has more axes than `values`."""
     if weight is None or keras.tree.is_nested(weight):
         return weight
     while len(weight.shape) > len(values.shape) and weight.shape[-1] == 1:
@@ -50,7 +50,7 @@ def padded(weight: Tensor, rank: int) -> Tensor:
 
 
 def fit_from_left(weight: Tensor, values: Tensor) -> Tensor:
-    """`weight` with the rank of `values`, matched from the left, or None where it does not fit.
+    """`weight` with the rank of `values`, matched from the left; None if it does not fit.
 
     Weights `(N,)` belong to the samples of values `(N, T)`, never to its columns. Weights finer
     than the values, such as `(N, T)` against `(N,)`, do not fit.
@@ -62,7 +62,7 @@ def fit_from_left(weight: Tensor, values: Tensor) -> Tensor:
 
 
 def at_every_place(weight: Tensor, values: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
-    """`weight` broadcast to the shape of `values`, or to `sizes`; None where it does not fit."""
+    """`weight` broadcast to the shape of `values`, or to `sizes`; None if it does not fit."""
     fitted = fit_from_left(weight, values)
     if fitted is None:
         return None
@@ -70,9 +70,9 @@ def at_every_place(weight: Tensor, values: Tensor, sizes: Sequence[int] | None =
 
 
 def fits(name: str, what: str, weight: Tensor, values: Tensor) -> bool:
-    """Whether `values` still distinguish what `weight` weighs; raises where the sizes differ.
+    """Whether `values` have the axes that `weight` varies over; raises if their sizes differ.
 
-    `name` is that of the component, and `what` is "sample_weight" or "mask", for the message.
+    For the message `name` is the name of the component, and `what` is "sample_weight" or "mask".
     """
     if len(values.shape) and fit_from_left(weight, values) is not None:
         return True
@@ -94,9 +94,10 @@ def _differing(weight: Tensor, values: Tensor) -> bool:
 
 
 def beside_classes(weight: Tensor, rank: int, axis: int) -> Tensor:
-    """A weight with an axis of length 1 where data of `rank` axes have the classes.
+    """A weight of a row, with an axis of length 1 at the place of the classes in the data.
 
-    The values of a loss of classes have no such axis, and so the weight that matches them has none.
+    Weights match the values of the loss, which have no axis of classes; the data have one. `rank`
+    is the rank of the data, and `axis` is their axis of classes.
     """
     axis %= rank
     while len(weight.shape) >= rank and weight.shape[-1] == 1:
@@ -110,11 +111,11 @@ def is_per_sample(weight: Tensor) -> bool:
 
 
 def is_used(weight: Tensor) -> Tensor:
-    """Where a weight or mask is not 0."""
+    """The places where a weight or mask is not 0."""
     return ops.not_equal(weight, ops.cast(0, weight.dtype))
 
 
 def product(weights: Iterable[Tensor]) -> Tensor:
-    """The product of weights and masks of one dtype and rank; None of none."""
+    """The product of weights and masks of one dtype and rank; None if there are none."""
     weights = list(weights)
     return functools.reduce(operator.mul, weights) if weights else None

@@ -1,4 +1,4 @@
-"""A component as a user gives it: a loss, a string or a function. Checked, and its name."""
+"""A component as the user gives it (a loss, a string or a function): its check and its name."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ from combined_losses._core.loss import FunctionLoss
 
 
 def as_child(loss: Any, owner: str, name: str | None) -> KerasLoss:
-    """A component as a `keras.losses.Loss`."""
+    """The component as a `keras.losses.Loss`; raises if it cannot be one."""
     where = f"Component '{name}' of '{owner}'" if name else f"A component of '{owner}'"
     if isinstance(loss, str):
         try:
@@ -38,7 +38,7 @@ def as_child(loss: Any, owner: str, name: str | None) -> KerasLoss:
     return FunctionLoss(loss)
 
 
-# What can be called, and judges no predictions.
+# Objects that can be called but are no losses.
 _NO_LOSSES = (
     keras.metrics.Metric,
     keras.layers.Layer,  # a model is one
@@ -49,7 +49,7 @@ _NO_LOSSES = (
 
 
 def _behind(function: Any) -> Any:
-    """The object that a partial function or the method `__call__` of an object stands for."""
+    """The object itself, if `function` is a `functools.partial` or a bound `__call__` of it."""
     while isinstance(function, functools.partial):
         function = function.func
     bound = getattr(function, "__name__", "") == "__call__"
@@ -57,7 +57,7 @@ def _behind(function: Any) -> Any:
 
 
 def _hint(loss: Any) -> str:
-    """What to do with what is no loss."""
+    """What to do instead, for the error about an object that is no loss."""
     loss = _behind(loss)
     if isinstance(loss, type):
         return f"; create it first: {loss.__name__}()"
@@ -74,10 +74,10 @@ def _hint(loss: Any) -> str:
 
 
 def _check_takes(function: Callable[..., Any], where: str, what: str) -> None:
-    """Raises unless a function can be called with targets and predictions, or with the latter."""
+    """Raises unless a function takes targets and predictions, or predictions alone."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some built-in ones have none to see
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return
     for arguments in (("y_true", "y_pred"), ("y_pred",)):
         try:
@@ -94,9 +94,9 @@ def _check_takes(function: Callable[..., Any], where: str, what: str) -> None:
 
 
 def component_name(loss: Any) -> tuple[str, bool]:
-    """The name of a component without one, and whether the user chose it."""
+    """The name for a component that was given without one, and whether the user chose it."""
     if isinstance(loss, FunctionLoss):
         return loss.name, loss.name != names.derive_name(loss.function)[0]
-    if hasattr(loss, "name_is_given"):  # a wrapper, which else has the name of its child
+    if hasattr(loss, "name_is_given"):  # a wrapper; by default it has its child's name
         return loss.name, loss.name_is_given
     return names.derive_name(loss)

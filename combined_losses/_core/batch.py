@@ -1,4 +1,4 @@
-"""One batch as the components of a composite see it: converted, aligned, weights and mask apart."""
+"""`Batch`: the arrays of one call of a loss, converted, with sample weights and mask apart."""
 
 import contextlib
 import copy
@@ -25,13 +25,13 @@ _Made = TypeVar("_Made")
 class Batch:
     """`y_true`, `y_pred`, `sample_weight` and the mask of one call.
 
-    A batch is not changed: `replaced` and `view` make another one. Targets and predictions are
-    converted to a dtype once for all components of that dtype.
+    A batch is never changed: `replaced` and `view` return another one. Targets and predictions are
+    converted to a dtype only once, for all components of that dtype.
 
     Args:
         y_true, y_pred, sample_weight: arrays, or structures of arrays for several outputs.
-        name: that of the loss that is given them, for messages.
-        source: the model, its inputs and its outputs.
+        name: the name in messages of the loss that is given the batch.
+        source: the model, its inputs and its outputs, as far as they are known.
     """
 
     def __init__(
@@ -53,30 +53,30 @@ class Batch:
         self.x: Tensor
         self.outputs: Tensor
         self.model, self.x, self.outputs = source
-        # Whether a trace of a model keeps what it reads: see `noting_reads`.
+        # Whether a step is being traced, which keeps the state that it reads: see `noting_reads`.
         self.notes_reads: bool = self.model is not None and backend.is_compiling()
-        # "labels" that are missing: a loss must honour them. "void" ones that the data no longer
-        # have: it need not. "propagated" by Keras: a loss that cannot honour the mask warns.
+        # Where the mask comes from. "labels" are missing: a loss that cannot honour the mask is an
+        # error. "void" targets were taken out of the data already: such a loss is fine.
+        # "propagated" by Keras: such a loss gives a warning.
         self.mask_kind: Literal["labels", "void", "propagated"] = "propagated"
-        # How many elements each value of the loss was averaged over before they were told apart.
+        # If the values are those of single elements: how many of them the loss averages otherwise.
         self.elements: Any = 1
-        self.tells_elements = False  # weights of single elements count, as those of `labels` do
-        self.own_axes = (
-            0  # how many last axes predictions have beyond those of the targets: see `layouts`
-        )
+        self.tells_elements = False  # whether weights of single elements act, see `labels`
+        # How many last axes the predictions have beyond those of the targets, see `layouts`.
+        self.own_axes = 0
         self.places: dict[str, Place] | None = None  # of the outputs, see `outputs.places_of`
-        self.output_is_chosen = False  # by a wrapper that reads one output of several
+        self.output_is_chosen = False  # a wrapper has chosen one output of several
         self.channels: Literal["as given", "moved", "last"] = "as given"  # see `data_format`
-        self.channel_rank = 0  # of the arrays whose channels were moved
-        self.is_one_output = False  # of a model of several: the finest of `DeepSupervision`
+        self.channel_rank = 0  # the rank of the arrays whose channels were moved
+        self.is_one_output = False  # one of several outputs: the finest of `DeepSupervision`
         self.replicas: int = backend.replica_count()
-        self.asks_presence = False  # a rule around it wants to know what is absent: `presence`
+        self.asks_presence = False  # a rule wants to know which components are absent: `presence`
         self.captured: Any = None  # the training step that can be asked for gradients, or None
         self.training = False  # in a training step of a tracked model, where weights move
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self.is_unthreaded = False  # in a step on JAX that cannot read or keep variables
-        self.may_be_skipped = False  # a composite around it may skip what is not finite
-        self.skips_nothing = False  # the caller wants the values as they are, finite or not
+        self.may_be_skipped = False  # an outer composite may skip components that are not finite
+        self.skips_nothing = False  # the caller wants all values, finite or not
         self._share: Tensor = None
         self._made: dict[Hashable, Any] = {}
 
@@ -107,15 +107,15 @@ class Batch:
         weights: Callable[[str, Tensor], Tensor] | None = None,
         **changes: Any,
     ) -> Self:
-        """The same batch with its data seen in another way; sample weights and mask follow.
+        """The same batch with its data transformed; sample weights and mask follow the data.
 
         Args:
-            function: applied to targets and predictions. It counts axes from the left, because
-                predictions may have some of their own at the end. None: the data stay.
-            weights: `weights(what, weight)`, applied to the sample weights and to the mask where
-                these are given; `what` is "sample_weight" or "mask". Default: `function` is applied
-                to weights of single elements; those of samples or rows, of fewer axes, stay.
-            changes: arrays that are computed already, and other attributes, as in `replaced`.
+            function: applied to targets and predictions. It must count axes from the left, because
+                predictions may have more axes at the end than targets. None: the data stay.
+            weights: `weights(what, weight)`, applied to the sample weights and to the mask if these
+                are given; `what` is "sample_weight" or "mask". Default: `function` is applied to
+                weights of single elements; weights of samples or rows have fewer axes and stay.
+            changes: arrays that are already computed, and other attributes, as in `replaced`.
         """
         if weights is None and function is not None:
             weights = functools.partial(self._of_elements, function)
@@ -132,7 +132,7 @@ class Batch:
     def _of_elements(
         self, function: Callable[[Tensor], Tensor], what: str, weight: Tensor
     ) -> Tensor:
-        """`function` of a weight that has one number for each element; coarser ones stay."""
+        """`function` of a weight with one number for each element; a coarser weight stays."""
         shape = self.shape
         if len(weight.shape) < len(shape):
             return weight
@@ -143,34 +143,35 @@ class Batch:
         return function(weight)
 
     def masked_too(self, mask: Tensor, values: Tensor) -> Self:
-        """The same batch with the mask that a loss has put on its values, beside that of the data.
+        """The same batch, its mask combined with the mask that a loss has put on its values.
 
-        Where a mask of the data does not fit the values, `Leaf.check_weights` has answered for it.
+        A mask of the data that does not fit the values drops out: `Leaf.check_weights` has raised
+        or warned by then.
         """
         if mask is None:
             return self
         mask = ops.cast(fit_from_left(mask, values), "bool")
         given = None if self.mask is None else fit_from_left(self.mask, values)
-        if given is not None:  # which may hold fractions, from averages over blocks
+        if given is not None:  # it may hold fractions, after averages over blocks
             mask = ops.where(mask, given, ops.zeros_like(given))
         return self.replaced(mask=mask)
 
     def unweighted(self) -> Self:
-        """The same batch, for a loss that has applied weights and mask by itself."""
+        """The same batch without weights and mask, which a loss has already applied."""
         return self.replaced(sample_weight=None, mask=None)
 
     # Other targets or predictions.
 
     def with_target(self) -> Self:
-        """The same batch; terms that read no target get zeros as one."""
+        """The same batch with zeros as targets if it has none, for terms that read none."""
         if self.y_true is not None:
             return self
         return self.replaced(y_true=keras.tree.map_structure(ops.zeros_like, self.y_pred))
 
     def of_floats(self, dtype: Dtype) -> Self:
-        """The same batch with whole-number predictions cast to `dtype`, as Keras casts them.
+        """The same batch with whole-number predictions cast to `dtype`, as Keras's losses do.
 
-        For code that computes with predictions before a loss does.
+        For wrappers, which compute with predictions before a loss casts them.
         """
         if all(map(checks.is_float, keras.tree.flatten(self.y_pred))):
             return self
@@ -181,7 +182,7 @@ class Batch:
     def map_predictions(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same batch with `function` applied to each array of predictions.
 
-        Masks that Keras left on the arrays are put on the results, for losses that read them there.
+        Masks that Keras put on the arrays are put on the results, for losses that read them there.
         """
         if keras.tree.is_nested(self.y_pred):
             mapped = keras.tree.map_structure(
@@ -194,14 +195,14 @@ class Batch:
     # Rows of weight 0, see `_core.neutral`.
 
     def neutralised(self, tensor: Tensor, number: float | None = None, axis: int = -1) -> Tensor:
-        """`tensor` of this batch with `number` where the weight is 0.
+        """`tensor` of this batch with `number` in the places whose weight is 0.
 
-        With None only what is not finite is replaced there. `axis` is as in `Traits`.
+        With None only numbers there that are not finite are replaced. `axis` is as in `Traits`.
         """
         return neutral.neutralised(tensor, self.used(tensor, axis), number)
 
     def used(self, tensor: Tensor, axis: int = -1) -> Tensor:
-        """Where `tensor` has a weight other than 0; None where no weight or mask has its shape."""
+        """The places of `tensor` whose weight is not 0; None if no weight or mask fits it."""
         if tensor is None:
             return None
         weights = [weight for _, weight in self.weights()]
@@ -212,7 +213,7 @@ class Batch:
         return neutral.where_used(weights, tensor)
 
     def harmless(self) -> Self:
-        """The same batch, for a loss of which nothing is known and that may read any row of it."""
+        """The same batch with harmless rows of weight 0, for a loss that may read any row."""
         if not self.weighted:
             return self
         return self.replaced(
@@ -232,11 +233,10 @@ class Batch:
     ) -> tuple[Tensor, Tensor]:
         """`(y_true, y_pred)` in `dtype`, of one rank, harmless in rows of weight 0.
 
-        There, targets become `neutral_target` (they may be no valid ones at all, such as a label
-        -1) and predictions a constant. With None the loss may read these rows for the sake of
-        others: only what is not finite is replaced, and the predictions get no gradient.
-
-        Without `aligned` each array keeps the rank that it was given in.
+        In these rows targets become `neutral_target`, because they may be invalid, such as a label
+        -1, and predictions become a constant. With None the loss may read these rows to compute
+        other rows: only numbers that are not finite are replaced, and the predictions get no
+        gradient. If not `aligned`, each array keeps its rank.
         """
         casts = (traits.casts_target, traits.casts_prediction)
         own = (traits.has_channels, *casts, traits.axis, traits.ignored)
@@ -258,7 +258,7 @@ class Batch:
     def _harmless_pair(
         self, y_true: Tensor, y_pred: Tensor, traits: Traits, neutral_target: float | None
     ) -> tuple[Tensor, Tensor]:
-        """Targets and predictions without what can do harm in rows of weight 0, see `inputs`."""
+        """Targets and predictions that are harmless in rows of weight 0, see `inputs`."""
 
         def target(array: Tensor) -> Tensor:
             replaced = self.neutralised(array, neutral_target, traits.axis)
@@ -276,23 +276,23 @@ class Batch:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """The static shape of the targets, read from the predictions, which know more of it."""
+        """The shape of the targets, read from the predictions, of which more sizes are known."""
         return tuple(self.y_pred.shape)[: len(self.y_pred.shape) - self.own_axes]
 
     @property
     def sizes(self) -> tuple[Any, ...]:
-        """`shape` with tensors for what is not static."""
+        """`shape` with tensors in place of unknown sizes."""
         return tuple(ops.shape(self.y_pred))[: len(self.shape)]
 
     @property
     def size(self) -> int | None:
-        """The static batch size; None where it is unknown, and of predictions without axes."""
+        """The batch size; None if it is unknown, or if the predictions have no axes."""
         shape = keras.tree.flatten(self.y_pred)[0].shape
         return shape[0] if len(shape) else None
 
     @property
     def count(self) -> Tensor:
-        """The batch size, a tensor where it is not static; 1 of predictions without axes."""
+        """The batch size, a tensor if it is not known yet; 1 if the predictions have no axes."""
         first = keras.tree.flatten(self.y_pred)[0]
         return ops.shape(first)[0] if len(first.shape) else 1
 
@@ -307,7 +307,7 @@ class Batch:
         return self._share
 
     def zero(self) -> Tensor:
-        """0, with a gradient of 0 by the predictions whatever these are."""
+        """0, whose gradient by the predictions is 0 too, even if these are not finite."""
         zeros = [
             ops.sum(ops.where(ops.zeros_like(leaf, dtype="bool"), leaf, ops.zeros_like(leaf)))
             for leaf in keras.tree.flatten(self.y_pred)
@@ -316,7 +316,7 @@ class Batch:
         return sum(zeros[1:], zeros[0]) if zeros else ops.zeros(())
 
     def noting_reads(self, label: str) -> contextlib.AbstractContextManager[object]:
-        """A block that calls component `label`; it warns of unowned state that a trace reads."""
+        """A block that calls component `label`; see `owned.warning_of_reads`."""
         if not self.notes_reads:
             return contextlib.nullcontext()
         block: contextlib.AbstractContextManager[object] = warning_of_reads(self.model, label)
@@ -324,7 +324,7 @@ class Batch:
 
 
 def _alone(weight: ArrayLike) -> ArrayLike:
-    """The array in a list or tuple of one, as `fit` hands on `sample_weight=[w]` of one output."""
+    """The array in a list of one: `fit` passes on `sample_weight=[w]` as the user gave it."""
     single = isinstance(weight, (list, tuple)) and len(weight) == 1
     return weight[0] if single and hasattr(weight[0], "shape") else weight
 

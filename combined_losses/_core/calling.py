@@ -1,4 +1,4 @@
-"""How a single loss is called: its inputs, checked; its values; an error that names it."""
+"""How a single loss is called: inputs are checked, values returned, errors name the component."""
 
 import inspect
 from collections.abc import Callable
@@ -34,10 +34,11 @@ class CallsLoss(Node):
     """A node that calls a loss (abstract: see `Leaf`).
 
     Args:
-        name: the name that every message gives.
+        name: its name in messages.
         loss: a `keras.losses.Loss`.
-        traits: what may be relied on of it, `Traits`.
-        opaque: whether it is called whole; default: where it has a `__call__` of its own.
+        traits: the `Traits` of the loss, which say what may be relied on.
+        opaque: whether to call the loss by its `__call__`, which reduces by itself. Default: if the
+            class of the loss overrides `__call__`.
     """
 
     needs_target: bool
@@ -51,25 +52,25 @@ class CallsLoss(Node):
         self.traits = traits
         self.needs_target = getattr(loss, "needs_target", True)
         self.reads_target = getattr(loss, "reads_target", self.needs_target)
-        # Whether its `__call__` reduces as this library does, see `Loss.__call__`.
+        # Whether it is of this library, with the `__call__` of this library.
         ours = type(loss).__call__ is getattr(type(loss), "_reducing_call", None)
         own_call = keras_private.calls_for_itself(loss) and not ours
         self.opaque = own_call if opaque is None else opaque
-        # Our own losses compute in float32 or more, whatever they are given.
+        # Losses of this library compute in float32 or more, whatever dtype they were made with.
         self.dtype = accumulating(loss.dtype) if ours else loss.dtype
         self.weighs = ours and "sample_weight" in inspect.signature(type(loss).call).parameters
-        # The formula of a loss with a data format, for data that have the channels last.
+        # The formula of a `Formatted` loss, which takes data that have the channels last.
         self._of_last = getattr(_call_of(loss), "of_channels_last", None)
-        # What stands for a target of weight 0; None: rows may see each other.
+        # Replaces targets of weight 0. None: rows may influence each other, so targets stay.
         self._neutral = None if traits.couples_batch else traits.neutral_target
 
     def formula(self) -> Callable[..., Tensor]:
-        """What gives the values of data as `batch.inputs` gives them."""
+        """The function that returns the values of the arrays that `batch.inputs` returns."""
         formula: Callable[..., Tensor] = self.loss.call
         return formula if self._of_last is None else self._of_last.__get__(self.loss)
 
     def values(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
-        """The values, and the batch without the weights and mask that they contain already."""
+        """The values, and the batch without those weights that the loss has already applied."""
         if self.opaque:
             return self._call_whole(batch, label)
         if batch.weighted and self.weighs:
@@ -81,12 +82,12 @@ class CallsLoss(Node):
         if any(
             not is_matched(label, what, weight, values, batch) for what, weight in batch.weights()
         ):
-            # The loss has reduced over rows of weight 0, so neutral ones would bias it.
+            # The loss has already reduced over rows of weight 0, so neutral targets would bias it.
             values = self._call(batch, None, label)
         return values, batch
 
     def _call_with_weights(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
-        """A loss gets the weights that act inside of it, see `_core.loss.Loss`."""
+        """The same for a loss whose `call` takes `sample_weight`: see `_core.loss.Loss`."""
         inside, rest = batch.weights(), batch
         if not self.traits.couples_batch:
             inside = [(what, weight) for what, weight in inside if not is_per_sample(weight)]
@@ -109,7 +110,7 @@ class CallsLoss(Node):
     def _of_neutral(
         self, batch: Batch, neutral: float | None, label: str, **weight: Tensor
     ) -> Tensor:
-        """The values; a loss that masks them by itself sees the data as they are."""
+        """The values; a loss that puts its own mask on them is given the original targets."""
         values = self._call(batch, neutral, label, **weight)
         replaced = batch.weighted and neutral is not None and self.traits.ignored is None
         if replaced and self._own_mask(values) is not None:
@@ -123,7 +124,7 @@ class CallsLoss(Node):
     def _call(
         self, batch: Batch, neutral_target: float | None, label: str, **weight: Tensor
     ) -> Tensor:
-        """The values of data that are checked; an error in the loss names the component."""
+        """Checks the data and returns the values; an error in the loss names the component."""
         traits = self.traits
         y_true, y_pred = batch.inputs(self.dtype, traits, neutral_target)
         if self.needs_target:
@@ -138,19 +139,22 @@ class CallsLoss(Node):
             if self.traits.elementwise and len(y_pred.shape) == 1:
                 # (N,) is a batch of N numbers, not one sample of N elements.
                 y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
-        other_shape = self.traits != Traits() and not self.traits.same_shape
-        named = NamedErrors(label, None if other_shape else y_true, y_pred)
-        with named, batch.noting_reads(label):
+        with self.named_errors(label, y_true, y_pred), batch.noting_reads(label):
             domains.examine(label, self.loss, batch, y_true, y_pred, self.traits.axis)
             values = self._values_of_mended(batch, neutral_target, (y_true, y_pred), weight)
         self._observe(label, batch, y_true, y_pred, values)
         checks.check_values(label, values, batch.size)
         return values
 
+    def named_errors(self, label: str, y_true: Tensor, y_pred: Tensor) -> NamedErrors:
+        """A block whose errors name the component, for a call of the loss on these data."""
+        other_shape = self.traits != Traits() and not self.traits.same_shape
+        return NamedErrors(label, None if other_shape else y_true, y_pred)
+
     def _values_of_mended(
         self, batch: Batch, neutral_target: float | None, pair: Pair, weight: dict[str, Tensor]
     ) -> Tensor:
-        """The values; while `cl.diagnose` examines, also of targets that Keras refuses."""
+        """The values. While `cl.diagnose` examines, targets that Keras refuses are replaced."""
         if domains.examined() is None or keras_function(self.loss) is None:
             return self._values_of(batch, neutral_target, pair, weight)
         y_true, y_pred = pair
@@ -166,10 +170,12 @@ class CallsLoss(Node):
     def _values_of(
         self, batch: Batch, neutral_target: float | None, aligned: Pair, weight: dict[str, Tensor]
     ) -> Tensor:
-        """The values of data of one rank, or of what was given where the loss aligns it by itself.
+        """The values of the aligned data, or of the original data for a loss that aligns itself.
 
-        Most losses would broadcast (N,) against (N, 1). One that squeezes the axis away would do so
-        where it finds none: it fails, or its values have an axis of N that the data have not.
+        Most losses would broadcast (N,) against (N, 1), so they are given aligned arrays. An
+        unknown loss may squeeze the last axis by itself: with aligned arrays it then fails, or its
+        values get an axis of length N that the data do not have. It is called again with the
+        original arrays.
         """
         formula = self.formula()
 
@@ -188,7 +194,7 @@ class CallsLoss(Node):
         return values if checks.has_axes_of(values, aligned[1]) else call(given)
 
     def _call_whole(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
-        """The values of a loss that has a `__call__` of its own."""
+        """The values of an opaque loss, by its own `__call__`."""
         accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters
         weight = {"sample_weight": batch.sample_weight} if accepts else {}
         if batch.mask_kind == "labels":
@@ -197,11 +203,11 @@ class CallsLoss(Node):
                 "reaches: give its values in `call` instead, or take it out of Masked. "
                 f"Received: {self.loss!r}"
             )
-        seen = batch.harmless()
-        y_true, y_pred = seen.y_true, seen.y_pred
+        harmless = batch.harmless()
+        y_true, y_pred = harmless.y_true, harmless.y_pred
         if not keras.tree.is_nested(y_pred):
-            y_pred = with_mask(y_pred, batch.mask)  # which another view of them has lost
-        # Whatever it computes and by which other losses, none of it scales for the replicas.
+            y_pred = with_mask(y_pred, batch.mask)  # a view of the predictions drops Keras's mask
+        # Keras would divide some means inside by the number of replicas: let it see one replica.
         domains.examine(label, self.loss, batch, y_true, y_pred)
         with NamedErrors(label, y_true, y_pred), backend.as_one_replica():
             values = ops.convert_to_tensor(self.loss(y_true, y_pred, **weight))
@@ -212,7 +218,7 @@ class CallsLoss(Node):
     def _observe(
         self, label: str, batch: Batch, y_true: Tensor, y_pred: Tensor, values: Tensor
     ) -> None:
-        """Leaves the `Observation` of a component to who is `observing`."""
+        """Records the `Observation` of a component while someone is `observing`."""
         found = observed()
         if found is not None:
             masked = batch.mask is not None and batch.mask_kind == "propagated"
@@ -223,7 +229,7 @@ class CallsLoss(Node):
 
 
 def _call_of(loss: KerasLoss) -> Callable[..., Tensor] | None:
-    """The `call` that a loss has: that of its class, or one of its own."""
+    """The `call` of a loss: one that was set on the object, or else that of its class."""
     return vars(loss).get("call", type(loss).call) if hasattr(type(loss), "call") else None
 
 
@@ -235,5 +241,5 @@ def _shape(tensor: Tensor) -> tuple[int | None, ...] | None:
 def is_matched(label: str, what: str, weight: Tensor, values: Tensor, batch: Batch) -> bool:
     """Whether the values still have the axes that a weight or mask of the batch varies over."""
     if what == "mask" and batch.mask_kind == "void":
-        return fit_from_left(weight, values) is not None  # no error where the sizes differ
+        return fit_from_left(weight, values) is not None  # unlike `fits`, no error on other sizes
     return not len(weight.shape) or fits(label, what, weight, values)

@@ -4,13 +4,14 @@ import functools
 import math
 import numbers
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend
+from combined_losses._core.limited import check_entries
 from combined_losses._core.names import listed, quoted
 from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 
@@ -21,12 +22,12 @@ Shape: TypeAlias = tuple[int | None, ...]  # None: TensorFlow does not know the 
 
 # The largest number that a weight may be: what a float32 holds.
 LARGEST = float(np.finfo("float32").max)
-# The least number above 0 that is one everywhere: what is below it may be taken for 0.
+# The smallest number above 0 that every backend tells from 0 in float32.
 LEAST = float(np.finfo("float32").tiny)
 
 
 def check_trainable(name: str, y_pred: ArrayLike) -> None:
-    """Raises where predictions that are trained on are whole numbers: they have no gradient."""
+    """Raises if predictions in training are whole numbers: these have no gradient."""
     for leaf in keras.tree.flatten(y_pred):
         if not is_float(leaf):
             dtype = keras.backend.standardize_dtype(leaf.dtype)
@@ -56,7 +57,7 @@ def to_tensor(name: str, what: str, value: ArrayLike) -> Tensor:
             _raise_unknown_rank(name, what)
         return tensor
     if type(value) is np.ndarray and value.dtype.kind in "iuf" and dtype != "float64":
-        # A backend may lack whole numbers without a sign, or the other order of bytes.
+        # A backend may not support unsigned integers, or arrays of the other byte order.
         return to_tensor(name, what, value.astype("float64"))
     shape = getattr(value, "shape", None)
     raise ValueError(
@@ -66,7 +67,7 @@ def to_tensor(name: str, what: str, value: ArrayLike) -> Tensor:
 
 
 def _raise_unknown_rank(name: str, what: str) -> NoReturn:
-    """Raises because TensorFlow does not know how many axes an array has."""
+    """Raises the error for an array of which TensorFlow does not know the number of axes."""
     raise ValueError(
         f"`{what}` of '{name}' must have a known number of axes, which `tf.numpy_function` and "
         "`tf.py_function` lose. Give it back in the data set: `array.set_shape((None, 3))` or "
@@ -76,7 +77,7 @@ def _raise_unknown_rank(name: str, what: str) -> NoReturn:
 
 
 def check_single_weight(name: str, sample_weight: ArrayLike) -> None:
-    """Raises where one loss is given several arrays of sample weights."""
+    """Raises if one loss is given several arrays of sample weights."""
     if keras.tree.is_nested(sample_weight):
         keys = list(sample_weight) if isinstance(sample_weight, dict) else len(sample_weight)
         raise ValueError(
@@ -87,7 +88,7 @@ def check_single_weight(name: str, sample_weight: ArrayLike) -> None:
 
 
 def check_dtype(owner: str, dtype: Dtype) -> None:
-    """Raises where a loss would compute in whole numbers, or in what is no dtype."""
+    """Raises if the dtype of a loss is not a floating-point one."""
     try:
         computed = keras.dtype_policies.get(dtype or keras.config.floatx()).compute_dtype
     except Exception:
@@ -100,7 +101,7 @@ def check_dtype(owner: str, dtype: Dtype) -> None:
 
 
 def check_reduction(name: str, reduction: object, allowed: Sequence[str | None]) -> None:
-    """Raises where a reduction is none of those `allowed`."""
+    """Raises if a reduction is not one of those `allowed`."""
     if not isinstance(reduction, (str, type(None))) or reduction not in allowed:
         raise ValueError(
             f"`reduction` must be one of {quoted(allowed, 'or')}; that of '{name}' is not. "
@@ -109,7 +110,7 @@ def check_reduction(name: str, reduction: object, allowed: Sequence[str | None])
 
 
 def check_target(name: str, y_true: ArrayLike) -> None:
-    """Raises where a loss that compares is given no target."""
+    """Raises if a loss that needs a target is given none."""
     if y_true is None:
         raise ValueError(
             f"Component '{name}' needs a target. Give `y`, or wrap a term without a target in "
@@ -118,7 +119,7 @@ def check_target(name: str, y_true: ArrayLike) -> None:
 
 
 def check_single(name: str, y_true: ArrayLike, y_pred: ArrayLike) -> None:
-    """Raises where a loss that compares two arrays is given several targets or predictions."""
+    """Raises if a loss that compares two arrays is given several targets or predictions."""
     for what, values, hint in (
         ("target", y_true, "as the entry of `y` for its output, or by OnOutput(..., target=key)"),
         ("prediction", y_pred, "by OnOutput(loss, output)"),
@@ -133,7 +134,7 @@ def check_single(name: str, y_true: ArrayLike, y_pred: ArrayLike) -> None:
 
 
 def check_equal_shapes(name: str, y_true: Tensor, y_pred: Tensor) -> None:
-    """Raises where `y_true` would be broadcast against `y_pred`."""
+    """Raises if `y_true` would be broadcast against `y_pred`."""
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     if _compatible(true, pred):
         return
@@ -158,7 +159,7 @@ def _compatible(true: Shape, pred: Shape) -> bool:
 
 
 def check_target_shape(owner: str, y_true: Tensor, y_pred: Tensor, *allowed: Shape) -> None:
-    """Raises unless `y_true` has one of the `allowed` shapes that go with this `y_pred`."""
+    """Raises unless `y_true` has one of the shapes that are `allowed` with this `y_pred`."""
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     if any(_compatible(true, shape) for shape in allowed):
         return
@@ -171,7 +172,7 @@ def check_target_shape(owner: str, y_true: Tensor, y_pred: Tensor, *allowed: Sha
 
 
 def reshape_hint(true: Shape, pred: Shape) -> str | None:
-    """What to do where a sample has the right number of elements in another shape, else None."""
+    """What to do if a sample has the right number of elements in the wrong shape; else None."""
     if len(true) < 1 or len(pred) < 1 or true[1:] == pred[1:]:
         return None
     size = _size(pred[1:])
@@ -184,7 +185,7 @@ def reshape_hint(true: Shape, pred: Shape) -> str | None:
 
 
 def _size(shape: Shape) -> int | None:
-    """How many elements an array has; None where a length is not known."""
+    """How many elements an array of this shape has; None if a length is unknown."""
     known = [length for length in shape if length is not None]
     return math.prod(known) if len(known) == len(shape) else None
 
@@ -198,7 +199,7 @@ def has_axes_of(values: Tensor, y_pred: Tensor) -> bool:
 
 
 def check_own_mask(name: str, mask: Tensor, values: Tensor) -> None:
-    """Raises where the mask that a loss has put on its values is not one of them."""
+    """Raises if the mask that a loss has put on its values does not fit these values."""
     from_left = tuple(values.shape)[: len(mask.shape)]
     if len(mask.shape) <= len(values.shape) and _compatible(tuple(mask.shape), from_left):
         return
@@ -209,7 +210,7 @@ def check_own_mask(name: str, mask: Tensor, values: Tensor) -> None:
 
 
 def too_fine(name: str, weight: Tensor, values: Tensor) -> str:
-    """The message where sample weights tell apart what a loss has already reduced."""
+    """The message if sample weights are finer than the values that a loss returns."""
     shape = tuple(values.shape)
     possible = listed([str(shape[: i + 1]) for i in range(len(shape))], "or")
     return (
@@ -221,7 +222,7 @@ def too_fine(name: str, weight: Tensor, values: Tensor) -> str:
 
 
 def check_values(name: str, values: Tensor, batch_size: int | None) -> None:
-    """Raises unless a child returned a scalar or values that begin with the batch axis."""
+    """Raises unless a loss returned a scalar or values that begin with the batch axis."""
     shape = tuple(values.shape)
     if not shape or batch_size is None or shape[0] is None or shape[0] == batch_size:
         return
@@ -232,31 +233,8 @@ def check_values(name: str, values: Tensor, batch_size: int | None) -> None:
     )
 
 
-MOST_ENTRIES = 100_000  # of an argument, so that a small file cannot ask for gigabytes
-
-
-class Limited:
-    """A class whose arguments hold at most 100,000 entries each."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        given: list[tuple[int | str, Any]] = [*enumerate(args, 1), *kwargs.items()]
-        for place, value in given:
-            if isinstance(value, (list, tuple, dict, set)):
-                which = f"`{place}`" if isinstance(place, str) else f"number {place}"
-                check_entries(f"The argument {which} of {cls.__name__}", len(value))
-        return super().__new__(cls)
-
-
-def check_entries(what: str, count: int) -> None:
-    """Raises where more parts or entries are asked for than anybody needs."""
-    if count > MOST_ENTRIES:
-        raise ValueError(
-            f"{what} may have at most {MOST_ENTRIES:,} entries. Received: {count:,} entries"
-        )
-
-
 def check_size(size: Any, owner: str, tuples: bool) -> None:
-    """Raises unless `size` is None, an integer of at least 1 or, with `tuples`, a tuple of such."""
+    """Raises unless `size` is None, a positive integer or, with `tuples`, a tuple of them."""
     allowed = "an integer of at least 1" + (", or a tuple of such" if tuples else "")
     several = tuples and isinstance(size, (tuple, list)) and len(size)
     for number in size if several else [size]:
@@ -279,7 +257,7 @@ def check_flag(owner: str, name: str, value: object) -> None:
 
 
 def is_nan(number: object) -> bool:
-    """Whether an argument is the number that equals nothing, not even itself."""
+    """Whether an argument is a NaN: the only number that does not equal itself."""
     return isinstance(number, numbers.Real) and number != number
 
 
@@ -291,7 +269,7 @@ def is_integer(value: object) -> bool:
 
 
 def as_array(values: ArrayLike) -> "NDArray[Any]":
-    """A NumPy array; one of objects where lists of several lengths make none."""
+    """The values as a NumPy array; an array of None if they make none, as uneven lists do."""
     try:
         return np.asarray(values)
     except ValueError:
@@ -299,14 +277,14 @@ def as_array(values: ArrayLike) -> "NDArray[Any]":
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number of Python, no boolean, that a float32 can hold."""
+    """Whether a value is a Python number, no boolean, that a float32 can hold."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= LARGEST
 
 
 def are_finite(array: "NDArray[Any]") -> bool:
-    """Whether a NumPy array holds numbers alone, all of which a float32 can hold."""
+    """Whether a NumPy array holds only numbers that a float32 can hold."""
     return array.dtype.kind in "fiu" and bool(np.all(np.abs(array) <= LARGEST))
 
 
@@ -321,7 +299,7 @@ def are_numbers(values: object) -> bool:
 def check_class_weight(
     owner: str, class_weight: Sequence[float] | None, background: bool = True
 ) -> None:
-    """Raises unless it is None or a number for each class, not all 0 among those that count."""
+    """Raises unless it is None or a list of numbers, not all 0; `background`: the first counts."""
     if class_weight is None:
         return
     if are_numbers(class_weight) and min(class_weight) >= 0:
@@ -335,12 +313,12 @@ def check_class_weight(
 
 
 def check_weight(name: str, value: object) -> float:
-    """A fixed weight as a float; raises where it is not a number that a float32 can hold."""
+    """A fixed weight as a float; raises if it is not a number that a float32 can hold."""
     return as_number(f"The weight of component '{name}'", value)
 
 
 def as_number(what: str, value: Any) -> float:
-    """A number as a float; raises where it is none, or not one that a float32 can hold."""
+    """A number as a float; raises if it is not a number that a float32 can hold."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -354,7 +332,7 @@ def as_number(what: str, value: Any) -> float:
 
 
 def shown(value: object) -> str:
-    """A value in a message; a whole number of more than 4,300 digits has no `repr`."""
+    """The `repr` of a value for a message; Python refuses it for more than 4,300 digits."""
     try:
         text = repr(value)
     except ValueError:
@@ -363,9 +341,9 @@ def shown(value: object) -> str:
 
 
 def at_least(array: Tensor, axes: Iterable[int], least: int, message: str) -> Tensor:
-    """`array`, if each of `axes` is `least` long; else an error with `message`.
+    """`array`, if each of `axes` has a length of at least `least`; else raises `message`.
 
-    Where TensorFlow does not know a size yet, it raises when it runs.
+    If TensorFlow does not know a length yet, the error comes when the step runs.
     """
     known = [array.shape[axis] for axis in axes]
     if any(size is not None and size < least for size in known):
@@ -389,8 +367,8 @@ def check_number(
 ) -> None:
     """Raises a `ValueError` unless `value` is a finite number in its range.
 
-    The range is from `minimum`, without it if `exclusive`, to `maximum`, or to all `below` a bound;
-    `why` says what is wrong beyond it.
+    Its range begins at `minimum`, or just above it if `exclusive`. It ends at `maximum`, or just
+    before `below`. `why` tells in the error what is wrong with other numbers.
     """
     valid = is_number(value)
     bounds = []

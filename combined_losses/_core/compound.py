@@ -1,4 +1,4 @@
-"""What composites and wrappers compute with: nodes made of nodes, with parts that have names."""
+"""`Compound`: the node of a loss that is made of losses, such as a composite or a wrapper."""
 
 import functools
 import warnings
@@ -28,7 +28,7 @@ class Compound(Node):
     A subclass gives `nodes_inside`, `component_names` and `evaluate(batch, reduction, label)`.
     """
 
-    # Those of its loss.
+    # The reduction and the dtype of its loss.
     reduction: str | None
     if TYPE_CHECKING:
 
@@ -36,12 +36,12 @@ class Compound(Node):
         def dtype(self) -> str: ...
 
     is_made_of_losses = True
-    is_beyond_output = False  # whether it acts on the model by more than its output
-    has_moving_weights: bool = False  # whether weights of its own move
+    is_beyond_output = False  # whether it reaches the model by more than its output
+    has_moving_weights: bool = False  # whether weights of its own components move
     compiled_in = False  # whether a compiled function holds its weights as constants
     weighting: Any = None  # the rule that moves the weights of its components
     _warned_of_lambda = False
-    _first_model: Any = None  # a weak reference to the model that it was compiled in first
+    _last_model: Any = None  # a weak reference to the model that it was compiled in last
 
     def _check_reduction(self) -> None:
         if self.reduction not in REDUCTIONS_OF_COMPOUNDS:
@@ -51,7 +51,7 @@ class Compound(Node):
     def takes_one_output(self) -> bool:
         return any(node.takes_one_output for node, _ in self.nodes_inside())
 
-    # Kept, because each level of nested wrappers asks all below it.
+    # Cached, because each level of nested wrappers asks all levels below it.
 
     @functools.cached_property
     def needs_target(self) -> bool:
@@ -64,31 +64,32 @@ class Compound(Node):
     def nodes_inside(self) -> Inside:
         """The nodes it is made of: pairs of a node and the prefix of the names of its parts.
 
-        The prefix is None for a node whose parts have no names here. A method for the sake of
-        files: Keras's saver goes through the attributes of a loss, and writes a loss inside under
-        the first that holds it. That must be `losses` or `loss` in every version of Keras.
+        The prefix is None for a node whose parts are not reported. This is a method and not a
+        property, because Keras's saver goes through the attributes of a loss and writes each loss
+        inside under the first attribute that holds it. So that files stay readable, that must be
+        `losses` or `loss`.
         """
         raise NotImplementedError
 
-    # Whoever reports parts in a way of its own answers the next two for each of them.
+    # A subclass that reports parts under other names overrides the next two.
 
     @property
     def part_parents(self) -> dict[str, str | None]:
-        """See `Node`; the value of a parent is the weighted sum of its parts."""
+        """See `Node`. The value of a parent is the weighted sum of its parts."""
         names = self.component_names
         outer = {name: name.rpartition("/")[0] for name in names}
         return {name: outer[name] if outer[name] in names else None for name in names}
 
     @property
     def part_weights(self) -> dict[str, float | None]:
-        """See `Node`; of a weight that moves by itself it is the fixed factor."""
+        """See `Node`. For a weight that moves by itself it is the fixed factor."""
         return dict.fromkeys(self.component_names)
 
     def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:
         return None
 
     def choose_output(self, batch: Batch, label: str) -> Batch:
-        """The batch with the one output that this loss reads, for a wrapper around it."""
+        """The batch of the one output that this loss reads, for a wrapper around it."""
         raise ValueError(
             f"Component '{label}' wraps a loss that reads the model, or several of its outputs: "
             f"wrap what is inside it instead. Received: {self.loss_itself()!r}"
@@ -110,7 +111,10 @@ class Compound(Node):
         return [tuple(prefix + key for key in keys) for prefix, keys in pairs]
 
     def _refuse_moving(self) -> None:
-        """For wrappers that evaluate a loss several times in a step."""
+        """Raises if weights inside move or components may be skipped.
+
+        For wrappers that evaluate their loss several times in a step.
+        """
         if self.skips:
             raise ValueError(
                 f"{type(self).__name__} ('{self.name}') evaluates its loss several times in a "
@@ -147,33 +151,33 @@ class Compound(Node):
         return [each for node, _ in self.nodes_inside() for each in node.compounds()]
 
     def composites(self) -> list["Compound"]:
-        """The composites in it, itself first where it is one: they have weights."""
+        """The composites in it, itself first if it is one. Only composites have weights."""
         return [each for each in self.compounds() if each.has_weights]
 
-    # Only composites are asked to do these, see `composite.settable` and `composite.total`.
+    # Only composites are asked for these; see `composite.settable` and `composite.total`.
 
     def end_own_epoch(self) -> None:
         """Ends an epoch for its own rule."""
         raise NotImplementedError
 
     def count_step_outside_fit(self) -> None:
-        """Called after a step outside `fit`: says, once, where a rule waits for ends of epochs."""
+        """Called after a step outside `fit`: warns, once, if a rule waits for ends of epochs."""
         raise NotImplementedError
 
     def warn_of_values(self) -> None:
-        """Says, once, where its rule had a value that it is not made for."""
+        """Warns, once, of component values that its rule is not made for."""
         raise NotImplementedError
 
     def warn_of_places(self) -> None:
-        """Says, once, what its rule does not see where it reads gradients."""
+        """Warns, once, of components without a gradient at the place where its rule reads them."""
         raise NotImplementedError
 
     def check_skips(self, model: keras.Model) -> None:
-        """Called by the mixin: raises where what is skipped could not be cut off."""
+        """Called by the mixin: raises if a component reads the model past the predictions."""
         raise NotImplementedError
 
     def add_listener(self, listener: Any) -> None:
-        """Called by the mixin: a model whose compiled steps hold its state."""
+        """Called by the mixin with a model whose compiled steps hold the composite's state."""
         raise NotImplementedError
 
     def apply_pending(self) -> None:
@@ -226,7 +230,7 @@ class Compound(Node):
         node.set_weight(inner, value)
 
     def _find(self, name: str) -> tuple["Compound", str]:
-        """The compound that has a component whose weight can be changed, and its name there."""
+        """The compound inside that has this component with a weight to set, and its name there."""
         for node, prefix in self._named_inside():
             inner = name[len(prefix) :] if isinstance(name, str) else ""
             if prefix + inner == name and inner in node.settable_names:
@@ -248,15 +252,15 @@ class Compound(Node):
             composite.end_own_epoch()
 
     def warn_of_model(self, model: keras.Model) -> None:
-        """Called by the mixin at `compile`: says what is going to surprise."""
+        """Called by the mixin at `compile`: warns of what will surprise the user later."""
         self._warn_of_lambda()
         for compound in self.compounds():
             if compound.has_moving_weights:
                 compound._warn_of_second(model)
 
     def _warn_of_second(self, model: keras.Model) -> None:
-        first, self._first_model = self._first_model, weakref.ref(model)
-        if first is not None and first() is not model:
+        last, self._last_model = self._last_model, weakref.ref(model)
+        if last is not None and last() is not model:
             warnings.warn(
                 f"'{self.name}' has weights that move and was compiled in another model before: "
                 "this one begins with the weights and the state that they have there. Give it a "
@@ -278,7 +282,7 @@ class Compound(Node):
             )
 
     def check_lambdas(self, label: str) -> None:
-        # Without making a config, for which Keras imports TensorFlow on every backend.
+        # A config would find lambdas too, but Keras imports TensorFlow to make one.
         for node, prefix in self.nodes_inside():
             node.check_lambdas(prefix[:-1] if prefix else label)
 
@@ -294,13 +298,13 @@ class LossAsNode(Compound, CompoundLoss):
 
 
 def as_node(name: str, loss: KerasLoss) -> Node:
-    """What can be evaluated on a `Batch`: a compound itself, or the `Leaf` of a loss."""
+    """The node of a loss: a `Compound` if the loss is made of losses, else a new `Leaf`."""
     own = node_of(loss)
     return own if own is not None else Leaf(name, loss, traits_of(loss))
 
 
 def traits_of(loss: KerasLoss) -> Traits:
-    """What may be relied on of a loss, or of the innermost one inside wrappers."""
+    """The `Traits` of a loss, or of the innermost loss inside wrappers."""
     own = node_of(loss)
     loss = loss if own is None else own.innermost_loss()
     return loss.traits if isinstance(loss, Loss) else keras_traits(loss)
@@ -312,30 +316,30 @@ def leaves_of(loss: KerasLoss) -> list[Leaf]:
 
 
 def has_channels(loss: KerasLoss) -> bool:
-    """Whether a loss, or one of those inside, needs the axis of the channels."""
+    """Whether a loss, or one of those inside, needs an axis of channels."""
     return any(leaf.traits.has_channels for leaf in leaves_of(loss))
 
 
 def has_whole_rows(loss: KerasLoss) -> bool:
-    """Whether rows of targets are objects for a loss, or for one of those inside."""
+    """Whether a loss, or one of those inside, takes each row of targets as one object."""
     return any(leaf.traits.whole_rows for leaf in leaves_of(loss))
 
 
 def layout_of(loss: KerasLoss) -> str | None:
-    """How predictions belong to targets for a loss, or for the first inside that says so."""
+    """The `prediction_layout` of a loss, or of the first loss inside that has one."""
     return next((leaf.traits.layout for leaf in leaves_of(loss) if leaf.traits.layout), None)
 
 
 def rescaling_of(loss: KerasLoss) -> Loss | None:
-    """The loss, or the first inside, that says how its predictions change with the unit."""
+    """The loss, or the first one inside, that overrides `Loss.rescaled`; None if none does."""
     own = (leaf.loss for leaf in leaves_of(loss) if isinstance(leaf.loss, Loss))
     return next((each for each in own if type(each).rescaled is not Loss.rescaled), None)
 
 
 def weighted_means(node: Node, label: str, path: str = "") -> list[str]:
-    """The names of what is a mean over sample weights: `label`, or parts of that node.
+    """The names of the losses in a node that are means over sample weights.
 
-    `path` is what the names of its parts begin with.
+    `label` names the node itself; the names of its parts begin with `path`.
     """
     reduction = node.loss_itself().reduction
     if reduction == "mean_with_sample_weight":

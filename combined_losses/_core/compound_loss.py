@@ -1,4 +1,4 @@
-"""A loss made of losses, as Keras and loops of one's own call it; no tracked model calls it."""
+"""A loss made of losses as Keras and users' loops call it; tracked models call its node instead."""
 
 import contextlib
 import warnings
@@ -10,7 +10,6 @@ import keras
 from combined_losses._backend import backend, keras_private
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import (
-    Limited,
     check_dtype,
     check_reduction,
     check_single_weight,
@@ -18,6 +17,7 @@ from combined_losses._core.checks import (
 )
 from combined_losses._core.config import deeply
 from combined_losses._core.keras_types import KerasLossClass
+from combined_losses._core.limited import Limited
 from combined_losses._core.node import MadeOfNodes
 from combined_losses._core.operators import Operators
 from combined_losses._core.reduction import REDUCTIONS_OF_COMPOUNDS
@@ -27,15 +27,15 @@ from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 
 
 class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
-    """The face of a loss made of losses (abstract): what it computes with is its node."""
+    """The public side of a loss made of losses (abstract); its node does the computation."""
 
     def __init__(self, name: str, reduction: str | None, dtype: Dtype) -> None:
         check_dtype(f"{type(self).__name__} '{name}'", dtype)
         super().__init__(name=name, dtype=dtype)
         check_reduction(name, reduction, REDUCTIONS_OF_COMPOUNDS)
         self.reduction = reduction
-        self._warned_of_moves = False  # that weights stand still outside of steps
-        self._loop_steps = 0  # in loops of the user's
+        self._warned_of_moves = False  # the warning that weights stand still outside of steps
+        self._loop_steps = 0  # how many steps the user's loops have made
         keras_private.prepare_masks()
 
     def __repr__(self) -> str:
@@ -63,12 +63,15 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """What a rule learns, for the optimizer of a loop of one's own, without weight decay."""
+        """The variables that a rule learns. In a loop of your own give them to the optimizer.
+
+        They must not have weight decay.
+        """
         return list(self._as_node().learned_variables)
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
-        """The rest of `variables`: fixed weights, and what rules and schedules remember."""
+        """The other `variables`: fixed weights, and the state of rules and schedules."""
         learned = {id(v) for v in self._as_node().learned_variables}
         return [v for v in self.variables if id(v) not in learned]
 
@@ -86,7 +89,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
             yield
         if step.made and backend.is_eager(self.variables):
             self._loop_steps += 1
-            is_time_to_tell = self._loop_steps % 100 == 1  # it brings numbers to the host
+            is_time_to_tell = self._loop_steps % 100 == 1  # rarely: it copies numbers to the host
             for composite in self._as_node().composites():
                 composite.count_step_outside_fit()
                 if is_time_to_tell:
@@ -116,13 +119,13 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
     _reducing_call = __call__  # see `Loss`
 
     def call(self, y_true: ArrayLike, y_pred: ArrayLike) -> Tensor:
-        """The total of each sample, `(batch,)`, without weights, mask and reduction."""
+        """The total of each sample, `(batch,)`, without sample weights, mask and reduction."""
         batch = Batch(y_true, y_pred, name=self.name).unweighted()
         return self._as_node().evaluate(batch, reduction="none").total
 
     @backend.as_written
     def _stands_still(self) -> bool:
-        """Whether a call moves no weights, although there are some that move."""
+        """Whether a call leaves weights as they are that move in training."""
         return self._as_node().moves and loop_step_of(self) is None
 
     @backend.as_written
@@ -132,7 +135,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
         node.compiled_in |= constant
         step = loop_step_of(self)
         batch = Batch(y_true, y_pred, sample_weight, self.name)
-        if not node.routes:
+        if not node.chooses_outputs:
             check_single_weight(self.name, batch.sample_weight)
         with deeply():
             if step is None:
@@ -142,14 +145,14 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
             return self._evaluate_in(step, batch)
 
     def _evaluate_in(self, step: LoopStep, batch: Batch) -> Tensor:
-        """The total in a step of a loop of the user's, which the first call in it makes."""
+        """The total in a step of a user's loop; only the first call in a step moves weights."""
         check_trainable(self.name, batch.y_pred)
         batch.training = not step.made
         with call_in(step):
             return self._as_node().evaluate(batch).total
 
     def _is_threaded(self) -> bool:
-        """Whether a function that JAX compiles is given all of the state."""
+        """Whether a function that JAX compiles is given all variables of this loss."""
         return all(map(backend.is_threaded, self.variables))
 
     def _raise_constant(self) -> None:
@@ -161,13 +164,13 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
             "of the loss from outside"
         )
 
-    # Files of before: Keras 3.15 wrote the losses inside under `children`, an attribute then, and
-    # reads them there if there is such an attribute.
+    # Old files: earlier versions had the attribute `children`, under which Keras 3.15 wrote the
+    # losses inside. Keras reads them from there only while the loss has such an attribute.
 
     _former_children: Any = None
 
     def load_own_variables(self, store: Any) -> None:
-        """Called by Keras's saver, before it goes on to the attributes."""
+        """Called by Keras's saver before it goes on to the attributes."""
         self._leave_former_place()
         if keras_private.is_beside(store, "children") and not hasattr(self, "children"):
             inside = self._as_node().nodes_inside()
@@ -175,7 +178,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
             self._former_children = self.children
 
     def _leave_former_place(self) -> None:
-        """What is saved has the losses inside where they belong now."""
+        """Removes `children`, so that a new file has the losses inside in their present place."""
         for compound in self._as_node().compounds():
             loss: Any = compound.loss_itself()
             if loss._former_children is not None:  # else such an attribute is the user's

@@ -1,4 +1,4 @@
-"""Configs that lose nothing: from the `__init__` signature, and for Keras's own lossy losses."""
+"""Configs with every argument, also of Keras's losses, whose own configs leave some out."""
 
 import contextlib
 import inspect
@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import keras
 
 from combined_losses._backend import keras_private
-from combined_losses._core.checks import check_entries
 from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.limited import check_entries
 from combined_losses._core.names import quoted
 
 Made = TypeVar("Made")
@@ -21,10 +21,10 @@ _BASE_ARGUMENTS = ("reduction", "name", "dtype")
 def signature_config(
     loss: object, without: Iterable[str] = (), base: Sequence[str] = _BASE_ARGUMENTS
 ) -> dict[str, Any]:
-    """The config of a loss: every argument of its `__init__`, read from the attribute of its name,
-    `without` some that the loss stores itself.
+    """The config of a loss: every argument of its `__init__`, `without` some that it adds itself.
 
-    A hyper-parameter cannot be forgotten, because there is no list of them to keep.
+    Each argument is read from the attribute of its name. No hyper-parameter can be forgotten,
+    because nobody keeps a list of them.
     """
     others = (*base, *without)
     names = [name for name in arguments_of(type(loss)) if name not in others]
@@ -41,7 +41,7 @@ def signature_config(
 
 
 def _serialize(value: Any) -> Any:
-    """A value as Keras stores it; losses in it without loss of their arguments."""
+    """A value as Keras stores it; losses in it keep all their arguments."""
     if isinstance(value, keras.losses.Loss):
         return serialize_loss(value)
     if isinstance(value, list):
@@ -52,7 +52,7 @@ def _serialize(value: Any) -> Any:
 
 
 def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of `cls`, also those that it hands on to its bases through `**kwargs`."""
+    """The arguments of `cls`, also those that it passes to its bases through `**kwargs`."""
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -68,8 +68,10 @@ def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
 
 @contextlib.contextmanager
 def deeply() -> Iterator[None]:
-    """In the block Python calls itself some more: Keras's way through 200 nested losses takes 2,000
-    calls, and Python stops at 1,000."""
+    """A block with a higher recursion limit: Keras needs 2,000 nested calls for 200 nested losses.
+
+    Python's default limit is 1,000.
+    """
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, _DEEPEST))
     try:
@@ -89,12 +91,12 @@ def construct(cls: type[Made], config: dict[str, Any]) -> Made:
 
 
 def made(cls: type[Made], arguments: dict[str, Any]) -> Made:
-    """An object of a class; of a file that was changed, any error names the class."""
+    """An object of a class; errors name the class, because the file may have been changed."""
     make: Callable[..., Made] = cls
     try:
         return make(**arguments)
     except (TypeError, ValueError):
-        raise  # these name it already
+        raise  # these errors name the class already
     except Exception as error:
         raise ValueError(
             f"{cls.__name__} cannot be made from its config: {type(error).__name__}: {error}. "
@@ -103,7 +105,7 @@ def made(cls: type[Made], arguments: dict[str, Any]) -> Made:
 
 
 def read_entry(cls: type, key: str, value: Any) -> Any:
-    """An entry of a config as it was stored; an error names the class and the key."""
+    """A stored entry of a config as an object; an error names the class and the key."""
     try:
         return _deserialize(value)
     except Exception as error:
@@ -113,7 +115,7 @@ def read_entry(cls: type, key: str, value: Any) -> Any:
 
 
 def check_config(cls: type, config: object) -> None:
-    """Raises where a config, as of a file that was changed, has not the arguments of a class."""
+    """Raises if a config, perhaps from a changed file, does not have the arguments of a class."""
     if not isinstance(config, dict):
         raise ValueError(
             f"The config of {cls.__name__} must be a dict. Received: {type(config).__name__}"
@@ -144,7 +146,7 @@ def _deserialize(value: Any) -> Any:
 
 
 def _check_stored(value: Any) -> None:
-    """Raises where any list or dict in a stored value is too long: Keras goes through it slowly."""
+    """Raises if a list or dict in a stored value is too long: Keras would read it slowly."""
     open_values = [value]
     while open_values:
         value = open_values.pop()
@@ -156,7 +158,8 @@ def _check_stored(value: Any) -> None:
 def serialize_loss(loss: KerasLoss) -> dict[str, Any]:
     """A loss object as Keras stores it, plus the arguments that Keras's own `get_config` drops.
 
-    See `keras_private.whole_config`; besides, no class of Keras stores its `dtype`.
+    Keras's classes do not store their `dtype`; for other arguments see
+    `keras_private.whole_config`.
     """
     serialized: dict[str, Any] = keras.saving.serialize_keras_object(loss)
     parameters = inspect.signature(type(loss).__init__).parameters
@@ -172,7 +175,7 @@ def serialize_loss(loss: KerasLoss) -> dict[str, Any]:
 
 
 def serialize_losses(losses: Any) -> Any:
-    """What was compiled as `loss`, in any structure, without loss of arguments."""
+    """What was compiled as `loss`, in any structure, as Keras stores it, with all arguments."""
     if isinstance(losses, (list, tuple)):
         return [serialize_losses(loss) for loss in losses]
     if isinstance(losses, dict):
@@ -181,7 +184,7 @@ def serialize_losses(losses: Any) -> Any:
 
 
 class LambdaError(ValueError):
-    """A lambda is to be saved, which has no name to be found by."""
+    """Raised because a lambda cannot be saved: it has no name by which loading could find it."""
 
 
 def check_no_lambda(function: object, name: str, signature: str = "y_true, y_pred") -> None:
@@ -199,7 +202,7 @@ def check_no_lambda(function: object, name: str, signature: str = "y_true, y_pre
 def serialize_function(
     function: Callable[..., Any], name: str, signature: str = "y_true, y_pred"
 ) -> Any:
-    """A function as Keras stores it; a lambda, which has no name to be found by, is an error."""
+    """A function as Keras stores it; a lambda raises a `LambdaError`."""
     check_no_lambda(function, name, signature)
     try:
         return keras.saving.serialize_keras_object(function)
@@ -211,9 +214,9 @@ def serialize_function(
 
 
 def serialize_child(name: str, loss: KerasLoss) -> dict[str, Any]:
-    """A component as it is stored; where it cannot be, the error names it."""
+    """A component as Keras stores it; if it cannot be stored, the error names it."""
     if hasattr(loss, "serialized_function"):
-        loss.serialized_function(name)  # names the component where it cannot be saved
+        loss.serialized_function(name)  # for its error, which names the component
     return serialize_loss(loss)
 
 
@@ -223,7 +226,7 @@ def deserialize_child(name: str, child: Any) -> Any:
         _check_stored(child)
         return keras.saving.deserialize_keras_object(child)
     except Exception as error:
-        # Not a note: Keras makes a new exception from the text of this one.
+        # A note (`add_note`) would be lost: Keras makes a new exception from the text of this one.
         raise ValueError(
             f"Component '{name}' of a CompositeLoss cannot be loaded. Register its function or "
             'class with @keras.saving.register_keras_serializable("my_package") before saving, '

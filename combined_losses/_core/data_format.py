@@ -1,9 +1,10 @@
-"""Where the channels are: `data_format`, and the one way to the channels last.
+"""Where the channels are: `data_format`, and how the channels are moved to the last axis.
 
 A loss or wrapper with the argument `data_format` is `Formatted`: it says where the channels of its
-data are. Formulas always see the channels last. `batch.channels` says where they are now: "as
-given" in the data; "moved" to the end, from where they can be moved back; or "last" for good,
-because the arrays no longer have the layout of the data (samples of single channels, for example).
+data are. Formulas are always given the channels last. `batch.channels` says where they are now: "as
+given" is where the data have them; "moved" is on the last axis, and they can be moved back; "last"
+is on the last axis for good, because the arrays no longer have the axes of the data (each channel
+may have become a sample, for example).
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from combined_losses._core.traits import keras_traits
 from combined_losses._numerics.arrays import ArrayLike, Tensor
 
 FORMATS = ("channels_last", "channels_first")
-_GIVEN = "data_format_is_given"  # in a config: False where Keras's setting made it channels_first
+_GIVEN = "data_format_is_given"  # in a config: False if channels_first is from Keras's setting
 
 
 class Format(NamedTuple):
@@ -48,7 +49,7 @@ class Format(NamedTuple):
             return None
         rank = len(y_pred.shape)
         if self.reads_target and y_true is not None and not keras.tree.is_nested(y_true):
-            # The truth may have an axis for its one channel, which the predictions lack.
+            # The targets may have an axis for a single channel that the predictions lack.
             rank += len(y_true.shape) == rank + 1 and y_true.shape[1] == 1
         least = self.least_rank if self.is_given else max(4, self.least_rank)
         return rank if rank >= least else None
@@ -58,13 +59,13 @@ class Formatted(KerasLossClass):
     """A loss or wrapper with the argument `data_format` (a mixin, the first of the bases).
 
     `__init__` calls `self._set_format(data_format)` after `super().__init__`. From then on
-    `data_format` is one of `FORMATS`. An argument acts on all arrays that have channels, Keras's
-    setting on predictions of rank 4 and more alone. So a config keeps whether it was an argument.
+    `data_format` is one of `FORMATS`. The argument acts on all arrays that have channels; Keras's
+    setting acts only on predictions of rank 4 or more. So the config keeps which of them it was.
     """
 
     data_format: str
     _format_is_given = True
-    _least_rank = 3  # of arrays that have an axis of channels
+    _least_rank = 3  # the lowest rank of arrays that have an axis of channels
 
     def _set_format(self, data_format: DataFormat) -> None:
         """Checks the argument and resolves None: the format of the losses inside, else Keras's."""
@@ -108,8 +109,8 @@ class Formatted(KerasLossClass):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         if not isinstance(config, dict):
-            return super().from_config(config)  # which says what is wrong
-        # Files of versions without this argument hold losses with the channels last.
+            return super().from_config(config)  # raises the error about such a config
+        # Files of versions without this argument hold losses that take the channels last.
         config = {"data_format": "channels_last", **config}
         given = config.pop(_GIVEN, True)
         loss = super().from_config(config)
@@ -118,35 +119,35 @@ class Formatted(KerasLossClass):
 
 
 def formats_in(loss: KerasLoss, with_itself: bool = True) -> list[Format]:
-    """The outermost `Format` of `loss`, or on each way down those of the losses inside."""
+    """The `Format` of `loss`; if it has none, the outermost ones of the losses inside."""
     if with_itself and isinstance(loss, Formatted):
         return loss.formats
     return [found for child in _inside(loss) for found in formats_in(child)]
 
 
 def _has_classes_first(loss: KerasLoss) -> bool:
-    """Whether a loss of Keras's inside was made with the classes on axis 1 (`axis=1`)."""
+    """Whether a loss, or one inside, is one of Keras's with the classes on axis 1 (`axis=1`)."""
     children = _inside(loss)
     return any(map(_has_classes_first, children)) if children else keras_traits(loss).axis == 1
 
 
 def _inside(loss: KerasLoss) -> list[KerasLoss]:
-    """The losses that a compound is made of; none of any other loss."""
+    """The losses that a loss is made of; an empty list if it is not made of others."""
     own = node_of(loss)
     return [] if own is None else [node.loss_itself() for node, _ in own.nodes_inside()]
 
 
 def moved(array: Tensor, rank: int, source: int = 1, destination: int = -1) -> Tensor:
-    """An array of `rank` axes with the channels moved; other arrays have none and stay."""
+    """The array with the channels moved, if it has `rank` axes; others have no channels."""
     if array is None or keras.tree.is_nested(array) or len(array.shape) != rank:
         return array
     return ops.moveaxis(array, source, destination)
 
 
 def channels_last(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorator of the `call` of a `Formatted` loss: the method is given the channels last.
+    """Decorator for the `call` of a `Formatted` loss: the method is given the channels last.
 
-    `call.of_channels_last` is the undecorated method, for data that have them last already.
+    `call.of_channels_last` is the undecorated method, for data that already have them last.
     """
 
     def of_any(
@@ -158,7 +159,7 @@ def channels_last(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return call(self, *(array if rank is None else moved(array, rank) for array in arrays))
 
     functools.update_wrapper(of_any, call)
-    of_any.of_channels_last = call  # type: ignore[attr-defined]  # of a function
+    of_any.of_channels_last = call  # type: ignore[attr-defined]  # functions take attributes
     return of_any
 
 
@@ -168,8 +169,8 @@ def channels_last(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def with_channels_last(batch: Batch, formats: Sequence[Format]) -> Batch:
     """The batch with the channels last where the first of `formats` has them first.
 
-    It moves those of all arrays that have as many axes as the predictions. Ids, and weights and
-    masks of pixels, have one axis less and stay as they are.
+    In all arrays that have as many axes as the predictions the channels are moved. Ids, and the
+    weights and masks of pixels, have one axis less and stay as they are.
     """
     if batch.channels != "as given" or not formats:
         return batch
@@ -180,8 +181,8 @@ def with_channels_last(batch: Batch, formats: Sequence[Format]) -> Batch:
 def as_given(batch: Batch, for_view: bool = False) -> Batch:
     """The batch with the channels where the data have them.
 
-    A view matches weights with the data from the left. So `for_view`, weights and masks of pixels
-    get an axis of length 1 where the data have the channels.
+    With `for_view`, weights and masks of pixels get an axis of length 1 at the place of the
+    channels, because a view matches weights with the data from the left.
     """
     if batch.channels != "moved":
         return batch
@@ -196,7 +197,7 @@ def as_given(batch: Batch, for_view: bool = False) -> Batch:
 def _rearranged(
     batch: Batch, channels: Literal["as given", "moved"], rank: int, source: int, destination: int
 ) -> Batch:
-    """The batch with the channels of each array of `rank` axes moved; others have none."""
+    """The batch with the channels moved in each array of `rank` axes; others have no channels."""
 
     def move(array: Tensor) -> Tensor:
         return moved(array, rank, source, destination)

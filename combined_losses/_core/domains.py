@@ -1,7 +1,7 @@
 """What the numbers mean that a loss compares: shares, classes, ids, images, probabilities.
 
-Our losses say it by their class attributes `target_kind` and `prediction_kind`; of Keras's a table
-knows it. Of any other loss nothing is known, and nothing is asked.
+Losses of this library say it by the class attributes `target_kind` and `prediction_kind`; for
+Keras's losses there is a table here. Nothing is known, or checked, of any other loss.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from combined_losses._core.batch import Batch
 from combined_losses._core.traits import is_ours, keras_function, says
 from combined_losses._numerics.arrays import Tensor
 
-# Targets: the range that they must lie in. Of "ids" (those of classes), "labels" (any to be told
-# apart) and "images" (which span a range that the loss is told) it is found otherwise.
+# The range in which targets of each kind must lie. Not here: "ids" (class ids) and "images", whose
+# range depends on arguments of the loss, and "labels", which may be any whole numbers.
 RANGES = {
-    "shares": (0.0, 1.0),  # masks, labels that are independent, soft ones too
-    "classes": (0.0, 1.0),  # rows, one-hot or soft, of classes that exclude each other
+    "shares": (0.0, 1.0),  # masks, or independent labels, hard or soft
+    "classes": (0.0, 1.0),  # one-hot or soft rows of classes that exclude each other
     "signs": (-1.0, 1.0),
     "amounts": (0.0, float("inf")),
 }
@@ -32,14 +32,14 @@ KINDS = (None, *RANGES, *WHOLE, "images")
 
 
 class Domain(NamedTuple):
-    """What a loss means.
+    """What the targets and predictions of a loss mean.
 
     Attributes:
         targets: one of `KINDS`; None: any number, or unknown.
         predictions: "probabilities", or None: any number, or unknown.
-        classes: how many there are, where the loss says it.
-        max_value: of images, the range that they span.
-        voids: targets that stand for missing or void ones.
+        classes: how many classes there are, if the loss says so.
+        max_value: the range that images span.
+        voids: the numbers that stand for missing or void targets.
     """
 
     targets: str | None = None
@@ -50,7 +50,7 @@ class Domain(NamedTuple):
 
 
 def domain_of(loss: Any) -> Domain:
-    """The `Domain` of a single loss: ours, Keras's, or a string or function that names one."""
+    """The `Domain` of a single loss, or of the loss that a string or function stands for."""
     targets, predictions = _kinds(loss)
     if getattr(loss, "from_logits", False):
         predictions = None
@@ -72,7 +72,7 @@ def _kinds(loss: Any) -> tuple[str | None, str | None]:
 
 
 def _claim(loss: Any, name: str) -> str | None:
-    """What `says` tells, unless a class of the user's gives another `call` than the one meant."""
+    """The attribute as `says` finds it, unless a user's class overrides the `call` it describes."""
     bases = type(loss).__mro__
     giver = next((i for i, base in enumerate(bases) if "call" in vars(base)), 0)
     place = next((i for i, base in enumerate(bases) if name in vars(base)), 0)
@@ -83,7 +83,7 @@ def _claim(loss: Any, name: str) -> str | None:
 
 
 def own_voids(loss: object) -> frozenset[float]:
-    """The targets that a loss takes for missing or void, beside what is inside of it."""
+    """The targets that this loss itself, not a loss inside it, takes for missing or void."""
     names = ("mask_value", "ignore_value", "ignore_class")
     own = (getattr(loss, name, None) for name in names)
     return frozenset(filter(_is_real, own))
@@ -94,7 +94,7 @@ def _is_real(number: object) -> TypeGuard[float]:
 
 
 def is_void(array: Tensor, voids: Iterable[float]) -> Tensor | None:
-    """Where a target is one of the numbers that mean "void"; None without such numbers."""
+    """The places whose target is one of the numbers `voids`; None if there are no such numbers."""
     found = None
     for number in voids:
         same = ops.isnan(array) if math.isnan(number) else ops.equal(array, float(number))
@@ -123,18 +123,19 @@ _OF_KERAS: dict[str, tuple[str | None, str | None]] = {
 }
 
 
-# What losses are given, as far as it may lie outside of what they mean.
+# The numbers that losses are given, so that `cl.diagnose` can compare them with the domains.
 
 
 class Facts:
     """What single losses were given in one evaluation, each by the label of its component.
 
     Attributes:
-        domains: by label a list of pairs of the `Domain` of a loss and its number of classes.
-        numbers: by label a list of tensors `(6,)`, one for each of these: the smallest and the
-            largest target, 1 where one is no whole number, 1 where one is missing, the smallest and
-            the largest prediction. Of what counts; infinite where nothing does.
-        notes: by label a list of pairs of a flag and a message.
+        domains: by label a list of pairs: the `Domain` of a loss and its number of classes.
+        numbers: by label a list of tensors `(6,)`, one for each entry of `domains`: the smallest
+            and the largest target, 1 if a target is not a whole number, 1 if one is missing, the
+            smallest and the largest prediction. Rows of weight 0 are left out; if no row is left,
+            the smallest is infinity and the largest minus infinity.
+        notes: by label a list of pairs: a flag and a message.
     """
 
     def __init__(self) -> None:
@@ -143,7 +144,7 @@ class Facts:
         self.notes: dict[str, list[tuple[str, str]]] = {}
 
     def note(self, label: str, flag: str, message: str) -> None:
-        """Leaves a message that is true whatever the numbers are."""
+        """Adds a message that does not depend on the numbers."""
         self.notes.setdefault(label, []).append((flag, message))
 
 
@@ -154,7 +155,7 @@ _facts: contextvars.ContextVar[Facts | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def examining() -> Iterator[Facts]:
-    """In the block losses leave what they are given; it gives the `Facts`."""
+    """A block in which losses record what they are given in the `Facts` that it yields."""
     facts = Facts()
     token = _facts.set(facts)
     try:
@@ -164,11 +165,11 @@ def examining() -> Iterator[Facts]:
 
 
 examined = _facts.get
-"""`examined()` is the `Facts` of who is `examining`, or None."""
+"""`examined()` is the `Facts` of the surrounding `examining()` block, or None."""
 
 
 def examine(label: str, loss: Any, batch: Batch, y_true: Any, y_pred: Any, axis: int = -1) -> None:
-    """Leaves what a loss is given to who is `examining`."""
+    """Records what a loss is given, if an `examining()` block is open."""
     if examined() is None or keras.tree.is_nested(y_pred) or keras.tree.is_nested(y_true):
         return
     domain = domain_of(loss)
@@ -187,7 +188,7 @@ def leave(
     y_pred: Tensor | None,
     axis: int = -1,
 ) -> None:
-    """Leaves the facts of one loss, or of a wrapper that reads targets by itself."""
+    """Records the facts of one loss, or of a wrapper that reads targets itself."""
     facts = examined()
     if facts is None or (domain.targets is None and domain.predictions is None):
         return
@@ -200,7 +201,7 @@ def leave(
 def _facts_of(
     array: Tensor | None, batch: Batch, axis: int, voids: Iterable[float]
 ) -> list[Tensor]:
-    """The smallest, the largest, whether one is no whole number, whether one is missing."""
+    """The smallest number, the largest, whether one is not whole, whether one is missing."""
     if array is None:
         return [ops.convert_to_tensor(n, "float32") for n in (math.inf, -math.inf, 0.0, 0.0)]
     counts = batch.used(array, axis)
@@ -223,9 +224,9 @@ def _facts_of(
 
 
 def mended(loss: Any, y_true: Tensor, y_pred: Tensor, axis: int = -1) -> Tensor | None:
-    """Targets moved to the nearest that the loss means, void ones left alone; None: unknown.
+    """Targets moved into the domain of the loss, except void ones; None: the domain is unknown.
 
-    Keras's losses raise on some, where `cl.diagnose` has more to say.
+    Keras's losses raise on some targets outside; `cl.diagnose` goes on, to report more than that.
     """
     domain = domain_of(loss)
     if domain.targets in RANGES:

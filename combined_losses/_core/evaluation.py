@@ -7,11 +7,11 @@ from combined_losses._numerics.arrays import Tensor
 
 
 class Evaluation(NamedTuple):
-    """What one call gives, each tensor `()`, or `(batch,)` if not reduced.
+    """What one call of a loss gives. Each tensor is `()`, or `(batch,)` if not reduced.
 
-    `values` holds those of the parts, unweighted, in the order of their names: scalars, or vectors
-    of several parts at once, with the parts as the first axis. `extras` holds what is logged
-    beside them, in the order of `Compound.extra_keys`. `present` says whether anything of this
+    `values` holds the unweighted values of the parts in the order of their names. An entry is a
+    scalar, or the vector of several parts, with the parts as the first axis. `extras` holds other
+    numbers to log, in the order of `Compound.extra_keys`. `present` says whether anything of this
     replica's batch has counted, see `presence`.
     """
 
@@ -22,7 +22,7 @@ class Evaluation(NamedTuple):
 
 
 def split(values: Iterable[Tensor | None], reduced: bool = True) -> list[Tensor | None]:
-    """The values of an `Evaluation`, one tensor for each part; None for what was not there."""
+    """The values of an `Evaluation`, one tensor for each part; None for a part without a value."""
     parts: list[Tensor | None] = []
     for value in values:
         if value is None:

@@ -1,7 +1,7 @@
 """Keras's classes with types, for mypy alone: never imported at run time, see `keras_types.py`."""
 
 # mypy: disable-error-code="empty-body"
-# (Methods without a body.)
+# The methods here have no bodies.
 
 from collections.abc import Callable
 from typing import Any, Literal, Self

@@ -1,9 +1,9 @@
-"""How type checkers see Keras, which is not typed: bases for our classes, and names for arguments.
+"""Types for Keras, which has none: bases for our classes, and names for types of arguments.
 
-mypy takes every class of Keras for `Any`, and with it every class below: a typo such as
-`loss.set_weigth` would pass. So mypy, and mypy alone, is shown bases with types. It takes a name
-`MYPY` for true whatever its value is. At run time, and for pyright, which reads Keras's own
-sources, the bases are Keras's.
+mypy takes every class of Keras for `Any`, and every subclass too, so a typo such as
+`loss.set_weigth` would pass. So mypy, and only mypy, is given the typed bases of
+`keras_for_mypy.py`: it takes any name `MYPY` for true, whatever its value. At run time the bases
+are Keras's own, and for pyright too, because pyright reads Keras's sources.
 """
 
 import functools
@@ -15,13 +15,13 @@ from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 Reduction: TypeAlias = (
     Literal["sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none"] | None
 )
-"""How Keras makes one number of the values of a loss."""
+"""How the values of a loss become one number."""
 
 CompositeReduction: TypeAlias = Reduction | Literal["per_component"]
-"""One of Keras's, or each component's own."""
+"""One of Keras's reductions, or each component's own."""
 
 DataFormat: TypeAlias = Literal["channels_last", "channels_first"] | None
-"""Where the channels are; None: as Keras's setting says."""
+"""Which axis holds the channels; None: as Keras's setting says."""
 
 Logs: TypeAlias = dict[str, Any] | None
 """What Keras gives to callbacks: numbers by log key."""
@@ -30,7 +30,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class LossArguments(TypedDict, total=False):
-    """What a loss takes beside its own: `__init__(self, ..., **kwargs: Unpack[LossArguments])`."""
+    """What every loss takes: `__init__(self, ..., **kwargs: Unpack[LossArguments])`."""
 
     reduction: Reduction
     name: str | None
@@ -54,8 +54,8 @@ class CompositeArguments(TypedDict, total=False):
 def documented_by(original: Callable[..., Any]) -> Callable[[Function], Function]:
     """`functools.wraps` for a method that stands in for one of Keras's.
 
-    For a type checker the method stays what it is; `functools.wraps` would make it an object that
-    is not bound to `self`.
+    For type checkers the method stays a method; `functools.wraps` would make it an object that is
+    not bound to `self`.
     """
 
     def decorate(function: Function) -> Function:
@@ -85,8 +85,8 @@ else:
     from keras.optimizers.schedules import LearningRateSchedule as KerasScheduleClass
     from keras.utils import PyDataset as KerasPyDataset
 
-    # Annotations say it by what a loss has, because pyright counts what it knows of a package
-    # without reading Keras.
+    # Protocols for annotations: pyright counts the types of a package without reading Keras, so
+    # Keras's own classes would count as unknown.
 
     class KerasLoss(Protocol):
         """A loss of Keras, of this library or of a user."""

@@ -1,4 +1,4 @@
-"""Losses where single labels have weights or are missing."""
+"""What a `Leaf` does when single labels of a row have weights or are missing."""
 
 import copy
 import types
@@ -17,7 +17,7 @@ from combined_losses._numerics.arrays import Tensor
 
 
 class OfLabels(CallsLoss):
-    """What a `Leaf` does with weights and masks of single labels (abstract)."""
+    """The part of `Leaf` that applies weights and masks of single labels (abstract)."""
 
     reader: Any
     _known: dict[Hashable, tuple[Any, Any]]
@@ -26,7 +26,7 @@ class OfLabels(CallsLoss):
         raise NotImplementedError
 
     def _sees_elements(self, batch: Batch) -> bool:
-        """Whether weights or mask are of single labels, in a batch where these are told apart."""
+        """Whether weights or mask have one entry for each label, and the loss can use that."""
         if keras.tree.is_nested(batch.y_pred):
             return False
         y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
@@ -40,20 +40,20 @@ class OfLabels(CallsLoss):
         return any(len(weight.shape) == len(y_pred.shape) for weight in weights)
 
     def _of_labels(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
-        """Values of single labels, or of rows that count where all their labels are there."""
+        """The values of single labels if the loss allows it, else of rows: see `_of_rows`."""
         y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         if self.traits.same_shape:
             checks.check_equal_shapes(label, y_true, y_pred)
         if self.traits.layout is not None:
-            seen = batch.replaced(y_true=y_true, y_pred=y_pred)
-            return self.values(layouts.of_single_targets(seen, self.traits.layout, label), label)
+            batch = batch.replaced(y_true=y_true, y_pred=y_pred)
+            return self.values(layouts.of_single_targets(batch, self.traits.layout, label), label)
         size = ops.shape(y_pred)[-1] if len(y_pred.shape) > 1 else 1
         if self.traits.summed:
             values, batch = self.of_elements().values(batch, label)
-            # Their mean is that of the sums where all labels are there.
+            # Times `size`, so that with all labels present their mean is that of the sums.
             return values * ops.cast(size, values.dtype), batch.replaced(elements=size)
         if self.traits.elementwise:
-            # Its mean over the last axis is then one over a single element.
+            # With a new last axis of length 1 its mean is over a single element.
             y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
             batch = batch.replaced(y_true=y_true, y_pred=y_pred, elements=size)
             return self.values(batch, label)
@@ -62,16 +62,16 @@ class OfLabels(CallsLoss):
         return self._of_rows(batch, label)
 
     def _of_rows(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
-        """Values of rows: a row counts where all its labels are there."""
-        # The least: "all of them", also of what averages over blocks have left of a mask. A term
-        # without a target is one of the row, which is there where any label is.
+        """The values of rows: a row counts only if none of its labels is missing."""
+        # The minimum means "all labels", also of a mask that holds fractions after averages over
+        # blocks. A term that needs no target concerns the row, which counts if any label is there.
         of_row = ops.min if self.needs_target else ops.max
-        # Classes are the last axis, but in a loss of Keras's that says another `axis`.
+        # Classes are on the last axis, unless a loss of Keras has the argument `axis`.
         mask = ops.moveaxis(ops.cast(batch.mask, "float32"), self.traits.axis, -1)
-        no_rows = 0 in mask.shape[:-1]  # which have no least
+        no_rows = 0 in mask.shape[:-1]  # an empty array has no minimum
         rows = batch.replaced(mask=mask[..., 0] if no_rows else of_row(mask, axis=-1))
         values, rest = self.values(rows, label)
-        if len(values.shape) == len(batch.mask.shape):  # a function that gives one for each label
+        if len(values.shape) == len(batch.mask.shape):  # a function with one value per label
             return self.values(batch, label)
         drops_some = self.needs_target and mask.shape[-1] != 1
         if drops_some and len(values.shape) and not self._means_rows():
@@ -86,7 +86,7 @@ class OfLabels(CallsLoss):
         return values, rest
 
     def _means_rows(self) -> bool:
-        """Whether it is known that a row of targets is one thing, such as a class or a box."""
+        """Whether it is known that a row of targets is one object, such as a class or a box."""
         reader = self.reader
         if says(reader, "elementwise") is not None and not is_default(reader, "elementwise"):
             return True
@@ -94,7 +94,7 @@ class OfLabels(CallsLoss):
         return self.traits != Traits() and (ours or not hasattr(self.loss, "prediction_layout"))
 
     def of_elements(self) -> Self:
-        """A component like this one whose values are those of single elements."""
+        """A copy of this node that returns the values of single elements."""
         node = copy.copy(self)
         node.traits = self.traits._replace(elementwise=False, summed=False)
         node.loss, node._of_last = types.SimpleNamespace(call=self.loss.elements), None

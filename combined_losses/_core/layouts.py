@@ -1,4 +1,4 @@
-"""Layouts: where a loss has several predictions for each target, which belong to which."""
+"""Layouts: which predictions belong to which target, if each target has several predictions."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from combined_losses._numerics.arrays import Tensor
 
 
 def beside(y_true: Tensor, y_pred: Tensor, layout: str | None, label: str) -> Tensor:
-    """Targets with as many axes as the predictions, as a loss of this layout takes them.
+    """Targets with as many axes as the predictions, as a loss with this layout takes them.
 
-    These are `(..., D)` beside blocks `(..., k * D)`, and `(..., 1)` beside columns `(..., k)`.
+    Targets are `(..., D)` with blocks `(..., k * D)`, and `(..., 1)` with columns `(..., k)`.
     """
     if len(y_true.shape) == len(y_pred.shape) - 1:
         y_true = ops.expand_dims(y_true, -1)
@@ -21,9 +21,9 @@ def beside(y_true: Tensor, y_pred: Tensor, layout: str | None, label: str) -> Te
 
 
 def tells_apart(batch: Batch, y_true: Tensor, y_pred: Tensor, layout: str | None) -> bool:
-    """Whether weights or mask tell apart the targets of one row of blocks.
+    """Whether weights or mask differ between the targets of one row of blocks.
 
-    In any other layout the values have the shape of the targets already.
+    In columns the values have the shape of the targets already.
     """
     if layout != "blocks" or y_true is None or len(y_true.shape) != len(y_pred.shape):
         return False
@@ -34,16 +34,16 @@ def tells_apart(batch: Batch, y_true: Tensor, y_pred: Tensor, layout: str | None
 
 
 class PredictionsApart:
-    """The predictions of each target on a last axis of their own, and the way back.
+    """A batch with the k predictions of each target on a last axis of their own, and the way back.
 
     Args:
-        batch: a `Batch` of one target and one array of predictions, of the ranks that a loss of
-            this layout takes.
+        batch: a `Batch` of one array of targets and one of predictions, of the ranks that a loss
+            with this layout takes.
         layout: "blocks" or "columns".
         label: the name of the component, for messages.
 
     Attributes:
-        batch: the same batch, with targets as they are, `(...)`, and predictions `(..., k)`.
+        batch: the same batch with targets as they are, `(...)`, and predictions `(..., k)`.
     """
 
     def __init__(self, batch: Batch, layout: str, label: str) -> None:
@@ -60,7 +60,7 @@ class PredictionsApart:
         self.batch = batch.replaced(y_pred=y_pred, own_axes=1)
 
     def together(self, batch: Batch) -> Batch:
-        """The way back: a view of `self.batch` with the predictions in the layout of the loss."""
+        """The way back: puts the predictions of a view of `self.batch` into the loss's layout."""
         y_true, y_pred = batch.y_true, batch.y_pred
         if self.form == "columns":
             y_pred = ops.squeeze(y_pred, -2)
@@ -74,7 +74,7 @@ class PredictionsApart:
 def as_rows(batch: Batch) -> Batch:
     """The batch with each target as a row of its own, `(..., 1)`.
 
-    In the batch of a `PredictionsApart` the row has k predictions, in any other batch one.
+    In the batch of a `PredictionsApart` such a row has k predictions, in any other batch one.
     """
     y_true, y_pred = ops.expand_dims(batch.y_true, -1), batch.y_pred
     if not batch.own_axes:
@@ -83,7 +83,7 @@ def as_rows(batch: Batch) -> Batch:
 
 
 def of_single_targets(batch: Batch, layout: str, label: str) -> Batch:
-    """The batch with each target as a row of its own, for the values of single targets."""
+    """The batch with each target as a row of its own, so that each target has its own value."""
     size = batch.y_true.shape[-1]
     return as_rows(PredictionsApart(batch, layout, label).batch).replaced(elements=size)
 
@@ -95,7 +95,7 @@ def _apart(y_pred: Tensor, size: int) -> Tensor:
 
 
 def _check_known(label: str, true: tuple[Any, ...], pred: tuple[Any, ...]) -> None:
-    """Raises unless it is known how many targets the blocks of predictions belong to."""
+    """Raises unless the number of targets and the number of predictions are known."""
     if true[-1] is None or pred[-1] is None:
         raise ValueError(
             f"Component '{label}' tells single targets apart and needs to know how many there are. "
@@ -105,7 +105,7 @@ def _check_known(label: str, true: tuple[Any, ...], pred: tuple[Any, ...]) -> No
 
 
 def _check(label: str, true: tuple[Any, ...], pred: tuple[Any, ...], layout: str | None) -> None:
-    """Raises unless the shapes of targets and predictions go together in this layout."""
+    """Raises unless the shapes of targets and predictions match in this layout."""
     size, width = (shape[-1] if shape else None for shape in (true, pred))
     rows = len(true) == len(pred) and all(
         a == b or a is None or b is None for a, b in zip(true[:-1], pred[:-1], strict=True)

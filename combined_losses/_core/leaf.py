@@ -30,10 +30,11 @@ class Leaf(OfLabels):
     """A child loss of a composite, or a loss of this library on its own.
 
     Args:
-        name: the name that every message gives.
+        name: its name in messages.
         loss: a `keras.losses.Loss`.
-        traits: what may be relied on of it, `Traits`.
-        opaque: whether it is called whole; default: where it has a `__call__` of its own.
+        traits: the `Traits` of the loss, which say what may be relied on.
+        opaque: whether to call the loss by its `__call__`, which reduces by itself. Default: if the
+            class of the loss overrides `__call__`.
     """
 
     def __init__(
@@ -41,12 +42,12 @@ class Leaf(OfLabels):
     ) -> None:
         super().__init__(name, loss, traits, opaque)
         self._warned: set[tuple[str, str]] = set()
-        # What the values of data with known shapes and dtypes look like, see `_values_of_known`.
+        # From shapes and dtypes of checked data to those of the values: `_unreduced_of_known`.
         self._known: dict[Hashable, tuple[Any, Any]] = {}
 
     @property
     def reader(self) -> Any:
-        """The function or loss of the user's that is called, as it was given."""
+        """The function or loss that is called, as the user gave it."""
         return getattr(self.loss, "function", self.loss)
 
     def loss_itself(self) -> KerasLoss:
@@ -60,46 +61,58 @@ class Leaf(OfLabels):
         return [self.reader]
 
     def check_lambdas(self, label: str) -> None:
-        if hasattr(self.loss, "check_no_lambda"):  # a function of the user's as a loss
+        if hasattr(self.loss, "check_no_lambda"):  # a `FunctionLoss`
             self.loss.check_no_lambda(label)
 
     def evaluate(
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         """The `Evaluation` of a `Batch`; see `reduced`."""
-        label, counted = label or self.name, batch
-        values = None if batch.weighted else self._values_of_known(batch)
-        if values is None:
-            values, counted = self.unreduced(batch, reduction != PER_COMPONENT, label)
-            few = len(self._known) < _MOST_KNOWN  # sequences may have any length
+        label, imposed = label or self.name, reduction != PER_COMPONENT
+        found = None if batch.weighted else self._unreduced_of_known(batch, imposed, label)
+        if found is None:
+            found = values, counted = self.unreduced(batch, imposed, label)
+            few = len(self._known) < _MOST_KNOWN  # sequences may bring a new length every time
             if few and not batch.weighted and self._is_plain(batch, counted, values):
                 self._known[_signature(batch)] = (values.shape, values.dtype)
+        values, counted = found
         total = self.reduce(values, counted, reduction, label)
         return Evaluation(
             total, present=presence(batch, values, counted) if batch.asks_presence else None
         )
 
-    # Most checks depend on the shapes and dtypes of the data alone. What has passed them once, and
-    # needs no preparation, goes straight to the loss from then on.
+    # Most checks depend only on the shapes and dtypes of the data. Data that have passed them once,
+    # and that need no preparation, go straight to the loss from then on.
 
-    def _values_of_known(self, batch: Batch) -> Tensor | None:
-        """The values of data without weights that have passed all checks before; else None."""
+    def _unreduced_of_known(
+        self, batch: Batch, imposed: bool, label: str
+    ) -> tuple[Tensor, Batch] | None:
+        """What `unreduced` gives, if data of these shapes have passed all checks before; else None.
+
+        The loss is called once, as in `unreduced`: a user's function may count its calls, draw
+        random numbers, or return values of another shape or dtype than before.
+        """
         known = self._known.get(_signature(batch))
         is_watched = observed() is not None or examined() is not None or batch.notes_reads
         if known is None or is_watched:
             return None
         y_true, y_pred = batch.inputs(self.dtype, self.traits, self._neutral)
+        formula = self.loss.call if self._of_last is None else self.formula()
         try:
-            values = ops.convert_to_tensor(self.formula()(y_true, y_pred))
+            values = ops.convert_to_tensor(formula(y_true, y_pred))
         except Exception:
-            return None  # the long way names the component
+            with self.named_errors(label, y_true, y_pred):
+                raise
         shape, dtype = known
         if values.shape != shape or (self.traits.masks_values and read_mask(values) is not None):
-            return None
-        return values if values.dtype == dtype else ops.cast(values, dtype)
+            checks.check_values(label, values, batch.size)
+            return self.accounted(values, batch, imposed, label)
+        if values.dtype != dtype:
+            values = ops.cast(values, accumulating(values.dtype))
+        return values, batch
 
     def _is_plain(self, batch: Batch, counted: Batch, values: Tensor) -> bool:
-        """Whether such data need nothing but a call of the loss, and have shapes that are known."""
+        """Whether data of these shapes need only a call of the loss, and all sizes are known."""
         if self.opaque or counted is not batch or counted.weighted or not len(values.shape):
             return False
         if self.traits.layout is not None or batch.channels != "as given":
@@ -116,14 +129,14 @@ class Leaf(OfLabels):
     ) -> Tensor:
         """The value of this component, `()`.
 
-        `reduction` is imposed, or `PER_COMPONENT`: the loss's own. Imposed "none" gives one value
-        for each sample, `(batch,)`; the loss's own "none" gives its values as they are. `label` is
-        the name for messages where this component is part of others.
+        `reduction` is imposed on the loss; `PER_COMPONENT` leaves the loss its own. An imposed
+        "none" gives one value for each sample, `(batch,)`; the loss's own "none" gives its values
+        as they are. `label` is the name in messages if this component is a part of another one.
         """
         return self.evaluate(batch, reduction, label).total
 
     def reduce(self, values: Tensor, batch: Batch, reduction: str | None, label: str) -> Tensor:
-        """The number that values become; `batch` has their weights and mask."""
+        """The reduced values; `batch` has their weights and mask."""
         imposed = reduction != PER_COMPONENT
         reduction = reduction if imposed else self.loss.reduction
         if reduction not in REDUCTIONS:
@@ -133,14 +146,14 @@ class Leaf(OfLabels):
             return per_sample(reduced) if imposed and len(reduced.shape) else reduced
         if imposed and reduction in ("none", None):
             raise ValueError(
-                f"Component '{label}' returns one number for the whole batch and cannot be "
-                'had per sample, which reduction="none" needs: return values that begin with the '
+                f"Component '{label}' returns one number for the whole batch, but "
+                'reduction="none" needs one for each sample: return values that begin with the '
                 "batch axis. Received: values of shape ()"
             )
         return self._scale_scalar(values, batch)
 
     def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch]:
-        """The values in float32 or more, and the batch whose weights and mask are theirs."""
+        """The values in float32 or more, and the batch with what is still to apply to them."""
         checks.check_single_weight(label, batch.sample_weight)
         batch = self._arranged(batch)
         with telling(batch):
@@ -149,17 +162,17 @@ class Leaf(OfLabels):
             return self.accounted(values, batch, imposed, label)
 
     def _arranged(self, batch: Batch) -> Batch:
-        """The batch with the channels where the loss wants them."""
+        """The batch with the channels where the loss expects them."""
         if isinstance(self.loss, Formatted) and self.loss.formats:
             batch = with_channels_last(batch, self.loss.formats)
-            # A `call` of a subclass of the user's is given the data as they are.
+            # If a user's subclass overrides `call`, it is given the data as they are.
             return batch if self._of_last is not None else as_given(batch, for_view=True)
         return batch if self.traits.reads_last and not self.opaque else as_given(batch)
 
     def accounted(
         self, values: Tensor, batch: Batch, imposed: bool, label: str
     ) -> tuple[Tensor, Batch]:
-        """Values as they are reduced, and the batch with the mask that the loss has put on them."""
+        """The values to reduce, and the batch with the mask that the loss has put on them."""
         mask = self._own_mask(values)  # before the cast, which drops it
         values = ops.cast(values, accumulating(values.dtype))
         self.check_weights(values, batch, imposed, label)
@@ -168,7 +181,7 @@ class Leaf(OfLabels):
         return values, batch.masked_too(mask, values)
 
     def check_weights(self, values: Tensor, batch: Batch, imposed: bool, label: str) -> None:
-        """Says where values have lost what weights or mask distinguish: an error, or a warning."""
+        """Raises or warns if the values no longer have the axes that weights or mask vary over."""
         for what, weight in batch.weights():
             kind = batch.mask_kind if what == "mask" else None
             if is_matched(label, what, weight, values, batch) or kind == "void":
@@ -187,15 +200,16 @@ class Leaf(OfLabels):
             self._warn(label, what, f"{message}; until then it counts unweighted.")
 
     def _warn(self, label: str, what: str, message: str) -> None:
-        """Once for each component and what it is about."""
+        """Warns once for each component and subject `what`; never while `observing`."""
         if (label, what) not in self._warned and observed() is None:
             self._warned.add((label, what))
             warnings.warn(message, stacklevel=2)
 
     def _scale_scalar(self, value: Tensor, batch: Batch) -> Tensor:
-        """A number for a replica's part of the batch, as its contribution to the whole batch.
+        """The contribution of this replica's scalar loss to the loss of the whole batch.
 
-        It is taken for a mean, but where a loss that is called whole has the reduction "sum".
+        The scalar counts as a mean over the samples of the replica. The exception is an opaque loss
+        whose reduction is "sum".
         """
         if batch.sample_weight is not None and not len(batch.sample_weight.shape):
             value = value * ops.cast(batch.sample_weight, value.dtype)
@@ -203,13 +217,13 @@ class Leaf(OfLabels):
             value = value * ops.cast(batch.share, value.dtype)
         if batch.size:
             return value
-        # A mean of no samples is NaN, and contributes 0.
+        # The mean over no samples is NaN, but a replica without samples contributes 0.
         empty = ops.equal(batch.count, 0)
         return ops.where(empty, ops.zeros_like(value), value)
 
 
 def _signature(batch: Batch) -> Hashable:
-    """What all checks of data without weights depend on; None for structures of arrays."""
+    """All that the checks of data without weights depend on; None for structures of arrays."""
     y_true, y_pred = batch.y_true, batch.y_pred
     if not hasattr(y_true, "dtype") or not hasattr(y_pred, "dtype"):
         return None

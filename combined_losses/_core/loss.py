@@ -8,7 +8,7 @@ from typing import Any, Self, Unpack
 import keras
 
 from combined_losses._core.batch import Batch
-from combined_losses._core.checks import Limited, check_dtype
+from combined_losses._core.checks import check_dtype
 from combined_losses._core.config import (
     check_no_lambda,
     construct,
@@ -18,6 +18,7 @@ from combined_losses._core.config import (
 from combined_losses._core.data_format import Formatted
 from combined_losses._core.keras_types import DataFormat, KerasLossClass, LossArguments, Reduction
 from combined_losses._core.leaf import Leaf
+from combined_losses._core.limited import Limited
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
 from combined_losses._core.short_call import short, short_loss
@@ -28,11 +29,12 @@ from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 class Loss(Operators, Limited, KerasLossClass):
     """Base class of domain losses: subclass it, store the arguments, write `call`.
 
-    What a subclass gets: `y_true` and `y_pred` of one rank and in one dtype, and an error where
-    they would be broadcast; masks and sample weights on its values, per-sample weights from the
-    left; rows of weight 0 that cannot spoil the gradient; the mask that `call` puts on its values,
-    as Keras does; a config with every argument of its `__init__`; the right scale under
-    `tf.distribute`; operators.
+    The base class does the rest. `call` is given `y_true` and `y_pred` of one rank and one dtype;
+    shapes that would be broadcast are an error. Sample weights and masks act on the values that
+    `call` returns, and so does a mask that `call` puts on these values, as in Keras. Weights match
+    the values from the left: `(batch,)` is one weight for each sample. Rows of weight 0 cannot
+    spoil the gradient. The config holds every argument of `__init__`. The loss has the right scale
+    under `tf.distribute`, and it has the operators `+`, `*` and `/`.
 
     Args:
         reduction: one of Keras's: `"sum_over_batch_size"` (default), `"sum"`, `"mean"`,
@@ -40,49 +42,50 @@ class Loss(Operators, Limited, KerasLossClass):
         name: a string, default the class in snake case.
         dtype: the dtype of the computation, default `keras.config.floatx()`.
 
-    A subclass implements `call(y_true, y_pred)`, which returns *unreduced* values: of shape
-    `(batch,)` or `(batch, ...)`, so that sample weights, masks and replicas stay right. Class
-    attributes tell what is special:
+    A subclass implements `call(y_true, y_pred)`, which returns *unreduced* values of shape
+    `(batch,)` or `(batch, ...)`: the base class applies weights and masks to them, reduces them,
+    and combines replicas. Class attributes describe the loss:
 
-    - `same_shape = False` where `y_true` has another shape than `y_pred` by design (labels, say).
-    - `elementwise = True` where the values are means over the last axis of elements that do not see
-      each other.
-    - `prediction_layout = "blocks"` where each target has k predictions and the last axis of
-      `y_pred` holds k blocks of the D targets, `(..., k * D)` for targets `(..., D)`: the means and
-      then the log-variances, say; the values are means over D. `"columns"` where `y_pred` is `(...,
-      D, k)`, or `(..., k)` where D is 1; `call` is given targets `(..., 1)` beside predictions
-      `(..., k)`, and the values have the shape of the targets. Either says that targets do not see
-      each other, so that weights and missing labels are those of single targets. `rescaled(y_pred,
-      scale)` says what becomes of such predictions in another unit of the target; by default all
-      are divided by the scale.
-    - `neutral_target = 1.0`, or another target that the loss can take, where the rows of a batch do
-      not see each other: targets of weight 0 are then replaced by it and predictions by 0.5, so
-      that they may be invalid, a label -1 for example. None (default) where a row may read others
-      (a count of positives, a smoothness term): then all finite numbers stay as they are; what is
-      not finite in rows of weight 0 is replaced, and their predictions get no gradient.
-    - `couples_batch = True` where the samples of a batch see each other.
-    - `has_channels = True` where the last axis holds channels, so that `(batch, height, width)`
-      becomes `(batch, height, width, 1)`. A wrapper with `data_format="channels_first"` then shows
-      it the channels last; other losses see them where the data have them.
-    - `casts_target = False` where `y_true` holds labels to be told apart: they keep their dtype,
-      since as floats 16777217 would be 16777216.
-    - `whole_rows = True` where a row of `y_true` is one object, such as a box: for
-      `cl.wrappers.Masked` with a number it is missing where all of it is that number.
-    - `takes_ids = True` where `y_true` holds class ids: `cl.wrappers.DeepSupervision` picks them
-      for its coarser outputs, where it would take means of other numbers.
+    - `same_shape = False`: `y_true` has another shape than `y_pred` by design, as labels have.
+    - `elementwise = True`: each value is a mean over the last axis, and the elements on that axis
+      do not influence each other.
+    - `prediction_layout = "blocks"` or `"columns"`: each of the D targets on the last axis of
+      `y_true` has k predictions. In blocks, `y_pred` has shape `(..., k * D)`: k blocks of D
+      numbers, for example all means and then all log-variances; the values are means over D. In
+      columns, `y_pred` has shape `(..., D, k)`, or `(..., k)` if D is 1; `call` is given targets
+      `(..., 1)` with predictions `(..., k)`, and the values have the shape of the targets. In both
+      layouts targets do not influence each other, so each can have a weight of its own or be
+      missing. The method `rescaled(y_pred, scale)` returns the predictions for targets in another
+      unit; by default it divides all of them by the scale.
+    - `neutral_target = 1.0`, or another target that the loss accepts: the rows of a batch do not
+      influence each other. In rows of weight 0 targets are then replaced by this number and
+      predictions by 0.5, so that invalid targets, such as a label -1, do no harm. None (default): a
+      row may influence others, for example through a count of positives or a smoothness term. Then
+      finite numbers stay as they are; in rows of weight 0 any other numbers are replaced, and the
+      predictions get no gradient.
+    - `couples_batch = True`: the samples of a batch influence each other.
+    - `has_channels = True`: the last axis holds channels, so that `(batch, height, width)` becomes
+      `(batch, height, width, 1)`. A wrapper with `data_format="channels_first"` gives such a loss
+      the channels last; it gives other losses the data as they are.
+    - `casts_target = False`: `y_true` holds labels that are compared for equality and so keep their
+      dtype: float32 would round 16777217 to 16777216.
+    - `whole_rows = True`: a row of `y_true` is one object, such as a box. `cl.wrappers.Masked` with
+      a number takes a row for missing only if every entry of the row is that number.
+    - `takes_ids = True`: `y_true` holds class ids. `cl.wrappers.DeepSupervision` picks some of them
+      for its coarser outputs; it takes means of other numbers.
+    - `target_kind` and `prediction_kind`: what the numbers mean, which `cl.diagnose` checks.
+      Targets are `"shares"` (0 to 1), `"classes"` (one-hot rows), `"ids"`, `"labels"` (whole
+      numbers), `"signs"`, `"amounts"` (at least 0) or `"images"` (a range of `max_value`);
+      predictions are `"probabilities"` (unless `from_logits`). None (default): any numbers.
 
-    - `target_kind` and `prediction_kind`, of which `cl.diagnose` knows what to expect: targets are
-      `"shares"` (of 0 to 1), `"classes"` (one-hot rows), `"ids"`, `"labels"` (whole numbers),
-      `"signs"`, `"amounts"` (of at least 0) or `"images"` (of the range `max_value`), predictions
-      `"probabilities"` (unless `from_logits`). None (default): any numbers.
+    `elementwise`, `prediction_layout` and `neutral_target` describe one `call`. A class that
+    overrides `call` does not inherit them; it has to set them again.
 
-    A class that overrides the `call` of another one says `elementwise`, `prediction_layout` and
-    `neutral_target` anew: they describe a `call`, and are not inherited by another.
-
-    Weights that the values cannot carry act inside: a `call(y_true, y_pred, sample_weight=None)`
-    is given those finer than one for each sample, in the shape of `y_pred`, where it returns
-    `(batch,)`; with `couples_batch`, those of the samples, `(batch,)`, which act on the values too.
-    The mask is part of them, and None stands for weights of 1.
+    A loss that returns `(batch,)` cannot have finer weights applied to its values. It can apply
+    them itself, in `call(y_true, y_pred, sample_weight=None)`: this is given the weights that are
+    finer than one for each sample, in the shape of `y_pred`. With `couples_batch` it is given the
+    weights of the samples, `(batch,)`, which act on the values too. The mask is multiplied into
+    `sample_weight`, and None stands for weights of 1.
 
     Example:
 
@@ -128,7 +131,7 @@ class Loss(Operators, Limited, KerasLossClass):
     ) -> Tensor:
         return self._leaf.reduced(Batch(y_true, y_pred, sample_weight, self.name))
 
-    # Whoever overrides `__call__` reduces in another way, and is called whole: see `Leaf`.
+    # A subclass that overrides `__call__` reduces in its own way, so `Leaf` calls it whole.
     _reducing_call = __call__
 
     def __repr__(self) -> str:
@@ -154,10 +157,10 @@ class Loss(Operators, Limited, KerasLossClass):
         )
 
     def rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
-        """Predictions for targets that are divided by `scale`, which broadcasts against them.
+        """The predictions for targets that were divided by `scale`; `cl.wrappers.Scaled` asks.
 
-        For `cl.wrappers.Scaled`. With a `prediction_layout` the last axis of `y_pred` holds the
-        predictions of one target each.
+        `scale` broadcasts against `y_pred`. With a `prediction_layout` the last axis of `y_pred`
+        holds the k predictions of one target.
         """
         return y_pred / scale
 
@@ -176,12 +179,12 @@ class Loss(Operators, Limited, KerasLossClass):
 class ChannelLoss(Formatted, Loss):
     """A loss of arrays that have channels, first or last (abstract).
 
-    Its `call` is decorated with `channels_last`, so that no formula has to know of the format.
+    Decorate its `call` with `channels_last`: the formula is then always given the channels last.
 
     Args:
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, which acts on
-            predictions of rank 4 and more alone. Ids and weights of pixels have no channel axis.
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
     """
 
@@ -246,19 +249,19 @@ class FunctionLoss(Loss):
         return getattr(Loss, rebuild.__name__), arguments
 
     def serialized_function(self, name: str) -> Any:
-        """The function as it is saved; where it cannot be, the error names component `name`."""
+        """The function as Keras stores it; if it cannot be stored, the error names `name`."""
         if isinstance(self.function, str):
             return self.function
         return serialize_function(self.function, name)
 
     def check_no_lambda(self, name: str) -> None:
-        """Raises where the function is a lambda; the error names component `name`."""
+        """Raises if the function is a lambda; the error names component `name`."""
         check_no_lambda(self.function, name)
 
 
 @short.register
 def _(loss: FunctionLoss) -> str:
-    """Inside of another loss, as it was given there."""
+    """In the `repr` of another loss: the function or string that the user gave."""
     return short(loss.function)
 
 
@@ -266,7 +269,7 @@ def _takes_one(function: Callable[..., Tensor]) -> bool:
     """Whether a function takes one argument alone: the predictions."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some built-in ones have none to see
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return False
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     several = any(p.kind is p.VAR_POSITIONAL for p in parameters)

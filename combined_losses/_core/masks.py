@@ -1,4 +1,4 @@
-"""Masks on tensors: read what a layer or a loss has put there, or put one there."""
+"""Masks on tensors: read the mask that a layer or a loss has put there, or put one there."""
 
 import functools
 
@@ -9,7 +9,7 @@ from combined_losses._numerics.arrays import Tensor
 
 
 def read_mask(y_pred: Tensor) -> Tensor:
-    """The mask on `y_pred`, or None. Several arrays have one where all their masks let through."""
+    """The mask on `y_pred`, or None. The mask of several arrays is the "and" of their masks."""
     if keras.tree.is_nested(y_pred):
         masks = [mask for mask in map(read_mask, keras.tree.flatten(y_pred)) if mask is not None]
         if not masks or any(tuple(m.shape) != tuple(masks[0].shape) for m in masks):

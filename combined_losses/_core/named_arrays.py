@@ -1,4 +1,4 @@
-"""A batch as arrays with names, as an npz file holds it: x, y, sample_weight, x/<name>, y/0, ..."""
+"""A batch as a flat dict of arrays, as in an npz file: x, y, sample_weight, x/<name>, y/0, ..."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ NAMES = ("x", "y", "sample_weight")
 
 
 def to_named(x: Any, y: Any = None, sample_weight: Any = None) -> dict[str, ArrayLike]:
-    """The arrays of a batch, a dict from name to array; those that are None are left out."""
+    """The arrays of a batch by name; those that are None are left out."""
     pairs = keras.tree.flatten_with_path(dict(zip(NAMES, (x, y, sample_weight), strict=True)))
     return {"/".join(map(str, path)): array for path, array in pairs if array is not None}
 

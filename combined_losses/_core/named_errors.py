@@ -1,4 +1,4 @@
-"""The component's name in whatever goes wrong inside of it."""
+"""Errors inside a component that name the component."""
 
 from types import TracebackType
 from typing import Literal, Self
@@ -10,7 +10,7 @@ from combined_losses._numerics.arrays import ArrayLike
 
 
 class NamedErrors:
-    """Adds the component's name to whatever goes wrong inside a child."""
+    """A block whose errors name the component, and say if its predictions have a wrong shape."""
 
     def __init__(self, name: str, y_true: ArrayLike = None, y_pred: ArrayLike = None) -> None:
         self.name = name

@@ -21,13 +21,13 @@ def snake_case(name: str) -> str:
 
 
 def listed(words: Sequence[str], conjunction: str = "and") -> str:
-    """Words as a sentence lists them: `"a, b and c"`; "none" where there are none."""
+    """Words as a sentence lists them: `"a, b and c"`; "none" if there are none."""
     *before, last = words or ["none"]
     return f"{', '.join(before)} {conjunction} {last}" if before else last
 
 
 def quoted(names: Iterable[object], conjunction: str = "and") -> str:
-    """Names as a message lists them: `"'mse', 'mae' and 'huber'"`; "none" where there are none."""
+    """Names as a message lists them: `"'mse', 'mae' and 'huber'"`; "none" if there are none."""
     return listed([repr(name) for name in names], conjunction)
 
 
@@ -47,10 +47,10 @@ def skipped_key(name: str) -> str:
 
 
 def derive_name(loss: object) -> tuple[str, bool]:
-    """The name of a component that was given in a list, and whether the user chose it.
+    """The name of a component that was given in a list, and whether the user chose the name.
 
-    A string is its own name, a function its `__name__`, a loss its class in snake case unless the
-    user named it.
+    A string is its own name, and a function has its `__name__`. A loss has the name that the user
+    gave it, or else the name of its class in snake case.
     """
     if isinstance(loss, str):
         return loss, False
@@ -74,8 +74,8 @@ def _default_name(cls: Any) -> str | None:  # a class; mypy refuses the `__init_
 def make_unique(name: str, others: Container[str], numbers: dict[str, int] | None = None) -> str:
     """`name`, or the first of `name_2`, `name_3`, … that is not among the `others`.
 
-    A dict `numbers` keeps how far each name has come, so that thousands of one name do not begin at
-    2 again each time.
+    The dict `numbers` remembers the next number of each name, so that with thousands of equal names
+    the search does not begin at 2 every time.
     """
     if name not in others:
         return name
@@ -88,7 +88,7 @@ def make_unique(name: str, others: Container[str], numbers: dict[str, int] | Non
 
 
 def check_name(name: object, owner: str) -> None:
-    """Raises a `ValueError` where `name` cannot name a component of `owner`."""
+    """Raises a `ValueError` if `name` cannot name a component of `owner`."""
     if not isinstance(name, str) or not name:
         raise ValueError(
             f"Every component of '{owner}' needs a name: a non-empty string. Received: {name!r}"
@@ -114,7 +114,7 @@ def check_name(name: object, owner: str) -> None:
 
 
 def check_log_keys(names: Iterable[str], owner: str) -> None:
-    """Raises a `ValueError` where two components would write to one log key."""
+    """Raises a `ValueError` if two components would write to one log key."""
     component_of: dict[str, str] = {}
     for name in names:
         for key in (log_key(name), weight_key(name)):

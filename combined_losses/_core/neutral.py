@@ -1,4 +1,4 @@
-"""What a loss is given where the weight is 0, so that nothing there can spoil value or gradient.
+"""What a loss is given in rows of weight 0: numbers that cannot spoil its value or gradient.
 
 A NaN in a row of weight 0 has to be replaced *before* the loss: a `where` on the values alone
 leaves the gradient 0 * NaN = NaN, even where only the derivative is not finite.
@@ -17,7 +17,7 @@ NEUTRAL = 0.5
 
 
 def where_used(weights: Iterable[Tensor], tensor: Tensor) -> Tensor:
-    """Where all `weights` of the shape of `tensor` are not 0; None where none has its shape."""
+    """The places where each weight that fits `tensor` is not 0; None if no weight fits."""
     used = None
     for weight in weights:
         fitted = fit_from_left(weight, tensor)
@@ -28,7 +28,10 @@ def where_used(weights: Iterable[Tensor], tensor: Tensor) -> Tensor:
 
 
 def neutralised(tensor: Tensor, used: Tensor, neutral: float | None = None) -> Tensor:
-    """`tensor` with `neutral` where it is not `used`; with None only what is not finite goes."""
+    """`tensor` with `neutral` in the places that are not `used`.
+
+    With `neutral=None` only the numbers there that are not finite are replaced, by `NEUTRAL`.
+    """
     if used is None:
         return tensor
     if neutral is None:
@@ -39,7 +42,7 @@ def neutralised(tensor: Tensor, used: Tensor, neutral: float | None = None) -> T
 
 
 def without_gradient(y_pred: Tensor, used: Tensor) -> Tensor:
-    """Predictions as they are; where they are not `used` they are finite and get no gradient."""
+    """Predictions that get no gradient, and are made finite, in the places that are not `used`."""
     if used is None or not is_float(y_pred):
         return y_pred
     finite = ops.where(ops.isfinite(y_pred), y_pred, ops.cast(NEUTRAL, y_pred.dtype))
@@ -47,9 +50,9 @@ def without_gradient(y_pred: Tensor, used: Tensor) -> Tensor:
 
 
 def keeping_ignored(y_true: Tensor, replaced: Tensor, ignored: int | None) -> Tensor:
-    """`replaced`, but `y_true` where that is the target which the loss masks by itself.
+    """`replaced`, but with the targets of `y_true` that the loss itself ignores left in place.
 
-    With a valid label instead, the row of an ignored target would count among the valid ones.
+    A valid label in their place would make the loss count the row among the valid ones.
     """
     if ignored is None or y_true is None:
         return replaced

@@ -25,10 +25,10 @@ class Node:
 
     name: str
     opaque = False  # whether its loss is called whole, because it has a `__call__` of its own
-    has_weights = False  # whether its parts have weights that can change: it is a composite
-    is_made_of_losses = False  # a `Compound`; else it is a `Leaf`
+    has_weights = False  # whether its parts have weights that can change, as a composite's have
+    is_made_of_losses = False  # True for a `Compound`, False for a `Leaf`
 
-    if TYPE_CHECKING:  # a subclass may answer by an attribute or by a property
+    if TYPE_CHECKING:  # so that a subclass may answer by an attribute or by a property
 
         @property
         def component_names(self) -> tuple[str, ...]:
@@ -36,19 +36,19 @@ class Node:
 
         @property
         def extra_keys(self) -> tuple[str, ...]:
-            """The log keys of what an `Evaluation` holds beside the parts."""
+            """The log keys of the `extras` of an `Evaluation`."""
 
         @property
         def skipped_keys(self) -> Sequence[tuple[str, ...]]:
-            """For each composite inside that skips: the log keys of what it has skipped."""
+            """For each composite inside that skips components: their log keys."""
 
         @property
         def settable_names(self) -> tuple[str, ...]:
             """The parts whose weights can be changed."""
 
         @property
-        def routes(self) -> bool:
-            """Whether it chooses its outputs, and so sees all of them."""
+        def chooses_outputs(self) -> bool:
+            """Whether it chooses among the outputs of the model, and so is given all of them."""
 
         @property
         def takes_one_output(self) -> bool:
@@ -60,7 +60,7 @@ class Node:
 
         @property
         def reads_target(self) -> bool:
-            """Whether it reads `y_true` where that is given."""
+            """Whether it reads `y_true` if that is given."""
 
         @property
         def moves(self) -> bool:
@@ -68,7 +68,7 @@ class Node:
 
         @property
         def skips(self) -> bool:
-            """Whether a composite inside leaves out what is not finite."""
+            """Whether a composite inside leaves out components that are not finite."""
 
         @property
         def variables(self) -> Sequence[Any]:
@@ -76,42 +76,46 @@ class Node:
 
         @property
         def learned_variables(self) -> Sequence[Any]:
-            """What of its variables the optimizer of the model trains."""
+            """Those of its variables that the optimizer of the model trains."""
 
     else:
         component_names = extra_keys = skipped_keys = settable_names = ()
-        routes = takes_one_output = moves = skips = False
+        chooses_outputs = takes_one_output = moves = skips = False
         needs_target = reads_target = True
         variables = learned_variables = ()
 
     @property
     def part_parents(self) -> dict[str, str | None]:
-        """Which reported part each one is a part of, by name; None: of this node itself."""
+        """By the name of each reported part its parent; None for a part of this node itself."""
         return {}
 
     @property
     def part_weights(self) -> dict[str, float | None]:
-        """What multiplies each reported part in the value of its parent, by name; None: unknown."""
+        """By the name of each reported part its factor in its parent's value; None if unknown."""
         return {}
 
     def evaluate(
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
-        """The `Evaluation` of a `Batch`; `reduction` is imposed, or `PER_COMPONENT`: its own."""
+        """The `Evaluation` of a `Batch`. `reduction` is imposed; `PER_COMPONENT`: its own."""
         raise NotImplementedError
 
     def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:
-        """Values and the batch whose weights and mask are theirs; None where there are no such."""
+        """The unreduced values, and the batch whose weights and mask still have to be applied.
+
+        None for a node that has only reduced values.
+        """
         raise NotImplementedError
 
     def choose_output(self, batch: Batch, label: str) -> Batch:
-        """The batch with the one output that this node reads; asked only of nodes that route."""
+        """The batch of the one output that this node reads; asked only if it `chooses_outputs`."""
         raise NotImplementedError
 
-    # Methods: Keras's saver walks over the attributes of a loss, and would not come to an end.
+    # The rest are methods, not properties: Keras's saver reads every attribute of a loss, and would
+    # follow properties that return losses without end.
 
     def loss_itself(self) -> KerasLoss:
-        """The loss of the user's that it stands for."""
+        """The user's loss that this node stands for."""
         raise NotImplementedError
 
     def nodes_inside(self) -> Inside:
@@ -119,7 +123,7 @@ class Node:
         return []
 
     def innermost_loss(self) -> KerasLoss:
-        """The innermost loss, looking through wrappers that only change what it is given."""
+        """The innermost loss, looking through wrappers that only transform their inputs."""
         return self.loss_itself()
 
     def compounds(self) -> list["Compound"]:
@@ -127,7 +131,7 @@ class Node:
         return []
 
     def acts_beyond_output(self) -> bool:
-        """Whether it, or a node inside, acts on the model by more than its output."""
+        """Whether it, or a node inside, reaches the model by more than its output."""
         return any(compound.is_beyond_output for compound in self.compounds())
 
     def leaves(self) -> list["Leaf"]:
@@ -135,25 +139,28 @@ class Node:
         raise NotImplementedError
 
     def find_readers(self) -> list[Callable[..., Any] | KerasLoss | str]:
-        """The functions and losses of the user's that are called in it, each as it was given."""
+        """The user's functions and losses that are called in it, each as the user gave it."""
         raise NotImplementedError
 
     def check_lambdas(self, label: str) -> None:
-        """Raises where a function inside is a lambda; `label` names the component that this is."""
+        """Raises if a function inside is a lambda; `label` names this component in the error."""
         raise NotImplementedError
 
     def current_weights(self, all_of_them: bool = False) -> dict[str, float]:
-        """The weights that have been changed, which logs show, or all; those inside too."""
+        """The current weights of its parts and of theirs: by default those that logs show.
+
+        Logs show the weights that have ever changed; `all_of_them` asks for the rest too.
+        """
         return {}
 
 
 class MadeOfNodes:
-    """A loss that is made of losses: it is a node, or has one (abstract)."""
+    """A loss that is made of losses, and is a node itself or holds one (abstract)."""
 
     def _as_node(self) -> "Compound":
         raise NotImplementedError
 
 
 def node_of(loss: object) -> "Compound | None":
-    """The node that a loss made of losses is, or has; None for any other loss."""
+    """The node of a loss that is made of losses; None for any other loss."""
     return loss._as_node() if isinstance(loss, MadeOfNodes) else None

@@ -1,4 +1,4 @@
-"""What components were given and what they returned, for `cl.diagnose`."""
+"""Records for `cl.diagnose` of what each component is given and what it returns."""
 
 import contextlib
 import contextvars
@@ -12,10 +12,11 @@ class Observation(NamedTuple):
     """What a component was given and what it returned.
 
     Attributes:
-        y_true, y_pred: their shapes; None for targets that are not there, and for several arrays.
+        y_true, y_pred: their shapes; None if there are no targets, or several arrays.
         values: the shape of the values.
-        weights: which of "sample weights" and "mask" (one that Keras propagated) it was given.
-        traits: those of its loss.
+        weights: "sample weights" and "mask", each if the component was given it; only a mask that
+            Keras propagated counts.
+        traits: the `Traits` of its loss.
     """
 
     y_true: tuple[int | None, ...] | None
@@ -32,7 +33,7 @@ _observed: contextvars.ContextVar[dict[str, Observation] | None] = contextvars.C
 
 @contextlib.contextmanager
 def observing() -> Iterator[dict[str, Observation]]:
-    """In the block losses do not warn, and fill a dict: by label what each component was given."""
+    """A block in which losses do not warn, and record an `Observation` by label in a dict."""
     observations: dict[str, Observation] = {}
     token = _observed.set(observations)
     try:
@@ -42,4 +43,4 @@ def observing() -> Iterator[dict[str, Observation]]:
 
 
 observed = _observed.get
-"""`observed()` is the dict of who is `observing`; None where nobody is."""
+"""`observed()` is the dict of the surrounding `observing()` block, or None."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple, Self, overload
 from combined_losses._core.checks import as_number
 from combined_losses._core.keras_types import LossLike
 
-if TYPE_CHECKING:  # for the types alone: a loss does not know composites, which are made of losses
+if TYPE_CHECKING:  # only for types: composites are made of losses, so losses cannot import them
     from combined_losses.composite.loss import CompositeLoss
 
 
 class Builders(NamedTuple):
-    """What makes a composite of two losses, and of a factor and a loss."""
+    """The functions that make a composite of two losses, and of a loss and a factor."""
 
     add: Callable[["Operators | LossLike", "Operators | LossLike"], "CompositeLoss | None"]
     scale: Callable[["Operators", float], "CompositeLoss | None"]
@@ -47,5 +47,5 @@ class Operators:
 
 
 def _or_not_implemented(found: "CompositeLoss | None") -> "CompositeLoss":
-    """What an operator returns: with None Python asks the other operand, then raises."""
+    """The result of an operator; for None, Python asks the other operand or raises."""
     return NotImplemented if found is None else found

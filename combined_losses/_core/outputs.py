@@ -1,4 +1,4 @@
-"""The outputs of a model by name, and the batch among the logs of a training step."""
+"""Finds the outputs of a model by name; adds the batch to the logs of a training step."""
 
 import dataclasses
 import itertools
@@ -11,8 +11,8 @@ from combined_losses._backend import keras_private
 from combined_losses._core.named_arrays import to_named
 from combined_losses._core.names import make_unique
 
-BATCH = "combined_losses_batch"  # among the logs of a step, before callbacks see them
-NOTHING = object()  # stands for the entry that a structure does not have
+BATCH = "combined_losses_batch"  # key in the logs of a step; callbacks never see it
+NOTHING = object()  # stands for an entry that a structure does not have
 
 
 Path: TypeAlias = tuple[Any, ...]  # the keys and indices that lead to an output
@@ -25,15 +25,15 @@ class Place:
     path: Path
     index: int  # among all outputs, in the order of `keras.tree.flatten`
     base: str  # its name, which other outputs may have too
-    layer: str | None = None  # in a list, the name of its layer: targets may be given under it
+    layer: str | None = None  # its layer's name, if a list holds it: a key for its target as well
 
 
 def places_of(structure: Any, layer_names: Sequence[str | None] | None = None) -> dict[str, Place]:
     """The `Place` of every output by its name; a single output has the name "".
 
-    The name is the key in a dict, the name of the layer in a list, and Keras's path where outputs
-    are nested (`h/a`, `0/a`, `1/head`). Where two would be equal, the second gets `_2`, or the next
-    free number.
+    In a dict the name is the key, in a list the name of the layer, and in a nested structure the
+    path as Keras writes it (`h/a`, `0/a`, `1/head`). Of two equal names the second one gets `_2`,
+    or the next free number.
     """
     paths = list(_paths(structure))
     if len(paths) == 1:
@@ -111,11 +111,12 @@ def shared_names(places: dict[str, Place] | None) -> dict[str, list[str]]:
 def spread(
     values: Any, places: dict[str, Place], below: bool = False, strict: bool = True
 ) -> dict[str, Any] | None:
-    """The entries of a structure by the names of the outputs, found as Keras finds them.
+    """The entries of a structure by the names of the outputs, matched as Keras matches them.
 
-    An entry is found by the name of its output, by the path of the output, or by its position in a
-    flat list. With `below`, one entry may be for all outputs below it. The result is None where the
-    structure does not match the outputs; unless `strict`, a dict may hold entries for no output.
+    An entry belongs to an output by the name or the path of the output, or by its position in a
+    flat list. With `below`, one entry may stand for a whole structure of outputs. The result is
+    None if the structure does not match the outputs. If not `strict`, a dict may hold other entries
+    too.
     """
     keys = _by_name(values, places) if isinstance(values, dict) else {}
     named = {name: values[key] for name, key in keys.items()}
@@ -128,7 +129,7 @@ def spread(
 
 
 def _by_name(values: dict[str, Any], places: dict[str, Place]) -> dict[str, str]:
-    """For the name of each output the key under which a dict holds its entry, if it does."""
+    """By the name of each output the key of its entry in the dict, if there is one."""
     found = {}
     for name, place in places.items():
         key = next((k for k in (name, place.base, place.layer) if k in values), None)
@@ -186,7 +187,7 @@ def entry_of(values: Any, key: str, places: dict[str, Place], below: bool = Fals
 
 
 def rename_single(outputs: dict[str, Any], y_pred: Any, model: Any) -> dict[str, Any]:
-    """Outputs as a loss chooses from them: a single one is named by its key or its layer."""
+    """The outputs by the names that users choose them by: a single one gets its key or layer."""
     if "" not in outputs:
         return outputs
     if isinstance(y_pred, dict):
@@ -196,7 +197,7 @@ def rename_single(outputs: dict[str, Any], y_pred: Any, model: Any) -> dict[str,
 
 
 def single_names(model: Any, y_pred: Any = None) -> list[str]:
-    """The names by which the one output of a model may be called; none if the model has none."""
+    """The names that the single output of a model may be called by; empty if it has no name."""
     if isinstance(model, keras.Sequential):
         return [layer.name for layer in model.layers[-1:]]
     names = keras_private.output_names(model)
@@ -207,7 +208,7 @@ def single_names(model: Any, y_pred: Any = None) -> list[str]:
 
 
 def penalty_names(model: Any) -> list[str]:
-    """One name for each layer, whose losses the logs show, and one for the model itself, last."""
+    """A name for each layer, and last one for the model: logs show the losses that they add."""
     names: dict[str, Any] = {}
     for part in (*getattr(model, "layers", ()), model):
         names[make_unique(part.name, names)] = part
@@ -215,7 +216,7 @@ def penalty_names(model: Any) -> list[str]:
 
 
 def with_batch(result: Any, data: Any) -> Any:
-    """The result of a `train_step`, with the arrays of its batch added to the logs."""
+    """The result of a `train_step`, with the arrays of its batch added to its logs."""
     logs, state = keras_private.split_result(result)
     logs = {**logs, BATCH: to_named(*keras.utils.unpack_x_y_sample_weight(data))}
     return keras_private.join_result(logs, state)

@@ -1,4 +1,4 @@
-"""What a function or a loss of the user's reads besides: networks, variables, seeds."""
+"""What a user's function or loss reads beside its arguments: networks, variables, seeds."""
 
 import contextlib
 import functools
@@ -17,19 +17,20 @@ from combined_losses._core.names import quoted
 def owned_by(read: object) -> list[Any]:
     """The layers, models, variables and seed generators that a function or a loss holds.
 
-    Of a function those in its closure and default values, among the globals that it names, and
-    bound to it; of a loss its attributes; and so on of the functions and objects found there.
+    A function holds its closure, its default values, the globals that it names and the object that
+    it is bound to. A loss holds its attributes. The search goes on in the functions and objects
+    that are found in this way.
     """
     found: dict[int, object] = {}
-    seen: dict[int, object] = {}  # holds what it has seen, so that no `id` is taken twice
+    visited: dict[int, object] = {}  # keeps the objects alive, so that no `id` is used twice
     level = [read]
     for _ in range(_DEPTH):
-        level = [value for value in level if seen.setdefault(id(value), value) is value]
+        level = [value for value in level if visited.setdefault(id(value), value) is value]
         for value in level:
             if isinstance(value, _KINDS):
                 found.setdefault(id(value), value)
         rest = [value for value in level if not isinstance(value, _KINDS)]
-        level = [held for value in rest for held in _held(value) if id(held) not in seen]
+        level = [held for value in rest for held in _held(value) if id(held) not in visited]
     return list(found.values())
 
 
@@ -39,7 +40,7 @@ _MOST_ENTRIES = 10_000  # of a dict or list; longer ones are data
 
 
 def _held(value: Any) -> list[Any]:
-    """What a value holds of which some may be owned; of objects, those of the user's alone."""
+    """The values that a value holds; an object of a framework counts as empty."""
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
@@ -58,7 +59,7 @@ def _held(value: Any) -> list[Any]:
 
 
 def _is_of(thing: type | Callable[..., Any], packages: Container[str]) -> bool:
-    """Whether a class or function belongs to one of some packages."""
+    """Whether a class or function belongs to one of these packages."""
     return (thing.__module__ or "").split(".")[0] in packages
 
 
@@ -73,7 +74,7 @@ def _held_by_function(function: types.FunctionType) -> list[Any]:
         return []
     try:
         closure = inspect.getclosurevars(inner)
-    except ValueError:  # a cell of its closure is empty as yet
+    except ValueError:  # a cell of its closure is still empty
         return []
     defaults = [*(inner.__defaults__ or ()), *(inner.__kwdefaults__ or {}).values()]
     return [*defaults, *closure.nonlocals.values(), *closure.globals.values()]
@@ -88,14 +89,15 @@ def variables_of(things: Iterable[Any]) -> list[Any]:
         elif isinstance(thing, keras.Variable):
             variables = [thing]
         else:
-            # Without what a tracked model adds: it may hold the model that this one is owned by.
+            # Not `variables`: that of a tracked model holds the state of its loss, which may own
+            # the model that asks here.
             variables = keras_private.variables_of_layer(thing)
         found.update((id(v), v) for v in variables)
     return list(found.values())
 
 
 class OwnedModels(Sequence[Any]):
-    """Models that a loss is given to be saved with it; no list, so that Keras's saver passes by."""
+    """Models that are saved with a loss. Not a list, which Keras's saver would save by itself."""
 
     def __init__(self, models: Iterable[Any]) -> None:
         self._models = tuple(models)
@@ -110,7 +112,7 @@ class OwnedModels(Sequence[Any]):
         return repr(list(self._models))
 
     def serialized(self) -> list[dict[str, Any]]:
-        """As Keras stores them; what is one with another network is one again when it is loaded."""
+        """The models as Keras stores them; a network in several places is loaded as one network."""
         store = keras.saving.serialize_keras_object
         return [keras_private.share(store(model), model) for model in self]
 
@@ -133,20 +135,20 @@ class OwnedModels(Sequence[Any]):
 
 @contextlib.contextmanager
 def warning_of_reads(model: Any, label: str) -> Iterator[None]:
-    """In the block, which is traced, reads of variables that are not the model's give a warning.
+    """A block of a traced step; it warns if variables are read that are not the model's.
 
-    They are read once, in the trace: what they become later is not seen.
+    The compiled step keeps the values that these variables have in the trace.
     """
     optimizer = getattr(model, "optimizer", None)
     own = (*model.variables, *model.metrics_variables, *getattr(optimizer, "variables", ()))
     known = {id(v) for v in own}
     read: dict[int, Any] = {}
 
-    def note(variable: Any) -> None:
+    def record(variable: Any) -> None:
         if id(variable) not in known:
             read[id(variable)] = variable
 
-    with keras_private.noting_reads(note):
+    with keras_private.noting_reads(record):
         yield
     if read:
         paths = quoted(v.path for v in list(read.values())[:3])

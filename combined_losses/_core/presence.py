@@ -1,4 +1,4 @@
-"""Whether anything of a batch counts in a component. If nothing does, it is absent for a rule."""
+"""Whether anything of a batch counts in a component; if not, rules treat it as absent."""
 
 import functools
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from combined_losses._numerics.arrays import Tensor
 def presence(
     batch: Batch, values: Tensor | None = None, counted: Batch | None = None
 ) -> Tensor | None:
-    """Whether anything in a batch of this replica counts, `()`; None: surely, or nobody asks.
+    """Whether anything in this replica's batch counts, `()`. None: certainly, or nobody asks.
 
     Args:
-        batch: the `Batch` of the data. Of its weights and mask a loss may have applied some by
-            itself.
-        values: None, or what the loss gave for it.
-        counted: the `Batch` whose weights and mask are those of `values`.
+        batch: the `Batch` of the data, with all weights and mask.
+        values: the values of the loss, or None.
+        counted: the `Batch` with those weights and mask that still have to be applied to `values`;
+            the loss has applied the others.
     """
     if not batch.asks_presence:
         return None
@@ -38,13 +38,13 @@ def presence(
 def any_present(
     batch: Batch, found: Sequence[Tensor | None], weights: Sequence[Tensor | None] | None = None
 ) -> Tensor | None:
-    """Whether a loss made of others is present: one of them is, whose weight is not 0.
+    """Whether a loss made of others is present: any part of weight other than 0 is present.
 
     Args:
         batch: the `Batch` of the data.
-        found: a list of whether each of them is present.
-        weights: a list of their weights in this step, None for one that is never 0; default: none
-            is ever 0.
+        found: for each part, whether it is present.
+        weights: for each part, its weight in this step, or None if that is never 0. Default: no
+            weight is ever 0.
     """
     if not batch.asks_presence:
         return None
@@ -56,7 +56,7 @@ def any_present(
 
 
 def _counting(present: Tensor | None, weight: Tensor | None) -> Tensor | None:
-    """Whether what has this weight is present and counts."""
+    """Whether a part is present and its weight is not 0; None means "certainly"."""
     if weight is None:
         return present
     counts = ops.not_equal(weight, 0.0)
@@ -64,7 +64,11 @@ def _counting(present: Tensor | None, weight: Tensor | None) -> Tensor | None:
 
 
 def _any(weights: Any, like: Tensor | None) -> list[Tensor]:
-    """Whether weights that fit `like` are other than 0 at one place, and each of the rest is."""
+    """Flags that must all be true for anything to count.
+
+    One flag is for all weights that fit `like`: at some place none of them is 0. Each other weight
+    has a flag of its own: it is not 0 everywhere.
+    """
     joint, found = None, []
     for weight in keras.tree.flatten(weights):
         used = is_used(weight)

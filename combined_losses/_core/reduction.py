@@ -1,4 +1,4 @@
-"""The one reduction: from the values of a loss to the number that enters the total."""
+"""The reduction of all losses here: from the values of a loss to its number in the total."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -20,19 +20,19 @@ def reduce_values(
 ) -> Tensor:
     """Reduces `values` of shape `(batch, ...)` by `reduction`, after sample weights and mask.
 
-    It reduces over all axes, or over `axes`, which then include that of the batch; along the other
-    axes lie parts, and each part is reduced as it would be alone.
+    It reduces over all axes by default. Given `axes` must include the batch axis; each entry along
+    the other axes is a part, and is reduced as it would be alone.
 
-    A mean over several replicas has one denominator, that of the whole batch, and each replica
-    returns its contribution to that mean. An optimizer sums the gradients of the replicas, so it
-    gets what one device would, even where the replicas have unequal parts of the batch. This is the
-    only place where a result is scaled for distribution.
+    With several replicas the denominator of a mean is that of the whole batch, and each replica
+    returns its contribution to the mean. The optimizer sums the gradients of the replicas, so it
+    gets the gradient of one device, even if the replicas have unequal parts of the batch. Results
+    of losses are scaled for distribution only here, and in `Leaf` for scalars.
     """
     axes = None if axes is None else tuple(axes)
     weights = _weights_of(values, batch) if batch.weighted else {}
     combined = product(weights.values()) if weights else None
     if combined is not None:
-        # where, not the product alone: 0 * inf is NaN.
+        # A product alone would not do: 0 * inf is NaN.
         values = ops.where(ops.equal(combined, 0.0), ops.zeros_like(values), values * combined)
     if reduction in ("none", None):
         return values
@@ -47,7 +47,7 @@ def reduce_values(
 
 
 def _mean(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:
-    """The mean; 0 of an empty batch or of a replica without samples, where a mean is NaN."""
+    """The mean; 0 for an empty batch or a replica without samples, where `ops.mean` is NaN."""
     if None not in values.shape and 0 not in values.shape:
         return ops.mean(values, axis=axes)
     total = ops.sum(values, axis=axes)
@@ -66,7 +66,7 @@ def per_sample(values: Tensor) -> Tensor:
 
 
 def _weights_of(values: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Sample weights and mask in the dtype of the values; what does not fit them is left out."""
+    """Sample weights and mask in the dtype of the values, without those that do not fit them."""
     fitted = {what: fit_from_left(weight, values) for what, weight in batch.weights()}
     return {
         what: ops.cast(weight, values.dtype)
@@ -78,6 +78,6 @@ def _weights_of(values: Tensor, batch: Batch) -> dict[str, Tensor]:
 def _divide(total: Tensor, count: Tensor, batch: Batch) -> Tensor:
     if batch.replicas > 1:
         count = backend.global_sum(count)
-    # An all-masked batch gives 0 with gradient 0.
+    # A batch in which nothing counts has the loss 0, with the gradient 0.
     empty = ops.equal(count, 0.0)
     return ops.where(empty, ops.zeros_like(total), total / ops.where(empty, 1.0, count))

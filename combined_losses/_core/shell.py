@@ -1,4 +1,4 @@
-"""What the shell commands share: errors of one line, and quiet imports."""
+"""What the shell commands share: errors on one line, and imports that print nothing."""
 
 import contextlib
 import importlib.util
@@ -18,13 +18,13 @@ class CommandError(Exception):
 
 
 class InputError(CommandError):
-    """The user can mend it: says what was given, what is allowed and how to fix it."""
+    """A mistake in the input: says what was given, what is allowed and how to fix it."""
 
     exit_code = EXIT_USAGE
 
 
 def require(modules: dict[str, str], extra: str) -> None:
-    """Raises unless all modules (import name -> package name) of an extra can be imported."""
+    """Raises unless all modules of an extra can be imported; `modules`: their package names."""
     missing = [name for module, name in modules.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise InputError(
@@ -35,36 +35,36 @@ def require(modules: dict[str, str], extra: str) -> None:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Holds back what C++ libraries print on file descriptor 2; shows it after an exception.
+    """Hides what C++ libraries print on file descriptor 2; after an exception it is printed.
 
     TensorFlow writes three lines while it is imported, whatever TF_CPP_MIN_LOG_LEVEL says.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
-        kept = os.dup(2)
+        original = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield
         except BaseException:
             sys.stderr.flush()
             held.seek(0)
-            os.write(kept, held.read())
+            os.write(original, held.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(original, 2)
+            os.close(original)
 
 
 def is_command() -> bool:
     """Whether this process is `combined-losses` or `python -m combined_losses`."""
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
-    if program == "-m":  # what Python puts there until it has found the module
+    if program == "-m":  # Python's placeholder while it looks for the module
         return "combined_losses" in sys.orig_argv
     return program.removesuffix(".exe") == "combined-losses"
 
 
 def quiet_if_command() -> contextlib.AbstractContextManager[None]:
-    """`quiet_stderr()` in a process of the command's, nothing in anybody else's."""
+    """`quiet_stderr()` if this process is the command; else a block that does nothing."""
     return quiet_stderr() if is_command() else contextlib.nullcontext()

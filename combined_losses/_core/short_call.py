@@ -18,8 +18,9 @@ from combined_losses._core.names import derive_name
 def short_call(instance: object, without: Collection[str] = (), cls: type | None = None) -> str:
     """`Class(argument=value, ...)` on one line, `without` some of the arguments.
 
-    An argument is read from the attribute of its name; what an `__init__` does not store, or has
-    not stored yet, is left out. `cls` is the class that users know, by default that of `instance`.
+    Each argument is read from the attribute of its name. An argument without such an attribute is
+    left out, as in an `__init__` that has not ended. `cls` is the class to show, by default that of
+    `instance`.
     """
     cls = cls or type(instance)
     stored = {
@@ -31,9 +32,9 @@ def short_call(instance: object, without: Collection[str] = (), cls: type | None
 
 
 def off_default(cls: type, arguments: dict[str, Any]) -> list[str]:
-    """`argument=value` for each of the arguments of a class that is not at its default.
+    """`argument=value` for each argument of a class that is not at its default.
 
-    A loss inside comes first and needs no name.
+    The argument `loss` is shown without its name.
     """
     parameters = arguments_of(cls)
     return [
@@ -46,14 +47,14 @@ def off_default(cls: type, arguments: dict[str, Any]) -> list[str]:
 def short_loss(
     loss: KerasLoss, name_is_given: bool | None = None, child: KerasLoss | None = None
 ) -> str:
-    """`short_call` of a loss, without the arguments that nobody chose; see `unchosen`."""
+    """`short_call` of a loss, without the arguments that the user did not choose: `unchosen`."""
     return short_call(loss, unchosen(loss, name_is_given, child))
 
 
 def unchosen(
     loss: KerasLoss, name_is_given: bool | None = None, child: KerasLoss | None = None
 ) -> set[str]:
-    """The arguments of a loss that it has filled in: by Keras's settings, or from its child."""
+    """The arguments that a loss has from Keras's settings or from its child, not from the user."""
     chosen = derive_name(loss)[1] if name_is_given is None else name_is_given
     found = set() if chosen else {"name"}
     if loss.dtype == (keras.config.floatx() if child is None else child.dtype):
@@ -67,7 +68,7 @@ def unchosen(
 
 @functools.singledispatch
 def short(value: object) -> str:
-    """The `repr` of a value on one line; a function is its name, a long list its beginning."""
+    """The `repr` of a value on one line: of a function its name, of a long list its beginning."""
     if inspect.isroutine(value):
         return str(getattr(value, "__name__", value))
     text = _SHORT.repr(value) if isinstance(value, (list, tuple, np.ndarray)) else repr(value)
@@ -76,7 +77,7 @@ def short(value: object) -> str:
 
 @short.register(KerasLossClass)
 def _(loss: KerasLoss) -> str:
-    """A loss that is not ours; the `repr` that Keras gives it has the address of a function."""
+    """For losses not of this library: Keras's own `repr` shows the address of a function."""
     shows_itself = next(cls for cls in type(loss).__mro__ if "__repr__" in vars(cls))
     if shows_itself.__module__.partition(".")[0] not in ("keras", "builtins"):
         return " ".join(repr(loss).split())
@@ -93,7 +94,7 @@ def _is_default(value: object, parameter: inspect.Parameter) -> bool:
 
 
 class _Short(reprlib.Repr):
-    """Of long lists the first six entries, of arrays 30 characters; losses as `short` has them."""
+    """Shows six entries of a long list, 30 characters of an array, and losses by `short`."""
 
     def repr_instance(self, x: object, level: int) -> str:
         return super().repr_instance(x, level) if isinstance(x, np.ndarray) else short(x)

@@ -1,4 +1,4 @@
-"""In which kind of step are we: the one context variable of training."""
+"""In which kind of training or test step the code runs: the only context variable of training."""
 
 import contextlib
 import contextvars
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 
 class LoopStep:
-    """One block of `training_step`: its loss, and whether a call of it has made the step."""
+    """One block of `training_step`: its loss, and whether a call has moved the weights already."""
 
     def __init__(self, loss: object) -> None:
         self.loss = loss
@@ -17,18 +17,19 @@ class LoopStep:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What runs around the code that asks; the defaults are those of no step at all.
+    """The step in which the code runs. The defaults mean: in no step.
 
     Attributes:
-        of_model: "step" inside a training or test step of a tracked model; "function" inside a step
-            function of its own, which is compiled anew where a composite asks for it; else None.
-        is_test: nothing moves, whatever a `compute_loss` of the user's hands on.
-        keeps_results: on JAX, in the loss of a step that gives back what variables have become.
-        calls_model: on JAX, in the call of the model, outside of which layers have no losses.
-        captured: the step that may be asked for gradients at layers and parameters, or None.
+        of_model: "step" inside a training or test step of a tracked model; "function" inside the
+            model's own step function, which is compiled again when a composite asks for it; else
+            None.
+        is_test: no weight moves, whatever `training` a user's `compute_loss` passes on.
+        keeps_results: JAX only. In the loss of a step that returns the new values of variables.
+        calls_model: JAX only. In the call of the model; layers have their losses only there.
+        captured: the step that can be asked for gradients at layers and parameters, or None.
         loops: the open blocks of `training_step`.
-        is_repeated: a further call of the loss in such a block, whose step was made already: all
-            calls of a step have the same scheduled weights.
+        is_repeated: the loss is called again in a block of `training_step`. Scheduled weights then
+            stay as they are: they are the same in all calls of a step.
     """
 
     of_model: str | None = None
@@ -47,12 +48,12 @@ _current: contextvars.ContextVar[Step] = contextvars.ContextVar(
 
 
 current_step = _current.get
-"""`current_step()` is the `Step` that runs here."""
+"""`current_step()` is the `Step` in which the caller runs."""
 
 
 @contextlib.contextmanager
 def step_with(**attributes: Any) -> Iterator[None]:
-    """In the block the current step has other attributes."""
+    """A block in which some attributes of the current step are changed."""
     token = _current.set(dataclasses.replace(_current.get(), **attributes))
     try:
         yield
@@ -62,9 +63,9 @@ def step_with(**attributes: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def inside(what: Literal["step", "function"], is_test: bool = False) -> Iterator[None]:
-    """The block is a "step" of a tracked model, or a step "function" that calls it.
+    """A block that is a "step" of a tracked model, or a step "function" that calls such a step.
 
-    A step inside of a function is part of that function. `is_test`: nothing moves in the block.
+    A step inside a function is part of that function. With `is_test` no weight moves in the block.
     """
     outer = _current.get()
     is_test = outer.is_test or is_test
@@ -81,7 +82,7 @@ def inside(what: Literal["step", "function"], is_test: bool = False) -> Iterator
 
 @contextlib.contextmanager
 def loop_step(loss: object) -> Iterator[LoopStep]:
-    """The block is one step of training of a loss: gives its `LoopStep`."""
+    """A block that is one training step of a loss; yields its `LoopStep`."""
     step = LoopStep(loss)
     with step_with(loops=(*_current.get().loops, step)):
         yield step
@@ -94,7 +95,7 @@ def loop_step_of(loss: object) -> LoopStep | None:
 
 @contextlib.contextmanager
 def call_in(step: LoopStep) -> Iterator[None]:
-    """The block is a call of the loss of a `LoopStep`; the first one makes the step."""
+    """A block for one call of the loss in a `LoopStep`; after the first one the step is made."""
     with step_with(is_repeated=step.made):
         yield
     step.made = True

@@ -1,4 +1,4 @@
-"""What a loss compares: known of our own losses and of Keras's, unknown of any other."""
+"""`Traits`: what may be relied on of a loss. Known for our losses and Keras's, not for others."""
 
 import types
 from collections.abc import Callable
@@ -12,37 +12,39 @@ from combined_losses._numerics.arrays import Tensor
 
 
 class Traits(NamedTuple):
-    """What may be relied on; the defaults are those of a loss of which nothing is known."""
+    """What may be relied on of a loss; the defaults suit a loss of which nothing is known."""
 
-    same_shape: bool = False  # y_true has the shape of y_pred: anything else would be broadcast
-    elementwise: bool = False  # means over the last axis of elements that do not see each other
-    couples_batch: bool = False  # the samples of a batch see each other
-    # Replaces the target in a row of weight 0, where rows do not see each other. None: they may, so
-    # that finite targets and predictions stay as they are.
+    same_shape: bool = False  # y_true must have the shape of y_pred: others would be broadcast
+    # The values are means over the last axis, whose elements do not influence each other.
+    elementwise: bool = False
+    couples_batch: bool = False  # the samples of a batch influence each other
+    # Replaces the target in rows of weight 0. None: rows may influence each other, so finite
+    # targets and predictions of such rows stay as they are.
     neutral_target: float | None = None
-    has_channels: bool = False  # the last axis holds channels, also where there is but one
-    casts_prediction: bool = True  # or y_pred keeps its dtype, and the loss casts it
-    # The values are sums over the last axis, and not means, of elements that do not see each other.
-    # The loss gives these by its method `elements`.
+    has_channels: bool = False  # the last axis holds channels, even if there is only one
+    casts_prediction: bool = True  # False: y_pred keeps its dtype, and the loss casts it
+    # The values are sums, not means, over the last axis, whose elements do not influence each
+    # other. The method `elements` of the loss returns the values of the elements.
     summed: bool = False
-    # It divides by a sum over the classes (softmax): one channel alone is always 1.
+    # It divides by a sum over the classes (softmax), so that a single channel is always 1.
     softmax: bool = False
-    apart: bool = False  # the channels do not see each other, so that weights are of single ones
-    casts_target: bool = True  # or y_true keeps its dtype: ids that a float would make one
-    axis: int = -1  # that of the classes: all other axes of y_pred are those of the values
-    ignored: int | None = None  # the target whose value the loss masks by itself
+    apart: bool = False  # channels do not influence each other: each may have its own weights
+    casts_target: bool = True  # False: y_true keeps its dtype, as a float may merge large ids
+    axis: int = -1  # the axis of the classes; the values have all other axes of y_pred
+    ignored: int | None = None  # the loss itself masks the values of rows with this target
     masks_values: bool = True  # whether it may put a mask on its values
-    reads_last: bool = False  # channels or classes on the last axis, or none: it may be moved there
-    whole_rows: bool = False  # a row of y_true is one object, and may hold numbers that mean "none"
-    takes_ids: bool = False  # y_true holds class ids, which are told apart and have no mean
-    layout: str | None = None  # how predictions belong to targets, see `layouts`
+    # The last axis holds channels or classes, or nothing special: channels may be moved there.
+    reads_last: bool = False
+    whole_rows: bool = False  # a row of y_true is one object; some of its numbers may mean "none"
+    takes_ids: bool = False  # y_true holds class ids, whose mean would make no sense
+    layout: str | None = None  # which predictions belong to which target, see `layouts`
 
 
 LAYOUTS = (None, "blocks", "columns")
 
 
 def check_layout(owner: str, layout: object) -> None:
-    """Raises where a loss says that its predictions lie in a way that is none of `LAYOUTS`."""
+    """Raises if the `prediction_layout` of a loss is not one of `LAYOUTS`."""
     if layout not in LAYOUTS:
         raise ValueError(
             f"The attribute `prediction_layout` of {owner} must be one of "
@@ -50,9 +52,9 @@ def check_layout(owner: str, layout: object) -> None:
         )
 
 
-# Each function of Keras, by its name, whose rows do not see each other; no other is known, also
-# none that a later Keras brings. 1.0 as a target lies in the domain of logarithms, ratios and
-# probabilities; 0 is a label that always exists, and the blank of CTC.
+# The traits of Keras's functions, by name. Functions that a later Keras adds count as unknown.
+# As the neutral target 1.0 is valid for logarithms, ratios and probabilities alike; for labels it
+# is 0, a label that always exists, and the blank of CTC.
 _ELEMENTWISE = Traits(
     same_shape=True, elementwise=True, neutral_target=1.0, masks_values=False, reads_last=True
 )
@@ -93,9 +95,9 @@ _FUNCTIONS: dict[Callable[..., Tensor], Traits] = {
 def keras_traits(loss: Any) -> Traits:
     """The traits of a loss object or function that is not of this library.
 
-    Known is only a loss whose own `call` is Keras's, and a function that is one of Keras's: not one
-    that is derived from such, or that has its name. An attribute `elementwise` of the user's says
-    so of any other, and so does `prediction_layout`.
+    Known are Keras's functions themselves, and losses whose `call` is Keras's own. A subclass with
+    another `call`, or a function of the same name, is unknown. The user can describe any loss or
+    function by setting the attribute `elementwise` or `prediction_layout` on it.
     """
     if says(loss, "elementwise") is True:
         return _ELEMENTWISE._replace(masks_values=True)
@@ -125,17 +127,17 @@ def keras_function(loss: Any) -> Callable[..., Tensor] | None:
 
 
 def _of_function(function: object) -> Traits:
-    if not isinstance(function, types.FunctionType):  # what else may not be hashable
+    if not isinstance(function, types.FunctionType):  # other objects may not be hashable
         return Traits()
     return _FUNCTIONS.get(function, Traits())
 
 
 def says(loss: Any, name: str) -> Any:
-    """What a loss or function says of itself by an attribute; None where it says nothing.
+    """The attribute `name` of a loss or function, if it describes the `call` in use; else None.
 
-    What a class says describes the `call` that it has, or that a class below it is the first to
-    give. A class that gives another one inherits no such claim, nor does a function under
-    `functools.wraps`, which copies the attributes of another function.
+    An attribute of a class describes the `call` of that class, or the first one that a subclass
+    defines if the class has none. A subclass that overrides that `call` does not inherit the
+    attribute. Nor does a function under `functools.wraps`, which copies the attributes of another.
     """
     own = getattr(loss, "__dict__", {})
     method = "call" if isinstance(loss, keras.losses.Loss) else "__call__"
@@ -155,7 +157,7 @@ def says(loss: Any, name: str) -> Any:
 
 
 def is_default(loss: object, name: str) -> bool:
-    """Whether what `says` found is only what a class of this library says for all below it."""
+    """Whether the attribute that `says` found is only the default of a class of this library."""
     bases = type(loss).__mro__
     place = _first(bases, name)
     own = name in getattr(loss, "__dict__", {})

@@ -136,8 +136,8 @@ def check_moving(composite: "SettableWeights", weighting: Weighting | None) -> N
     with_moving_weights = [id(each) for each in inside if each.has_moving_weights]
     if len(set(with_moving_weights)) < len(with_moving_weights):
         raise ValueError(
-            f"'{composite.name}' holds the same composite twice, and its weights, which move, "
-            "would move twice in a step: make a second composite like it. "
+            f"'{composite.name}' holds a composite with weights that move, and holds it twice: the "
+            "weights would move twice in a step. Make a second composite like it. "
             f"Received: losses={list(composite.names)}"
         )
 

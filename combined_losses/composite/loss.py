@@ -9,12 +9,7 @@ import keras
 from combined_losses._backend import backend
 from combined_losses._core.batch import Batch
 from combined_losses._core.compound_loss import CompoundLoss
-from combined_losses._core.keras_types import (
-    CompositeReduction,
-    KerasLoss,
-    LossLike,
-)
-from combined_losses._core.names import quoted
+from combined_losses._core.keras_types import CompositeReduction, KerasLoss, LossLike
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 from combined_losses.composite import files, shown, skipping
@@ -36,61 +31,40 @@ class CompositeLoss(CompoundLoss):
     Args:
         losses: the components, a dict from name to loss, or a list. A component is a
             `keras.losses.Loss`, a string that `keras.losses.get` knows, or a function
-            `f(y_true, y_pred)`. In a list a string is its own name, a function its `__name__`, a
-            loss its class in snake case unless it was named; a second one gets `_2`. The parts of
-            a nested `CompositeLoss` stay visible as `outer/inner`.
-        weights: a dict from name to number (default 1.0 for what it leaves out), a list with one
-            number for each component, or None: all 1.0. Finite numbers; see `set_weight`. Or a
-            `keras.optimizers.schedules.LearningRateSchedule`, a function of the steps of training.
-            Where weights move, `base_loss` in the logs is the sum with the fixed weights, a
-            scheduled one at its end: its `final_weight` if it has one, else that of step 2**30.
+            `f(y_true, y_pred)`. In a list, a string is its own name, a function has its `__name__`,
+            and a loss its class in snake case unless it was named; a second one gets `_2`. The
+            parts of a nested `CompositeLoss` are reported as `outer/inner`.
+        weights: a dict from name to weight (1.0 for a name that it lacks), a list with one weight
+            for each component, or None: all 1.0. A weight is a finite number, see `set_weight`, or
+            a `keras.optimizers.schedules.LearningRateSchedule`, a function of the step of training.
+            Where weights move, `base_loss` in the logs is the sum with the fixed weights. There a
+            schedule counts with its `final_weight`, or else with its weight at step 2**30.
         weighting: None, or a rule from `cl.weightings` that moves the weights in training. The
-            `weights` multiply what it gives.
+            weights of the rule are multiplied by `weights`.
         reduction: `"per_component"` (default): every component is reduced as it would be alone,
             with its own `reduction`. One of Keras's (`"sum_over_batch_size"`, `"sum"`, `"mean"`,
             `"mean_with_sample_weight"`): imposed on every component, after sample weights and
             mask. `"none"` or None: one total for each sample, `(batch,)`, for custom loops. With
-            `gradient_accumulation_steps` Keras averages the gradients of batches, each a mean over
-            its own samples, mask or sample weights, whatever their number or sum.
+            `gradient_accumulation_steps` Keras gives each batch the same weight, whatever its
+            number of samples, its mask or the sum of its sample weights.
         on_nonfinite: what becomes of a component that is NaN or infinite in a step. `"propagate"`
-            (default): the total is, too. `"skip"`: the component is left out of that step, see
-            below.
+            (default): the total is, too. `"skip"`: the component is left out of that step.
         name: a string, default `"composite_loss"`.
         dtype: the dtype of the total, default `keras.config.floatx()`, or float64 where all
             components have that. Components keep their own.
 
-    A composite of one is its child: sample weights, the mask of `y_pred` and a mask that a loss
-    puts on its values (`ignore_class` of `SparseCategoricalCrossentropy`) act as Keras has them.
-    Sample weights `(batch,)` weigh samples, finer ones what they match from the left. A row of
-    weight 0 cannot spoil loss or gradient, nor can a component of weight 0. Keras's losses, and
-    those that say so, never see what such a row holds; every other loss may read it for the sake of
-    others, so it stays as it is where it is finite, and gets no gradient. A component that gives
-    one number for the whole batch cannot honour weights or mask: it counts unweighted, with one
-    warning that names it. An empty batch is 0.
-
-    With `on_nonfinite="skip"` a component whose value is not finite adds neither value nor gradient
-    in that step, with all of its parts and on all replicas. It has weight 0 and is absent for a
-    rule. The logs show 0 for it, so that `loss` stays the weighted sum, and `<name>_skipped`, the
-    share of the steps in which it was skipped: `<name>_loss / (1 - <name>_skipped)` is its mean
-    over the others. Where the value is finite and the gradient by the predictions is not (a root at
-    0), the value counts, the gradient is left out, and `<name>_skipped` does not tell it. What acts
-    on the model by more than the predictions cannot be cut off and is refused: `OnInputs`, and
-    functions that hold the model or its layers. Inputs of the model must be finite: a layer that is
-    given NaN makes NaN even of a gradient of 0. Where all components are skipped the total is 0; a
-    warning says so after an epoch of nothing else. `components` gives values as they are. The cost:
-    none that can be measured on JAX; of a small convolutional network under a tenth of a step on
-    TensorFlow and torch; on torch, which runs eagerly, a third of a step of a tiny one.
+    A composite of one component gives what that component gives alone, also with sample weights and
+    masks. What becomes of rows of weight 0 and of what is not finite: see docs/composite_loss.md.
 
     Raises:
         ValueError: on no components, a name that is reserved, duplicate or holds one of
             `/ . [ ] { }`, a weight for an unknown name or that no float32 can hold, an unknown loss
-            or reduction, what is no loss (a metric, a layer); when called, on targets that would be
-            broadcast, on values that do not begin with the batch axis, on sample weights finer than
-            the values; in training, on predictions that are whole numbers.
+            or reduction, what is no loss (a metric, a layer). When called: on targets that would be
+            broadcast, on values that do not begin with the batch axis, on sample weights with more
+            axes than the values. In training: on predictions that are whole numbers.
 
     Example:
 
-    >>> import keras
     >>> import numpy as np
     >>> import combined_losses as cl
     >>> loss = cl.CompositeLoss(
@@ -102,14 +76,6 @@ class CompositeLoss(CompoundLoss):
     6.0
     >>> {name: float(value) for name, value in loss.components(y_true, y_pred).items()}
     {'mse': 4.0, 'under': 1.0}
-    >>> def log(y_true, y_pred):
-    ...     return keras.ops.log(y_pred)
-    >>> y_pred = np.array([[1.0], [-5.0]])
-    >>> [
-    ...     float(cl.CompositeLoss(["mse", log], on_nonfinite=what)(y_true, y_pred))
-    ...     for what in ("propagate", "skip")
-    ... ]
-    [nan, 34.0]
     """
 
     def __init__(
@@ -132,7 +98,6 @@ class CompositeLoss(CompoundLoss):
         super().__init__(name=name, reduction=resolved, dtype=dtype)
         self._parts = Losses(parts, name)
         self.weighting = weighting
-        self.on_nonfinite = on_nonfinite
         self._node = WeightedSum(self, parts, weights, weighting, on_nonfinite)
 
     def _as_node(self) -> WeightedSum:
@@ -150,7 +115,7 @@ class CompositeLoss(CompoundLoss):
     def losses(self) -> Mapping[str, KerasLoss]:
         """The components, a mapping from name to loss that cannot be changed.
 
-        Weights, variables and log keys were made for them: make another composite for others.
+        Weights, variables and log keys are made for these: for others make another composite.
         """
         return self._parts
 
@@ -160,6 +125,16 @@ class CompositeLoss(CompoundLoss):
             f"The `losses` of '{self.name}' are fixed when it is made; make another CompositeLoss, "
             f"for example CompositeLoss({{**loss.losses, 'new': ...}}). Received: losses={losses!r}"
         )
+
+    @property
+    def on_nonfinite(self) -> Literal["propagate", "skip"]:
+        """The argument. After a change, compile the models that train on the composite again."""
+        return self._node.on_nonfinite
+
+    @on_nonfinite.setter
+    def on_nonfinite(self, mode: Literal["propagate", "skip"]) -> None:
+        skipping.check_mode(mode, self.name)
+        self._node.set_on_nonfinite(mode)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -183,12 +158,12 @@ class CompositeLoss(CompoundLoss):
             name: a component, or a part of a nested composite as `outer/inner`.
             value: a finite number. At 0 the component contributes neither value nor gradient.
 
-        The first change compiles the steps of the models that train on it anew, once; from then on
-        `<name>_weight` is in their logs. From another thread than that of a running `fit` it acts
-        on the next step.
+        The first change has the models that train on this loss compile their steps anew, once. From
+        then on `<name>_weight` is in their logs. A change that another thread makes while `fit`
+        runs acts on the next step.
 
-        In a plain `keras.Model` on JAX the compiled step has read the weight once and for all; a
-        warning says so, and `cl.track(model)` helps.
+        In a plain `keras.Model` on JAX the compiled step keeps the weight that it was compiled
+        with: a change has no effect there, and a warning says so. Train in `cl.track(model)`.
 
         Raises:
             ValueError: on an unknown name or a weight that is not a finite number.
@@ -207,21 +182,21 @@ class CompositeLoss(CompoundLoss):
 
     @backend.as_written
     def training_step(self) -> contextlib.AbstractContextManager[None]:
-        """In a loop of one's own: the block is one step of the rules and schedules.
+        """A block that is one step of the rules and schedules, in a training loop of your own.
 
-        The first call of the loss in the block moves its weights, as a step of `fit` does, those of
-        composites inside too; further calls, of micro-batches say, see the same scheduled weights
-        and move nothing. Open one block for each step of the optimizer. Outside of it a call moves
-        nothing. Rules that read gradients need `gradients="output"`. Give your optimizer
-        `loss.trainable_variables` beside those of the network where weights are learned.
+        The first call of the loss in the block moves its weights, and those of composites inside,
+        as a step of `fit` does. Further calls in the block, of micro-batches say, see the same
+        scheduled weights and move nothing; nor does a call outside of a block. Open one block for
+        each step of the optimizer. Rules that read gradients need `gradients="output"`. Where
+        weights are learned, give your optimizer `loss.trainable_variables`, too.
 
-        In `tf.function` the call of the loss and the block belong inside. So they do in a loop that
-        is compiled as one (`tf.range`, `jax.lax.scan`), in which each round is a step. On JAX, in
-        `jax.jit`, `loss.variables` must be part of the state, see docs/other_models.md.
+        A `tf.function` must hold both the block and the call of the loss. So must the body of a
+        compiled loop (`tf.range`, `jax.lax.scan`), each round of which is a step. In `jax.jit`,
+        `loss.variables` must be part of the state, see docs/other_models.md.
 
         Raises:
-            ValueError: by the call of the loss, where a rule reads gradients at a layer or at the
-                parameters, or where `jax.jit` would forget what moves.
+            ValueError: in the call of the loss, if a rule reads gradients at a layer or at the
+                parameters, or if variables are not part of the state of `jax.jit`.
 
         Example:
 
@@ -239,10 +214,10 @@ class CompositeLoss(CompoundLoss):
         return super().training_step()
 
     def end_epoch(self) -> None:
-        """In a loop of one's own: ends an epoch, for rules that go by epochs.
+        """Ends an epoch for rules that count epochs, in a training loop of your own.
 
-        `fit` does it by itself; a loop of `train_on_batch`, or of `training_step`, calls it after
-        each epoch. On JAX, assign the state of your loop to `loss.variables` before.
+        Call it after each epoch of `train_on_batch` or of `training_step`; `fit` does so by itself.
+        On JAX, first assign the state of your loop to `loss.variables`.
 
         Example:
 
@@ -269,10 +244,10 @@ class CompositeLoss(CompoundLoss):
             sample_weight: None, or weights that match the values from the left, such as `(batch,)`.
 
         Returns:
-            A dict from name to a tensor `()`, or `(batch,)` where the reduction is "none". A
-            nested composite is followed by its parts, `outer/inner`. Where a component is a
-            `cl.wrappers.DeepSupervision` and `y_pred` one array, that is its finest output, and
-            the dict has only what reads no other.
+            A dict from name to a tensor `()`, or `(batch,)` if the reduction is "none". A nested
+            composite is followed by its parts, `outer/inner`. If a component is a
+            `cl.wrappers.DeepSupervision` and `y_pred` is one array, this array is its finest
+            output, and the dict lacks components that read other outputs.
         """
         batch = Batch(y_true, y_pred, sample_weight, self.name)
         return self._node.components(batch.replaced(skips_nothing=True))
@@ -281,19 +256,6 @@ class CompositeLoss(CompoundLoss):
         self, name: str, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
     ) -> Tensor:
         """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
-        if name not in self.component_names:
-            raise ValueError(
-                f"'{self.name}' has no component of this name; it has "
-                f"{quoted(self.component_names)}. Received: {name!r}"
-            )
-        if self._node.takes_one_output and not keras.tree.is_nested(y_pred):
-            found = self.components(y_true, y_pred, sample_weight)
-            if name in found:
-                return found[name]
-            raise ValueError(
-                f"Component '{name}' reads another output than the finest: give a dict of outputs. "
-                f"Received: y_pred of shape {tuple(y_pred.shape)}"
-            )
         batch = Batch(y_true, y_pred, sample_weight, self.name)
         return self._node.value_of(name, batch.replaced(skips_nothing=True))
 
@@ -303,8 +265,8 @@ class CompositeLoss(CompoundLoss):
         """Metrics that report every component in a plain `keras.Model`.
 
         Pass them as `weighted_metrics=loss.as_metrics()`: Keras gives sample weights to no other
-        metrics. The parts are computed a second time for it; `cl.track(model)` reports them from
-        the same pass instead.
+        metrics. They compute the components a second time; `cl.track(model)` reports them from the
+        same pass instead.
 
         Returns:
             A list with one `keras.metrics.Metric` for each component, named `<name>_loss`.
@@ -333,6 +295,6 @@ class CompositeLoss(CompoundLoss):
         self._node.save(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Called by Keras's saver; a file without weights leaves them as they are."""
+        """Called by Keras's saver; if the file has no weights, they stay as they are."""
         super().load_own_variables(store)
         self._node.load(store)

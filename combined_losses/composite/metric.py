@@ -28,8 +28,8 @@ class ComponentMetric(KerasMetric):
         super().__init__(name=name or log_key(component))
         self.loss = loss
         self.component = component
-        self.total = self.add_variable((), "zeros", name="total")
-        self.count = self.add_variable((), "zeros", name="count")
+        self.total: Any = self.add_variable((), "zeros", name="total")
+        self.count: Any = self.add_variable((), "zeros", name="count")
 
     def update_state(
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None

@@ -4,7 +4,7 @@ import collections
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -44,11 +44,11 @@ class SettableWeights(Compound):
         owner: KerasLoss,
         losses: Mapping[str, KerasLoss],
         weighting: Weighting | None,
-        on_nonfinite: str,
+        on_nonfinite: Literal["propagate", "skip"],
     ) -> None:
         self._owner = owner
         self.weighting = weighting
-        self.on_nonfinite = on_nonfinite
+        self.on_nonfinite: Literal["propagate", "skip"] = on_nonfinite
         self.nodes: dict[str, Node] = {name: as_node(name, loss) for name, loss in losses.items()}
         self.names: tuple[str, ...] = tuple(self.nodes)
         self._listeners = Listeners()
@@ -59,11 +59,12 @@ class SettableWeights(Compound):
         """Called last, after all checks, because it binds the rule to this composite."""
         self.own_weights: Weights = Weights(given, self.weighting, self.dtype)
         fixed = self.own_weights.fixed.items()
-        self.has_moving_weights = self.own_weights.moves
+        self.has_moving_weights: bool = self.own_weights.moves
         self.ever_switched_off: set[str] = {name for name, c in fixed if c == 0}
         self.ever_switched_off.update(self.own_weights.schedules)
 
-    # A `Compound` that is its own loss has these as attributes; here the owner has them.
+    # A `Compound` that is its own loss has these as attributes; here the owner has them. mypy wants
+    # no read-only property in place of an attribute that can be set.
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -86,9 +87,9 @@ class SettableWeights(Compound):
         return [(node, f"{name}/") for name, node in self.nodes.items()]
 
     @functools.cached_property
-    def routes(self) -> bool:
+    def chooses_outputs(self) -> bool:
         """Whether a component chooses its outputs, so that the composite sees all of them."""
-        return any(node.routes for node in self.nodes.values())
+        return any(node.chooses_outputs for node in self.nodes.values())
 
     @functools.cached_property
     def component_names(self) -> tuple[str, ...]:

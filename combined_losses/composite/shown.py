@@ -12,8 +12,8 @@ from combined_losses.composite.total import WeightedSum
 if TYPE_CHECKING:  # for the types alone: it shows itself by this file
     from combined_losses.composite.loss import CompositeLoss
 
-MOST = 20  # components on a line
-MOST_ROWS = 200  # components in a table
+MOST_ON_A_LINE = 20
+MOST_ROWS = 200  # of the table
 
 
 def on_one_line(composite: "CompositeLoss", losses: Mapping[str, Any]) -> str:
@@ -36,7 +36,7 @@ def on_one_line(composite: "CompositeLoss", losses: Mapping[str, Any]) -> str:
 
 
 def weights_of(composite: WeightedSum) -> dict[str, str]:
-    """The fixed weight of each component, or its schedule; the variables are not read."""
+    """The fixed weight of each component as text, or its schedule; no variable is read."""
     weights = composite.own_weights
     return {
         name: short(weights.schedules[name]) if name in weights.schedules else repr(weight)
@@ -47,7 +47,7 @@ def weights_of(composite: WeightedSum) -> dict[str, str]:
 def _dict(entries: Iterable[tuple[str, str]]) -> str:
     """A dict on a line; of many entries the first, and how many more there are."""
     remaining = iter(entries)
-    shown = [f"{name!r}: {text}" for name, text in islice(remaining, MOST)]
+    shown = [f"{name!r}: {text}" for name, text in islice(remaining, MOST_ON_A_LINE)]
     more = sum(1 for _ in remaining)
     return f"{{{', '.join([*shown, f'… {more} more'] if more else shown)}}}"
 
@@ -75,7 +75,7 @@ def rows_of(composite: WeightedSum, depth: int = 0) -> Iterator[Row]:
 
 
 def _composite_in(node: Node) -> WeightedSum | None:
-    """The composite that a component is, or that a wrapper shows another view of the data."""
+    """The composite that a component is, or that wrappers hold as their only loss; else None."""
     while not isinstance(node, WeightedSum):
         inside = [child for child, prefix in node.nodes_inside() if prefix == ""]
         if len(inside) != 1:
@@ -98,7 +98,7 @@ _STYLE = """
 
 
 def table(composite: WeightedSum) -> str:
-    """The components with their losses and weights, parts of a component below it, indented."""
+    """HTML: a row for each component, its loss and its weight; its parts follow, indented."""
     rows = list(rows_of(composite))
     body = "\n".join(map(_row, rows[:MOST_ROWS]))
     if len(rows) > MOST_ROWS:

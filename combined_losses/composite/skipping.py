@@ -72,8 +72,8 @@ def skipped(
     shares = ops.cast(ops.logical_not(are_finite), dtype) / batch.replicas
     if not is_active(batch):
         return evaluations, None, shares
-    kept = [_zeros_unless(are_finite[i], each) for i, each in enumerate(evaluations)]
-    return kept, are_finite, shares
+    evaluations = [_zeros_unless(are_finite[i], each) for i, each in enumerate(evaluations)]
+    return evaluations, are_finite, shares
 
 
 def _zeros_unless(is_finite: Tensor, evaluation: Evaluation) -> Evaluation:
@@ -106,7 +106,7 @@ def check_parts(composite: "WeightedSum", nodes: Mapping[str, Node]) -> None:
                 "output, and on_nonfinite='skip' cuts gradients off at the output alone: put this "
                 "component and this composite into another one with on_nonfinite='propagate', and "
                 "write the component so that its values are finite. "
-                f"Received: on_nonfinite={composite.on_nonfinite!r}"
+                "Received: on_nonfinite='skip'"
             )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import keras
 from keras import ops
@@ -39,15 +40,20 @@ class WeightedSum(SettableWeights):
         losses: Mapping[str, KerasLoss],
         weights: Mapping[str, Weight] | Sequence[Weight] | None,
         weighting: Weighting | None,
-        on_nonfinite: str,
+        on_nonfinite: Literal["propagate", "skip"],
     ) -> None:
         super().__init__(owner, losses, weighting, on_nonfinite)
         names.check_log_keys(self.component_names, self.name)
         check_moving(self, weighting)
         reading.check_parts(self, weighting)
-        if on_nonfinite == "skip":
-            skipping.check_parts(self, self.nodes)
+        self.set_on_nonfinite(on_nonfinite)
         self._make_weights(as_weights(weights, self.names, self.name))
+
+    def set_on_nonfinite(self, mode: Literal["propagate", "skip"]) -> None:
+        """Called by the `CompositeLoss`; raises if a component cannot be skipped."""
+        if mode == "skip":
+            skipping.check_parts(self, self.nodes)
+        self.on_nonfinite = mode
 
     @property
     def skips(self) -> bool:
@@ -94,7 +100,7 @@ class WeightedSum(SettableWeights):
         reduction = self._reduction_of_parts(PER_COMPONENT)
         found: dict[str, Tensor] = {}
         for name, node in self.nodes.items():
-            if node.routes and not node.takes_one_output:
+            if node.chooses_outputs and not node.takes_one_output:
                 continue
             evaluation = self._evaluate_part(name, None, reduction, None, batch)
             values = [ops.cast(evaluation.total, self.dtype), *evaluation.values]
@@ -103,7 +109,20 @@ class WeightedSum(SettableWeights):
         return {name: value for name, value in found.items() if value is not None}
 
     def value_of(self, name: str, batch: Batch) -> Tensor:
-        """The value of one component, or of one part of a nested one; no other is computed."""
+        """The value of one component, or of one part of a nested one (`outer/inner`)."""
+        if name not in self.component_names:
+            raise ValueError(
+                f"'{self.name}' has no component of this name; it has "
+                f"{quoted(self.component_names)}. Received: {name!r}"
+            )
+        if self.takes_one_output and not keras.tree.is_nested(batch.y_pred):
+            found = self._components_of_one(batch.replaced(is_one_output=True))
+            if name in found:
+                return found[name]
+            raise ValueError(
+                f"Component '{name}' reads another output than the finest: give a dict of outputs. "
+                f"Received: y_pred of shape {tuple(batch.y_pred.shape)}"
+            )
         outer, _, inner = name.partition("/")
         node = self.nodes[outer]
         evaluation = node.evaluate(batch, self._reduction_of_parts(PER_COMPONENT), outer)
@@ -126,10 +145,7 @@ class WeightedSum(SettableWeights):
         evaluations, measured = self._evaluations(batch, step_weights, reduction, label)
         shares: list[Tensor] = []
         if skips:
-            evaluations, are_finite, share = skipping.skipped(evaluations, batch, dtype)
-            shares = [share]
-            if are_finite is not None and step_weights is not None:
-                step_weights = ops.where(are_finite, step_weights, ops.zeros_like(step_weights))
+            evaluations, step_weights, shares = self._skip(evaluations, step_weights, batch)
         totals: list[Tensor] = []
         values: list[Tensor] = []
         extras: list[Tensor] = []
@@ -141,6 +157,7 @@ class WeightedSum(SettableWeights):
             extras.extend(found.extras)
         # Only at top level and without learned weights does the total get the gradient of the rule:
         # a nested composite would lose its outer factors, learned weights their own gradient.
+        replaces_gradient = label is None and measured is not None and not super().learned_variables
         total, logged = self.own_weights.total(
             totals,
             present,
@@ -148,14 +165,24 @@ class WeightedSum(SettableWeights):
             batch,
             name=self._owner.name,
             measured=measured,
-            replaces_gradient=measured is not None
-            and label is None
-            and not super().learned_variables,
+            replaces_gradient=replaces_gradient,
         )
         is_present = None
         if asks_presence:
             is_present = any_present(batch, present, self._weights_that_may_be_0(step_weights))
         return Evaluation(total, tuple(values), (*extras, *logged, *shares), is_present)
+
+    def _skip(
+        self, evaluations: list[Evaluation], step_weights: Tensor | None, batch: Batch
+    ) -> tuple[list[Evaluation], Tensor | None, list[Tensor]]:
+        """Puts zeros in place of components that are not finite, and of their weights.
+
+        The third result is what is logged of them.
+        """
+        evaluations, are_finite, shares = skipping.skipped(evaluations, batch, self.dtype)
+        if are_finite is not None and step_weights is not None:
+            step_weights = ops.where(are_finite, step_weights, ops.zeros_like(step_weights))
+        return evaluations, step_weights, [shares]
 
     def _step_weights(self, batch: Batch) -> Tensor | None:
         """c in this step, `(k,)`; None where the fixed weights are constants of the step.
@@ -241,7 +268,7 @@ class WeightedSum(SettableWeights):
         """The `Evaluation` of one component; `weight` is its c, or None for a constant."""
         node = self.nodes[name]
         path = f"{label}/{name}" if label else name
-        if self.routes and not node.routes and isinstance(batch.y_pred, dict):
+        if self.chooses_outputs and not node.chooses_outputs and isinstance(batch.y_pred, dict):
             batch = self._with_only_output(batch, path)
         if name in self.ever_switched_off:
             batch = self._without_gradient_at_weight_0(batch, name, weight)

@@ -291,7 +291,7 @@ class Weights:
             "epoch, and outside `fit` it does not know when an epoch ends: call "
             f"`loss.end_epoch()` after each epoch{rule.instead_of_epochs}. "
             f"Received: {PATIENCE} steps without the end of an epoch",
-            stacklevel=3,
+            stacklevel=5,  # the loop, through `train_on_batch` or the block of a step
         )
 
     # Saving.

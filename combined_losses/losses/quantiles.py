@@ -198,7 +198,7 @@ class Pinball(Loss):
         **kwargs: Unpack[LossArguments],
     ) -> Self:
         if parts is True:
-            # As a loss it is used like a `Pinball`.
+            # mypy wants a `Pinball`. `_QuantileParts` is none, but users call it like one.
             return _QuantileParts(quantile, **kwargs)  # type: ignore[return-value]
         return super().__new__(cls, quantile, parts, **kwargs)
 

@@ -62,7 +62,7 @@ def _warn_of_loss(compound: Compound) -> None:
     lost = []
     if compound.moves:
         lost.append("the state of its moving weights")
-    if compound.routes:
+    if compound.chooses_outputs:
         lost.append("its choice among the outputs, which a plain Keras model cannot make,")
     if lost:
         warnings.warn(

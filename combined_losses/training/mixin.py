@@ -228,7 +228,7 @@ class ComponentMetricsMixin(OF_BACKEND):
             if state is None:
                 return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
             logs = super().train_on_batch(x, y, sample_weight, class_weight, True)
-        state.after_lone_step()
+        state.after_step_outside_fit()
         return state.in_order(self, logs, return_dict)
 
     @documented_by(keras.Model.test_on_batch)

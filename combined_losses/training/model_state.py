@@ -53,6 +53,7 @@ class ModelState:
         self.is_whole = is_whole
         # The losses do not change after `compile`, so that these are computed once.
         self.compounds: list[Compound] = routing.compounds(loss)
+        self._losses_made_of_losses = [each.loss_itself() for each in self.compounds]
         nodes = [node for compound in self.compounds for node in compound.compounds()]
         self.composites: list[WeightedSum] = [
             node for node in nodes if isinstance(node, WeightedSum)
@@ -70,13 +71,14 @@ class ModelState:
         # Where the outputs are, and what is recorded of them; None before the outputs are known.
         self.places: dict[str, Place] | None = None
         self.tracking: Tracking | None = None
+        self._order: list[str] = []  # `metrics_names` when the logs had the keys in `_ordered`
+        self._ordered: set[str] = set()
         self.loss_owners: list[int | None] = []  # on JAX, see `penalties.owners_of`
         # For callbacks that look at batches, see `for_callbacks.request_batches`.
         self.returns_batches: bool = False
         self.last_batch: dict[str, ArrayLike] | None = None
         self.measurers: dict[tuple[object, ...], Any] = {}  # of `diagnosis.measurer`
         self.running: Running = Running()
-        self._is_checked = False
 
     def tracking_for(self, model: keras.Model, y_pred: Any = None) -> Tracking | None:
         """The routes and the tracker; None before the outputs are known."""
@@ -160,19 +162,17 @@ class ModelState:
             composite.check_skips(model)
 
     def check(self, model: keras.Model) -> None:
-        """Raises before the first step if the model cannot train on its losses."""
-        if self._is_checked:
-            return
-        for compound in self.compounds:
-            if compound.reduction in ("none", None):
+        """Raises if the model cannot train on its losses, whose reductions can be set."""
+        for loss in self._losses_made_of_losses:
+            if loss.reduction in ("none", None):
                 raise ValueError(
-                    f"A model cannot train on '{compound.name}': its reduction is 'none', so it "
+                    f"A model cannot train on '{loss.name}': its reduction is 'none', so it "
                     "gives one total for each sample. Use it in custom loops, or give it another "
                     "reduction, for example the default 'per_component'. "
-                    f"Received: reduction={compound.reduction!r}"
+                    f"Received: reduction={loss.reduction!r}"
                 )
-        self.tracking_for(model)
-        self._is_checked = self.tracking is not None
+        if self.tracking is None:
+            self.tracking_for(model)
 
     def fit(
         self,
@@ -195,7 +195,7 @@ class ModelState:
             self.tracking.describe_weights(history, before)
         return history
 
-    def after_lone_step(self) -> None:
+    def after_step_outside_fit(self) -> None:
         """Called after `train_on_batch`: warns of what this step has shown of the rules."""
         if self.gradient_rules:
             reading.warn_of_places(self.gradient_rules)
@@ -217,8 +217,9 @@ class ModelState:
 
     def in_order(self, model: keras.Model, logs: dict[str, Any], return_dict: bool) -> Results:
         """Logs as `evaluate` gives them, in the order of `metrics_names`."""
-        order = None if self.tracking is None else self.tracking.order
-        logs = in_order(logs, order or model.metrics_names)
+        if self._ordered != logs.keys():  # names of metrics take longer than a small step
+            self._ordered, self._order = set(logs), model.metrics_names
+        logs = in_order(logs, self._order)
         return logs if return_dict else list(logs.values())
 
     # A listener of the composites.

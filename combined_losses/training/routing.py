@@ -142,7 +142,7 @@ def make_routes(
 ) -> list[Route]:
     """The routes of a compiled `loss` over outputs, see `outputs.places_of`."""
     node = node_of(loss)
-    if node is not None and node.routes:
+    if node is not None and node.chooses_outputs:
         if isinstance(loss_weights, (dict, list, tuple)):
             raise ValueError(
                 f"`loss_weights` must be one number for '{node.name}', which sees all outputs "
@@ -163,7 +163,7 @@ def make_routes(
 def _route_of(output: str, loss: Any, number: float | None) -> Route:
     """The route of one output; `number` is that of `loss_weights`, or None for 1."""
     node = as_node(output or "loss", as_compiled(loss, output))
-    if node.routes:
+    if node.chooses_outputs:
         raise ValueError(
             f"The loss of output '{output}' chooses its outputs itself, so it has to be "
             f"compiled alone, as loss=..., not for one output. Received: {node.name!r}"

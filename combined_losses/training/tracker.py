@@ -71,7 +71,6 @@ class Tracking:
         self.keys: list[str] = ["loss", *self._parts, "regularization_loss", *self.penalties.keys]
         self._index = {key: index for index, key in enumerate(self.keys)}
         self.tracker: ComponentTracker = ComponentTracker(len(self.keys))
-        self.order: list[str] = []  # the keys of the logs of the last step
         self.has_recorded: bool = False  # whether any step has recorded, so that there is a result
         self.step_has_recorded: bool = False  # whether the one that runs, or is traced, has
         self.replicas: int = 1
@@ -211,7 +210,6 @@ class Tracking:
             logs[key] = vector[self._index[key]]
         logs.update(self.weights())
         logs.update(results)
-        self.order = list(logs)
         return logs
 
 

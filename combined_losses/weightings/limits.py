@@ -5,7 +5,8 @@ from typing import Literal, TypedDict
 import numpy as np
 from keras import ops
 
-from combined_losses._core.checks import Limited, check_number, is_integer, shown
+from combined_losses._core.checks import check_number, is_integer, shown
+from combined_losses._core.limited import Limited
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.weightings.state import StateTensors
 

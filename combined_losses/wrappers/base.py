@@ -30,22 +30,22 @@ __all__ = ["Wrapper"]
 class Wrapper(LossAsNode):
     """A loss that gives its child another view of the data (abstract).
 
-    A subclass implements `see(batch, label)`, which returns the batch that the child is given;
-    sample weights and mask are part of it. A wrapper has the operators of every loss, a config with
-    every argument, and the names of its child's parts, if these have names.
+    A subclass implements `see(batch, label)`, which returns the batch that the child is given,
+    with its sample weights and its mask. A wrapper has the operators `+`, `*` and `/`, and its
+    config holds every argument of `__init__`. If the parts of its child have names, the wrapper
+    reports them under the same names.
 
     Args:
         loss: a `keras.losses.Loss`, a string that `keras.losses.get` knows, or a function
             `f(y_true, y_pred)`.
-        reduction: `"per_component"` (default): as the child is reduced alone; or one of Keras's.
+        reduction: `"per_component"` (default): the child's own; or one of Keras's.
         name: a string, default the name of the child.
         dtype: default the dtype of the child.
 
-    Some wrappers have to know which axis holds the channels, and take one argument more,
+    Some wrappers have to know which axis holds the channels, and take one more argument,
     `data_format`: `"channels_last"`, or `"channels_first"` for arrays `(batch, channels,
-    spatial...)`. None (default) takes the format of the losses inside, or else Keras's setting,
-    which acts on predictions of rank 4 and more alone. A format other than that of a loss inside is
-    an error.
+    spatial...)`. None (default): the format of the losses inside, or else Keras's setting, but only
+    for predictions of rank 4 or more. A format that differs from that of a loss inside is an error.
 
     Example:
 
@@ -88,8 +88,8 @@ class Wrapper(LossAsNode):
             f"another {type(self).__name__} for another loss. Received: loss={loss!r}"
         )
 
-    # True: `see` is given the channels last, even if its own `data_format`, or that of the losses
-    # inside, says that the data have them first. False: it is given the data as they are.
+    # True: `see` is given the channels last, even if the `data_format` of the wrapper or of a loss
+    # inside is "channels_first". False: `see` is given the data as they are.
     sees_channels_last = False
 
     def _wrapped(self) -> Any:
@@ -112,8 +112,8 @@ class Wrapper(LossAsNode):
         return self._node.part_weights if self.is_view else super().part_weights
 
     @property
-    def routes(self) -> bool:
-        return self._node.routes
+    def chooses_outputs(self) -> bool:
+        return self._node.chooses_outputs
 
     def innermost_loss(self) -> KerasLoss:
         return self._node.innermost_loss() if self.is_view else self
@@ -156,7 +156,7 @@ class Wrapper(LossAsNode):
         return inside
 
     def arranged(self, batch: Batch) -> Batch:
-        """The batch with the channels where `see` expects them, see `sees_channels_last`."""
+        """The batch with the channels where `see` expects them; see `sees_channels_last`."""
         if self.sees_channels_last:
             return self._with_channels_last(batch)
         return as_given(batch, for_view=True)
@@ -194,10 +194,13 @@ class Wrapper(LossAsNode):
         return self.arranged(batch)
 
     def choose_output(self, batch: Batch, label: str) -> Batch:
-        """The batch of the output that a loss inside reads; it is chosen before any view of it."""
-        if not self.routes or batch.output_is_chosen:
+        """The batch of the output that a loss inside reads.
+
+        The output is chosen first: a view needs the arrays of one output.
+        """
+        if not self.chooses_outputs or batch.output_is_chosen:
             return batch
-        if self._node.routes:
+        if self._node.chooses_outputs:
             return self._node.choose_output(batch, label)
         return super().choose_output(batch, label)
 

@@ -124,7 +124,7 @@ class PerChannel(Formatted, PerPart):
 
     def _keep_reductions(self, children: list[KerasLoss], given: str | None) -> None:
         """Lets each loss keep its own reduction if these differ, unless one is given."""
-        if any(node.routes for node in map(node_of, children) if node is not None):
+        if any(node.chooses_outputs for node in map(node_of, children) if node is not None):
             raise ValueError(
                 f"A loss of PerChannel ('{self.name}') chooses its output by itself; put "
                 f"cl.wrappers.OnOutput around PerChannel. Received: {children!r}"

@@ -86,7 +86,7 @@ class DeepSupervision(Formatted, Levels):
     0.0
     """
 
-    routes = takes_one_output = True
+    chooses_outputs = takes_one_output = True
 
     def __init__(
         self,

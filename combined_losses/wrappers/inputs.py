@@ -73,7 +73,7 @@ class OnInputs(LossAsNode):
     >>> loss = cl.CompositeLoss({"flat": cl.wrappers.OnInputs(flat)})
     """
 
-    routes = reads_target = is_beyond_output = True
+    chooses_outputs = reads_target = is_beyond_output = True
     needs_target = False
 
     def __init__(

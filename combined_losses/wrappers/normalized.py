@@ -151,7 +151,7 @@ class Normalized(Wrapper):
                 f"The argument `over` of Normalized ('{self.name}') must be a list of different "
                 f"names of outputs, or None. Received: {self.over!r}"
             )
-        if super().routes:
+        if super().chooses_outputs:
             raise ValueError(
                 f"The loss of Normalized ('{self.name}') chooses its output by itself, and `over` "
                 f"names several: choose in one place. Received: {self.loss!r}"
@@ -161,8 +161,8 @@ class Normalized(Wrapper):
     # What it reads and reports.
 
     @property
-    def routes(self) -> bool:
-        return self.over is not None or super().routes
+    def chooses_outputs(self) -> bool:
+        return self.over is not None or super().chooses_outputs
 
     @property
     def needs_target(self) -> bool:

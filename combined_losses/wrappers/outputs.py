@@ -51,7 +51,7 @@ class OnOutput(Wrapper):
     ... )
     """
 
-    routes = True
+    chooses_outputs = True
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class OnOutput(Wrapper):
                 f"The argument `target` of OnOutput ('{self.name}') must be a key of `y`, a tuple "
                 f"of keys or None. Received: {target!r}"
             )
-        if self._node.routes:
+        if self._node.chooses_outputs:
             raise ValueError(
                 f"The loss of OnOutput ('{self.name}') reads outputs by itself; choose one in one "
                 f"place. Received: {loss!r}"

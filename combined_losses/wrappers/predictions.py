@@ -79,7 +79,7 @@ class StopGradient(Wrapper):
         return None if found is None else (ops.stop_gradient(found[0]), found[1])
 
     def choose_output(self, batch: Batch, label: str) -> Batch:
-        return self._node.choose_output(batch, label) if self.routes else batch
+        return self._node.choose_output(batch, label) if self.chooses_outputs else batch
 
 
 @keras.saving.register_keras_serializable("combined_losses")

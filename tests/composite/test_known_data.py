@@ -71,6 +71,55 @@ def test_an_error_names_the_component_in_every_call():
         loss(Y_TRUE, Y_PRED)
 
 
+def test_a_function_that_fails_once_is_called_once():
+    calls = []
+
+    def failing_once(y_true, y_pred):
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise ValueError("just now")
+        return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+    loss = cl.CompositeLoss({"a": failing_once})
+    for _ in range(2):
+        value(loss, Y_TRUE, Y_PRED)
+    with raises(ValueError, "just now", "'a'"):
+        loss(Y_TRUE, Y_PRED)
+    value(loss, Y_TRUE, Y_PRED)
+    assert len(calls) == 4
+
+
+def test_values_of_another_shape_come_of_one_call():
+    calls = []
+
+    def one_number_later(y_true, y_pred):
+        calls.append(len(calls))
+        values = ops.mean(ops.abs(y_true - y_pred), axis=-1)
+        return values if len(calls) < 3 else 2.0 * ops.mean(values)
+
+    loss = cl.CompositeLoss({"a": one_number_later})
+    first, second, third = (value(loss, Y_TRUE, Y_PRED) for _ in range(3))
+    assert first == second
+    np.testing.assert_allclose(third, 2.0 * first, rtol=1e-6)
+    assert len(calls) == 3
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no float64 by default")
+def test_values_of_more_digits_keep_them():
+    def precise_later(y_true, y_pred):
+        dtype = "float64" if precise_later.is_precise else "float32"
+        return ops.mean(ops.cast(ops.abs(y_true - y_pred), dtype) / 3, axis=-1)
+
+    used, other = cl.as_loss(precise_later), cl.as_loss(precise_later)
+    precise_later.is_precise = False
+    for _ in range(2):
+        value(used, Y_TRUE, Y_PRED)
+    precise_later.is_precise = True
+    actual, expected = value(used, Y_TRUE, Y_PRED), value(other, Y_TRUE, Y_PRED)
+    assert actual.dtype == expected.dtype == "float64"
+    assert actual == expected
+
+
 def test_values_of_another_shape_are_checked_again():
     def changing(y_true, y_pred):
         values = ops.mean(ops.abs(y_true - y_pred), axis=-1)

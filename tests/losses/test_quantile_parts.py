@@ -212,7 +212,7 @@ def test_several_scales_and_outputs():
         found = [
             value(wrap(cl.losses.Pinball(QUANTILES, parts=p)), y_true, y)
             for p in (True, False)
-            for y in [{"a": y_pred} if wrap(cl.losses.Pinball()).routes else y_pred]
+            for y in [{"a": y_pred} if wrap(cl.losses.Pinball()).chooses_outputs else y_pred]
         ]
         assert found[0] == pytest.approx(found[1], rel=1e-6)
 

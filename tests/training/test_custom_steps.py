@@ -221,3 +221,32 @@ def gradients_of(loss, y, p):
         name: torch.autograd.grad(value, p, retain_graph=True)[0].numpy()
         for name, value in parts.items()
     }
+
+
+class InAnotherOrder(cl.Model):
+    """Steps that return their logs in another order than that of `metrics_names`."""
+
+    def train_step(self, *args):
+        return in_reverse(super().train_step(*args))
+
+    def test_step(self, *args):
+        return in_reverse(super().test_step(*args))
+
+
+def in_reverse(result):
+    if BACKEND == "jax":  # logs and state
+        return dict(reversed(result[0].items())), *result[1:]
+    return dict(reversed(result.items()))
+
+
+def test_lists_of_results_have_the_order_of_metrics_names():
+    inputs = keras.Input((3,))
+    model = InAnotherOrder(inputs, keras.layers.Dense(1)(inputs))
+    model.compile(sgd(FROZEN), loss=mse_and_mae(), metrics=["mae", "mse"])
+    x, y = arrays()
+    assert list(model.train_on_batch(x, y, return_dict=True)) == model.metrics_names
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert list(logs) == ["loss", "mse_loss", "mae_loss", "mae", "mse"] == model.metrics_names
+    model.loss.set_weight("mae", 0.25)
+    assert list(model.test_on_batch(x, y, return_dict=True)) == model.metrics_names
+    assert "mae_weight" in model.metrics_names

@@ -211,6 +211,17 @@ def test_nor_on_children_without_a_reduction():
         model.fit(x, y)
 
 
+def test_a_reduction_that_is_set_to_none_later_is_an_error():
+    model, loss = line(), cl.CompositeLoss(["mse", "mae"])
+    model.compile(sgd(FROZEN), loss=loss)
+    x, y = arrays()
+    model.train_on_batch(x, y)
+    loss.reduction = "none"
+    for run in (model.train_on_batch, model.test_on_batch, model.evaluate, model.fit):
+        with pytest.raises(ValueError, match="reduction is 'none'"):
+            run(x, y)
+
+
 # Sources of data.
 
 

@@ -352,3 +352,25 @@ def test_a_step_that_float16_overflows_logs_the_right_numbers(half_precision, mo
     assert mse == pytest.approx(102**2, rel=1e-2)
     assert float(logs["loss"]) == pytest.approx(mse + mae, rel=1e-6)
     np.testing.assert_array_equal(weights_of(model), before)
+
+
+def test_it_can_be_changed_later():
+    loss = cl.CompositeLoss({"root": root, "mse": "mse"})
+    assert np.isnan(ops.convert_to_numpy(loss(Y, -Y)))
+    loss.on_nonfinite = "skip"
+    assert float(ops.convert_to_numpy(loss(Y, -Y))) == 4.0
+    assert loss.get_config()["on_nonfinite"] == "skip"
+    model = line(features=3, outputs=2)
+    model.compile(sgd(), loss=loss)
+    assert "root_skipped" in model.fit(X, Y, verbose=0).history
+    loss.on_nonfinite = "propagate"
+    assert np.isnan(ops.convert_to_numpy(loss(Y, -Y)))
+
+
+def test_a_later_change_is_checked():
+    loss = cl.CompositeLoss({"a": cl.wrappers.OnInputs(lambda model, x, y, y_pred: y_pred)})
+    with raises(ValueError, "'a'", "on_nonfinite='skip'"):
+        loss.on_nonfinite = "skip"
+    with raises(ValueError, "'propagate' or 'skip'", "'never'"):
+        loss.on_nonfinite = "never"
+    assert loss.on_nonfinite == "propagate"

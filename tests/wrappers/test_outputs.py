@@ -631,7 +631,7 @@ def test_the_output_is_chosen_first_whatever_the_order(kind):
     y, outputs = {"a": t, "b": t[:, 0]}, {"a": p, "b": p[:, 0]}
     expected = twin(lambda t, p: np.mean((t.astype("float64") - p) ** 2))(t, p)
     for loss in (wrap(OnOutput("mse", "a")), OnOutput(wrap("mse"), "a")):
-        assert loss.routes
+        assert loss.chooses_outputs
         close(value(loss, y, outputs), expected)
         close(cl.CompositeLoss({"x": loss}).components(y, outputs)["x"], expected)
 
