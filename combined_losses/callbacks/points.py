@@ -124,7 +124,7 @@ class BackupPoints(KerasCallback):
         super().__init__()
         _check_points("BackupPoints", points)
         self.points = points
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.delete_checkpoint = delete_checkpoint
 
     def on_train_begin(self, logs: Logs = None) -> None:

@@ -108,11 +108,16 @@ class Rows:
         self.length: int | None = len(array)
 
     def draw(self, batch: int, steps: int, number: int, state: State) -> Drawn:
+        # Copies of a short array are shuffled many at a time, since each generator takes a while.
         size, count = len(self.array), batch * steps
+        copies = np.tile(np.arange(size), (max(1, 1000 // size), 1))
         first = number * count
-        copies = range(first // size, (first + count - 1) // size + 1)
-        orders = [state.rng(self.name, "order", copy).permutation(size) for copy in copies]
-        start = first - copies.start * size
+        blocks = range(first // copies.size, (first + count - 1) // copies.size + 1)
+        orders = [
+            state.rng(self.name, "order", block).permuted(copies, axis=1).ravel()
+            for block in blocks
+        ]
+        start = first - blocks.start * copies.size
         rows = np.concatenate(orders)[start : start + count]
         return Drawn(self.array[rows], rows)
 
