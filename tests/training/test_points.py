@@ -9,8 +9,6 @@ from tests.messages import raises
 from tests.training.tiny import FROZEN, sgd, weights_of
 
 SIZES = {"pde": 12, "ic": 4, "bc": 6}
-pytestmark = pytest.mark.depends_on_version  # the order in which Keras calls a data set
-
 KERNEL = np.array([[1.0], [-2.0]], "float32")
 MODELS = [keras.Model, cl.Model]
 
