@@ -19,14 +19,17 @@ from combined_losses import callbacks, diagnosis, losses, plots, weightings, wra
 from combined_losses._version import __version__
 from combined_losses.composite import CompositeLoss, as_loss
 from combined_losses.diagnosis import diagnose
+from combined_losses.points import Box, PointSets
 from combined_losses.training.derivatives import input_gradients
 from combined_losses.training.mixin import ComponentMetricsMixin
 from combined_losses.training.models import Model, Sequential, track, untrack
 
 __all__ = [
+    "Box",
     "ComponentMetricsMixin",
     "CompositeLoss",
     "Model",
+    "PointSets",
     "Sequential",
     "__version__",
     "as_loss",

@@ -51,7 +51,7 @@ def test_a_composite_shows_its_arguments_and_these_names_alone():
     expected = OF_COMPOSITES | OF_FILES | arguments - set(dir(keras.losses.MeanSquaredError()))
     assert own_names(loss, keras.losses.Loss(name="keras")) == expected
     # On the instance alone: what is stored as it was given.
-    of_class = expected - {"weighting", "on_nonfinite"}
+    of_class = expected - {"weighting"}
     assert own_names(cl.CompositeLoss, keras.losses.Loss) == of_class
 
 

@@ -245,6 +245,7 @@ FLOORS = {
     "_numerics": 0,
     "_version": 0,
     "_core": 1,
+    "points": 2,
     "weightings": 2,
     "wrappers": 2,
     "composite": 3,

@@ -63,13 +63,13 @@ def _hint(loss: Any) -> str:
         return f"; create it first: {loss.__name__}()"
     if isinstance(loss, keras.metrics.Metric):
         return (
-            ": a metric adds up over batches, so that its value is not that of this one; take the "
-            "loss or function of the same name, and give the metric to `compile(metrics=...)`"
+            ": a metric accumulates over batches, so its value is not that of one batch; give the "
+            "loss or function of the same name, and the metric to `compile(metrics=...)`"
         )
     if isinstance(loss, keras.layers.Layer):
         return ": write a function that calls it and returns one value for each sample"
     if isinstance(loss, keras.optimizers.schedules.LearningRateSchedule):
-        return ": a schedule is a weight, give it in `weights`"
+        return ": a schedule is a weight; give it in `weights`"
     return ""
 
 
@@ -88,8 +88,8 @@ def _check_takes(function: Callable[..., Any], where: str, what: str) -> None:
     name = getattr(function, "__name__", type(function).__name__)
     raise ValueError(
         f"{where} must be a loss or a function f(y_true, y_pred), or f(y_pred) of predictions "
-        f"alone; give what else its {what} needs a default, or bind it with functools.partial. "
-        f"Received: {name}{signature}"
+        f"alone; give every other argument of its {what} a default, or bind it with "
+        f"functools.partial. Received: {name}{signature}"
     )
 
 

@@ -97,7 +97,7 @@ class Batch:
     # A view of the data, and the weights that follow it.
 
     def weights(self) -> list[tuple[str, Tensor]]:
-        """`("sample_weight", tensor)` and `("mask", tensor)`, each only where it is given."""
+        """`("sample_weight", tensor)` and `("mask", tensor)`, each only if it is given."""
         pairs = (("sample_weight", self.sample_weight), ("mask", self.mask))
         return [(what, weight) for what, weight in pairs if weight is not None]
 

@@ -104,7 +104,7 @@ def check_reduction(name: str, reduction: object, allowed: Sequence[str | None])
     """Raises if a reduction is not one of those `allowed`."""
     if not isinstance(reduction, (str, type(None))) or reduction not in allowed:
         raise ValueError(
-            f"`reduction` must be one of {quoted(allowed, 'or')}; that of '{name}' is not. "
+            f"In '{name}' `reduction` must be one of {quoted(allowed, 'or')}. "
             f"Received: {reduction!r}"
         )
 
@@ -299,7 +299,11 @@ def are_numbers(values: object) -> bool:
 def check_class_weight(
     owner: str, class_weight: Sequence[float] | None, background: bool = True
 ) -> None:
-    """Raises unless it is None or a list of numbers, not all 0; `background`: the first counts."""
+    """Raises unless it is None or a list of one number of at least 0 for each class.
+
+    Of the classes that count, at least one must have a weight above 0. Without `background` the
+    first class does not count.
+    """
     if class_weight is None:
         return
     if are_numbers(class_weight) and min(class_weight) >= 0:
@@ -308,7 +312,8 @@ def check_class_weight(
             return
     raise ValueError(
         f"The argument `class_weight` of {owner} must be None, or a list of one finite number of "
-        f"at least 0 for each class, not all 0 where they count. Received: {class_weight!r}"
+        f"at least 0 for each class, with one above 0 among those that count. "
+        f"Received: {class_weight!r}"
     )
 
 

@@ -192,7 +192,7 @@ class Compound(Node):
 
     @property
     def own_variables(self) -> Sequence[keras.Variable]:
-        """The state of this loss alone."""
+        """The variables of this loss itself, without those of the losses inside."""
         return []
 
     @property

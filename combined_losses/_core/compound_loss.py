@@ -75,7 +75,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
         learned = {id(v) for v in self._as_node().learned_variables}
         return [v for v in self.variables if id(v) not in learned]
 
-    # Steps in a loop of one's own.
+    # Steps in the user's own loop.
 
     @backend.as_written
     def training_step(self) -> contextlib.AbstractContextManager[None]:
@@ -105,7 +105,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
     def __call__(
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
     ) -> Tensor:
-        """The total: `()`, or `(batch,)` where the reduction is "none"."""
+        """The total: `()`, or `(batch,)` if the reduction is "none"."""
         if not self._warned_of_moves and self._stands_still():
             self._warned_of_moves = True
             warnings.warn(

@@ -130,11 +130,11 @@ def check_config(cls: type, config: object) -> None:
     named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     missing = [n for n, p in named.items() if p.default is p.empty and n not in config]
     unknown = [key for key in config if key not in named]
-    for what, keys in (("lacks", missing), ("has, which is no argument,", unknown)):
+    for what, keys in (("lacks", missing), ("has the unknown entry", unknown)):
         if keys:
             raise ValueError(
-                f"The config of {cls.__name__} {what} {keys[0]!r}: the file was changed, or is of "
-                f"another version. Received: the keys {quoted(config)}"
+                f"The config of {cls.__name__} {what} {keys[0]!r}: the file was changed, or was "
+                f"written by another version. Received: the keys {quoted(config)}"
             )
 
 

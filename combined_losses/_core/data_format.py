@@ -167,7 +167,7 @@ def channels_last(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def with_channels_last(batch: Batch, formats: Sequence[Format]) -> Batch:
-    """The batch with the channels last where the first of `formats` has them first.
+    """The batch with the channels moved to the end, if the first of `formats` has them first.
 
     In all arrays that have as many axes as the predictions the channels are moved. Ids, and the
     weights and masks of pixels, have one axis less and stay as they are.

@@ -143,7 +143,7 @@ class Facts:
         self.numbers: dict[str, list[Tensor]] = {}
         self.notes: dict[str, list[tuple[str, str]]] = {}
 
-    def note(self, label: str, flag: str, message: str) -> None:
+    def add_note(self, label: str, flag: str, message: str) -> None:
         """Adds a message that does not depend on the numbers."""
         self.notes.setdefault(label, []).append((flag, message))
 

@@ -63,6 +63,18 @@ class KerasMetric:
     def from_config(cls, config: dict[str, Any]) -> Self: ...
 
 
+class KerasPyDataset:
+    workers: int
+    use_multiprocessing: bool
+    max_queue_size: int
+
+    def __init__(self) -> None: ...
+    @property
+    def num_batches(self) -> int: ...
+    def on_epoch_begin(self) -> None: ...
+    def on_epoch_end(self) -> None: ...
+
+
 class KerasCallback:
     params: dict[str, Any]
 

@@ -38,13 +38,13 @@ class LossArguments(TypedDict, total=False):
 
 
 class ChannelArguments(LossArguments, total=False):
-    """What a loss of arrays that have channels takes beside its own arguments."""
+    """What every loss of arrays with channels takes."""
 
     data_format: DataFormat
 
 
 class CompositeArguments(TypedDict, total=False):
-    """What a wrapper takes beside its own arguments."""
+    """What every wrapper takes."""
 
     reduction: CompositeReduction
     name: str | None
@@ -71,6 +71,7 @@ if MYPY:
         KerasCallback,
         KerasLoss,
         KerasMetric,
+        KerasPyDataset,
         KerasSchedule,
         KerasTensorBoard,
     )
@@ -82,6 +83,7 @@ else:
     from keras.losses import Loss as KerasLossClass
     from keras.metrics import Metric as KerasMetric
     from keras.optimizers.schedules import LearningRateSchedule as KerasScheduleClass
+    from keras.utils import PyDataset as KerasPyDataset
 
     # Protocols for annotations: pyright counts the types of a package without reading Keras, so
     # Keras's own classes would count as unknown.
@@ -118,6 +120,7 @@ __all__ = [
     "KerasLoss",
     "KerasLossClass",
     "KerasMetric",
+    "KerasPyDataset",
     "KerasSchedule",
     "KerasScheduleClass",
     "KerasTensorBoard",

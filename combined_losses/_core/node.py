@@ -9,7 +9,7 @@ from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses._numerics.arrays import Tensor
 
-if TYPE_CHECKING:  # for the types alone: they are made of nodes
+if TYPE_CHECKING:  # only for types: these modules import this one
     from combined_losses._core.compound import Compound
     from combined_losses._core.leaf import Leaf
 

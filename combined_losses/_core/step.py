@@ -77,7 +77,7 @@ def inside(what: Literal["step", "function"], is_test: bool = False) -> Iterator
         _current.reset(token)
 
 
-# Steps in a loop of one's own.
+# Steps in the user's own loop.
 
 
 @contextlib.contextmanager

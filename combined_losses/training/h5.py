@@ -63,7 +63,7 @@ def _warn_of_loss(compound: Compound) -> None:
     if compound.moves:
         lost.append("the state of its moving weights")
     if compound.chooses_outputs:
-        lost.append("its choice among the outputs, which a plain Keras model cannot make,")
+        lost.append("its choice among the outputs (a plain Keras model cannot choose)")
     if lost:
         warnings.warn(
             f"A file '.h5' does not keep all of '{compound.name}': it loses {listed(lost)}. Save "

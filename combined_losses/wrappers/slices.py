@@ -140,7 +140,7 @@ class OnSlice(Wrapper):
         axis = 1 if first else len(shape) - 1
         count, cut = shape[axis], [item for item in index if item is not None][axis]
         if not isinstance(cut, slice) or len(range(*cut.indices(count))) != count:
-            facts.note(
+            facts.add_note(
                 label,
                 "part of a softmax",
                 f"its softmax sees a part of the {count} channels alone, {cut!r}.",

@@ -58,8 +58,11 @@ NO_LOSSES = {
     "initializer": (lambda: keras.initializers.Zeros(), "f(y_true, y_pred)"),
     "rule": (lambda: cl.weightings.Average(), "f(y_true, y_pred)"),
     "callback": (lambda: keras.callbacks.EarlyStopping(), "f(y_true, y_pred)"),
-    "the call of a metric": (lambda: keras.metrics.MeanSquaredError().__call__, "a metric adds up"),
-    "a partial metric": (lambda: functools.partial(keras.metrics.Mean()), "a metric adds up"),
+    "the call of a metric": (
+        lambda: keras.metrics.MeanSquaredError().__call__,
+        "metric accumulates",
+    ),
+    "a partial metric": (lambda: functools.partial(keras.metrics.Mean()), "metric accumulates"),
 }
 
 

@@ -124,7 +124,7 @@ def test_sample_weights_are_in_the_gradients(place):
     assert_step(model, before, direction)
 
 
-# What the optimizer and the model do besides.
+# Everything else that the optimizer and the model do in a step.
 
 
 @every_place

@@ -16,8 +16,6 @@ from tests.messages import raises
 from tests.training.tiny import sgd
 from tests.wrappers.numpy_twins import close, normal
 
-pytestmark = pytest.mark.depends_on_version
-
 # JAX has no float64 unless it is told so before all else.
 WIDE = "float32" if keras.backend.backend() == "jax" else "float64"
 TOLERANCE = 1e-4 if WIDE == "float32" else 1e-11

@@ -256,7 +256,7 @@ def model_with(loss):
 
 
 def warnings_of(loss, steps, end=None, loop=False):
-    """The number of the step and the text of what is warned of in steps outside `fit`."""
+    """Pairs of a step and the text of a warning that it gives, for steps outside `fit`."""
     model, found = model_with(loss), []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

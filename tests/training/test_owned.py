@@ -376,7 +376,7 @@ def test_a_function_that_does_not_take_the_models():
         cl.wrappers.OnInputs(of_global, models=[network()])
 
 
-# What cannot be found is not frozen in silence.
+# A variable that cannot be found is not frozen without a warning.
 
 HIDDEN = {"in": {}}
 
@@ -386,7 +386,7 @@ def look_up():
 
 
 class Hidden:
-    """Keeps a variable where no look at functions finds it."""
+    """Holds a variable in a slot, where the search through attributes does not find it."""
 
     __slots__ = ("variable",)
 

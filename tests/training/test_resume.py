@@ -153,7 +153,7 @@ def test_composites_of_several_outputs_are_restored(tmp_path):
 
 
 def test_early_stopping_restores_log_variances_with_the_best_weights():
-    """They are weights of the model; what a rule remembers goes on."""
+    """Log-variances are weights of the model; other state of a rule is not restored."""
     rule = w.UncertaintyWeighting()
     model = line()
     model.compile(sgd(1.2), loss=of_two(rule))  # diverges

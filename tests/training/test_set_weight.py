@@ -15,7 +15,7 @@ RATE, MOMENTUM, BATCH = 0.1, 0.9, 4
 
 
 def numpy_training(model, x, y, weights):
-    """What SGD makes of a line when batch `i` has the weights `(mse, mae)` `weights[i]`.
+    """Trains a line by SGD in NumPy; in batch `i` `mse` and `mae` have the weights `weights[i]`.
 
     Returns the final weights as one vector and the mean of the loss over the epoch.
     """

@@ -112,7 +112,7 @@ def test_by_hand_a_gradient_of_zero_has_weight_0():
 
 
 def test_a_function_that_reads_the_network_past_the_output_trains_it():
-    """At the output it has no gradient; a function of the data alone has none anywhere."""
+    """It has a gradient, though none at the output; a function of only the data has none at all."""
 
     def small(y_true, y_pred):
         return keras.ops.mean(keras.ops.square(trunk.kernel))

@@ -152,7 +152,7 @@ def test_the_step_of_the_guide(metrics):
     parts = {key: found.pop(key) for key in ("mse_loss", "mae_loss") if key in found}
     assert bool(parts) == (BACKEND != "jax")
     if metrics is None and BACKEND != "jax":
-        # Without a compiled loss of Keras's own there is no metric "loss": it is the mixin's.
+        # In this step Keras tracks no "loss": the one in the logs is the mixin's.
         found.pop("loss")
         expected.pop("loss")
     assert found.keys() <= expected.keys() | {"loss"}

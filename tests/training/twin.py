@@ -81,7 +81,7 @@ def reduce(values, weight, mask, reduction):
 
 
 def spread(weight, shape):
-    """Weights for values of `shape`, from the left; ones where the values do not distinguish."""
+    """Weights broadcast to `shape` from the left; ones if they have more axes than the values."""
     if weight is None:
         return np.ones(shape)
     weight = np.asarray(weight, "float64")

@@ -266,11 +266,34 @@ def schedules() -> list[float]:
     return [float(curve(5)) for curve in curves]
 
 
+def point_sets() -> cl.PointSets:
+    points = cl.PointSets(
+        {
+            "pde": cl.Box([0.0, 0.0], [1.0, 1.0], method="latin"),
+            "data": np.ones((4, 2)),
+            "wall": lambda count, rng: rng.random((count, 2)),
+        },
+        targets={"u": ("data", lambda x: x[:, :1]), "v": ("wall", 0.0), "w": None},
+        batch={"pde": 8, "data": 2, "wall": 4},
+        seed=0,
+        sample_weight={"u": 2.0},
+        redraw_every=None,
+    )
+    assert_type(len(points), int)
+    assert_type(points.epoch, int)
+    assert_type(points.batch, dict[str, int])
+    points.adapt("pde", points.candidates("pde", 16), np.ones(16), k=2.0)
+    points.set_state(points.get_state())
+    return points
+
+
 def callbacks(folder: Path) -> list[Any]:
     stop = cl.callbacks.TerminateOnComponentNaN(path=folder / "batch.npz")
     assert_type(stop.components, tuple[str, ...])
     return [
         stop,
+        cl.callbacks.AdaptPoints(point_sets(), {"pde": lambda model, x: x[:, 0]}, every=10),
+        cl.callbacks.BackupPoints(point_sets(), folder / "points.npz"),
         cl.callbacks.ComponentPlot(folder / "curves.png", every=1),
         cl.callbacks.GradientConflict(every=10),
         cl.callbacks.LossWeightScheduler("under", lambda epoch, weight: weight * 0.5, per="epoch"),

@@ -42,6 +42,13 @@ def of_arguments() -> None:
     cl.callbacks.GradientConflict(at="outptu")  # typo
 
 
+def of_points(points: cl.PointSets) -> None:
+    cl.Box([0.0], [1.0], method="sobl")  # typo
+    cl.PointSets({"a": cl.Box([0.0], [1.0])}, batch="4")  # typo
+    points.get_sate()  # typo
+    points.epochs  # typo
+
+
 def of_names() -> None:
     cl.losses.Dise()  # typo
     cl.weightings.GradNrom()  # typo
