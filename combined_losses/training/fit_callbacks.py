@@ -42,7 +42,8 @@ class _EpochEnd(KerasCallback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         keras_private.bring_back_state(self.model)
         for compound in routing.compounds(self.model.loss):
-            compound.end_epoch()
+            loss: Any = compound.loss_itself()  # a class of the user's may override the method
+            loss.end_epoch()
 
 
 class _SkippedAll(KerasCallback):

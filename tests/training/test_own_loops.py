@@ -340,3 +340,18 @@ def test_a_schedule_inside_is_at_one_step_for_value_and_gradient():
         slope = 2 * error + float(ramp(step)) * np.sign(error)
         expected = np.linalg.norm(np.sign(error)) / np.linalg.norm(slope)
         assert logs["in_weight"] / logs["mae_weight"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_fit_ends_the_epochs_of_a_loss_whose_class_overrides_that():
+    class Counting(cl.CompositeLoss):
+        ended = 0
+
+        def end_epoch(self):
+            self.ended += 1
+            super().end_epoch()
+
+    loss = Counting(["mse", "mae"], weighting=cl.weightings.DynamicWeightAverage())
+    model, (x, y) = line(), arrays()
+    model.compile("sgd", loss=loss)
+    model.fit(x, y, epochs=3, verbose=0)
+    assert loss.ended == 3
