@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses._core.compound import Compound
+from combined_losses._core.compound_loss import CompoundLoss
 from tests.contracts.registry import CASES
 from tests.data import make_files
 from tests.data.make_files import FOLDER, MODELS
@@ -109,11 +109,15 @@ def test_a_file_of_another_layout_is_written_anew_in_that_of_today(name, ending,
     assert groups_in(tmp_path / f"new{ending}") == groups_in(FOLDER / f"{name}{ending}")
 
 
+def losses_inside(loss):
+    """What the attribute `children` held: pairs of a loss and the prefix of its names."""
+    return [(node.loss_itself(), prefix) for node, prefix in loss._as_node().nodes_inside()]
+
+
 def save_as_before(model, file, monkeypatch, **options):
     """Saves weights with the losses inside where Keras 3.15 wrote them before."""
     with monkeypatch.context() as patch:
-        children = property(lambda self: self._children())
-        patch.setattr(Compound, "children", children, raising=False)
+        patch.setattr(CompoundLoss, "children", property(losses_inside), raising=False)
         model.save_weights(file, **options)
 
 

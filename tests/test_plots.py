@@ -247,7 +247,7 @@ def test_pareto_makes_each_axis_logarithmic_for_itself(ax):
 @pytest.mark.parametrize(
     ("runs", "names", "said"),
     [
-        ({}, {}, "one run at least"),
+        ({}, {}, "at least one run"),
         ({"one": {"a": 1.0}}, {}, "two components"),
         ({"one": {"a": 1.0, "b": 1.0}}, {"x": "a", "y": "a"}, "two components"),
         ({"one": {"a": 1.0, "b": 1.0}}, {"y": "c"}, "component 'c'.*run 'one' with"),

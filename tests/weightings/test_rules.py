@@ -881,7 +881,7 @@ def bad_arguments():
     yield FAMO, "learning_rate", "above 0", [0, -1, *NUMBERS]
     yield FAMO, "weight_decay", "of at least 0", [-1e-3, *NUMBERS]
     yield FAMO, "lower_bound", "a finite number", NUMBERS
-    kinds = "'regression', 'classification', 'revised'"
+    kinds = "'regression', 'classification' or 'revised'"
     yield UncertaintyWeighting, "kind", kinds, ["l2", None, [], ["regression", "l2"], 3]
     yield UncertaintyWeighting, "initial", "at most 10", [-11, 10.5, *NUMBERS]
     yield UncertaintyWeighting, "learning_rate", "above 0", [0, -1, "a", True, np.nan]
