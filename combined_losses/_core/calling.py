@@ -1,7 +1,8 @@
 """How a single loss is called: inputs are checked, values returned, errors name the component."""
 
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
 import keras
@@ -63,6 +64,14 @@ class CallsLoss(Node):
         self._of_last = getattr(_call_of(loss), "of_channels_last", None)
         # Replaces targets of weight 0. None: rows may influence each other, so targets stay.
         self._neutral = None if traits.couples_batch else traits.neutral_target
+        self._warned: set[tuple[str, str]] = set()
+        # From shapes and dtypes of checked data to those of the values: `Leaf._unreduced_of_known`.
+        self._known: dict[Hashable, tuple[Any, Any]] = {}
+
+    @property
+    def reader(self) -> Any:
+        """The function or loss that is called, as the user gave it."""
+        return getattr(self.loss, "function", self.loss)
 
     def formula(self) -> Callable[..., Tensor]:
         """The function that returns the values of the arrays that `batch.inputs` returns."""
@@ -226,6 +235,12 @@ class CallsLoss(Node):
             weights += ["mask"] if masked else []
             shapes = (_shape(y_true), _shape(y_pred), tuple(values.shape))
             found[label] = Observation(*shapes, tuple(weights), self.traits)
+
+    def _warn(self, label: str, what: str, message: str) -> None:
+        """Warns once for each component and subject `what`; never while `observing`."""
+        if (label, what) not in self._warned and observed() is None:
+            self._warned.add((label, what))
+            warnings.warn(message, stacklevel=2)
 
 
 def _call_of(loss: KerasLoss) -> Callable[..., Tensor] | None:

@@ -2,8 +2,7 @@
 
 import copy
 import types
-from collections.abc import Hashable
-from typing import Any, Self
+from typing import Self
 
 import keras
 from keras import ops
@@ -18,12 +17,6 @@ from combined_losses._numerics.arrays import Tensor
 
 class OfLabels(CallsLoss):
     """The part of `Leaf` that applies weights and masks of single labels (abstract)."""
-
-    reader: Any
-    _known: dict[Hashable, tuple[Any, Any]]
-
-    def _warn(self, label: str, what: str, message: str) -> None:
-        raise NotImplementedError
 
     def _sees_elements(self, batch: Batch) -> bool:
         """Whether weights or mask have one entry for each label, and the loss can use that."""

@@ -1,6 +1,5 @@
 """A named loss and the one way from it to a number."""
 
-import warnings
 from collections.abc import Hashable
 from typing import Any
 
@@ -19,7 +18,6 @@ from combined_losses._core.masks import read_mask
 from combined_losses._core.observing import observed
 from combined_losses._core.presence import presence
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS, per_sample, reduce_values
-from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating
 
@@ -27,28 +25,7 @@ _MOST_KNOWN = 100
 
 
 class Leaf(OfLabels):
-    """A child loss of a composite, or a loss of this library on its own.
-
-    Args:
-        name: its name in messages.
-        loss: a `keras.losses.Loss`.
-        traits: the `Traits` of the loss, which say what may be relied on.
-        opaque: whether to call the loss by its `__call__`, which reduces by itself. Default: if the
-            class of the loss overrides `__call__`.
-    """
-
-    def __init__(
-        self, name: str, loss: KerasLoss, traits: Traits, opaque: bool | None = None
-    ) -> None:
-        super().__init__(name, loss, traits, opaque)
-        self._warned: set[tuple[str, str]] = set()
-        # From shapes and dtypes of checked data to those of the values: `_unreduced_of_known`.
-        self._known: dict[Hashable, tuple[Any, Any]] = {}
-
-    @property
-    def reader(self) -> Any:
-        """The function or loss that is called, as the user gave it."""
-        return getattr(self.loss, "function", self.loss)
+    """A child loss of a composite, or a loss of this library on its own: see `CallsLoss`."""
 
     def loss_itself(self) -> KerasLoss:
         loss: KerasLoss = self.loss
@@ -198,12 +175,6 @@ class Leaf(OfLabels):
             if imposed:
                 raise ValueError(f"{message}. Received: a reduction imposed on all components")
             self._warn(label, what, f"{message}; until then it counts unweighted.")
-
-    def _warn(self, label: str, what: str, message: str) -> None:
-        """Warns once for each component and subject `what`; never while `observing`."""
-        if (label, what) not in self._warned and observed() is None:
-            self._warned.add((label, what))
-            warnings.warn(message, stacklevel=2)
 
     def _scale_scalar(self, value: Tensor, batch: Batch) -> Tensor:
         """The contribution of this replica's scalar loss to the loss of the whole batch.

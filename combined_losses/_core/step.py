@@ -61,20 +61,15 @@ def step_with(**attributes: Any) -> Iterator[None]:
         _current.reset(token)
 
 
-@contextlib.contextmanager
-def inside(what: Literal["step", "function"], is_test: bool = False) -> Iterator[None]:
+def inside(
+    what: Literal["step", "function"], is_test: bool = False
+) -> contextlib.AbstractContextManager[None]:
     """A block that is a "step" of a tracked model, or a step "function" that calls such a step.
 
     A step inside a function is part of that function. With `is_test` no weight moves in the block.
     """
     outer = _current.get()
-    is_test = outer.is_test or is_test
-    step = dataclasses.replace(outer, of_model=outer.of_model or what, is_test=is_test)
-    token = _current.set(step)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    return step_with(of_model=outer.of_model or what, is_test=outer.is_test or is_test)
 
 
 # Steps in the user's own loop.
