@@ -76,6 +76,8 @@ class Batch:
         self.weights_are_constants = False  # see `CompositeLoss.evaluate`
         self.is_unthreaded = False  # in a step on JAX that cannot read or keep variables
         self.may_be_skipped = False  # an outer composite may skip components that are not finite
+        # Values that have rows of their own, where these are not those of the predictions.
+        self.values_of_own_rows: Tensor = None
         self.skips_nothing = False  # the caller wants all values, finite or not
         self._share: Tensor = None
         self._made: dict[Hashable, Any] = {}
@@ -287,14 +289,23 @@ class Batch:
     @property
     def size(self) -> int | None:
         """The batch size; None if it is unknown, or if the predictions have no axes."""
-        shape = keras.tree.flatten(self.y_pred)[0].shape
+        shape = self._first_array().shape
         return shape[0] if len(shape) else None
 
     @property
     def count(self) -> Tensor:
         """The batch size, a tensor if it is not known yet; 1 if the predictions have no axes."""
-        first = keras.tree.flatten(self.y_pred)[0]
+        first = self._first_array()
         return ops.shape(first)[0] if len(first.shape) else 1
+
+    def _first_array(self) -> Tensor:
+        if self.values_of_own_rows is not None:
+            return self.values_of_own_rows
+        return keras.tree.flatten(self.y_pred)[0]
+
+    def over_rows_of(self, values: Tensor) -> Self:
+        """The same batch, for values that may have other rows than the predictions have."""
+        return self.replaced(values_of_own_rows=values, _share=None)
 
     @property
     def share(self) -> Tensor:

@@ -86,6 +86,8 @@ class CallsLoss(Node):
             return self._call_with_weights(batch, label)
         neutral = self._neutral
         values = self._of_neutral(batch, neutral, label)
+        if not self.needs_target and len(values.shape) and values.shape[0] != batch.size:
+            batch = batch.over_rows_of(values)
         if not batch.weighted or neutral is None:
             return values, batch
         if any(
@@ -152,7 +154,8 @@ class CallsLoss(Node):
             domains.examine(label, self.loss, batch, y_true, y_pred, self.traits.axis)
             values = self._values_of_mended(batch, neutral_target, (y_true, y_pred), weight)
         self._observe(label, batch, y_true, y_pred, values)
-        checks.check_values(label, values, batch.size)
+        if self.needs_target:  # a term of predictions alone may have rows of its own
+            checks.check_values(label, values, batch.size)
         return values
 
     def named_errors(self, label: str, y_true: Tensor, y_pred: Tensor) -> NamedErrors:

@@ -54,9 +54,10 @@ class Leaf(OfLabels):
                 self._known[_signature(batch)] = (values.shape, values.dtype)
         values, counted = found
         total = self.reduce(values, counted, reduction, label)
-        return Evaluation(
-            total, present=presence(batch, values, counted) if batch.asks_presence else None
-        )
+        present = presence(batch, values, counted) if batch.asks_presence else None
+        if counted.values_of_own_rows is None:
+            return Evaluation(total, present=present)
+        return Evaluation(total, present=present, rows=(counted.count,))
 
     # Most checks depend only on the shapes and dtypes of the data. Data that have passed them once,
     # and that need no preparation, go straight to the loss from then on.

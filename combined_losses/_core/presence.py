@@ -25,7 +25,8 @@ def presence(
     """
     if not batch.asks_presence:
         return None
-    found = [] if batch.size else [ops.not_equal(ops.convert_to_tensor(batch.count), 0)]
+    rows = batch if counted is None else counted
+    found = [] if rows.size else [ops.not_equal(ops.convert_to_tensor(rows.count), 0)]
     given = [weight for _, weight in batch.weights()]
     left = [] if counted is None else [weight for _, weight in counted.weights()]
     found += _any(left, values)

@@ -9,7 +9,7 @@ from keras import ops
 
 from combined_losses._core import names
 from combined_losses._core.batch import Batch
-from combined_losses._core.evaluation import Evaluation, split
+from combined_losses._core.evaluation import Evaluation, rows_of_parts, split
 from combined_losses._core.keras_types import KerasLoss
 from combined_losses._core.masks import read_mask
 from combined_losses._core.names import quoted
@@ -150,11 +150,13 @@ class WeightedSum(SettableWeights):
         values: list[Tensor] = []
         extras: list[Tensor] = []
         present: list[Tensor | None] = []
+        has_rows = False
         for found in evaluations:
             totals.append(ops.cast(found.total, dtype))
             values.extend([totals[-1], *found.values])
             present.append(found.present)
             extras.extend(found.extras)
+            has_rows = has_rows or bool(found.rows)
         # Only at top level and without learned weights does the total get the gradient of the rule:
         # a nested composite would lose its outer factors, learned weights their own gradient.
         replaces_gradient = label is None and measured is not None and not super().learned_variables
@@ -170,7 +172,8 @@ class WeightedSum(SettableWeights):
         is_present = None
         if asks_presence:
             is_present = any_present(batch, present, self._weights_that_may_be_0(step_weights))
-        return Evaluation(total, tuple(values), (*extras, *logged, *shares), is_present)
+        rows = rows_of_parts(evaluations) if has_rows else ()
+        return Evaluation(total, tuple(values), (*extras, *logged, *shares), is_present, rows)
 
     def _skip(
         self, evaluations: list[Evaluation], step_weights: Tensor | None, batch: Batch

@@ -125,7 +125,7 @@ class Evaluator:
         self.observed = {}
         for route, batch in self._routed(x, y, y_pred, sample_weight):
             with observing() as observed, examining() as facts:
-                total, values = route.evaluate(batch)
+                total, values, _ = route.evaluate(batch)
             totals.append(ops.cast(total, "float32"))
             entries.update(zip(route.keys, split(values), strict=True))
             self.observed.update(_renamed(route, observed))

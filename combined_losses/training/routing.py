@@ -73,8 +73,13 @@ class Route:
         weights = self.loss.current_weights(all_of_them)
         return {weight_key(self.prefixed(name)): value for name, value in weights.items()}
 
-    def evaluate(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What this route adds to the total, and the values behind its keys."""
+    def evaluate(
+        self, batch: Batch, is_alone: bool = True
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        """What this route adds to the total, the values behind its keys, and the rows of these.
+
+        `is_alone`: there is no other route, whose output may have another number of rows.
+        """
         if self._is_deep:
             with deeply():
                 found = self.loss.evaluate(batch)
@@ -82,7 +87,10 @@ class Route:
             found = self.loss.evaluate(batch)
         total = found.total if self.weight == 1 else self.weight * found.total
         values = found.values if self.total_name is None else (found.total, *found.values)
-        return total, (*values, *found.extras)
+        if not is_alone:
+            found = found.over_rows(batch.count)
+        rows = found.rows[1:] if self.total_name is None else found.rows
+        return total, (*values, *found.extras), (*rows, *[None] * len(found.extras)) if rows else ()
 
     def prefixed(self, name: str) -> str:
         """A name inside the loss as it is in the logs."""

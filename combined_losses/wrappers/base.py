@@ -134,8 +134,10 @@ class Wrapper(LossAsNode):
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label = label or self.name
-        inside = self._batch_inside(self.choose_output(batch, label), label)
-        return self._node.evaluate(inside, self._imposed(reduction), label)
+        chosen = self.choose_output(batch, label)
+        inside = self._batch_inside(chosen, label)
+        found = self._node.evaluate(inside, self._imposed(reduction), label)
+        return found if chosen is batch else found.over_rows(chosen.count)
 
     def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:
         if not self.is_view:

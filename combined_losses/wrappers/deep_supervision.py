@@ -157,11 +157,12 @@ class DeepSupervision(Formatted, Levels):
         total = sum(w * each.total for w, each in zip(weights, found, strict=True))
         zeros = [None if weight else 0.0 for weight in weights]
         present = any_present(batch, [each.present for each in found], zeros)
-        if not self.outputs:
-            return Evaluation(total, present=present)
-        values = [value for each in found for value in (each.total, *each.values)]
-        absent = (len(self.outputs) - len(names)) * (1 + len(self._inner_names))
-        return Evaluation(total, (*values, *[None] * absent), present=present)
+        values: list[Tensor | None] = []
+        if self.outputs:
+            values = [value for each in found for value in (each.total, *each.values)]
+            values += [None] * ((len(self.outputs) - len(names)) * (1 + len(self._inner_names)))
+        result = Evaluation(total, tuple(values), present=present)
+        return result if batch.is_one_output else result.over_rows(batch.count)
 
     def _read(self, batch: Batch, label: str) -> tuple[Batch, list[str]]:
         """The batch with a dict of outputs and the target; the names of the outputs it reads."""

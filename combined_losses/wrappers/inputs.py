@@ -29,7 +29,7 @@ from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses._core.short_call import short_loss
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Dtype, Tensor
-from combined_losses.wrappers.output_weights import mean_weight, places_in
+from combined_losses.wrappers.output_weights import mean_weight, places_in, weight_of_rows
 
 __all__ = ["OnInputs"]
 
@@ -42,17 +42,18 @@ class OnInputs(LossAsNode):
     """A term of the model itself, its inputs, targets and outputs: an equation, a symmetry.
 
     Args:
-        function: `f(model, x, y, y_pred)`, which returns values of shape `(batch,)` or
-            `(batch, ...)`; or one number that has nothing to do with the samples, such as the mean
-            over points of its own. `y` and `y_pred` are given in the structure that the model has.
-            Register the function to save the model. If it takes derivatives, torch cannot compile
-            the step (`jit_compile=True`), because its compiler differentiates only once.
+        function: `f(model, x, y, y_pred)`, which returns values of shape `(rows,)` or
+            `(rows, ...)`, with as many rows as it likes: samples, points, pairs. The term is their
+            mean, in the step and over the epoch. Or it returns one number that has nothing to do
+            with rows. `y` and `y_pred` are given in the structure that the model has. Register the
+            function to save the model. If it takes derivatives, torch cannot compile the step
+            (`jit_compile=True`), because its compiler differentiates only once.
         reduction: one of Keras's, default `"sum_over_batch_size"`.
         name: default the name of the function.
         dtype: default `keras.config.floatx()`.
         output: if each output has sample weights of its own, the name of the output whose weights
-            the term takes. Default None: their mean. If they have several shapes there is no mean:
-            the term then counts unweighted, and warns unless it is one number.
+            the term takes. Default None: their mean. If they have several shapes, or other rows
+            than the term, it counts unweighted, and warns unless it is one number.
         models: None, or a list of further models, such as a teacher or a critic, that the function
             is given as well: `f(model, x, y, y_pred, *models)`. They are saved with the model and
             not trained by it.
@@ -137,11 +138,27 @@ class OnInputs(LossAsNode):
         values = self._values(batch, label)
         if keras.tree.is_nested(batch.sample_weight):
             batch = batch.replaced(sample_weight=self._weight(batch, values, label))
+        if len(values.shape):
+            batch = self._over_own_rows(batch, values, label)
         imposed = reduction != PER_COMPONENT
         values, counted = self._leaf.accounted(values, batch, imposed, label)
         values = ops.cast(values, self._leaf.dtype)
         total = self._leaf.reduce(values, counted, reduction, label)
-        return Evaluation(total, present=presence(batch, values, counted))
+        rows = () if batch.values_of_own_rows is None else (batch.count,)
+        return Evaluation(total, present=presence(batch, values, counted), rows=rows)
+
+    def _over_own_rows(self, batch: Batch, values: Tensor, label: str) -> Batch:
+        """The batch for values that begin with rows of any number: points, pairs, samples."""
+        if batch.values_of_own_rows is None and values.shape[0] == batch.size is not None:
+            return batch
+        batch = batch.over_rows_of(values)
+        weight = batch.sample_weight
+        if weight is not None and self.output is None and len(weight.shape):
+            sizes = (weight.shape[0], values.shape[0])
+            if None not in sizes and sizes[0] != sizes[1]:
+                self._warn_unweighted(label, [tuple(weight.shape)], values)
+                batch = batch.replaced(sample_weight=None)
+        return batch
 
     def _values(self, batch: Batch, label: str) -> Tensor:
         """What the function returns, checked."""
@@ -154,15 +171,7 @@ class OnInputs(LossAsNode):
                     f"The function of component '{label}' must return one tensor. "
                     f"Received: {values!r}"
                 )
-            values = ops.convert_to_tensor(values)
-        # Values of a known number are not those of a batch whose size is unknown.
-        if len(values.shape) and values.shape[0] not in (None, batch.size):
-            raise ValueError(
-                f"Component '{label}' must return values that begin with the batch axis, of shape "
-                f"({batch.size}, ...), or one number: for points of its own the mean over them. "
-                f"Received: values of shape {tuple(values.shape)}"
-            )
-        return values
+            return ops.convert_to_tensor(values)
 
     def _weight(self, batch: Batch, values: Tensor, label: str) -> Tensor:
         """The sample weights of the stated output, or the mean of all; None if there is no mean."""
@@ -170,17 +179,24 @@ class OnInputs(LossAsNode):
         if self.output is not None:
             return self._stated_weight(self.output, batch, label)
         leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
-        if len({tuple(leaf.shape) for leaf in leaves}) < 2:
-            return mean_weight(weights, label)
+        shapes = {tuple(leaf.shape) for leaf in leaves}
+        if len(shapes) < 2:
+            rows = values if len(values.shape) else keras.tree.flatten(batch.y_pred)[0]
+            found = weight_of_rows(weights, rows)
+            if found is not None or not leaves:
+                return found
         if len(values.shape):
-            self._leaf._warn(
-                label,
-                "several weights",
-                f"Component '{label}' counts unweighted: the sample weights of the outputs have "
-                f"the shapes {', '.join(str(tuple(leaf.shape)) for leaf in leaves)}, and no mean. "
-                "State whose it takes: OnInputs(..., output=name).",
-            )
+            self._warn_unweighted(label, [tuple(leaf.shape) for leaf in leaves], values)
         return None
+
+    def _warn_unweighted(self, label: str, shapes: list[Any], values: Tensor) -> None:
+        self._leaf._warn(
+            label,
+            "several weights",
+            f"Component '{label}' counts unweighted: it has values of shape {tuple(values.shape)}, "
+            f"and the sample weights of the outputs have the shapes {', '.join(map(str, shapes))}. "
+            "State whose it takes: OnInputs(..., output=name).",
+        )
 
     def _stated_weight(self, output: str, batch: Batch, label: str) -> Tensor:
         outputs = list(batch.y_pred)

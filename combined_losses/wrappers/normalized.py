@@ -212,17 +212,19 @@ class Normalized(Wrapper):
         sums, counts = [], []
         for level in self._levels.values():
             chooses = self if self.over is None else level
-            found, count = self._level(chooses.choose_output(batch, label), label)
+            chosen = chooses.choose_output(batch, label)
+            found, count = self._level(chosen, label)
             sums.append(found)
             counts.append(count)
         divisor = self._divisor(counts, batch)
         shares = [[_over(value, divisor) for value in (s.total, *s.values)] for s in sums]
         total = sum(values[0] for values in shares)
         present = any_present(batch, [each.present for each in sums])
-        if self.over is None:
-            return Evaluation(total, tuple(shares[0][1:]), sums[0].extras, present)
         values = tuple(value for values in shares for value in values)
-        return Evaluation(total, values, present=present)
+        result = Evaluation(total, values, present=present)
+        if self.over is None:
+            result = Evaluation(total, tuple(shares[0][1:]), sums[0].extras, present)
+        return result if chosen is batch else result.over_rows(chosen.count)
 
     def _level(self, batch: Batch, label: str) -> tuple[Evaluation, Tensor]:
         """The sum of all values of one output as an `Evaluation`, and the count of that output."""

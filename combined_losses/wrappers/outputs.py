@@ -12,7 +12,7 @@ from combined_losses._core.names import quoted
 from combined_losses._core.outputs import NOTHING, Place, entry_of, shared_names
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.wrappers.base import Wrapper
-from combined_losses.wrappers.output_weights import mean_weight, places_in
+from combined_losses.wrappers.output_weights import mean_weight, places_in, weight_of_rows
 
 __all__ = ["OnOutput"]
 
@@ -145,7 +145,10 @@ class OnOutput(Wrapper):
         found = [entry for entry in found if entry is not NOTHING]
         # Keras repeats a single array of weights for each entry of `y`, whatever its keys are.
         named = any(entry_of(batch.y_true, key, places) is not NOTHING for key in read)
-        return mean_weight(found if found or named else weight, label)
+        if found or named:
+            return mean_weight(found, label)
+        output = self.output if isinstance(self.output, str) else self.output[0]
+        return weight_of_rows(weight, batch.y_pred[output])
 
 
 def _check_outputs(

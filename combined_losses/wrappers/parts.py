@@ -134,7 +134,12 @@ class PerPart(Wrapper):
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label = label or self.name
-        batch = self.one_array(self.choose_output(batch, label), label).with_target()
+        chosen = self.choose_output(batch, label)
+        found = self._evaluate_chosen(chosen, reduction, label)
+        return found if chosen is batch else found.over_rows(chosen.count)
+
+    def _evaluate_chosen(self, batch: Batch, reduction: str | None, label: str) -> Evaluation:
+        batch = self.one_array(batch, label).with_target()
         with telling(batch):
             view = self._predictions_apart(batch, label)
             if view is None:

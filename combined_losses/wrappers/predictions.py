@@ -72,7 +72,11 @@ class StopGradient(Wrapper):
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         found = self._node.evaluate(batch, self._imposed(reduction), label or self.name)
-        return Evaluation(*keras.tree.map_structure(_stopped, tuple(found)))
+        return found._replace(
+            total=_stopped(found.total),
+            values=tuple(map(_stopped, found.values)),
+            extras=tuple(map(_stopped, found.extras)),
+        )
 
     def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:
         found = self._node.unreduced(batch, imposed, label)

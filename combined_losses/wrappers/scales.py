@@ -116,7 +116,12 @@ class MultiScale(Formatted, Levels):
         self, batch: Batch, reduction: str | None = PER_COMPONENT, label: str | None = None
     ) -> Evaluation:
         label, reduction = label or self.name, self._of_levels(reduction)
-        batch = self.one_array(self.choose_output(batch, label), label).with_target()
+        chosen = self.choose_output(batch, label)
+        found = self._evaluate_chosen(chosen, reduction, label)
+        return found if chosen is batch else found.over_rows(chosen.count)
+
+    def _evaluate_chosen(self, batch: Batch, reduction: str | None, label: str) -> Evaluation:
+        batch = self.one_array(batch, label).with_target()
         dtype = accumulating(self.dtype)
         found = []
         for scale in self.scales:
