@@ -1,4 +1,4 @@
-"""What `docs/which_loss.md` says is there: every loss, and what stands for those of Addons."""
+"""What the pages say is there: every loss on `which_loss.md`, each of Addons on its page."""
 
 import re
 from pathlib import Path
@@ -8,10 +8,12 @@ import pytest
 
 import combined_losses as cl
 
-PAGE = (Path(__file__).parents[1] / "docs" / "which_loss.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "which_loss.md").read_text(encoding="utf-8")
+ADDONS = (DOCS / "moving" / "tensorflow_addons.md").read_text(encoding="utf-8")
 FROM_ADDONS = [
     tuple(cell.strip() for cell in line.strip("|").split("|")[:2])
-    for line in PAGE.partition("## From TensorFlow Addons")[2].splitlines()
+    for line in ADDONS.splitlines()
     if line.startswith("| `") and "(" in line
 ]
 
