@@ -181,6 +181,21 @@ def test_a_part_without_rows_counts_not_at_all():
     check(logs, data)
 
 
+VALUE_RULES = [
+    cl.weightings.DynamicWeightAverage,
+    cl.weightings.FAMO,
+    cl.weightings.ReLoBRaLo,
+    cl.weightings.UncertaintyWeighting,
+]
+
+
+@pytest.mark.parametrize("rule", VALUE_RULES, ids=lambda rule: rule.__name__)
+def test_a_value_rule_weighs_terms_of_several_sizes(rule):
+    model = compiled(composite(weighting=rule()))
+    for batch in batches():
+        check(model.train_on_batch(*batch, return_dict=True), [batch])
+
+
 REPLICAS = """
 import json
 
@@ -223,3 +238,28 @@ def test_two_replicas_with_rows_of_their_own(tmp_path):
     root = Path(__file__).parents[2]
     printed = run_python(f"import sys; sys.path.append({str(root)!r})\n{REPLICAS}", tmp_path)
     check(json.loads(printed.splitlines()[-1]), [*batches(), batches()[0]])
+
+
+DEVICES = """
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import keras
+
+devices = ["cpu:0", "cpu:1"]
+keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+from tests.training.test_several_sizes import batches, check, compiled
+
+sizes = [{"pde": 8, "ic": 2, "bc": 4}, {"pde": 6, "ic": 4, "bc": 2}, {"pde": 2, "ic": 2, "bc": 6}]
+data = batches(sizes=sizes)
+model = compiled()
+check(model.evaluate((each for each in data), steps=3, verbose=0, return_dict=True), data)
+history = model.fit((each for each in data), steps_per_epoch=3, verbose=0, shuffle=False).history
+check({key: values[0] for key, values in history.items()}, data)
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="Keras has its DataParallel on JAX")
+def test_two_devices_with_rows_of_their_own(tmp_path):
+    root = Path(__file__).parents[2]
+    run_python(f"import sys; sys.path.append({str(root)!r})\n{DEVICES}", tmp_path)
