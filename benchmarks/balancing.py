@@ -7,91 +7,10 @@ u = sin(pi x) sin(4 pi y), u_xx + u_yy + u = q on [-1, 1]^2, as in arXiv:2110.09
 a boundary term; the score is the relative L2 error of u.
 
 The grid is tuned on the seeds that are shown, which favours it. Rules have their defaults, but for
-what the table says. Mean (standard deviation) of five seeds on two cores, Keras 3.15.1, JAX 0.10.2:
+what the rows say. Those that read gradients, from `InverseGradientNorm` on, take them at the
+parameters, or at the output where the row says so. Results: docs/benchmarks.md.
 
-    regression, R2
-                                           pressure    cholesterol        glucose    progression
-    equal weights                     0.229 (0.081)  0.982 (0.003)  0.212 (0.097)  0.420 (0.095)
-    grid: 1 / variance                0.196 (0.088)  0.990 (0.001)  0.184 (0.108)  0.425 (0.073)
-    grid: 1 / deviation               0.209 (0.094)  0.990 (0.002)  0.206 (0.111)  0.422 (0.090)
-    MagnitudeBalance                  0.195 (0.085)  0.998 (0.001)  0.173 (0.112)  0.423 (0.074)
-    MagnitudeBalance, max_weight=1    0.195 (0.085)  0.998 (0.001)  0.173 (0.112)  0.423 (0.074)
-    GeometricMean                     0.233 (0.079)  0.998 (0.000)  0.211 (0.100)  0.423 (0.047)
-    DynamicWeightAverage              0.231 (0.080)  0.981 (0.003)  0.211 (0.096)  0.420 (0.094)
-    SoftAdapt, normalized             0.232 (0.081)  0.982 (0.003)  0.210 (0.098)  0.419 (0.095)
-    ReLoBRaLo                         0.230 (0.080)  0.982 (0.003)  0.211 (0.098)  0.421 (0.095)
-    CoVWeighting                      0.230 (0.078)  0.994 (0.001)  0.223 (0.103)  0.429 (0.084)
-    RandomWeighting                   0.231 (0.080)  0.983 (0.003)  0.223 (0.103)  0.423 (0.089)
-    Worst                            -0.026 (0.084) -0.043 (0.046) -0.024 (0.256)  0.428 (0.090)
-    FAMO                              0.239 (0.078)  0.998 (0.001)  0.219 (0.099)  0.409 (0.036)
-    UncertaintyWeighting              0.231 (0.071)  0.986 (0.003)  0.209 (0.113)  0.427 (0.081)
-    UncertaintyWeighting, own steps   0.228 (0.072)  0.839 (0.138)  0.240 (0.103)  0.049 (0.010)
-    InverseGradientNorm               0.211 (0.082)  0.996 (0.001)  0.197 (0.101)  0.426 (0.082)
-    GradientNormBalance               0.225 (0.075)  0.995 (0.001)  0.200 (0.109)  0.425 (0.087)
-    GradNorm                          0.211 (0.106)  0.946 (0.006)  0.216 (0.099)  0.425 (0.082)
-    MGDA                              0.214 (0.080)  0.997 (0.001)  0.193 (0.127)  0.393 (0.053)
-    MGDA, normalize                   0.213 (0.084)  0.996 (0.001)  0.199 (0.100)  0.425 (0.084)
-    UPGrad                            0.228 (0.082)  0.984 (0.004)  0.204 (0.102)  0.420 (0.094)
-    DualProj                          0.230 (0.080)  0.981 (0.005)  0.211 (0.098)  0.419 (0.095)
-    PCGrad                            0.228 (0.083)  0.984 (0.003)  0.204 (0.103)  0.420 (0.094)
-    CAGrad                            0.225 (0.084)  0.994 (0.002)  0.216 (0.101)  0.414 (0.097)
-    ConFIG                            0.213 (0.084)  0.996 (0.001)  0.200 (0.100)  0.425 (0.084)
-    IMTLG                             0.216 (0.086)  0.996 (0.001)  0.199 (0.106)  0.426 (0.085)
-    NashMTL                           0.206 (0.085)  0.996 (0.001)  0.197 (0.109)  0.421 (0.086)
-    FairGrad                          0.204 (0.087)  0.996 (0.001)  0.198 (0.108)  0.420 (0.087)
-    AlignedMTL                        0.215 (0.085)  0.995 (0.001)  0.203 (0.099)  0.428 (0.082)
-    InverseGradientNorm, output       0.223 (0.092)  0.996 (0.001)  0.207 (0.108)  0.423 (0.085)
-    GradientNormBalance, output       0.218 (0.091)  0.996 (0.001)  0.202 (0.108)  0.424 (0.087)
-    GradNorm, output                  0.209 (0.101)  0.946 (0.005)  0.214 (0.100)  0.424 (0.089)
-
-    helmholtz, relative L2 error of u and RMS at the boundary
-                                                  u       boundary  seconds
-    equal weights                      1.530 (0.470)   1.148 (0.301)    2.420
-    grid: boundary x 10                0.318 (0.048)   0.336 (0.044)    2.460
-    grid: boundary x 100               0.159 (0.099)   0.151 (0.101)    2.317
-    grid: boundary x 1000              0.407 (0.402)   0.074 (0.010)    2.469
-    grid: boundary x 10000             0.781 (0.853)   0.038 (0.006)    2.469
-    MagnitudeBalance                   1.000 (0.000)   0.000 (0.000)    2.548
-    MagnitudeBalance, max_weight=1     0.186 (0.036)   0.192 (0.037)    2.537
-    GeometricMean                      1.000 (0.000)   0.001 (0.001)    2.472
-    DynamicWeightAverage               1.074 (0.327)   0.862 (0.236)    2.502
-    SoftAdapt, normalized              3.019 (3.702)   2.002 (2.216)    2.533
-    ReLoBRaLo                          0.773 (0.111)   0.654 (0.084)    2.718
-    CoVWeighting                       2.885 (1.932)   1.919 (1.064)    2.539
-    RandomWeighting                    2.938 (1.374)   2.077 (0.976)    2.620
-    Worst                              8.015 (2.850)   4.750 (1.444)    2.476
-    FAMO                               1.000 (0.000)   0.001 (0.001)    2.673
-    UncertaintyWeighting             13.080 (13.704)   7.766 (7.472)    2.502
-    UncertaintyWeighting, own steps    1.000 (0.000)   0.000 (0.001)    2.375
-    InverseGradientNorm               0.962 (0.329)   0.057 (0.023)
-    GradientNormBalance               0.810 (0.773)   0.042 (0.008)
-    GradNorm                          0.890 (0.523)   0.060 (0.021)
-    MGDA                              0.999 (0.007)   0.004 (0.001)
-    MGDA, normalize                   0.892 (0.462)   0.050 (0.014)
-    UPGrad                            0.361 (0.517)   0.162 (0.104)
-    DualProj                          0.185 (0.072)   0.117 (0.019)
-    PCGrad                            0.210 (0.135)   0.142 (0.046)
-    CAGrad                            0.582 (0.777)   0.049 (0.010)
-    ConFIG                            0.676 (0.436)   0.050 (0.015)
-    IMTLG                             0.981 (0.266)   0.035 (0.031)
-    NashMTL                           0.520 (0.588)   0.046 (0.011)
-    FairGrad                          0.724 (0.772)   0.052 (0.017)
-    AlignedMTL                        1.250 (0.363)   0.406 (0.428)
-
-On the regression equal weights are as good as any rule but for cholesterol, which follows from the
-other columns: what is fitted nearly exactly profits from rules that do not let it vanish. `Worst`
-and slow own steps of the uncertainty do harm. On the equation equal weights fail, and so do most
-rules; the rules of 1/value without a cap find u = 0, which has no error at the boundary. A factor
-of 100 tuned by hand is best, MagnitudeBalance with a cap comes near it without a search, and its
-cap is a choice too.
-
-The rules that read the gradients, from `InverseGradientNorm` on, take them at the parameters, or as
-"output" says. On the regression they are like the others: cholesterol gains, with GradNorm it
-loses. On the equation none beats the factor tuned by hand. DualProj and PCGrad come near it, UPGrad
-does in four of five seeds; those that give all gradients one length or one angle fit the boundary
-well and u not yet, and raw MGDA finds u = 0. 4,000 steps are few for them: after 10,000 NashMTL has
-0.07 to 0.09 in three seeds, UPGrad 0.07 to 0.14, MGDA(normalize) 0.06 to 0.45. With two components
-they took 4.1 to 7.6 s on a busy machine, where equal weights took 4.7 s.
+    python benchmarks/balancing.py [--only helmholtz] [--ways UPGrad MGDA] [--json FILE]
 """
 
 import argparse
@@ -104,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import recording
 from keras import layers, ops
 
 import combined_losses as cl
@@ -278,6 +198,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", choices=list(PROBLEMS))
     parser.add_argument("--ways", nargs="*", help="of the rows, these; default all")
+    recording.add_argument(parser)
     args = parser.parse_args()
     for problem, (fit, grid, score) in PROBLEMS.items():
         if args.only not in (None, problem):
@@ -287,7 +208,9 @@ def main():
         rules = RULES | AT_OUTPUT if problem == "regression" else RULES
         ways.update({name: {"weighting": make} for name, make in rules.items()})
         ways = {name: ways[name] for name in args.ways or ways}
-        print(f"\n{problem}: {score}; mean and standard deviation of {args.seeds} seeds")
+        title = f"{problem}: {score}; mean and standard deviation of {args.seeds} seeds"
+        print(f"\n{title}")
+        rows, formats = [], {}
         for row, (name, options) in enumerate(ways.items()):
             runs = [
                 fit(seed, **{key: make() for key, make in options.items()})
@@ -295,12 +218,16 @@ def main():
             ]
             if row == 0:
                 print(f"{'':34}" + "".join(f"{key:>18}" for key in runs[0]))
-            cells = []
+            cells, numbers = [], []
             for key in runs[0]:
                 values = [run[key] for run in runs]
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                cells.append(f"{statistics.mean(values):9.3f} ({spread:5.3f})")
+                numbers.append([statistics.mean(values), spread])
+                cells.append(f"{numbers[-1][0]:9.3f} ({spread:5.3f})")
+                formats[key] = "{:.3f} ({:.3f})"
+            rows.append([name, *numbers])
             print(f"{name:34}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+        recording.keep(args.json, problem, title=title, label="weights", columns=formats, rows=rows)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,7 @@ context managers, comprehensions and generators count as Python calls them.
 Run it with `python benchmarks/calls_of_a_step.py`; `--files` adds the calls of each file and the
 functions that are called most often. For another version: `PYTHONPATH=<a checkout of it>`.
 
-Measured on TensorFlow 2.21, Keras 3.15.1, Python 3.11:
-
-    commit               calls  files  hops
-    b78bd6f, 2026-11-28    277     18   136   the count of the issue that set the aim
-    d4d11b8, 2026-11-29    401     27   222   before files moved to their floors
-    9663182, 2026-11-29    426     33   253   after the move
-    8f37386, 2026-11-30    111     25    79   one `Step`, `ModelState`, `Batch.view`
-    e3fa1c4, 2026-11-30    107     24    71   a step is given its `ModelState` when it is compiled
-    the aim                160     12    70
-
-The numbers are exact: they do not depend on the machine. The move itself added 25 calls: the
-functions of `_backend/keras_private/`, which stand where attributes of Keras were read in place.
+The numbers are exact: they do not depend on the machine. Results: docs/benchmarks.md.
 """
 
 import argparse

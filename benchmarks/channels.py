@@ -5,39 +5,10 @@ over the channels, and of `PerChannel(MeanSquaredError())` without and with a na
 TensorFlow is measured as a graph and with XLA, which is what `fit` chooses. Medians; times are
 interleaved in one process, peaks are those of a process for each variant.
 
-Measured on 2 cores with nothing beside it, Keras 3.15.1, TensorFlow 2.21.0 and JAX 0.10.2; in
-brackets: times the plain loss. (The loop would hold 128 arrays of 512 MiB: it is in the small table
-only. TensorFlow without XLA frees memory late, so its peak moves by an array of 512 MiB.)
+The loop would hold 128 arrays of 512 MiB: it is measured on a smaller batch. TensorFlow without XLA
+frees memory late, so its peak moves by an array. Results: docs/benchmarks.md.
 
-    outputs (256, 64, 64, 128)    first step, s           step, s         peak, GiB
-    tensorflow       plain        0.198 ( 1.00)     0.101 ( 1.00)     4.388 ( 1.00)
-    tensorflow       no names     0.211 ( 1.06)     0.106 ( 1.05)     3.891 ( 0.89)
-    tensorflow       names        0.213 ( 1.08)     0.106 ( 1.05)     3.899 ( 0.89)
-    tensorflow, XLA  plain        0.208 ( 1.00)     0.084 ( 1.00)     2.971 ( 1.00)
-    tensorflow, XLA  no names     0.233 ( 1.12)     0.084 ( 1.00)     2.978 ( 1.00)
-    tensorflow, XLA  names        0.237 ( 1.14)     0.083 ( 0.99)     2.978 ( 1.00)
-    jax              plain        0.266 ( 1.00)     0.189 ( 1.00)     1.876 ( 1.00)
-    jax              no names     0.287 ( 1.08)     0.194 ( 1.03)     1.879 ( 1.00)
-    jax              names        0.282 ( 1.06)     0.193 ( 1.02)     1.879 ( 1.00)
-
-    outputs (16, 64, 64, 128)     first step, s           step, s         peak, GiB
-    tensorflow       plain        0.033 ( 1.00)     0.011 ( 1.00)     0.958 ( 1.00)
-    tensorflow       loop         2.040 (61.93)     0.343 (32.38)     3.550 ( 3.70)
-    tensorflow       no names     0.042 ( 1.28)     0.011 ( 1.04)     0.992 ( 1.04)
-    tensorflow       names        0.041 ( 1.24)     0.011 ( 1.03)     0.962 ( 1.00)
-    tensorflow, XLA  plain        0.107 ( 1.00)     0.006 ( 1.00)     0.961 ( 1.00)
-    tensorflow, XLA  loop         3.069 (28.65)     0.187 (30.72)     1.289 ( 1.34)
-    tensorflow, XLA  no names     0.145 ( 1.35)     0.006 ( 1.02)     0.970 ( 1.01)
-    tensorflow, XLA  names        0.134 ( 1.25)     0.006 ( 0.97)     0.968 ( 1.01)
-    jax              plain        0.077 ( 1.00)     0.013 ( 1.00)     0.469 ( 1.00)
-    jax              loop         2.230 (29.03)     0.202 (15.00)     0.710 ( 1.51)
-    jax              no names     0.103 ( 1.35)     0.017 ( 1.25)     0.473 ( 1.01)
-    jax              names        0.092 ( 1.20)     0.012 ( 0.88)     0.473 ( 1.01)
-
-    first step of a model, 10x10x10 elements: plain, 1,000 metrics, ratio
-    tensorflow        0.175 s   0.218 s  1.24
-    tensorflow, XLA   0.194 s   0.249 s  1.28
-    jax               0.151 s   0.165 s  1.10
+    python benchmarks/channels.py [--only jax]
 """
 
 import argparse

@@ -18,63 +18,10 @@ The peers are not among the requirements of this package:
     pip install --no-deps torchjd==0.18.0 qpsolvers quadprog LibMTL==1.1.5
     pip install --no-deps cvxpy ecos clarabel osqp scs highspy qdldl
 
-Keras 3.15.1, JAX 0.10.2, torch 2.13.0. The peers get 4 seconds for a rule and a k; * marks what has
-fewer cases or none for some:
+The peers get `--seconds` for a rule and a k, 4 in the results; * marks what has fewer cases or none
+for some. Results: docs/benchmarks.md.
 
-    random gradients
-                              k=2, 10^6     k=3, 10^6     k=5, 10^6     k=8, 10^6     k=5, 10^0
-    UPGrad                   0.0 +0.000    0.0 +0.000    0.0 -0.000    0.0 -0.000    0.0 +0.046
-      torchjd               25.3 -0.796   51.3 -0.827   78.0 -0.898   94.7 -0.847    0.0 +0.045
-    DualProj                 0.0 -0.000    0.0 -0.000    0.0 -0.000    0.0 -0.000    0.0 -0.000
-      torchjd               34.9 -0.797   63.3 -0.820   87.1 -0.896   97.5 -0.859    0.1 -0.001
-    MGDA                     0.0 +0.000    0.0 +0.000    0.0 -0.000    0.0 -0.000    0.0 +0.115
-      torchjd                0.0 +0.000    1.1 -0.402   55.4 -0.736   92.4 -0.894   0.0* +0.124
-      LibMTL                 1.1 -0.020  16.1* -0.599  59.2* -0.641  81.8* -0.721   0.1* -0.088
-    ConFIG                   0.0 +0.289    0.0 +0.220    0.0 +0.115    0.0 +0.029    0.0 +0.115
-      torchjd                0.0 +0.289    0.0 +0.220    0.0 +0.115    0.0 +0.029    0.0 +0.115
-    NashMTL                  0.0 +0.289    0.0 +0.176    0.0 +0.065    0.0 +0.030    0.0 +0.065
-      torchjd               3.5* -0.310  11.6* -0.220  33.3* -0.668  57.1* -0.462  10.2* -0.093
-    IMTLG                    0.0 +0.289    0.0 +0.220    0.0 +0.115    0.0 +0.029    0.0 +0.115
-      torchjd                9.6 -0.698   24.0 -0.754   54.9 -0.893   82.6 -0.827    0.0 +0.115
-      LibMTL                 0.0 +0.289    3.2 -1.000   15.9 -1.000   38.0 -1.000    0.0 +0.115
-    FairGrad                 0.0 +0.289    0.0 +0.176    0.0 +0.065    0.0 +0.030    0.0 +0.065
-      torchjd               0.0* +0.196   0.3* -0.004   2.5* -0.476   4.0* -0.186   0.0* +0.065
-    CAGrad                   2.5 -0.472    6.2 -0.507   19.4 -0.770   44.0 -0.736    0.2 -0.362
-      torchjd               2.8* -0.339   5.7* -0.482  29.1* -0.770  73.5* -0.709   0.3* -0.032
-      LibMTL                       none   14.8 -0.806          none          none          none
-    PCGrad                   0.0 +0.000    9.8 -0.261   37.0 -0.517   68.7 -0.506    1.2 -0.310
-      torchjd                0.0 +0.000    9.9 -0.252   36.4 -0.588   68.9 -0.583    1.4 -0.355
-      LibMTL                 0.0 +0.000    9.8 -0.253   36.5 -0.514   69.3 -0.571    1.6 -0.258
-    AlignedMTL               9.8 -0.698   24.4 -0.774   57.0 -0.906   85.7 -0.833    0.6 -0.184
-      torchjd                9.8 -0.698   24.2 -0.773   57.0 -0.906   85.7 -0.833    0.6 -0.184
-    InverseGradientNorm      0.0 +0.289    1.3 -0.281   19.1 -0.755   59.6 -0.759   19.1 -0.755
-    sum                     37.4 -0.812   65.3 -0.826   88.2 -0.890   98.0 -0.860   19.1 -0.755
-    torchjd MGDA: of 2000 2000 2000 2000 1496 cases
-    LibMTL MGDA: of 2000 548 179 55 904 cases
-    torchjd NashMTL: of 85 43 18 14 128 cases
-    torchjd FairGrad: of 646 309 122 50 1766 cases
-    torchjd CAGrad: of 745 756 650 662 722 cases, no direction in 99 191 289 383 0
-    LibMTL CAGrad: no direction in 2000 0 2000 2000 2000
-
-    a network in training, conflict at the parameters
-gradients=                       output        hidden    parameters
-    UPGrad                  71.3 -0.757   70.6 -0.728    0.0 +0.003
-    DualProj                81.1 -0.780   81.1 -0.743    0.0 -0.000
-    MGDA                    65.3 -0.558   61.9 -0.524    0.0 +0.000
-    ConFIG                  40.4 -0.504   42.4 -0.505    0.0 +0.096
-    NashMTL                 48.8 -0.659   50.8 -0.596    0.0 +0.083
-    IMTLG                   43.3 -0.526   42.6 -0.540    0.0 +0.093
-    FairGrad                48.1 -0.645   50.6 -0.514    0.0 +0.083
-    sum                     82.4 -0.834   82.4 -0.834   82.4 -0.834
-
-Where the gradients are taken, the seven rules that promise no conflict have none, whatever the
-lengths. Of the peers, with lengths that are alike, torchjd's NashMTL has some, the others at most
-one in 500; over six decades torchjd's ConFIG alone has none for any k. (torchjd's ridge is relative
-to the trace of the Gramian, and its MGDA takes 100 steps of Frank-Wolfe; both can be set.) CAGrad
-and AlignedMTL promise nothing, PCGrad and InverseGradientNorm nothing for more than two components,
-here as there. The training, of one seed, says what a promise at the output is worth: with weights
-from there 40 to 81 % of the steps conflict at the parameters, beside 82 % of the sum, and weights
-from the last hidden layer are no better. Only `gradients="parameters"` keeps it there.
+    python benchmarks/conflicts.py [--only training]
 """
 
 import argparse

@@ -6,18 +6,9 @@ and batches of 32. The plain step is `train_on_batch` of a compiled `keras.Model
 that adds the same parts and reports none. Both take turns in one process; medians, and the median
 of the ratios of a turn. `first` is the first call, which the frameworks use to compile.
 
-On two cores with nothing else running, Keras 3.15.1, TensorFlow 2.21, JAX 0.10.2, torch 2.13:
+Results: docs/benchmarks.md.
 
-    ratio to the plain step                tensorflow   jax   torch
-    20 M parameters  diagnose                    0.25  0.35    0.43
-    20 M parameters  diagnose, parameters        7.95 12.80   10.21
-    large output     diagnose                    1.50  1.91    1.32
-    large output     diagnose, parameters        1.81  2.22    2.16
-    tiny             diagnose                    2.11  2.18    1.40
-    tiny             diagnose, parameters        2.32  2.37    1.96
-
-The first diagnosis takes 0.1 to 0.8 s at the output. A large network has no backward pass at the
-output, and eight at the parameters.
+    python benchmarks/diagnose.py --backend jax [--json FILE]
 """
 
 import argparse
@@ -33,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import recording
 
 import combined_losses as cl
 
@@ -84,14 +76,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", choices=("tensorflow", "jax", "torch"))
     parser.add_argument("--turns", type=int, default=11)
-    turns = parser.parse_args().turns
-    print(f"{keras.backend.backend():<40} step   ratio    first")
+    recording.add_argument(parser)
+    args = parser.parse_args()
+    backend, rows = keras.backend.backend(), []
+    print(f"{backend:<40} step   ratio    first")
     for network, size in NETWORKS.items():
         found = ways(*size)
         first = {name: seconds(way) for name, way in found.items()}
         # The second call of each in a turn counts: the first one fills the caches.
         taken = {name: [] for name in found}
-        for _ in range(turns):
+        for _ in range(args.turns):
             for name, way in found.items():
                 way()
                 taken[name].append(seconds(way))
@@ -100,6 +94,16 @@ def main():
             ratio = statistics.median(time / plain for time, plain in pairs)
             step = 1e3 * statistics.median(times)
             print(f"{network:<16} {name:<21} {step:6.1f}ms  {ratio:5.2f}  {first[name]:6.2f}s")
+            if name != "plain step":
+                rows.append([f"{network}: {name}", ratio])
+    recording.keep(
+        args.json,
+        backend,
+        title=backend,
+        label="network and place",
+        columns={"ratio to a plain step": "{:.2f}"},
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

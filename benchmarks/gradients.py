@@ -10,47 +10,10 @@ Memory (torch) is the peak of a process that takes three such steps, beside that
     pip install --no-deps torchjd==0.18.0 qpsolvers quadprog LibMTL==1.1.5
     pip install --no-deps cvxpy ecos clarabel osqp scs highspy qdldl
 
-On two cores with nothing else running, Keras 3.15.1, torch 2.13.0, JAX 0.10.2, TensorFlow 2.21; 7
-turns, 30 of those at the output on JAX and TensorFlow:
+The results, in docs/benchmarks.md, are those of 7 turns, and of 30 at the output on JAX and
+TensorFlow.
 
-    torch                                   step   ratio    memory
-    ours    plain                           87ms    1.00       0MB
-    ours    UPGrad, output                  89ms    1.04      19MB
-    ours    MGDA, output                    86ms    1.04
-    ours    PCGrad, output                  84ms    0.96
-    ours    NashMTL, output                 86ms    1.05
-    ours    plain                           72ms    1.00       0MB
-    ours    UPGrad, parameters             445ms    6.29     683MB
-    ours    MGDA, parameters               444ms    6.38
-    ours    PCGrad, parameters             441ms    6.56     675MB
-    ours    NashMTL, parameters            445ms    6.61
-    ours    UPGrad, parameters, every 10th 114ms    1.68
-    torchjd plain                           62ms    1.00       0MB
-    torchjd UPGrad                         843ms   12.56    1196MB
-    torchjd MGDA                           831ms   12.64    1224MB
-    torchjd PCGrad                         834ms   13.26    1203MB
-    torchjd NashMTL                        893ms   13.27    1201MB
-    torchjd UPGrad, one by one             785ms   13.25    1159MB
-    torchjd UPGrad, autogram               631ms   10.50     212MB
-    LibMTL  plain                           62ms    1.00       0MB
-    LibMTL  MGDA                          1058ms   18.56    1886MB
-    LibMTL  PCGrad                        1551ms   22.58    1404MB
-
-    ratio                               jax   tensorflow
-    UPGrad, output                     1.00         1.09
-    MGDA, output                       1.05         1.09
-    PCGrad, output                     1.05         1.04
-    NashMTL, output                    1.08         1.08
-    UPGrad, parameters                12.02         7.07
-    MGDA, parameters                  11.70         7.23
-    PCGrad, parameters                11.55         7.09
-    NashMTL, parameters               11.77         6.99
-    UPGrad, parameters, every 10th     2.04         1.62
-
-At the output a rule costs next to nothing. At the parameters it costs about one backward pass for
-each component, and the memory of k gradients: half the factor of torchjd's Jacobian and a third of
-LibMTL's, and half their memory. torchjd's autogram keeps no Jacobian and needs a third of the
-memory. The plain step of JAX takes 30 ms, which makes its exact mode, of 350 ms, a larger factor.
+    python benchmarks/gradients.py --backend torch [--measure memory]
 """
 
 import argparse

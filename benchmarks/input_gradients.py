@@ -12,34 +12,9 @@ A way that gives another loss stops the script.
     mixed     derivatives=["xx", "xt", "tt"]
     flow      derivatives=["", "x", "t", "xx", "tt"] of three outputs
 
-Batches of 512, 100 turns, Keras 3.15.1, torch 2.13.0, JAX 0.10.2, TensorFlow 2.21, one thread of
-OpenMP, on two cores that other work shared (so that the times vary more than the ratios):
+Batches of 512, 100 turns. Results: docs/benchmarks.md.
 
-    torch          ours      autograd.grad
-    order 1      4.36ms      4.06ms  1.04
-    order 2     14.94ms     15.32ms  1.01
-    burgers     10.64ms     10.69ms  1.03
-    mixed        9.41ms      9.15ms  1.03
-    flow        22.68ms     23.47ms  0.99
-
-    TensorFlow     ours       GradientTape
-    order 1      1.70ms      1.65ms  1.02
-    order 2      6.86ms      5.45ms  1.02
-    burgers      3.48ms      3.47ms  1.01
-    mixed        6.04ms      6.10ms  1.03
-    flow        31.28ms     31.35ms  0.99
-
-    JAX            ours        jvp of jvp      grad of grad    vmap of hessian
-    order 1      1.97ms      3.47ms  0.57      3.37ms  0.59      2.38ms  0.83
-    order 2      9.26ms      9.84ms  0.94     11.64ms  0.82     42.12ms  0.23
-    burgers      5.76ms      9.98ms  0.63     10.14ms  0.60     48.80ms  0.13
-    mixed        9.68ms     13.12ms  0.72     14.24ms  0.67     44.24ms  0.22
-    flow        11.27ms     12.45ms  0.86     45.25ms  0.28    234.14ms  0.05
-
-On torch and TensorFlow `input_gradients` computes what one would write by hand, so that it cannot
-be quicker. On JAX it takes the first derivatives backward for one output and forward for three, and
-the second ones forward: a `jvp` of a `grad`, or of a `jvp`. The plain ways take each derivative by
-itself, and leave it to the compiler to join what is equal.
+    OMP_NUM_THREADS=1 python benchmarks/input_gradients.py --backend jax [--json FILE]
 """
 
 import argparse
@@ -58,6 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import recording
 from keras import ops
 
 import combined_losses as cl
@@ -285,13 +261,25 @@ def main():
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--turns", type=int, default=100)
     parser.add_argument("--problems", nargs="+", choices=NEEDS, default=list(NEEDS))
+    recording.add_argument(parser)
     options = parser.parse_args()
+    rows = []
     for problem in options.problems:
         milliseconds, ratios = measure(problem, options.batch, options.turns)
         line = f"{BACKEND:12}{problem:10}{milliseconds['ours']:8.2f}ms"
         for name, ratio in ratios.items():
             line += f"   {name:>13} {milliseconds[name]:8.2f}ms {ratio:6.2f}"
         print(line, flush=True)
+        of_ways = [[milliseconds[name], ratio] for name, ratio in ratios.items()]
+        rows.append([problem, milliseconds["ours"], *of_ways])
+    recording.keep(
+        options.json,
+        BACKEND,
+        title=f"{BACKEND}: ms of a step; in brackets: `input_gradients` by that way",
+        label="derivatives",
+        columns={"input_gradients": "{:.2f}"} | dict.fromkeys(WAYS, "{:.2f} ({:.2f})"),
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

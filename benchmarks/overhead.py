@@ -10,27 +10,7 @@ Run it with `python benchmarks/overhead.py`, once for each `KERAS_BACKEND`. It p
 time of a step for each way and the ratios, then the time to the first step with n = 128, then what
 `import combined_losses` adds to `import keras`.
 
-Measured on two cores, Keras 3.15.1, TensorFlow 2.21 (graph, no XLA on a CPU), JAX 0.10.2:
-
-    tensorflow  n       sum     usual composite   ratio to sum, usual
-    256x4096    2    3.51ms    3.51ms    3.64ms   1.06, 1.07
-    256x4096    8    6.50ms    6.76ms    6.94ms   1.06, 1.03
-    256x4096   32   15.39ms   19.51ms   16.85ms   1.10, 0.87
-        32x1    2    0.47ms    0.51ms    0.56ms   1.18, 1.08
-    first step, n = 128: usual 6.05 s, composite 1.13 s; import 0.017 s
-
-    jax         n       sum     usual composite   ratio to sum, usual
-    256x4096    2    1.54ms    1.81ms    1.69ms   1.08, 0.93
-    256x4096    8   15.98ms   15.52ms    2.25ms   0.16, 0.15
-    256x4096   32   51.34ms   49.42ms    4.30ms   0.09, 0.09
-        32x1    2    0.09ms    0.11ms    0.12ms   1.43, 1.13
-        32x1   32    0.08ms    0.32ms    0.17ms   1.92, 0.52
-    first step, n = 128: usual 1.95 s, composite 1.38 s; import 0.017 s
-
-The usual way is not dearer than that because both compilers find out that metrics and loss compute
-the same parts of the same arrays; with many parts of a small output its metrics dominate. On JAX
-the composite is faster than the sum because it reduces every part to a number, which XLA fuses, and
-the sum adds vectors first.
+Results: docs/benchmarks.md; `--json FILE` writes them.
 """
 
 import argparse
@@ -44,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import recording
 from keras import ops
 
 import combined_losses as cl
@@ -147,7 +128,9 @@ def import_time(rounds=7):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    recording.add_argument(parser)
+    args = parser.parse_args()
+    rounds, rows = args.rounds, []
     cores = len(os.sched_getaffinity(0))
     print(f"{keras.backend.backend()}, keras {keras.__version__}, {cores} cores, medians")
     print(
@@ -160,13 +143,37 @@ def main():
         print(
             f"{f'{batch}x{width}':>12} {n:4d} {shown}   {ratios['sum']:.2f}, {ratios['usual']:.2f}"
         )
+        label = f"{batch}x{width}, {n} parts"
+        in_ms = [1e3 * times[way] for way in ("sum", "usual", "composite")]
+        rows.append([label, *in_ms, ratios["sum"], ratios["usual"]])
     firsts = [(first_step("usual"), first_step("composite")) for _ in range(3)]
     usual, composite = (statistics.median(column) for column in zip(*firsts, strict=True))
     print(
         f"first step, n = 128: usual {usual:.2f} s, composite {composite:.2f} s, "
         f"ratio {composite / usual:.2f}"
     )
-    print(f"import combined_losses after keras: {import_time():.3f} s")
+    imported = import_time()
+    print(f"import combined_losses after keras: {imported:.3f} s")
+    keep(args.json, rows, usual, composite, imported)
+
+
+def keep(path, rows, usual, composite, imported):
+    backend = keras.backend.backend()
+    columns = {f"{way}, ms": "{:.2f}" for way in ("sum", "usual", "composite")}
+    columns |= {f"ratio to {way}": "{:.2f}" for way in ("sum", "usual")}
+    recording.keep(path, backend, title=backend, label="outputs", columns=columns, rows=rows)
+    recording.keep(
+        path,
+        f"{backend}_first",
+        title=backend,
+        label="first step with 128 parts, and import",
+        columns={"s": "{:.3g}"},
+        rows=[
+            ["first step, usual", usual],
+            ["first step, composite", composite],
+            ["import combined_losses after keras", imported],
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -104,7 +104,9 @@ def rendered(match):
     wanted = match["rows"] and [label.strip() for label in match["rows"].split(";")]
     title = "" if len(tables) > 1 else f"{tables[0]['title']}:\n\n"
     table = markdown(*side_by_side(tables, wanted))
-    return f"{match['start']}\n{title}{table}\n{provenance(sources)}\n\n{match['end']}"
+    notes = "\n".join(f"- {note}" for of in tables for note in of.get("notes", ()))
+    below = "\n\n".join(filter(None, [notes, provenance(sources)]))
+    return f"{match['start']}\n{title}{table}\n{below}\n\n{match['end']}"
 
 
 def rewritten(text):
