@@ -175,6 +175,10 @@ class WeightedSum(SettableWeights):
         rows = rows_of_parts(evaluations) if has_rows else ()
         return Evaluation(total, tuple(values), (*extras, *logged, *shares), is_present, rows)
 
+    def evaluate_part(self, name: str, batch: Batch, reduction: str) -> Evaluation:
+        """The `Evaluation` of one component alone, for a composite that is not nested."""
+        return self._evaluate_part(name, None, reduction, None, batch)
+
     def _skip(
         self, evaluations: list[Evaluation], step_weights: Tensor | None, batch: Batch
     ) -> tuple[list[Evaluation], Tensor | None, list[Tensor]]:

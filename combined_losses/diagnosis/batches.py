@@ -1,10 +1,13 @@
 """Batches of what a user gives: arrays, or a data set."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
+
+from combined_losses._core.names import listed
 
 Arrays: TypeAlias = Any
 """A NumPy array, None, or lists and dicts of these."""
@@ -25,7 +28,8 @@ def batches(x: Any, y: Any, sample_weight: Any, batch_size: int) -> Iterator[Dat
         x: an array, a list or dict of arrays, or a data set of batches `(x, y[, sample_weight])`:
             a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch `DataLoader`, a generator.
         y, sample_weight: arrays in the structure of the outputs, or None.
-        batch_size: the number of samples in a batch of arrays.
+        batch_size: the number of samples in a batch of arrays; of arrays of several lengths the
+            largest number of rows.
     """
     if not is_data_set(x):
         yield from _cut(Data(x, y, sample_weight), batch_size)
@@ -51,35 +55,81 @@ def is_data_set(x: Any) -> bool:
 
 def _cut(data: Data, batch_size: int) -> Iterator[Data]:
     data = Data(*map(_as_arrays, data))
-    for start in range(0, _number_of_samples(data), batch_size):
-        part = slice(start, start + batch_size)
+    ends = _ends(_lengths(data), batch_size)
+
+    def part(array: np.ndarray | None, number: int) -> np.ndarray | None:
+        return None if array is None else array[slice(*ends[len(array)][number : number + 2])]
+
+    for number in range(len(next(iter(ends.values()))) - 1):
         yield Data(
             *(
-                keras.tree.map_structure(
-                    lambda a, part=part: None if a is None else a[part], arrays
-                )
+                keras.tree.map_structure(lambda a, number=number: part(a, number), arrays)
                 for arrays in data
             )
         )
 
 
-def _number_of_samples(data: Data) -> int:
-    """The length of all arrays; raises where they differ in it."""
-    names: dict[int, str] = {}  # which of x, y and sample_weight has a number of samples first
-    for what, arrays in data._asdict().items():
-        for array in keras.tree.flatten(arrays):
-            if array is None:
-                continue
-            if not array.shape:
-                raise ValueError(f"`{what}` must hold arrays of samples. Received: {array!r}")
-            names.setdefault(len(array), what)
-    if len(names) != 1 or 0 in names:
-        received = ", ".join(f"{n} in {what}" for n, what in names.items())
+def _ends(lengths: Sequence[int], batch_size: int) -> dict[int, list[int]]:
+    """Where arrays are cut, by their lengths: row 0, the first rows of the others, the end.
+
+    Arrays of several lengths are cut into equally many parts, none of them empty.
+    """
+    longest = max(lengths)
+    if len(lengths) == 1:
+        return {longest: [*range(0, longest, batch_size), longest]}
+    count = min(math.ceil(longest / batch_size), *filter(None, lengths))
+    # If possible all parts have rows in the ratio of the lengths: the loss of each batch, and so
+    # their mean, is then the weighted sum of the terms.
+    unit = math.gcd(*lengths)
+    if unit >= count:
+        return {n: [unit * i // count * (n // unit) for i in range(count + 1)] for n in lengths}
+    return {n: [n * i // count for i in range(count + 1)] for n in lengths}
+
+
+def _lengths(data: Data) -> list[int]:
+    """The lengths of the arrays, each once.
+
+    Raises where no array has rows, or where two lengths differ and there is one input, one target
+    and one array of weights at most, which belong together row by row.
+    """
+    found = _lengths_by_name(data)
+    lengths = list(dict.fromkeys(found.values()))
+    several = any(len(keras.tree.flatten(arrays)) > 1 for arrays in data)
+    if not any(lengths) or (len(lengths) > 1 and not several):
+        first = {n: name.partition("[")[0] for name, n in reversed(found.items())}
+        received = ", ".join(f"{n} in {first[n]}" for n in lengths)
         raise ValueError(
             "All arrays must have the same number of samples, at least one. "
             f"Received: {received or 'none'}"
         )
-    return next(iter(names))
+    return lengths
+
+
+def told_lengths(x: Any, y: Any, sample_weight: Any) -> str | None:
+    """A sentence that says how long arrays of several lengths are; None for other data.
+
+    It is for the error of a batch that they are cut into, whose shapes are those of the batch.
+    """
+    if is_data_set(x):
+        return None
+    found = _lengths_by_name(Data(*map(_as_arrays, (x, y, sample_weight))))
+    if len(set(found.values())) == 1:
+        return None
+    told = [f"{n} rows in {name}" for name, n in found.items()]
+    return f"These are shapes of a batch; the arrays have {listed(told)}."
+
+
+def _lengths_by_name(data: Data) -> dict[str, int]:
+    """The length of each array, by its name as one would write it: `x['a']`."""
+    found: dict[str, int] = {}
+    for what, arrays in data._asdict().items():
+        for path, array in keras.tree.flatten_with_path(arrays):
+            if array is None:
+                continue
+            if not array.shape:
+                raise ValueError(f"`{what}` must hold arrays of samples. Received: {array!r}")
+            found[what + "".join(f"[{key!r}]" for key in path)] = len(array)
+    return found
 
 
 def _as_arrays(data: Any) -> Arrays:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from combined_losses._core.names import listed
 from combined_losses.diagnosis.evidence import Evidence
 from combined_losses.diagnosis.summary import Summary
 
@@ -17,10 +18,12 @@ class BlindSpot(NamedTuple):
     Attributes:
         names: the names of these components, in order.
         message: what cannot be seen, and why.
+        hides_lengths: whether the lengths of their gradients cannot be compared.
     """
 
     names: tuple[str, ...]
     message: str
+    hides_lengths: bool = False
 
 
 def find_blind_spots(summary: Summary, evidence: Evidence) -> list[BlindSpot]:
@@ -31,13 +34,14 @@ def find_blind_spots(summary: Summary, evidence: Evidence) -> list[BlindSpot]:
     if summary.at != "output":
         return []
     beyond = tuple(summary.names[i] for i in np.flatnonzero(summary.beyond))
-    spots = [BlindSpot(beyond, _BEYOND)] if beyond else []
+    whose = "its gradient is" if len(beyond) == 1 else "their gradients are"
+    spots = [BlindSpot(beyond, f"{whose} {_BEYOND}")] if beyond else []
     return [*spots, *_apart(summary, evidence.have_common_places)]
 
 
 _BEYOND = (
-    "not all of the gradient goes through the predictions (but through a layer, a variable, "
-    "derivatives)."
+    "seen at the parameters only: not all of it goes through the predictions (but through a layer, "
+    "a variable, derivatives)."
 )
 
 
@@ -53,11 +57,17 @@ def _apart(summary: Summary, common: np.ndarray) -> Iterator[BlindSpot]:
         if len(groups) > 1:
             shown = " | ".join(", ".join(summary.names[i] for i in group) for group in groups)
             names = tuple(summary.names[i] for i in sorted(np.concatenate(groups)))
-            yield BlindSpot(
-                names,
+            message = (
                 f"these read no entry of the predictions in common ({shown}), so that a conflict "
-                "between them, in the layers that they share, does not show.",
+                "between them, in the layers that they share, does not show."
             )
+            rows = [str(int(n)) for n in dict.fromkeys(summary.rows[family])]
+            if len(rows) > 1:
+                message += (
+                    " Nor can the lengths of their gradients be compared: these are gradients of "
+                    f"means over {listed(rows)} rows."
+                )
+            yield BlindSpot(names, message, len(rows) > 1)
 
 
 def _groups(family: list[int], common: np.ndarray) -> list[list[int]]:

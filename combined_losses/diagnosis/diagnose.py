@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from combined_losses.diagnosis import perturbations
-from combined_losses.diagnosis.batches import Data, batches
+from combined_losses.diagnosis.batches import Data, batches, told_lengths
 from combined_losses.diagnosis.blind_spots import find_blind_spots
 from combined_losses.diagnosis.evidence import Evidence
 from combined_losses.diagnosis.faults import find_faults
@@ -38,18 +38,27 @@ def diagnose(
     All data are looked at. A batch takes about as long as two steps of training, and longer with
     `at="parameters"`: pass `x[:1000], y[:1000]` of a large set.
 
+    Inputs, outputs and targets may have different numbers of rows, as the points of a
+    physics-informed fit have. The value of each component is the mean over its own rows.
+
     Args:
         model: a compiled `keras.Model` whose loss is a `CompositeLoss`, or has one; it need not be
             a tracked one. It is called as in `evaluate` (`training=False`).
-        x: an array, a list or dict of arrays; or a data set of batches `(x, y[, sample_weight])`.
+        x: an array, a list or dict of arrays; or a data set of batches `(x, y[, sample_weight])`: a
+            `keras.utils.PyDataset` such as `cl.PointSets`, a `tf.data.Dataset`, a torch
+            `DataLoader`, a generator. Of an endless one take a part: `itertools.islice(data, 10)`.
         y: targets, in the structure of the outputs.
         sample_weight: None, or weights as in `fit`.
         batch_size: samples in a batch, default 32. Products of gradients are those of each batch,
-            averaged over the batches.
+            averaged over the batches. Arrays of several lengths are cut into equally many batches:
+            this is the number of rows that the longest may have in one, unless a shorter array has
+            too few rows for so many batches.
         at: where gradients are taken. `"output"` (default): at the predictions, one pass through
             the network. `"parameters"`: at the trainable parameters, one pass for each component.
             Two components may be in conflict at the parameters and not at the output, or the other
-            way around.
+            way around. The gradients of `OnInputs`, and of a function that reads the model from its
+            closure, are seen at the parameters only; so are conflicts between terms of outputs of
+            their own.
 
     Returns:
         A `Diagnosis`: `print` shows a table, `.to_frame()` gives a pandas DataFrame, `.plot()` a
@@ -57,8 +66,8 @@ def diagnose(
         weights with which all gradients were equally long.
 
     Raises:
-        ValueError: for a model that is not compiled or has no composite, for arrays of different
-            lengths or shapes that do not fit the model.
+        ValueError: for a model that is not compiled or has no composite, for shapes that do not fit
+            the model, for a target or sample weights that have not the rows of what they belong to.
 
     Example:
 
@@ -80,7 +89,13 @@ def diagnose(
         # Keras warns of a categorical loss with one channel, which the diagnosis reports itself.
         warnings.simplefilter("ignore", SyntaxWarning)
         for batch in batches(x, y, sample_weight, batch_size):
-            _examine(measurer, evidence, batch)
+            try:
+                _examine(measurer, evidence, batch)
+            except ValueError as error:
+                told = told_lengths(x, y, sample_weight)
+                if told is None:
+                    raise
+                raise ValueError(f"{error} {told}") from error
     if not evidence.measured:
         raise ValueError("The data set must have at least one batch. Received: none")
     summary = Summary(measurer, evidence)
@@ -100,7 +115,8 @@ def _examine(measurer: Measurer, evidence: Evidence, data: Data) -> None:
     if measurer.at == "output":
         _look_beyond_output(measurer, evidence, first, data)
     if not np.isfinite(measured.values).all():
-        evidence.add_faulty_values(measurer.values_per_sample(x, y))
+        of_one_size = len(set(measured.rows)) == 1
+        evidence.add_faulty_values(measurer.values_per_sample(x, y, of_one_size))
     if (measured.gramian.diagonal() == 0).any():
         for change in perturbations.changes_for(y):
             evidence.add_reactions(measurer.values_at(change, *data))

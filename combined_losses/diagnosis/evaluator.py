@@ -5,7 +5,7 @@ Nothing of the model changes: no weight, no statistic, no metric.
 
 import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import keras
@@ -16,10 +16,11 @@ from combined_losses._backend import keras_private
 from combined_losses._core.batch import Batch
 from combined_losses._core.domains import Domain, examining
 from combined_losses._core.evaluation import split
-from combined_losses._core.names import weight_key
+from combined_losses._core.names import log_key, weight_key
 from combined_losses._core.observing import Observation, observing
 from combined_losses._core.outputs import Place, name_outputs, places_of
 from combined_losses._numerics.arrays import Tensor
+from combined_losses.composite.total import WeightedSum
 from combined_losses.diagnosis.parts import Part, is_known, parts_of
 from combined_losses.diagnosis.perturbations import Tensors
 from combined_losses.training import routing
@@ -37,11 +38,13 @@ class Evaluated(NamedTuple):
         entries: all that is logged of it, scalars by their log keys.
         total: the loss, with the regularisation.
         facts: `Facts.numbers` by the names of the parts.
+        rows: over how many rows each of the `entries` is a mean.
     """
 
     entries: dict[str, Tensor]
     total: Tensor
     facts: dict[str, list[Tensor]]
+    rows: dict[str, Tensor]
 
 
 class Evaluator:
@@ -122,18 +125,27 @@ class Evaluator:
         entries: dict[str, Tensor] = {}
         totals: list[Tensor] = []
         numbers: dict[str, list[Tensor]] = {}
+        rows: dict[str, Tensor | None] = {}
         self.observed = {}
         for route, batch in self._routed(x, y, y_pred, sample_weight):
             with observing() as observed, examining() as facts:
-                total, values, _ = route.evaluate(batch)
+                total, values, own_rows = route.evaluate(batch, len(self.routes or ()) == 1)
             totals.append(ops.cast(total, "float32"))
             entries.update(zip(route.keys, split(values), strict=True))
+            rows.update(zip(route.keys, _rows_of(values, own_rows), strict=True))
             self.observed.update(_renamed(route, observed))
             numbers.update(_renamed(route, facts.numbers))
             self.domains.update(_renamed(route, facts.domains))
             self.notes.update(_renamed(route, facts.notes))
         totals += [ops.sum(ops.cast(loss, "float32")) for loss in self.model.losses]
-        return Evaluated(entries, sum(totals[1:], totals[0]), numbers)
+        # As in the logs of `evaluate`, see `Tracking`.
+        size = batch.count if all(count is None for count in rows.values()) else size_of(x)
+        known = {key: size if count is None else count for key, count in rows.items()}
+        return Evaluated(entries, sum(totals[1:], totals[0]), numbers, known)
+
+    def rows_in(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """The numbers of rows of the parts among those that `evaluate` gives, `(k,)`."""
+        return ops.stack([ops.cast(rows[part.key], "int32") for part in self.parts])
 
     def values_in(self, entries: Mapping[str, Tensor]) -> list[Tensor]:
         """The values of the k parts among the entries that `evaluate` gives."""
@@ -143,19 +155,22 @@ class Evaluator:
         """The values of the parts, `(k,)`."""
         return ops.stack(self.values_in(self.evaluate(x, y, y_pred, sample_weight).entries))
 
-    def values_per_sample(self, x: Tensors, y: Tensors) -> list[np.ndarray | None]:
-        """For each part its value for each sample; None for a part that has no such values."""
-        found: dict[str, np.ndarray] = {}
+    def values_per_sample(
+        self, x: Tensors, y: Tensors, *, of_one_size: bool = True
+    ) -> list[np.ndarray | None]:
+        """For each part its value for each sample; None for a part that has no such values.
+
+        `of_one_size`: all parts have as many rows, so that a composite has a total for each.
+        """
+        found: dict[str, Tensor] = {}
         with self.frozen():
             for route, batch in self._routed(x, y, self.predict(x), None):
-                # A loss with one value for the whole batch raises; the others of its composite
-                # cannot be had either.
-                with contextlib.suppress(ValueError), observing():
-                    evaluation = route.loss.evaluate(batch.unweighted(), reduction="none")
-                    values = split(evaluation.values, reduced=False)
-                    keys = [part.key for part in parts_of(route)][-len(values) :] if values else []
-                    found.update(zip(keys, map(ops.convert_to_numpy, values), strict=True))
-        return [found.get(part.key) for part in self.parts]
+                if not of_one_size and isinstance(route.loss, WeightedSum):
+                    found.update(_per_row(route, route.loss, batch.unweighted()))
+                else:
+                    found.update(_per_sample(route, batch.unweighted()))
+        arrays = {key: ops.convert_to_numpy(values) for key, values in found.items()}
+        return [arrays.get(part.key) for part in self.parts]
 
     def weights(self, logged: Mapping[str, np.ndarray]) -> np.ndarray:
         """What multiplies each part, `(k,)`; `logged` has the weights that move, by log key."""
@@ -172,6 +187,47 @@ class Evaluator:
         outputs = name_outputs(y_pred, keras_private.output_names(self.model))
         data = (self.model, x, y, y_pred, sample_weight)
         return [(route, route_batch(route, self, outputs, data)) for route in self.routes or ()]
+
+
+def size_of(x: Tensors) -> Tensor:
+    """The number of samples as Keras counts them: the rows of the first input."""
+    first = next(leaf for leaf in keras.tree.flatten(x) if leaf is not None)
+    return ops.shape(first)[0]
+
+
+def _rows_of(values: Iterable[Tensor], rows: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The rows of each part, as `split` gives the values of each part."""
+    found: list[Tensor | None] = []
+    for index, value in enumerate(values):
+        count = rows[index] if rows else None
+        found += [count] * (value.shape[0] if len(value.shape) else 1)
+    return found
+
+
+def _per_sample(route: Route, batch: Batch) -> dict[str, Tensor]:
+    """The values of each sample by log key, where a loss has them."""
+    # A loss with one value for the whole batch raises; the others of its composite cannot be had
+    # either.
+    with contextlib.suppress(ValueError), observing():
+        evaluation = route.loss.evaluate(batch, reduction="none")
+        values = split(evaluation.values, reduced=False)
+        keys = [part.key for part in parts_of(route)][-len(values) :] if values else []
+        return dict(zip(keys, values, strict=True))
+    return {}
+
+
+def _per_row(route: Route, loss: WeightedSum, batch: Batch) -> dict[str, Tensor]:
+    """The values of each row by log key, of components with rows of their own."""
+    found: dict[str, Tensor] = {}
+    for name, node in loss.nodes.items():
+        paths = [name, *(f"{name}/{part}" for part in node.component_names)]
+        # It has given one value for its rows before: what it raises now, in whatever class of
+        # the framework, says that it has not one for each of them.
+        with contextlib.suppress(Exception), observing():
+            evaluation = loss.evaluate_part(name, batch, "none")
+            values = split([evaluation.total, *evaluation.values], reduced=False)
+            found.update(zip([log_key(route.prefixed(p)) for p in paths], values, strict=True))
+    return found
 
 
 def _renamed(route: Route, by_label: Mapping[str, _T]) -> dict[str, _T]:

@@ -1,7 +1,6 @@
 """What is gathered of the components of a model, batch by batch."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import keras
 import numpy as np
@@ -36,7 +35,7 @@ class Evidence:
 
     Attributes:
         measured: for each batch what was `Measured`.
-        labels: for each batch the class of each sample, `(N,)`, or None.
+        labels: for each batch the class of each row of the targets, or None.
         observed: what parts were given in the first batch: `Observation` by the names of the parts.
         domains, notes: those of `Facts`, by the names of the parts.
         broadcasts: which parts repeat targets for several predictions; None before any has been
@@ -51,10 +50,12 @@ class Evidence:
         self.notes: dict[str, list[tuple[str, str]]] = {}
         self.broadcasts: np.ndarray | None = None
         self._targets_are_whole = True
-        # For each batch, by part: which samples are not finite, `(N,)`, or None.
+        # For each batch, by part: which of its rows are not finite, or None.
         self._faulty: list[list[np.ndarray | None]] = []
-        # By what was changed: which parts had the same values as before, in all batches.
+        # By what was changed: which parts had the same values as before, in all batches, and of
+        # which parts this was tried at all.
         self._unchanged: dict[str, np.ndarray] = {}
+        self._tried: dict[str, np.ndarray] = {}
         # Which parts have a gradient near a point where they have none; None before any was tested.
         self._gradients_nearby: np.ndarray | None = None
         # Which parts act on the model by more than its output; False before any was tested.
@@ -65,19 +66,21 @@ class Evidence:
     def add(self, measured: Measured, y: Arrays) -> None:
         """Adds what was `Measured` on one more batch, and its targets."""
         self.measured.append(measured)
-        self.labels.append(_labels(y, measured.size))
+        self.labels.append(_labels(y))
         self._faulty.append(list(measured.faulty))
         self._targets_are_whole &= _are_whole(y)
         for what, pair in (("sample weights", measured.reweighted), ("mask", measured.remasked)):
-            if pair is not None and measured.size > 1:
+            if pair is not None:
                 before, after = pair
+                tried = measured.rows > 1  # the mean of a single row may be that row
                 same = _are_same(before, after, _ROUNDINGS) & (before != 0)  # 0 stays 0
-                self._unchanged[what] = _all_of(self._unchanged.get(what), same)
+                self._unchanged[what] = _all_of(self._unchanged.get(what), same | ~tried)
+                self._tried[what] = self._tried.get(what, False) | tried
 
     def add_faulty_values(self, per_sample: Sequence[np.ndarray | None]) -> None:
-        """Adds for each part its values for each sample of the last batch, or None."""
+        """Adds for each part its values for each row of the last batch, or None."""
         for index, values in enumerate(per_sample):
-            if values is not None:
+            if values is not None and len(values) == self.measured[-1].rows[index]:
                 bad = ~np.isfinite(values)
                 known = self._faulty[-1][index]
                 self._faulty[-1][index] = bad if known is None else bad | known
@@ -142,24 +145,45 @@ class Evidence:
 
     @property
     def samples(self) -> int:
-        """The number of all samples."""
+        """The number of all samples, as Keras counts them: the rows of the first input."""
         return int(self.sizes.sum())
 
-    def mean(self, what: Literal["weights", "gramian"]) -> np.ndarray:
-        """The mean of an attribute of `Measured` over all samples, without the batches of NaN."""
-        stacked = np.stack([np.asarray(getattr(m, what), "float64") for m in self.measured])
-        shares = self.sizes.reshape(-1, *([1] * (stacked.ndim - 1)))
-        is_known = ~np.isnan(stacked)
-        total = np.where(is_known, stacked * shares, 0.0).sum(axis=0)
-        count = np.where(is_known, shares, 0.0).sum(axis=0)
-        return np.where(count > 0, total / np.maximum(count, 1e-300), np.nan)
+    @property
+    def rows(self) -> np.ndarray:
+        """Over how many rows the value of each part is a mean, `(k,)`."""
+        rows: np.ndarray = self._rows_of_batches.sum(axis=0)
+        return rows
+
+    @property
+    def _rows_of_batches(self) -> np.ndarray:
+        """The number of rows of each part in each batch, `(batches, k)`."""
+        rows: np.ndarray = np.stack([m.rows for m in self.measured]).astype("float64")
+        return rows
+
+    @property
+    def weights(self) -> np.ndarray:
+        """The mean weights over all samples, without the batches in which they are unknown."""
+        return _mean_of_known(np.stack([m.weights for m in self.measured]), self.sizes[:, None])
+
+    @property
+    def gramian(self) -> np.ndarray:
+        """The mean products of gradients over all rows, without the batches of NaN, `(k, k)`.
+
+        The length of a gradient is the root of its mean square over the rows of its part. The
+        product of two is a mean of the same kind: `sum(sqrt(m) * sqrt(n) * product)`, divided by
+        `sqrt(sum(m) * sum(n))`, for m and n rows in a batch. So no cosine is above 1.
+        """
+        stacked = np.stack([m.gramian for m in self.measured])
+        rows = self._rows_of_batches
+        return _mean_of_known(stacked, rows[:, :, None], rows[:, None, :])
 
     @property
     def values(self) -> np.ndarray:
         """The values as `evaluate` gives them: NaN where they are NaN in one batch."""
-        shares = self.sizes / self.sizes.sum()
-        values: np.ndarray = np.stack([m.values for m in self.measured]).T @ shares
-        return values
+        rows, values = self._rows_of_batches, np.stack([m.values for m in self.measured])
+        shares = rows / np.maximum(rows.sum(axis=0), 1.0)
+        values = np.where(rows > 0, values, 0.0)
+        return np.array([v @ share for v, share in zip(values.T, shares.T, strict=True)])
 
     @property
     def total(self) -> float:
@@ -192,7 +216,15 @@ class Evidence:
 
     def ignores(self, what: str) -> np.ndarray:
         """Which parts keep their values with other "sample weights", or with another "mask"."""
-        return self._unchanged.get(what, np.zeros(len(self.values), bool))
+        nothing = np.zeros(len(self.values), bool)
+        kept: np.ndarray = self._unchanged.get(what, nothing) & self._tried.get(what, nothing)
+        return kept
+
+    def labels_of(self, index: int) -> np.ndarray | None:
+        """The class of each row of a part; None: unknown."""
+        known = [labels for labels in self.labels if labels is not None]
+        rows = [m.rows[index] for m in self.measured]
+        return np.concatenate(known) if list(map(len, known)) == rows else None
 
     def facts_of(self, name: str) -> list[np.ndarray]:
         """For each loss in a component what it was given in all batches: arrays `(6,)`."""
@@ -201,11 +233,23 @@ class Evidence:
         return [np.where(_MINIMA, each.min(axis=0), each.max(axis=0)) for each in stacked]
 
     def faulty_samples(self, index: int) -> np.ndarray | None:
-        """The samples at which a part is not finite, as indices into the data; None: unknown."""
+        """The rows at which a part is not finite, as indices into its data; None: unknown."""
         pairs = zip(self.measured, [batch[index] for batch in self._faulty], strict=True)
-        bad = [np.zeros(m.size, bool) if found is None else found for m, found in pairs]
+        bad = [np.zeros(m.rows[index], bool) if found is None else found for m, found in pairs]
         samples = np.flatnonzero(np.concatenate(bad))
         return samples if len(samples) else None
+
+
+def _mean_of_known(
+    stacked: np.ndarray, counts: np.ndarray, others: np.ndarray | None = None
+) -> np.ndarray:
+    """The mean over the first axis, weighted by `sqrt(counts * others)`, of what is not NaN."""
+    others = counts if others is None else others
+    is_known = ~np.isnan(stacked)
+    total = np.where(is_known, stacked * np.sqrt(counts * others), 0.0).sum(axis=0)
+    count = np.where(is_known, counts, 0.0).sum(axis=0)
+    count = np.sqrt(count * np.where(is_known, others, 0.0).sum(axis=0))
+    return np.where(count > 0, total / np.maximum(count, 1e-300), np.nan)
 
 
 def _are_same(values: np.ndarray, others: np.ndarray, tolerance: float = _SAME) -> np.ndarray:
@@ -234,12 +278,13 @@ def _are_whole(y: Arrays) -> bool:
     return all(leaf.dtype.kind != "f" or bool(np.all(leaf == np.floor(leaf))) for leaf in leaves)
 
 
-def _labels(y: Arrays, size: int) -> np.ndarray | None:
-    """The class of each sample, `(N,)`, where targets are class ids or one-hot; else None."""
+def _labels(y: Arrays) -> np.ndarray | None:
+    """The class of each row, `(N,)`, where targets are class ids or one-hot; else None."""
     leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
-    if len(leaves) != 1 or leaves[0].dtype.kind not in "fiub" or len(leaves[0]) != size:
+    if len(leaves) != 1 or leaves[0].dtype.kind not in "fiub":
         return None
-    rows: np.ndarray = leaves[0].reshape(size, -1)
+    size = len(leaves[0])
+    rows: np.ndarray = leaves[0].reshape(size, -1 if size else 1)
     if rows.shape[1] == 1:
         return rows[:, 0].astype(int) if np.all(rows == np.floor(rows)) else None
     one_hot = np.all((rows == 0) | (rows == 1)) and np.all(rows.sum(axis=1) == 1)

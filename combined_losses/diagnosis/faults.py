@@ -82,17 +82,17 @@ def _not_finite(index: int, part: Part, evidence: Evidence, summary: Summary) ->
     samples = evidence.faulty_samples(index)
     if samples is not None:
         shown = ", ".join(map(str, samples[:5])) + (", …" if len(samples) > 5 else "")
-        message += f" in {len(samples)} of {evidence.samples} samples ({shown})"
-        message += _classes(evidence, samples)
+        rows = int(summary.rows[index])
+        what = "samples" if rows == evidence.samples else "rows"
+        message += f" in {len(samples)} of {rows} {what} ({shown})"
+        message += _classes(evidence.labels_of(index), samples)
     yield "not finite", f"{message}."
 
 
-def _classes(evidence: Evidence, samples: np.ndarray) -> str:
+def _classes(labels: np.ndarray | None, samples: np.ndarray) -> str:
     """Says of which classes faulty samples are, where they are not of all classes."""
-    in_batches = [labels for labels in evidence.labels if labels is not None]
-    if len(in_batches) < len(evidence.labels):
+    if labels is None:
         return ""
-    labels = np.concatenate(in_batches)
     faulty, every = np.unique(labels[samples]), np.unique(labels)
     if len(faulty) == len(every) or len(faulty) > 5:
         return ""
@@ -105,7 +105,7 @@ def _without_gradient(
 ) -> Iterator[Finding]:
     if not evidence.without_gradient[index] or evidence.not_finite[index]:
         return
-    if summary.beyond[index]:
+    if summary.beyond[index] or not summary.rows[index]:
         return
     zero, reacts = evidence.always_zero[index], evidence.reacts[index]
     if not reacts:

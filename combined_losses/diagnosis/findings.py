@@ -19,6 +19,7 @@ class ComponentDiagnosis:
 
     Attributes:
         value: its value, unweighted, as in the logs of `evaluate`.
+        rows: over how many rows of the data its value is a mean.
         weight: the weight that multiplies it; NaN where a wrapper weighs by itself.
         share: `|weight * value|`, divided by the sum of these over all components; in [0, 1].
         gradient_norm: the length of its gradient, unweighted; NaN where none can be seen.
@@ -31,6 +32,7 @@ class ComponentDiagnosis:
     """
 
     value: float
+    rows: int
     weight: float
     share: float
     gradient_norm: float
@@ -71,6 +73,7 @@ class Findings:
         flags = [fault.flag for fault in self.faults if fault.component == name]
         return ComponentDiagnosis(
             value=float(summary.values[index]),
+            rows=int(summary.rows[index]),
             weight=float(summary.weights[index]),
             share=float(summary.shares[index]),
             gradient_norm=float(summary.gradient_norms[index]),

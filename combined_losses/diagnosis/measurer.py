@@ -19,7 +19,7 @@ from combined_losses._core.observing import Observation
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.composite import gradients
 from combined_losses.diagnosis.batches import Arrays
-from combined_losses.diagnosis.evaluator import Evaluated, Evaluator
+from combined_losses.diagnosis.evaluator import Evaluated, Evaluator, size_of
 from combined_losses.diagnosis.parts import Part
 from combined_losses.diagnosis.perturbations import (
     Change,
@@ -40,15 +40,17 @@ At: TypeAlias = Literal["output", "parameters"]
 
 
 class Measured(NamedTuple):
-    """What was measured of k parts on a batch of N samples.
+    """What was measured of k parts on a batch.
 
     Attributes:
         values: `(k,)`, unweighted.
         weights: `(k,)`, the weights that multiply them; NaN where a wrapper weighs by itself.
         gramian: `(k, k)`, the products of the gradients; NaN where a gradient is not finite.
-        faulty: for each part the samples whose gradient is not finite, `(N,)`, or None: unknown.
+        faulty: for each part which of its rows have a gradient that is not finite, or None:
+            unknown.
         total: the loss, with the regularisation.
-        size: N.
+        size: the number of samples as Keras counts them: the rows of the first input.
+        rows: `(k,)`, over how many rows each of the values is a mean.
         reweighted: None without sample weights; else the values `(k,)` with these and with other
             weights, both at predictions that differ from sample to sample.
         remasked: None without a mask; else such values with this and with another mask.
@@ -61,6 +63,7 @@ class Measured(NamedTuple):
     faulty: list[np.ndarray | None]
     total: float
     size: int
+    rows: np.ndarray
     reweighted: tuple[np.ndarray, np.ndarray] | None
     remasked: tuple[np.ndarray, np.ndarray] | None
     facts: dict[str, list[np.ndarray]]
@@ -155,7 +158,7 @@ class Measurer:
         evaluator, measured = self._evaluator, None
         evaluator.prepare(data[0])
         evaluator.observed = {}
-        size = keras.tree.flatten(data[0])[0].shape[0]
+        size = int(size_of(data[0]))
         if len(self.parts) <= _COMPILED_PARTS and not self.model.run_eagerly:
             if self._compiled is None:
                 self._compiled = backend.compiled(self._tensors_of, evaluator.variables())
@@ -182,6 +185,7 @@ class Measurer:
                 "values": ops.stack(values),
                 "extras": {key: e for key, e in found.entries.items() if key not in parts},
                 "total": found.total,
+                "rows": self._evaluator.rows_in(found.rows),
                 "facts": found.facts,
                 "gramian": gradients.products_of(columns(rows))[:2],
             }
@@ -220,7 +224,8 @@ class Measurer:
         scales = scales.astype("float64")
         faulty: list[np.ndarray | None] = [None] * len(self.parts)
         if rows is not None and self.at == "output":
-            faulty = [_faulty_samples(row) for row in rows]
+            pairs = zip(rows, arrays["rows"], strict=True)
+            faulty = [_faulty_rows(row, count) for row, count in pairs]
         return Measured(
             arrays["values"].astype("float64"),
             self._evaluator.weights(arrays["extras"]),
@@ -228,6 +233,7 @@ class Measurer:
             faulty,
             float(arrays["total"]),
             size,
+            arrays["rows"],
             arrays.get("reweighted"),
             arrays.get("remasked"),
             arrays["facts"],
@@ -296,9 +302,11 @@ class Measurer:
             y_pred = perturbed(self._evaluator.predict(x), change)
             return _as_numpy(self._evaluator.values(x, y, y_pred, sample_weight))
 
-    def values_per_sample(self, x: Arrays, y: Arrays) -> list[np.ndarray | None]:
-        """For each part its value for each sample; None for a part that has no such values."""
-        return self._evaluator.values_per_sample(*_tensors(x, y))
+    def values_per_sample(
+        self, x: Arrays, y: Arrays, of_one_size: bool = True
+    ) -> list[np.ndarray | None]:
+        """See `Evaluator.values_per_sample`."""
+        return self._evaluator.values_per_sample(*_tensors(x, y), of_one_size=of_one_size)
 
     def output_shape(self, x: Arrays) -> tuple[int, ...] | None:
         """The shape of the predictions, or None for several outputs."""
@@ -366,9 +374,11 @@ def _is_finite(measured: Measured) -> bool:
     return bool(np.isfinite([*measured.values, *measured.gramian.diagonal()]).all())
 
 
-def _faulty_samples(row: list[Tensor]) -> np.ndarray:
-    """The samples at which a gradient, an array for each output, is not finite, `(N,)`."""
+def _faulty_rows(row: list[Tensor], count: int) -> np.ndarray | None:
+    """Which of the rows of a part have a gradient that is not finite, `(count,)`; None: unknown.
+
+    `row` holds an array for each output; those with another number of rows are of other parts.
+    """
     arrays = [_as_numpy(leaf) for leaf in row]
-    flat = [~np.isfinite(array.reshape(len(array), -1)).all(axis=1) for array in arrays]
-    faulty: np.ndarray = np.logical_or.reduce(flat)
-    return faulty
+    own = [array.reshape(count, -1) for array in arrays if len(array) == count > 0]
+    return np.logical_or.reduce([~np.isfinite(a).all(axis=1) for a in own]) if own else None

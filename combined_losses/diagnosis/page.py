@@ -59,7 +59,7 @@ footer {{ font: 13px system-ui, sans-serif; color: #595959; margin-top: 2em; }}
 
 def fragment(diagnosis: Findings) -> str:
     """The table, what is wrong and the proposed weights, as a part of a page."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in (*tables.COLUMNS, "flags"))
+    head = "".join(f"<th>{escape(column)}</th>" for column in (*tables.columns(diagnosis), "flags"))
     rows = "\n".join(f"<tr>{_row(cells)}</tr>" for cells in tables.cells(diagnosis))
     parts = [
         f"<style>{_STYLE}</style>",
@@ -71,8 +71,8 @@ def fragment(diagnosis: Findings) -> str:
     weights = tables.proposal(diagnosis)
     if weights is not None:
         parts.append(
-            "<p>With these weights all gradients were equally long: "
-            f"<code>weights={escape(weights)}</code></p>"
+            f"<p>With these weights all gradients{escape(tables.unseen(diagnosis))} were equally "
+            f"long: <code>weights={escape(weights)}</code></p>"
         )
     return "\n".join([*parts, "</div>"])
 

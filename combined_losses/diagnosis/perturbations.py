@@ -59,6 +59,8 @@ def nearby(tensor: Tensor) -> Tensor:
 
 def different_samples(prediction: Tensor) -> Tensor:
     """Predictions that differ from sample to sample; probabilities remain probabilities."""
+    if 0 in prediction.shape:
+        return prediction  # an output without rows in this batch has no largest number
     largest = ops.maximum(ops.max(ops.abs(prediction)), 1)
     spread = ops.cast(_spread(ops.shape(prediction)), prediction.dtype)
     return 0.5 * prediction + 0.5 * spread * largest
@@ -122,8 +124,11 @@ def changes_for(y: Arrays) -> list[Change]:
 
 
 def other_weights(weights: Arrays) -> Arrays:
-    """Weights from 0.5 to 1.5 times as large; None where fewer than two samples have a weight."""
-    leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None]
+    """Weights from 0.5 to 1.5 times as large; None where fewer than two samples have a weight.
+
+    An output of a single row, beside others, cannot have two; its part is not judged by it.
+    """
+    leaves = [leaf for leaf in keras.tree.flatten(weights) if leaf is not None and len(leaf) > 1]
     if not leaves or any(np.count_nonzero(leaf) < 2 for leaf in leaves):
         return None
     rng = np.random.default_rng(0)

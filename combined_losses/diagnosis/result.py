@@ -25,10 +25,12 @@ class Diagnosis(Findings):
         names: the names of the components, a tuple of k.
         cosines: `(k, k)`, between their weighted gradients; NaN where there is none.
         loss: the total, as in `evaluate`.
-        samples, batches: how many were looked at.
+        samples, batches: how many were looked at. As in Keras, the samples are the rows of the
+            first input; the `rows` of each component are its own.
         at: where gradients were taken, `"output"` or `"parameters"`.
         proposed_weights: a dict from name to the weight with which the gradients of all components
-            were equally long.
+            were equally long, where they were taken; the current weight of a component whose
+            gradient is not seen there.
         invisible: the names of components of which something cannot be seen at the output: their
             gradients do not go through it, or meet those of others only in the layers before it.
             `print` says which; `at="parameters"` shows them.

@@ -23,6 +23,7 @@ class Summary:
         cosines: `(k, k)`, between the weighted gradients; NaN where there is none.
         total: the loss.
         samples, batches: how many were looked at.
+        rows: `(k,)`, over how many rows each of the values is a mean.
         at: where the gradients were taken, "output" or "parameters".
         beyond: `(k,)`, which parts have a gradient that does not show at the output.
     """
@@ -34,9 +35,10 @@ class Summary:
         self.samples: int = evidence.samples
         self.batches: int = len(evidence.measured)
         self.values: NDArray[Any] = evidence.values
-        self.weights: NDArray[Any] = evidence.mean("weights")
+        self.rows: NDArray[Any] = evidence.rows
+        self.weights: NDArray[Any] = evidence.weights
         self.total: float = evidence.total
-        gramian = evidence.mean("gramian")
+        gramian = evidence.gramian
         self.gradient_norms: NDArray[Any] = np.sqrt(gramian.diagonal())
         # No gradient is seen here of a part that acts on the model in other ways, nor of one whose
         # weight is 0.

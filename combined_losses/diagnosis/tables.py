@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterator
 
+from combined_losses._core.names import listed
 from combined_losses.diagnosis.faults import Fault
 from combined_losses.diagnosis.findings import Findings
 
-COLUMNS = (
+_COLUMNS = (
     "component",
+    "rows",
     "value",
     "weight",
     "of loss",
@@ -18,12 +20,23 @@ COLUMNS = (
 )
 
 
+def columns(diagnosis: Findings) -> list[str]:
+    """The heads of the columns, without that of the flags."""
+    return [name for name in _COLUMNS if name != "rows" or has_rows(diagnosis)]
+
+
+def has_rows(diagnosis: Findings) -> bool:
+    """Whether components have rows of their own, so that a number of samples says too little."""
+    return any(found.rows != diagnosis.samples for found in diagnosis)
+
+
 def cells(diagnosis: Findings) -> Iterator[tuple[str, ...]]:
-    """The rows of the table: a string for each of `COLUMNS`, and one for the flags."""
+    """The rows of the table: a string for each of the `columns`, and one for the flags."""
     for name, found in diagnosis.components.items():
         depth = diagnosis._depths[name]
         yield (
             "  " * depth + name,
+            *([str(found.rows)] if has_rows(diagnosis) else []),
             f"{found.value:.4g}",
             number(found.weight),
             percent(found.share),
@@ -60,17 +73,30 @@ def summary_line(diagnosis: Findings) -> str:
     where = "at the output" if diagnosis.at == "output" else "at the parameters"
     batches = "1 batch" if diagnosis.batches == 1 else f"{diagnosis.batches} batches"
     samples = "1 sample" if diagnosis.samples == 1 else f"{diagnosis.samples} samples"
-    return f"loss {diagnosis.loss:.4g} on {samples} in {batches}, gradients {where}"
+    data = batches if has_rows(diagnosis) else f"{samples} in {batches}"
+    return f"loss {diagnosis.loss:.4g} on {data}, gradients {where}"
 
 
 def proposal(diagnosis: Findings) -> str | None:
-    """The proposed weights as code, or None where nothing would change."""
+    """The proposed weights as code, or None where nothing would change or lengths say nothing."""
     weights = diagnosis.proposed_weights
+    if any(spot.hides_lengths and weights.keys() & spot.names for spot in diagnosis._blind_spots):
+        return None
     now = {name: diagnosis[name].weight for name in weights}
     same = all(math.isclose(weights[name], now[name], rel_tol=0.01) for name in weights)
     if same or len(weights) < 2:
         return None
     return "{" + ", ".join(f"{name!r}: {weight:g}" for name, weight in weights.items()) + "}"
+
+
+def unseen(diagnosis: Findings) -> str:
+    """The components whose gradients the proposed weights do not know, in parentheses; or ""."""
+    names = [
+        name
+        for name in diagnosis.invisible
+        if name in diagnosis.proposed_weights and math.isnan(diagnosis[name].gradient_norm)
+    ]
+    return f" (except those of {listed(names)}, not seen here)" if names else ""
 
 
 def by_flag(diagnosis: Findings) -> dict[str, list[Fault]]:

@@ -38,7 +38,7 @@ def _table(diagnosis: Findings, plain: bool) -> "Table":
         title_justify="left",
         box=box.ASCII if plain else box.HEAVY_HEAD,
     )
-    for column in tables.COLUMNS:
+    for column in tables.columns(diagnosis):
         left = column == "component"
         table.add_column(
             column, justify="left" if left else "right", no_wrap=not left, overflow="fold"
@@ -69,4 +69,5 @@ def _print_findings(console: "Console", diagnosis: Findings) -> None:
         console.print(f"\n{well}")
     weights = tables.proposal(diagnosis)
     if weights is not None:
-        console.print(f"\nGradients equally long: weights={escape(weights)}")
+        unseen = tables.unseen(diagnosis)
+        console.print(escape(f"\nGradients equally long{unseen}: weights={weights}"))

@@ -98,7 +98,7 @@ def test_data_frame(sick):
     assert list(frame.index) == list(sick.names)
     assert frame.index.name == "component"
     assert list(frame.columns) == [
-        *("value", "weight", "share", "gradient_norm", "gradient_share"),
+        *("value", "rows", "weight", "share", "gradient_norm", "gradient_share"),
         *("min_cosine", "mean_cosine", "proposed_weight", "flags"),
     ]
     assert frame.loc["nested/mae", "value"] == sick["nested/mae"].value
