@@ -21,6 +21,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx.ext.viewcode",
+    "api_pages",
     "links",
 ]
 exclude_patterns = ["_ext", "_static"]
@@ -39,6 +41,7 @@ nb_execution_mode = "off"
 default_role = "code"  # `single backticks` are code, as in Markdown
 add_module_names = False
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 python_maximum_signature_line_length = 80
 
 # Looks
