@@ -21,7 +21,7 @@ class AdaptPoints(KerasCallback):
 
     Residual-based adaptive distribution (RAD), Wu et al. 2023, arXiv 2207.10289. After every so
     many epochs the residual is taken at `candidates` new points of the set. Until the next time its
-    points are drawn from these, with a probability proportional to |r|^k / mean(|r|^k) + c.
+    points are drawn from these, with a probability proportional to `|r|^k / mean(|r|^k) + c`.
 
     Args:
         points: the `cl.PointSets` that is trained on.

@@ -34,7 +34,8 @@ class TensorBoard(KerasTensorBoard):
 
     Args:
         log_dir: the folder to write to; `tensorboard --logdir logs` shows it.
-        *args, **kwargs: the other arguments of `keras.callbacks.TensorBoard`.
+        *args: the other arguments of `keras.callbacks.TensorBoard`.
+        **kwargs: the same, by name.
 
     Raises:
         ImportError: if TensorFlow is not installed. Keras's callback needs it on every backend.

@@ -92,7 +92,7 @@ class Findings:
 
     @property
     def flags(self) -> dict[str, tuple[str, ...]]:
-        """What is wrong: the flags by the name of the component, of those that have any."""
+        """A dict with the flags of each component that has any, by its name."""
         return {name: found.flags for name, found in self.components.items() if found.flags}
 
     def __getitem__(self, name: str) -> ComponentDiagnosis:

@@ -203,7 +203,7 @@ class PointSets(KerasPyDataset):
         """From now on draws the points of a set where residuals are large.
 
         Residual-based adaptive distribution (RAD), Wu et al. 2023, arXiv 2207.10289: the points are
-        drawn from the candidates with a probability proportional to |r|^k / mean(|r|^k) + c.
+        drawn from the candidates with a probability proportional to `|r|^k / mean(|r|^k) + c`.
         `cl.callbacks.AdaptPoints` does it in `fit`.
 
         Args:

@@ -123,7 +123,7 @@ class Weighting(WithLimits, WithState):
 
     @property
     def place(self) -> str | None:
-        """Where it reads gradients: "output", "parameters", the name of a layer; None: nowhere."""
+        """Where gradients are read, "output", "parameters" or the name of a layer; None if nowhere."""
         return getattr(self, "gradients", "output") if self.reads_gradients else None
 
     # For the place "parameters": the names of the layers whose parameters count; None: all layers.
@@ -152,7 +152,7 @@ class Weighting(WithLimits, WithState):
 
     @property
     def innermost(self) -> "Weighting":
-        """The rule that computes the weights: this one, or the one that it wraps."""
+        """The rule that computes the weights, which is this one or the one that it wraps."""
         return self
 
     @property

@@ -32,8 +32,8 @@ class IMTLG(GramianWeighting):
     units do not change the direction.
 
     Args:
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Liu et al., 2021, Towards Impartial Multi-task Learning, ICLR (the paper's IMTL-G).
@@ -70,8 +70,8 @@ class ConFIG(PreferredWeighting):
     Args:
         preference: None (default), all alike, or a list of k numbers above 0; their sum does not
             matter.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Liu et al., 2024, ConFIG: Towards Conflict-free Training of Physics Informed Neural
@@ -105,8 +105,8 @@ class NashMTL(GramianWeighting):
 
     Args:
         max_norm: the largest length of the step, above 0, default 1.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Navon et al., 2022, Multi-Task Learning as a Bargaining Game, arXiv:2202.01017.
@@ -141,8 +141,8 @@ class FairGrad(GramianWeighting):
 
     Args:
         alpha: in `[0.1, 100]`, default 1.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Ban and Ji, 2024, Fair Resource Allocation in Multi-Task Learning, arXiv:2402.15638.
@@ -196,8 +196,8 @@ class AlignedMTL(PreferredWeighting):
             `"median"`, or the `"mean"` of them.
         preference: p: None (default), all alike, or a list of k numbers above 0; their sum does not
             matter.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Senushkin et al., 2023, Independent Component Alignment for Multi-Task Learning, CVPR,

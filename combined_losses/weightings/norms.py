@@ -32,8 +32,8 @@ class InverseGradientNorm(GramianWeighting):
     Args:
         rescale: whether the weights are multiplied by `mean(n)`. Default True. With False,
             `w_i = 1 / n_i`: the length of the step does not depend on the scale of the losses.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     Example:
 
@@ -75,8 +75,8 @@ class GradientNormBalance(GramianWeighting):
         mode: `"norm_sum"` (default), `"norm_ref"`, `"max_mean"` or `"mean_ref"`.
         reference: the index of the component that the others follow, for every mode but
             `"norm_sum"`. While it has no gradient, the weights stay as they are.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Wang, Teng and Perdikaris, 2021, arXiv:2001.04536 (`"max_mean"`, with the momentum of the
@@ -179,8 +179,8 @@ class GradNorm(GramianWeighting):
         learning_rate: of the logits, above 0, default 0.025.
         lower_bound: a number below all values, from which they are measured, default 0. A component
             whose value is below it, or whose first value was at it, counts as unchanged.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Chen et al., 2018, GradNorm, arXiv:1711.02257.

@@ -43,8 +43,8 @@ class MGDA(GramianWeighting):
     Args:
         normalize: whether the gradients are combined as if each had length 1; the weights are then
             divided by the lengths and multiplied by their mean. Default False.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Desideri, 2012, Multiple-gradient descent algorithm for multiobjective optimization.
@@ -130,8 +130,8 @@ class UPGrad(PreferredWeighting):
     Args:
         preference: None (default), all alike, or a list of k numbers above 0; their sum does not
             matter.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Quinton and Rey, 2024, Jacobian Descent for Multi-Objective Optimization,
@@ -169,8 +169,8 @@ class DualProj(PreferredWeighting):
     Args:
         preference: None (default), all alike, or a list of k numbers above 0; their sum does not
             matter.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Lopez-Paz and Ranzato, 2017, Gradient Episodic Memory for Continual Learning,
@@ -210,8 +210,8 @@ class CAGrad(GramianWeighting):
         c: in `[0, 1e6]`, default 0.5; 0 gives the mean.
         rescale: None (default): as in the paper; `"squared"`: the weights are divided by `1 + c^2`,
             as in the authors' code; `"linear"`: by `1 + c`, as in their two-dimensional example.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Liu et al., 2021, Conflict-Averse Gradient Descent for Multi-task Learning,
@@ -316,8 +316,8 @@ class PCGrad(GramianWeighting):
 
     Args:
         seed: None, or an integer that makes the orders the same in every run.
-        gradients, shared_layers, log_conflict, update_every, warmup, min_weight, max_weight,
-            total: as in `cl.weightings.GramianWeighting`.
+        gradients, shared_layers, log_conflict: as in `cl.weightings.GramianWeighting`.
+        update_every, warmup, min_weight, max_weight, total: as in `cl.weightings.GramianWeighting`.
 
     References:
         - Yu et al., 2020, Gradient Surgery for Multi-Task Learning, arXiv:2001.06782.

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from public import Entry, all_entries, public_modules
+from signatures import with_keywords
 from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
 
 INDEX = """\
 API
@@ -61,8 +63,9 @@ def index() -> str:
     own, *modules = public_modules()
     parts = [INDEX, *families(own.__name__)]
     parts.append(heading("Modules", "-"))
-    parts.append(table([(group_page(module.__name__), *title_and_text(module.__name__)) for module in modules]))
-    parts.append(toctree([group_page(module.__name__) for module in modules]))
+    names = [module.__name__ for module in modules]
+    parts.append(table([(group_page(name), short(name), first_line(name)) for name in names]))
+    parts.append(toctree([group_page(name) for name in names]))
     return "\n".join(parts)
 
 
@@ -70,8 +73,11 @@ def group_pages() -> dict[str, str]:
     """The page of each public module."""
     pages = {}
     for module in public_modules()[1:]:
-        name = module.__name__.replace("combined_losses", "cl")
-        parts = [heading(name, "="), f"{inspect.getdoc(module)}\n", *families(module.__name__)]
+        parts = [
+            heading(short(module.__name__), "="),
+            f"{inspect.getdoc(module)}\n",
+            *families(module.__name__),
+        ]
         pages[group_page(module.__name__)] = "\n".join(parts)
     return pages
 
@@ -83,8 +89,11 @@ def group_page(module: str) -> str:
 def families(module: str) -> list[str]:
     """The names of a module, those together that are alike; the base classes of all come last."""
     entries = [entry for entry in all_entries() if entry.module == module]
-    entries.sort(key=lambda entry: (entry.family == module, entry.family))
+    if len({entry.family for entry in entries}) > len(entries) / 2:  # hardly any are alike
+        pages = [entry.page for entry in entries]
+        return [table([(each.page, each.name, each.summary) for each in entries]), toctree(pages)]
     parts = []
+    entries.sort(key=lambda entry: (entry.family == module, entry.family))
     for family, members in itertools.groupby(entries, lambda entry: entry.family):
         members = list(members)
         title, text = title_and_text(family) if family != module else ("The base class", "")
@@ -96,11 +105,19 @@ def families(module: str) -> list[str]:
 
 def title_and_text(module: str) -> tuple[str, str]:
     """`"Boxes: how far they are."` is the title `Boxes` and a text."""
-    line = " ".join((inspect.getdoc(sys.modules[module]) or "").split("\n\n")[0].split())
+    line = first_line(module)
     title, colon, text = line.partition(": ")
     if not colon or len(title) > 40:
         return line.rstrip("."), ""
-    return title.strip("`"), text[:1].upper() + text[1:]
+    return title, text[:1].upper() + text[1:]
+
+
+def first_line(module: str) -> str:
+    return " ".join((inspect.getdoc(sys.modules[module]) or "").split("\n\n")[0].split())
+
+
+def short(module: str) -> str:
+    return module.replace("combined_losses", "cl")
 
 
 def heading(title: str, line: str) -> str:
@@ -125,7 +142,18 @@ def find_module(app: Sphinx, module: str, name: str | None) -> str | None:
     return next((entry.source for entry in all_entries() if entry.path == path), None)
 
 
+def spell_out(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str, result: str
+) -> tuple[str, str] | None:
+    """The signature with the keywords that `**kwargs: Unpack[...]` stands for."""
+    if not inspect.isclass(thing) and not inspect.isfunction(thing):
+        return None
+    found = with_keywords(thing)
+    return found and (stringify_signature(found, unqualified_typehints=True), result)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-signature", spell_out)
     app.connect("viewcode-follow-imported", find_module)
     return {"parallel_read_safe": True}

@@ -18,7 +18,7 @@ INHERITED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A public class or function."""
 
