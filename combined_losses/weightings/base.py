@@ -123,7 +123,7 @@ class Weighting(WithLimits, WithState):
 
     @property
     def place(self) -> str | None:
-        """Where gradients are read, "output", "parameters" or the name of a layer; None if nowhere."""
+        """Where gradients are read, "output", "parameters" or the name of a layer, or None."""
         return getattr(self, "gradients", "output") if self.reads_gradients else None
 
     # For the place "parameters": the names of the layers whose parameters count; None: all layers.

@@ -1,7 +1,7 @@
-"""Writes the pages of the API: one for each public name, of its docstring, and one for each module.
+"""Writes the pages of the API: one for each public name, and one for each module.
 
-The pages are in docs/api/, which git ignores. What is unchanged is not written again, so that Sphinx
-reads only the pages of what has changed.
+The pages are in docs/api/, which git ignores. What is unchanged is not written again, so that
+Sphinx reads only the pages of what has changed.
 """
 
 import inspect
@@ -19,8 +19,8 @@ INDEX = """\
 API
 ===
 
-Every public name, from `import combined_losses as cl`. The names of a group are on one page, and each has
-a page of its own with its formula, its arguments, an example that runs, and a link to its source.
+Every public name, from `import combined_losses as cl`. A module has a page of all its names.
+Each name has a page with its formula, its arguments, an example that runs, and a link to its source.
 
 .. py:data:: combined_losses.__version__
    :type: str

@@ -69,7 +69,7 @@ def all_entries() -> tuple[Entry, ...]:
 
 
 def public_modules() -> list[ModuleType]:
-    """The package, and those of its folders whose classes and functions say that they are theirs."""
+    """The package, and its folders that are named in the `__module__` of what they hold."""
     folders = [
         module
         for name, module in sorted(sys.modules.items())
@@ -91,9 +91,9 @@ def _own(module: ModuleType) -> dict[str, Any]:
 def _source(name: str, thing: Any) -> str:
     """The module whose text defines `thing`; its `__module__` is the public one."""
     for path, module in sorted(sys.modules.items()):
-        if path.startswith("combined_losses") and vars(module).get(name) is thing:
-            if name in _defined_in(path):
-                return path
+        is_here = path.startswith("combined_losses") and vars(module).get(name) is thing
+        if is_here and name in _defined_in(path):
+            return path
     raise ValueError(f"no file of combined_losses defines {name}")
 
 
