@@ -74,15 +74,14 @@ def _ends(lengths: Sequence[int], batch_size: int) -> dict[int, list[int]]:
 
     Arrays of several lengths are cut into equally many parts, none of them empty.
     """
-    longest = max(lengths)
-    if len(lengths) == 1:
-        return {longest: [*range(0, longest, batch_size), longest]}
-    count = min(math.ceil(longest / batch_size), *filter(None, lengths))
+    longest, unit = max(lengths), math.gcd(*lengths)
     # If possible all parts have rows in the ratio of the lengths: the loss of each batch, and so
     # their mean, is then the weighted sum of the terms.
-    unit = math.gcd(*lengths)
-    if unit >= count:
-        return {n: [unit * i // count * (n // unit) for i in range(count + 1)] for n in lengths}
+    units_of_batch = batch_size // (longest // unit)
+    if units_of_batch:
+        ends = [*range(0, unit, units_of_batch), unit]
+        return {n: [end * (n // unit) for end in ends] for n in lengths}
+    count = min(math.ceil(longest / batch_size), *filter(None, lengths))
     return {n: [n * i // count for i in range(count + 1)] for n in lengths}
 
 

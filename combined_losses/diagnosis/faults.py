@@ -82,9 +82,8 @@ def _not_finite(index: int, part: Part, evidence: Evidence, summary: Summary) ->
     samples = evidence.faulty_samples(index)
     if samples is not None:
         shown = ", ".join(map(str, samples[:5])) + (", …" if len(samples) > 5 else "")
-        rows = int(summary.rows[index])
-        what = "samples" if rows == evidence.samples else "rows"
-        message += f" in {len(samples)} of {rows} {what} ({shown})"
+        what = "rows" if summary.has_own_rows else "samples"
+        message += f" in {len(samples)} of {int(summary.rows[index])} {what} ({shown})"
         message += _classes(evidence.labels_of(index), samples)
     yield "not finite", f"{message}."
 

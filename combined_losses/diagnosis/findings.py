@@ -63,6 +63,7 @@ class Findings:
         self.samples: int = summary.samples
         self.batches: int = summary.batches
         self.at: At = summary.at
+        self._has_own_rows = summary.has_own_rows
         self.proposed_weights: dict[str, float] = summary.proposed_weights()
         self.components: dict[str, ComponentDiagnosis] = {
             name: self._component(name, index, summary) for index, name in enumerate(self.names)

@@ -51,6 +51,11 @@ class Summary:
         self.shares: NDArray[Any] = self._shares(self.values)
         self.gradient_shares: NDArray[Any] = self._shares(self.gradient_norms)
 
+    @property
+    def has_own_rows(self) -> bool:
+        """Whether parts have rows of their own, so that the number of samples says too little."""
+        return bool(np.any(self.rows != self.samples))
+
     def siblings(self, index: int) -> list[int]:
         """The indices of the other parts with the same parent."""
         parent = self.parts[index].parent

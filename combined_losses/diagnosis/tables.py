@@ -22,12 +22,7 @@ _COLUMNS = (
 
 def columns(diagnosis: Findings) -> list[str]:
     """The heads of the columns, without that of the flags."""
-    return [name for name in _COLUMNS if name != "rows" or has_rows(diagnosis)]
-
-
-def has_rows(diagnosis: Findings) -> bool:
-    """Whether components have rows of their own, so that a number of samples says too little."""
-    return any(found.rows != diagnosis.samples for found in diagnosis)
+    return [name for name in _COLUMNS if name != "rows" or diagnosis._has_own_rows]
 
 
 def cells(diagnosis: Findings) -> Iterator[tuple[str, ...]]:
@@ -36,7 +31,7 @@ def cells(diagnosis: Findings) -> Iterator[tuple[str, ...]]:
         depth = diagnosis._depths[name]
         yield (
             "  " * depth + name,
-            *([str(found.rows)] if has_rows(diagnosis) else []),
+            *([str(found.rows)] if diagnosis._has_own_rows else []),
             f"{found.value:.4g}",
             number(found.weight),
             percent(found.share),
@@ -73,7 +68,7 @@ def summary_line(diagnosis: Findings) -> str:
     where = "at the output" if diagnosis.at == "output" else "at the parameters"
     batches = "1 batch" if diagnosis.batches == 1 else f"{diagnosis.batches} batches"
     samples = "1 sample" if diagnosis.samples == 1 else f"{diagnosis.samples} samples"
-    data = batches if has_rows(diagnosis) else f"{samples} in {batches}"
+    data = batches if diagnosis._has_own_rows else f"{samples} in {batches}"
     return f"loss {diagnosis.loss:.4g} on {data}, gradients {where}"
 
 
