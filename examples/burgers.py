@@ -24,7 +24,7 @@ import combined_losses as cl
 
 NU = 0.01 / np.pi
 BATCH = {"pde": 256, "ic": 64, "bc": 32}
-QUICK = {"epochs": 3, "steps": 20}
+QUICK = {"epochs": 2, "steps": 15}
 WEIGHTS = {
     "equal": dict,
     "tuned": lambda: {"weights": {"ic": 10.0, "bc": 10.0}},
@@ -86,7 +86,7 @@ def make_residual(u):
     return residual
 
 
-def train(weights, seed=0, epochs=25, steps=200, batch=BATCH, every=0):
+def train(weights, seed=0, epochs=20, steps=200, batch=BATCH, every=0):
     """The trained network and its history."""
     keras.utils.set_random_seed(seed)
     u, model = build()

@@ -19,7 +19,7 @@ import combined_losses as cl
 
 D, START = 0.1, 1.0  # the truth, and where the training begins
 QUICK = {"epochs": 6, "steps": 50}
-NOISE = 0.02  # standard deviation of the measurements; u is between -0.2 and 1.3
+NOISE = 0.02  # standard deviation of the measurements; u is between 0 and 1.3
 
 
 def exact(points):
