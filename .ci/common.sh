@@ -47,7 +47,7 @@ trap finish EXIT
 copy_tree() {
     mkdir "$1"
     tar -C "$root" -cf - --exclude=./.git --exclude=./.venv --exclude=./build --exclude=./dist \
-        --exclude=./runs --exclude='*.egg-info' --exclude=__pycache__ --exclude='.*_cache' . |
+        --exclude=./runs --exclude=./docs/api --exclude=./docs/gallery --exclude='*.egg-info' --exclude=__pycache__ --exclude='.*_cache' . |
         tar -C "$1" -xf -
 }
 

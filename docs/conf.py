@@ -23,6 +23,7 @@ extensions = [
     "sphinx_design",
     "sphinx.ext.viewcode",
     "api_pages",
+    "gallery",
     "links",
 ]
 exclude_patterns = ["_ext", "_static"]
@@ -38,7 +39,7 @@ nitpick_ignore_regex = [
 # Markdown
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 4
-nb_execution_mode = "off"
+nb_execution_mode = "off"  # _ext/gallery.py runs the notebooks
 
 # Docstrings
 default_role = "code"  # `single backticks` are code, as in Markdown

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 BUILT_IN = {"LICENSE", "MANIFEST.in", "PKG-INFO", "README.md"}
 BUILT_IN |= {"pyproject.toml", "setup.cfg", "setup.py"}
 MADE = {".git", ".venv", "__pycache__", "build", "dist", "runs"}
+MADE_PAGES = ("docs/api/", "docs/gallery/")
 
 
 def files_of_repository() -> set[str]:
@@ -24,7 +25,8 @@ def files_of_repository() -> set[str]:
         )
         return set(tracked.stdout.splitlines())
     files = {path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()}
-    return {path.as_posix() for path in files if not any(map(is_made, path.parts))}
+    kept = {path.as_posix() for path in files if not any(map(is_made, path.parts))}
+    return {path for path in kept if not path.startswith(MADE_PAGES)}
 
 
 def is_made(part: str) -> bool:

@@ -20,7 +20,7 @@ API
 ===
 
 Every public name, from `import combined_losses as cl`. A module has a page of all its names.
-Each name has a page with its formula, its arguments, an example that runs, and a link to its source.
+Each name has a page: its formula, its arguments, an example that runs, a link to its source.
 
 .. py:data:: combined_losses.__version__
    :type: str
