@@ -1,10 +1,12 @@
 """Every Python block of the Markdown pages runs as a script, in an empty directory.
 
-A block after the comment `<!-- continues -->` runs in one script with the block before it. The
+A block after the comment `<!-- continues -->` runs in one script with the block before it. A block
+after `<!-- before -->` shows the code of another library, or the wrong way: it is only parsed. The
 scripts run in the process of the tests, because starting TensorFlow takes longer than a script. The
 first script of the README also runs in a process of its own.
 """
 
+import ast
 import contextlib
 import re
 import runpy
@@ -19,9 +21,12 @@ import combined_losses  # noqa: F401 - registers its classes before `unchanged_k
 from tests.processes import run_python
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+MADE = ROOT / "docs" / "gallery"  # by docs/_ext/gallery.py, of programs that it runs
+WRITTEN = [page for page in sorted((ROOT / "docs").rglob("*.md")) if MADE not in page.parents]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *WRITTEN]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 CONTINUES = "<!-- continues -->"
+BEFORE = "<!-- before -->"
 BLOCK = re.compile(
     r"^[ ]*(?P<fence>`{3,}|~{3,})(?P<language>[^\s`]*)[^\n`]*\n(?P<code>.*?)^[ ]*(?P=fence)[ ]*$",
     re.MULTILINE | re.DOTALL,
@@ -37,6 +42,7 @@ class Block:
     language: str
     code: str
     continues: bool
+    before: bool
 
 
 def read_blocks(text: str) -> list[Block]:
@@ -48,6 +54,7 @@ def read_blocks(text: str) -> list[Block]:
             language=found["language"],
             code=textwrap.dedent(found["code"]),
             continues=text[: found.start()].rstrip().endswith(CONTINUES),
+            before=text[: found.start()].rstrip().endswith(BEFORE),
         )
         for found in BLOCK.finditer(text)
     ]
@@ -58,7 +65,10 @@ def to_scripts(blocks: list[Block]) -> list[str]:
     scripts: list[str] = []
     for block in blocks:
         if block.language != "python":
-            assert not block.continues, f"line {block.line}: {CONTINUES} is for Python blocks"
+            marked = block.continues or block.before
+            assert not marked, f"line {block.line}: {CONTINUES} and {BEFORE} are for Python blocks"
+            continue
+        if block.before:
             continue
         if not block.continues:
             scripts.append("")
@@ -116,8 +126,24 @@ def test_first_block_of_the_readme_runs_alone(tmp_path):
 def test_no_block_is_left_out(name):
     blocks = BLOCKS[name]
     assert {block.language for block in blocks} <= LANGUAGES
-    assert len(SCRIPTS[name]) == sum(b.language == "python" and not b.continues for b in blocks) > 0
-    assert TEXTS[name].count(CONTINUES) == sum(block.continues for block in blocks)
+    python = [block for block in blocks if block.language == "python"]
+    assert len(SCRIPTS[name]) == sum(not (b.continues or b.before) for b in python)
+    comments = BLOCK.sub("", TEXTS[name]).replace(f"`{CONTINUES}`", "").replace(f"`{BEFORE}`", "")
+    assert comments.count(CONTINUES) == sum(block.continues for block in blocks)
+    assert comments.count(BEFORE) == sum(block.before for block in blocks)
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_is_not_run_is_python(name):
+    for block in BLOCKS[name]:
+        if block.before:
+            ast.parse(block.code, filename=f"{name}, line {block.line}")
+
+
+@pytest.mark.backend_free
+def test_the_readme_is_run():
+    assert SCRIPTS["README.md"]
 
 
 SAMPLE = f"""# Title
@@ -143,6 +169,12 @@ b = a
 def test_lines_are_kept_and_chains_are_joined():
     scripts = to_scripts(read_blocks(SAMPLE))
     assert scripts == ["\n\na = 1\n\n\n\n\nb = a\n", "\n" * 13 + "if a:\n    c = 2\n"]
+
+
+@pytest.mark.backend_free
+def test_a_block_of_before_is_not_run():
+    (block,) = read_blocks(f"{BEFORE}\n```python\nimport nothing\n```\n")
+    assert block.before and to_scripts([block]) == []
 
 
 @pytest.mark.backend_free

@@ -62,6 +62,12 @@ class Program:
         raise NotImplementedError
 
     @property
+    def picture(self) -> str | None:
+        """The picture for its card: one that it drew, or that of its long form in docs/images/."""
+        found = [f"gallery/{self.made('.png').name}", f"images/{self.file.stem}.png"]
+        return next((path for path in found if (GALLERY.parent / path).exists()), None)
+
+    @property
     def text(self) -> tuple[str, str]:
         """The title and the question."""
         raise NotImplementedError
@@ -102,6 +108,8 @@ class Example(Program):
             file = self.made(f"{number or ''}.png")
             file.write_bytes(picture.read_bytes())
             parts += [f"![{picture.stem.replace('_', ' ')}]({file.name})"]
+        if self.picture == f"images/{self.file.stem}.png":
+            parts += [f"![What its long form draws](../{self.picture})"]
         parts += [f"## {name}", f"```python\n{code}```"]
         self.made(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -175,9 +183,8 @@ def cards() -> Iterator[str]:
         title, question = program.text
         yield f":::{{grid-item-card}} {title}"
         yield f":link: gallery/{program.made('').name}\n:link-type: doc"
-        picture = program.made(".png")
-        if picture.exists():
-            yield f":img-top: gallery/{picture.name}"
+        if picture := program.picture:
+            yield f":img-top: {picture}"
         yield f"\n{question}\n:::\n"
     yield "::::\n"
 

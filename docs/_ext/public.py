@@ -5,6 +5,7 @@ import functools
 import inspect
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -99,7 +100,7 @@ def _source(name: str, thing: Any) -> str:
 
 @functools.cache
 def _defined_in(path: str) -> set[str]:
-    tree = ast.parse(inspect.getsource(sys.modules[path]))
+    tree = ast.parse(Path(str(sys.modules[path].__file__)).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
 
 
