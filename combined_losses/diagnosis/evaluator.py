@@ -139,8 +139,7 @@ class Evaluator:
             self.notes.update(_renamed(route, facts.notes))
         totals += [ops.sum(ops.cast(loss, "float32")) for loss in self.model.losses]
         # As in the logs of `evaluate`, see `Tracking`.
-        size = batch.count if all(count is None for count in rows.values()) else size_of(x)
-        known = {key: size if count is None else count for key, count in rows.items()}
+        known = {key: batch.count if count is None else count for key, count in rows.items()}
         return Evaluated(entries, sum(totals[1:], totals[0]), numbers, known)
 
     def rows_in(self, rows: Mapping[str, Tensor]) -> Tensor:

@@ -178,7 +178,8 @@ class Tracking:
             # Keras's mean of the loss counts the rows of the first input.
             first = keras.tree.flatten(batch.x)[:1]
             size = ops.cast(ops.shape(first[0])[0], "float32") if first else counts
-            counts = _counts(entries, rows, size)
+            own = [batch.count if each is None else each for each in rows]
+            counts = _counts(entries, own, size)
         whole = counts if batch.replicas == 1 else backend.global_sum(counts)
         self.tracker.update_state(_vector(entries) * whole, counts)
 

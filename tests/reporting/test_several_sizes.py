@@ -435,6 +435,31 @@ def test_a_rule_and_the_conflicts_of_a_training(place):
     assert len(kept.history) == 3
 
 
+def squared_start(model, x, y, y_pred):
+    return ops.square(y_pred["h"])[:, 0]
+
+
+def test_rows_of_the_first_output_that_are_not_those_of_the_first_input():
+    inputs = {name: keras.Input((1,), name=name) for name in ("pde", "start")}
+    layer = keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)
+    model = cl.Model(inputs, {"h": layer(inputs["start"]), "u": layer(inputs["pde"])})
+    parts = {"start": OnInputs(squared_start), "u": OnOutput("mse", "u")}
+    model.compile("sgd", loss=cl.CompositeLoss(parts))
+    rng = np.random.default_rng(0)
+    x = [
+        {"pde": rng.normal(size=(m, 1)), "start": rng.normal(size=(n, 1))}
+        for m, n in ((8, 2), (2, 5))
+    ]
+    data = Batches([(each, {"h": each["start"], "u": 0 * each["pde"]}) for each in x])
+    found = cl.diagnose(model, data)
+    logs = model.evaluate(data, verbose=0, return_dict=True)
+    for name, of in (("start", "start"), ("u", "pde")):
+        expected = np.mean(np.concatenate([each[of] for each in x]) ** 2)
+        assert found[name].value == pytest.approx(expected, rel=1e-5)
+        assert logs[f"{name}_loss"] == pytest.approx(expected, rel=1e-5)
+    assert [part.rows for part in found] == [7, 10]
+
+
 def test_outputs_with_losses_of_their_own():
     data = batches()
     model = network()
