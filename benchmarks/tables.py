@@ -86,7 +86,9 @@ def provenance(sources):
     lines = {}
     for source in sources:
         table = table_of(source)
-        versions = ", ".join(f"{name} {version}" for name, version in table["versions"].items())
+        versions = ", ".join(
+            f"{name} {version or UNKNOWN}" for name, version in table["versions"].items()
+        )
         machine = table["machine"] or f"machine {UNKNOWN}"
         conditions = f", {table['conditions']}" if table["conditions"] else ""
         date = table["date"] or f"date {UNKNOWN}"
