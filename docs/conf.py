@@ -53,6 +53,8 @@ python_maximum_signature_line_length = 80
 html_theme = "furo"
 html_title = "combined_losses"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_logo = html_favicon = "_static/logo.svg"
 html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False

@@ -81,8 +81,8 @@ class Notebook(Program):
             client = NotebookClient(notebook, timeout=SECONDS, resources=place)
             client.execute(env=environment())
         for cell in notebook.cells:
-            outputs = cell.get("outputs", [])
-            cell["outputs"] = [each for each in outputs if each.get("name") != "stderr"]
+            if "outputs" in cell:
+                cell["outputs"] = [out for out in cell["outputs"] if out.get("name") != "stderr"]
         nbformat.write(notebook, self.made(".ipynb"))
         for picture in pictures(notebook):
             self.made(".png").write_bytes(picture)

@@ -1,8 +1,6 @@
 """The TensorBoard callback: what it writes, and what a person sees of it in a browser."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
+from tests.browser import SECONDS, open_browser
 from tests.training.tiny import arrays, line, sgd, two_heads
 
 pytest.importorskip("tensorflow")
@@ -191,12 +190,6 @@ def test_a_second_training_adds_to_the_same_folder(tmp_path):
 
 # The browser.
 
-BROWSER, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-SECONDS = 90  # for each step; a CI machine is slow, and others work on it
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --window-size=1280,900"
-    " --disable-background-networking --disable-component-update --disable-sync"
-)
 # Every element, also in shadow roots; then what each chart shows: title, legend, number of lines.
 READ_CHARTS = """
 const all = (root) => [...root.querySelectorAll('*')].flatMap(
@@ -219,21 +212,8 @@ return all(document).filter(has('tf-custom-scalar-multi-line-chart-card')).map((
 
 @pytest.fixture
 def driver(tmp_path):
-    """A headless browser; where there is none the test is skipped, but not in CI."""
-    found = [shutil.which(path) for path in (BROWSER, DRIVER)]
-    if None in found and os.environ.get("CI") != "true":
-        pytest.skip(f"needs {BROWSER} and {DRIVER}")
-    assert None not in found, f"CI needs {BROWSER} and {DRIVER}"
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path / 'browser'}"]:
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(SECONDS)
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path / "browser") as driver:
+        yield driver
 
 
 @pytest.fixture
