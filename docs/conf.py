@@ -25,6 +25,7 @@ extensions = [
     "api_pages",
     "gallery",
     "links",
+    "search_words",
 ]
 exclude_patterns = ["_ext", "_static"]
 nitpicky = True
