@@ -9,20 +9,26 @@ model* is a Keras model that reports every component (`cl.Model`, `cl.Sequential
 import inspect
 import sys
 import types
+from typing import TYPE_CHECKING
 
+from combined_losses._core.shell import checks_first as _checks_first
+from combined_losses._core.shell import load_package as _load_package
 from combined_losses._core.shell import quiet_if_command as _quiet_if_command
-
-with _quiet_if_command():
-    import keras  # noqa: F401 - imported here, to hide what TensorFlow prints from the command
-
-from combined_losses import callbacks, diagnosis, losses, plots, weightings, wrappers
 from combined_losses._version import __version__
-from combined_losses.composite import CompositeLoss, as_loss
-from combined_losses.diagnosis import diagnose
-from combined_losses.points import Box, PointSets
-from combined_losses.training.derivatives import input_gradients
-from combined_losses.training.mixin import ComponentMetricsMixin
-from combined_losses.training.models import Model, Sequential, track, untrack
+
+# The command checks its arguments before Keras is imported, which takes seconds. Its `load_package`
+# then runs this file again.
+if TYPE_CHECKING or not _checks_first():
+    with _quiet_if_command():
+        import keras  # noqa: F401 - imported here, to hide what TensorFlow prints from the command
+
+    from combined_losses import callbacks, diagnosis, losses, plots, weightings, wrappers
+    from combined_losses.composite import CompositeLoss, as_loss
+    from combined_losses.diagnosis import diagnose
+    from combined_losses.points import Box, PointSets
+    from combined_losses.training.derivatives import input_gradients
+    from combined_losses.training.mixin import ComponentMetricsMixin
+    from combined_losses.training.models import Model, Sequential, track, untrack
 
 __all__ = [
     "Box",
@@ -66,5 +72,13 @@ def _place_in(module: types.ModuleType) -> None:
                 each.__module__ = module.__name__
 
 
-_place_in(diagnosis)
-_place_in(sys.modules[__name__])  # last, because it has `diagnose` as well
+if TYPE_CHECKING or not _checks_first():
+    _place_in(diagnosis)
+    _place_in(sys.modules[__name__])  # last, because it has `diagnose` as well
+else:  # what another process imports while the command checks, such as a worker that it started
+
+    def __getattr__(name: str) -> object:
+        if name in __all__ and _checks_first():
+            _load_package()
+            return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

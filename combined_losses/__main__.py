@@ -1,19 +1,26 @@
 """The command `combined-losses`, also `python -m combined_losses`."""
 
 import argparse
+import importlib
 import io
 import sys
 from typing import NoReturn
 
-from combined_losses import demo
-from combined_losses._core.shell import EXIT_USAGE, CommandError
+from combined_losses._core.shell import EXIT_USAGE, CommandError, load_package
 from combined_losses._version import __version__
-from combined_losses.diagnosis import command as diagnose
 
-# Every subcommand is a module with a function `add_parser(subparsers)`. The parser that it adds has
-# two defaults: `run`, a function of the parsed arguments, and `parser`, itself. What is slow to
-# import is imported by `run`, after its checks.
-SUBCOMMANDS = (demo, diagnose)
+# Every subcommand has a module with a function `add_parser(subparsers)`, which is imported only for
+# that subcommand. The parser that it adds has two defaults: `run`, a function of the parsed
+# arguments, and `parser`, itself.
+SUBCOMMANDS = {
+    "demo": ("combined_losses.demo", "train two composites, in under a minute"),
+    "diagnose": (
+        "combined_losses.diagnosis.command",
+        "say what every component of a saved model does, and what is wrong",
+    ),
+}
+# These import Keras by `load_package` when their checks are done. The others get it at once.
+CHECK_FIRST = {"demo"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,16 +30,21 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command, with all subcommands."""
+def build_parser(asked: str | None) -> argparse.ArgumentParser:
+    """The parser of the command; of the subcommands only the one asked for has its arguments."""
     parser = _Parser(
         prog="combined-losses",
         description="Name your losses, and train, watch, balance and save them as one.",
     )
     parser.add_argument("--version", action="version", version=f"combined_losses {__version__}")
-    subparsers = parser.add_subparsers(title="commands", dest="command", required=True)
-    for subcommand in SUBCOMMANDS:
-        subcommand.add_parser(subparsers)
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    for name, (module, summary) in SUBCOMMANDS.items():
+        if name == asked:
+            if name not in CHECK_FIRST:
+                load_package()
+            importlib.import_module(module).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
     return parser
 
 
@@ -41,7 +53,14 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may be unable to show a name
             stream.reconfigure(errors="replace")
-    args, unknown = build_parser().parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser(next((word for word in words if word in SUBCOMMANDS), None))
+    args, unknown = parser.parse_known_args(words)
+    if args.command is None:
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.print_help()
+        return 0
     if unknown:  # the subcommand's own parser reports it, so that the user reads its --help
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:

@@ -1,6 +1,7 @@
 """What the shell commands share: errors on one line, and imports that print nothing."""
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import sys
@@ -57,6 +58,21 @@ def quiet_stderr() -> Iterator[None]:
             os.close(original)
 
 
+def checks_first() -> bool:
+    """Whether this process is the command and has not yet called `load_package`."""
+    return _State.checks_first
+
+
+def load_package() -> None:
+    """Imports what `import combined_losses` alone left out in the command: Keras and all names.
+
+    That takes seconds, so the command first reports what is wrong with its arguments.
+    """
+    if _State.checks_first:
+        _State.checks_first = False
+        importlib.reload(sys.modules["combined_losses"])
+
+
 def is_command() -> bool:
     """Whether this process is `combined-losses` or `python -m combined_losses`."""
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
@@ -67,4 +83,9 @@ def is_command() -> bool:
 
 def quiet_if_command() -> contextlib.AbstractContextManager[None]:
     """`quiet_stderr()` if this process is the command; else a block that does nothing."""
-    return quiet_stderr() if is_command() else contextlib.nullcontext()
+    return quiet_stderr() if _State.is_command else contextlib.nullcontext()
+
+
+class _State:
+    is_command = is_command()  # asked once: Python replaces its placeholder `-m` later
+    checks_first = is_command

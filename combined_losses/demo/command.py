@@ -10,18 +10,18 @@ import keras
 from rich.console import Console
 from rich.text import Text
 
-from combined_losses.demo import figures, folder, regression, screen, segmentation
+from combined_losses.demo import figures, folder, regression, screen, thin_lines
 from combined_losses.demo.comparison import Comparison, Experiment, compare
 from combined_losses.demo.tables import Table, load_diabetes
 
-DIGITS = "digits"  # the sub-folder of experiment (b); (a) writes into the folder itself
+LINES = "lines"  # the sub-folder of experiment (b); (a) writes into the folder itself
 CONTENT = {
     "history.csv": "every component of every epoch, in training and validation",
     "components.png": "each component's curve, and its share of the loss",
-    "overview.png": "the same, and the errors of both networks on held-out data",
+    "overview.png": "the same, the errors of both networks, and what they find",
     "model.keras": "the first network that was trained on the composite",
     "summary.json": "the numbers of the tables",
-    "digits/": "history, components, network and examples of the digits",
+    "lines/": "history, components, network and examples.png of the thin lines",
     "tensorboard/": "events of both trainings; tensorboard --logdir {out}",
 }
 
@@ -33,21 +33,24 @@ def run_demo(args: argparse.Namespace, table: Table | None) -> None:
     console = Console(highlight=False)
     backend = keras.backend.backend()
     console.print(f"combined-losses demo, Keras {keras.__version__} on {backend}, seed {args.seed}")
+    if table is not None:
+        console.print(screen.choices_table(table))
     patients = table or load_diabetes()
     folds = regression.make_folds(patients, seed=args.seed)
     experiments = {"": regression.experiment(patients, folds, epochs=args.epochs)}
     if table is None:
-        experiments[DIGITS] = segmentation.experiment(epochs=args.epochs, seed=args.seed)
+        experiments[LINES] = thin_lines.experiment(epochs=args.epochs, seed=args.seed)
     with folder.staged(args.out) as staging:
         results = _train(console, experiments, staging, args.seed)
         errors = regression.held_out_errors(results[""], patients, folds)
-        figures.overview(staging / "overview.png", results[""], errors, patients.unit)
+        images = thin_lines.examples(results[LINES]) if LINES in results else {}
+        figures.overview(staging / "overview.png", results[""], errors, patients.unit, images)
         for name, result in results.items():
             figures.components(staging / name / "components.png", result)
-        if DIGITS in results:
-            pictures = segmentation.examples(results[DIGITS])
-            figures.examples(staging / DIGITS / "examples.png", pictures)
-        folder.write_summary(staging, _summary(args.seed, backend, results))
+        if images:
+            figures.examples(staging / LINES / "examples.png", images)
+        summary = {"choices": patients.choices, **_summary(args.seed, backend, results)}
+        folder.write_summary(staging, summary)
     _report(console, args.out, results)
 
 
@@ -104,6 +107,14 @@ def _report(console: Console, out: Path, results: dict[str, Comparison]) -> None
     for name, content in CONTENT.items():
         if (out / name).exists():
             console.print(Text(f"  {name:<16}{content.format(out=out)}"), soft_wrap=True)
+    file = str(out / "model.keras")
+    console.print(
+        Text(
+            "\nA model loads only after `import combined_losses`, which registers the losses:"
+            f"\n  import keras, combined_losses\n  keras.models.load_model({file!r})"
+        ),
+        soft_wrap=True,
+    )
     if not events:
         console.print(
             "No TensorBoard events: Keras's callback needs tensorflow, which is not installed; "

@@ -32,6 +32,7 @@ class Experiment:
     epochs: int
     batch_size: int
     measure: Callable[[int, np.ndarray], dict[str, float]]  # of a repetition's predictions
+    learning_rate: float = 3e-3
 
 
 @dataclass
@@ -64,7 +65,10 @@ def compare(
     What the composite gives in the first repetition is written into `folder`.
     """
     folder.mkdir(exist_ok=True)
-    trainers = {arm: Trainer(experiment.build, loss) for arm, loss in experiment.arms.items()}
+    trainers = {
+        arm: Trainer(experiment.build, loss, experiment.learning_rate)
+        for arm, loss in experiment.arms.items()
+    }
     result = Comparison(experiment)
     for repetition, split in enumerate(experiment.splits):
         for arm, trainer in trainers.items():

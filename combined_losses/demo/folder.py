@@ -22,7 +22,8 @@ ENTRIES = (
     "overview.png",
     "model.keras",
     "tensorboard",
-    "digits",
+    "lines",
+    "digits",  # of the demo of before
 )
 
 

@@ -8,8 +8,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from combined_losses.demo import tables
 from combined_losses.demo.comparison import Comparison
 from combined_losses.demo.units import power_of_ten, put_power
+
+MOST_CHOICES = 24  # rows of the table of choices
 
 
 def progress_bar(console: Console) -> Progress:
@@ -21,6 +24,19 @@ def progress_bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+def choices_table(table: tables.Table) -> Table:
+    """What was found in a file of the user's, and what becomes of its columns."""
+    shown = Table(title=Text(table.name, "bold"), title_justify="left", show_header=False)
+    shown.add_column("", max_width=26)
+    shown.add_column("")
+    for what, choice in table.choices[:MOST_CHOICES]:
+        style = "yellow" if "dropped" in choice else ""
+        shown.add_row(Text(what), Text(choice, style))
+    if len(table.choices) > MOST_CHOICES:
+        shown.add_row("…", f"{len(table.choices) - MOST_CHOICES} more, in summary.json")
+    return shown
 
 
 def comparison_table(result: Comparison) -> Table:

@@ -1,26 +1,38 @@
 """The numbers of experiment (a): the diabetes patients or a CSV file of the user's."""
 
-import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from combined_losses._core.shell import InputError
 
+if TYPE_CHECKING:
+    from combined_losses.demo.columns import Column
+    from combined_losses.demo.csv_text import CsvText
+
 MIN_ROWS = 20
+MISSING_CHOICES = {
+    "mean": "the mean of the column in the training rows is taken",
+    "drop": "they are dropped",
+}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Inputs `x` (rows, columns), the target `y` (rows,), and how to speak of them."""
+    """Inputs `x` (rows, columns), the target `y` (rows,), and how to speak of them.
+
+    `x` may hold nan: a missing value, which becomes the mean of the training rows.
+    """
 
     name: str  # of the table
     rows: str  # what one calls the rows, in the plural
     unit: str  # of the target
     x: np.ndarray
     y: np.ndarray
+    # What was found in a file and what was done with it: (what, choice).
+    choices: tuple[tuple[str, str], ...] = ()
 
 
 def load_diabetes() -> Table:
@@ -45,90 +57,109 @@ def check_data(path: Path | None, target: str | None) -> None:
         )
 
 
-def read_table(path: Path, target: str) -> Table:
-    """Reads a CSV file of finite numbers; anything else is an `InputError` that says where."""
-    lines = _read_lines(path)
-    header = [name.strip() for name in lines[0][1]] if lines else []
-    _check_header(path, header, target)
-    rows = lines[1:]
-    if len(rows) < MIN_ROWS:
+def read_table(
+    path: Path, target: str, *, missing: str = "mean", max_rows: int = 50_000, seed: int = 0
+) -> Table:
+    """Reads a CSV file of any dialect; what cannot be used is dropped, and `choices` says so.
+
+    Args:
+        path: the file.
+        target: the name of the column to predict, which must hold numbers.
+        missing: "mean" keeps missing inputs as nan; "drop" drops the rows that have one.
+        max_rows: a file with more rows gives a random sample of this size.
+        seed: of that sample.
+    """
+    from combined_losses.demo.columns import read_column
+    from combined_losses.demo.csv_text import read_csv_text
+    from combined_losses.demo.numbers import find_decimal
+
+    found = read_csv_text(path, target, max_rows=max_rows, seed=seed)
+    _check_rows(path, len(found.frame), "below its header line")
+    texts = [found.frame[name] for name in found.frame]
+    decimal = find_decimal(texts, found.separator)
+    columns = [read_column(str(text.name), text, decimal) for text in texts]
+    y = _target(path, target, next(column for column in columns if column.name == target))
+    inputs = [column for column in columns if column.name != target]
+    arrays = [array for column in inputs for array in column.arrays.values()]
+    choices = [*_file_choices(found, decimal), *_column_choices(inputs)]
+    if not arrays:
+        raise InputError(f"{path} has no input that can be used: {_dropped(inputs)}")
+    x = np.stack(arrays, axis=1)
+    x, y = _without_missing(path, x, y, missing, target, choices)
+    unit = target if len(target) <= 16 and target.isprintable() else "target"
+    return Table(path.name, "rows", unit, x, y, tuple(choices))
+
+
+def _check_rows(path: Path, rows: int, which: str) -> None:
+    if rows < MIN_ROWS:
         raise InputError(
-            f"--data {path} has {len(rows)} rows below its header line; at least {MIN_ROWS} are "
-            "needed to train and to test: add rows"
+            f"--data {path} has {rows} rows {which}; at least {MIN_ROWS} are needed to train and "
+            "to test: add rows"
         )
-    numbers = np.array([_to_numbers(path, header, line, cells) for line, cells in rows])
-    column = header.index(target)
-    y = numbers[:, column]
-    with np.errstate(over="ignore", invalid="ignore"):
-        spread = np.append(np.delete(numbers, column, axis=1).std(axis=0), y.std())
-    if not np.isfinite(spread).all():
-        raise InputError(f"--data {path} holds numbers beyond 1e150: rescale the column")
+
+
+def _target(path: Path, target: str, column: "Column") -> np.ndarray:
+    """The target's numbers; raises unless there are at least two different ones."""
+    if column.is_number and target in column.arrays:
+        return column.arrays[target]
+    what = column.choice.removeprefix("dropped: ")
+    what = what.replace("an id, different", "it holds whole numbers that are different")
+    if "same in every row" in what or "no two different" in what:
+        raise InputError(
+            f"--target {target} is {what} of {path}, so there is nothing to learn: choose a column "
+            "that varies"
+        )
+    raise InputError(
+        f"--target {target} of {path} does not hold numbers ({what}): choose a column of numbers"
+    )
+
+
+def _file_choices(found: "CsvText", decimal: str) -> list[tuple[str, str]]:
+    from combined_losses.demo.csv_text import SEPARATORS
+
+    sign = "comma" if decimal == "," else "point"
+    size = f"{found.rows:,} rows, {len(found.frame.columns)} columns"
+    said = f"{size}; separator {SEPARATORS[found.separator]}, decimal {sign}"
+    return [("the file", said), *(("the file", note) for note in found.notes)]
+
+
+def _column_choices(inputs: "list[Column]") -> list[tuple[str, str]]:
+    plain = [column.name for column in inputs if column.arrays and not column.choice]
+    choices = [(column.name, column.choice) for column in inputs if column.choice]
+    if plain:
+        names = ", ".join(plain[:6]) + (", …" if len(plain) > 6 else "")
+        choices.insert(0, (names, "numbers, used as they are"))
+    return choices
+
+
+def _dropped(inputs: "list[Column]") -> str:
+    said = [f"{column.name} ({column.choice.removeprefix('dropped: ')})" for column in inputs[:4]]
+    return ", ".join(said) + (", …" if len(inputs) > 4 else "")
+
+
+def _without_missing(
+    path: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    missing: str,
+    target: str,
+    choices: list[tuple[str, str]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Without the rows that have no target, and with `missing="drop"` any missing input."""
+    without_target, incomplete = np.isnan(y), np.isnan(x).any(axis=1)
+    if without_target.any():
+        choices.append((target, f"rows without a target, dropped: {without_target.sum():,}"))
+    incomplete &= ~without_target
+    drop = without_target | incomplete if missing == "drop" else without_target
+    if incomplete.any():
+        how = f"{MISSING_CHOICES[missing]} (--missing {missing})"
+        choices.append(("missing values", f"rows that have some: {incomplete.sum():,}; {how}"))
+    advice = " (--missing mean keeps rows)" if missing == "drop" and incomplete.any() else ""
+    _check_rows(path, int(np.sum(~drop)), f"without missing values{advice}" if drop.any() else "")
+    x, y = x[~drop], y[~drop]
     if y.std() <= 1e-12 * np.abs(y).max():
         raise InputError(
-            f"--target {target} is {y[0]:g} in every row of {path}, so there is nothing to learn: "
-            "choose a column that varies"
+            f"--target {target} is {y[0]:g} in every row of {path} that is left, so there is "
+            "nothing to learn: choose a column that varies"
         )
-    unit = target if len(target) <= 16 and target.isprintable() else "target"
-    return Table(path.name, "rows", unit, np.delete(numbers, column, axis=1), y)
-
-
-def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """The lines that are not empty, each with its number in the file."""
-    if not path.exists():
-        raise InputError(f"--data {path} does not exist: give the path of a CSV file")
-    if not path.is_file():
-        raise InputError(f"--data {path} is not a file: give the path of a CSV file")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            return [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
-    except OSError as error:
-        raise InputError(f"--data {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"--data {path} is not a CSV file in UTF-8 ({error}): save it as comma-separated text"
-        ) from error
-
-
-def _check_header(path: Path, header: list[str], target: str) -> None:
-    names = ", ".join(header[:12]) + (", …" if len(header) > 12 else "")
-    if target not in header:
-        commas = " (columns are separated by commas)" if len(header) < 2 else ""
-        raise InputError(
-            f"--target {target} is not a column of {path}: choose one of its first line's "
-            f"names{commas}: {names or 'the file is empty'}"
-        )
-    if "" in header:
-        raise InputError(
-            f"column {header.index('') + 1} of {path} has no name in the first line: name or "
-            "remove it (pandas: to_csv(..., index=False))"
-        )
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"column {twice} stands twice in {path}: rename or remove one")
-    if len(header) < 2:
-        raise InputError(
-            f"{path} has no column besides --target {target}: add at least one input column"
-        )
-
-
-def _to_numbers(path: Path, header: list[str], line: int, cells: list[str]) -> list[float]:
-    if len(cells) != len(header):
-        raise InputError(
-            f"line {line} of {path} has {len(cells)} cells, its first line has {len(header)}: "
-            "make them equal (columns are separated by commas, the decimal sign is a point)"
-        )
-    return [_to_number(path, name, line, cell) for name, cell in zip(header, cells, strict=True)]
-
-
-def _to_number(path: Path, name: str, line: int, cell: str) -> float:
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    raise InputError(
-        f"line {line}, column {name} of {path} holds {cell.strip()!r}; every cell must be a finite "
-        "number: write one, or remove the row or the column"
-    )
+    return x, y

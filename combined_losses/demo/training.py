@@ -37,10 +37,12 @@ class Advance(KerasCallback):
 class Trainer:
     """A compiled network that can start over, because compiling takes longer than training it."""
 
-    def __init__(self, build: Callable[[], keras.Model], loss: cl.CompositeLoss) -> None:
+    def __init__(
+        self, build: Callable[[], keras.Model], loss: cl.CompositeLoss, learning_rate: float
+    ) -> None:
         self.build = build
         self.model: Any = build()
-        self.model.compile(keras.optimizers.Adam(3e-3), loss=loss)
+        self.model.compile(keras.optimizers.Adam(learning_rate), loss=loss)
         self.model.optimizer.build(self.model.trainable_variables)
         self._optimizer_start = [v.numpy() for v in self.model.optimizer.variables]
 
