@@ -78,7 +78,7 @@ if TYPE_CHECKING or not _checks_first():
 else:  # what another process imports while the command checks, such as a worker that it started
 
     def __getattr__(name: str) -> object:
-        if name in __all__ and _checks_first():
+        if name in __dir__() and _checks_first():
             _load_package()
             return globals()[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

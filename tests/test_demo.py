@@ -299,7 +299,7 @@ def test_a_model_that_loads_differently_fails_loudly(folder, capsys, monkeypatch
 def test_table_fits_a_terminal_of_80_columns(size):
     from rich.console import Console
 
-    from combined_losses.demo.comparison import Comparison
+    from combined_losses.demo.comparison import Comparison, Outcome
     from combined_losses.demo.regression import experiment, make_folds
     from combined_losses.demo.screen import comparison_table
     from combined_losses.demo.tables import Table
@@ -310,7 +310,8 @@ def test_table_fits_a_terminal_of_80_columns(size):
     described = experiment(table, make_folds(table, seed=0), epochs=1)
     result = Comparison(described)
     for arm in described.arms:
-        scores = [described.measure(k, rng.normal(size=(8, 1))) for k in range(5)]
+        y_pred = rng.normal(size=(8, 1))
+        scores = [described.measure(k, Outcome(y_pred, y_pred)) for k in range(5)]
         result.scores[arm] = {key: [score[key] for score in scores] for key in scores[0]}
     console = Console(file=io.StringIO(), width=80)
     console.print(comparison_table(result))

@@ -10,13 +10,22 @@ import numpy as np
 import combined_losses as cl
 from combined_losses.demo.folder import write_history
 from combined_losses.demo.training import (
-    EVALUATION_BATCH,
     Advance,
+    Look,
     Split,
     Trainer,
+    predict,
     save_and_check,
     tensorboard,
 )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training gives: predictions of the held-out inputs."""
+
+    y_pred: np.ndarray
+    halfway: np.ndarray  # after the epoch that the experiment names; else y_pred
 
 
 @dataclass(frozen=True)
@@ -31,17 +40,18 @@ class Experiment:
     splits: list[Split]  # one for each repetition
     epochs: int
     batch_size: int
-    measure: Callable[[int, np.ndarray], dict[str, float]]  # of a repetition's predictions
+    measure: Callable[[int, Outcome], dict[str, float]]  # of a repetition
     learning_rate: float = 3e-3
+    halfway: int | None = None  # an epoch, from 1, after which predictions are made too
 
 
 @dataclass
 class Comparison:
-    """The results: `scores[arm][label]` and `predictions[arm]` have one entry a repetition."""
+    """The results: `scores[arm][label]` and `outcomes[arm]` have one entry a repetition."""
 
     experiment: Experiment
     scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    predictions: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     # These are of the composite in the first repetition, whose model is saved.
     history: keras.callbacks.History | None = None
     evaluated: dict[str, float] = field(default_factory=dict)
@@ -74,18 +84,18 @@ def compare(
         for arm, trainer in trainers.items():
             first = repetition == 0
             events = tensorboard(folder / "tensorboard" / _slug(arm)) if first else []
+            look = Look(split.held_out[0], experiment.halfway)
             history = trainer.fit(
                 split,
                 seed=seed + repetition,
                 validate=first,
                 epochs=experiment.epochs,
                 batch_size=experiment.batch_size,
-                callbacks=[Advance(step), *events],
+                callbacks=[Advance(step), look, *events],
             )
-            y_pred = trainer.model.predict(
-                split.held_out[0], batch_size=EVALUATION_BATCH, verbose=0
-            )
-            _record(result, arm, repetition, y_pred)
+            y_pred = predict(trainer.model, split.held_out[0])
+            halfway = y_pred if look.y_pred is None else look.y_pred
+            _record(result, arm, repetition, Outcome(y_pred, halfway))
             if first and arm == list(trainers)[-1]:
                 result.has_tensorboard = bool(events)
                 _save(result, history, split, folder)
@@ -97,10 +107,10 @@ def _slug(arm: str) -> str:
     return arm.replace("\n", " ").replace(" + ", "_and_").replace(" ", "_")
 
 
-def _record(result: Comparison, arm: str, repetition: int, y_pred: np.ndarray) -> None:
-    result.predictions.setdefault(arm, []).append(y_pred)
+def _record(result: Comparison, arm: str, repetition: int, outcome: Outcome) -> None:
+    result.outcomes.setdefault(arm, []).append(outcome)
     scores = result.scores.setdefault(arm, {})
-    for label, value in result.experiment.measure(repetition, y_pred).items():
+    for label, value in result.experiment.measure(repetition, outcome).items():
         scores.setdefault(label, []).append(float(value))
 
 

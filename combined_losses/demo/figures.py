@@ -45,10 +45,11 @@ def overview(
         _draw_history(result, left, middle)
         _draw_errors(right, errors, unit)
         for part in below:
-            axes = part.subplots(1, len(images))
-            for ax, (name, picture) in zip(axes, _coloured(images).items(), strict=True):
+            shown = dict(list(_coloured(images).items())[:4])  # what is found halfway, not the end
+            axes = part.subplots(1, len(shown))
+            for ax, (name, picture) in zip(axes, shown.items(), strict=True):
                 _draw_picture(ax, _mosaic(picture[:4]))
-                ax.set_title(name.replace(": ", ":\n"))
+                ax.set_title(name.replace(", ", ",\n"))
             _explain_pixels(part)
         figure.savefig(path, dpi=130)
 
@@ -118,7 +119,7 @@ def examples(path: Path, images: dict[str, np.ndarray]) -> None:
         for row, (name, pictures) in zip(axes, _coloured(images).items(), strict=True):
             for ax, picture in zip(row, pictures, strict=True):
                 _draw_picture(ax, picture)
-            name = name.replace(" + ", "\n+ ").replace(": ", ":\n")
+            name = name.replace(", ", ",\n")
             row[0].set_ylabel(name, rotation=0, ha="right", va="center")
         _explain_pixels(figure)
         figure.savefig(path, dpi=110)

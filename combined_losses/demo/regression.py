@@ -72,8 +72,8 @@ def experiment(table: Table, folds: list[Fold], *, epochs: int | None) -> Experi
         epochs=epochs or EPOCHS,
         learning_rate=6e-3,
         batch_size=max(2, len(folds[0].split.train[0]) // STEPS_PER_EPOCH),
-        measure=lambda repetition, y_pred: _measure(
-            table, _error(table, folds[repetition], y_pred)
+        measure=lambda repetition, outcome: _measure(
+            table, _error(table, folds[repetition], outcome.y_pred)
         ),
     )
 
@@ -106,7 +106,7 @@ def held_out_errors(result: Comparison, table: Table, folds: list[Fold]) -> dict
     """The errors of all rows in the target's unit, by arm."""
     return {
         arm: np.concatenate(
-            [_error(table, fold, y_pred) for fold, y_pred in zip(folds, y_preds, strict=True)]
+            [_error(table, fold, out.y_pred) for fold, out in zip(folds, outcomes, strict=True)]
         )
-        for arm, y_preds in result.predictions.items()
+        for arm, outcomes in result.outcomes.items()
     }

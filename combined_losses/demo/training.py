@@ -34,6 +34,25 @@ class Advance(KerasCallback):
         self.step()
 
 
+class Look(KerasCallback):
+    """Predicts `x` after an epoch, counted from 1; None for never."""
+
+    def __init__(self, x: np.ndarray, after: int | None) -> None:
+        super().__init__()
+        self.x, self.after = x, after
+        self.y_pred: np.ndarray | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch + 1 == self.after:
+            self.y_pred = predict(self.model, self.x)
+
+
+def predict(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """What the model predicts, in few large batches."""
+    y_pred: np.ndarray = model.predict(x, batch_size=EVALUATION_BATCH, verbose=0)
+    return y_pred
+
+
 class Trainer:
     """A compiled network that can start over, because compiling takes longer than training it."""
 
