@@ -1,7 +1,6 @@
 """The command `combined-losses`, also `python -m combined_losses`."""
 
 import argparse
-import importlib
 import io
 import sys
 from typing import NoReturn
@@ -9,18 +8,11 @@ from typing import NoReturn
 from combined_losses._core.shell import EXIT_USAGE, CommandError, load_package
 from combined_losses._version import __version__
 
-# Every subcommand has a module with a function `add_parser(subparsers)`, which is imported only for
-# that subcommand. The parser that it adds has two defaults: `run`, a function of the parsed
-# arguments, and `parser`, itself.
+# The subcommands, and what the help says of them.
 SUBCOMMANDS = {
-    "demo": ("combined_losses.demo", "train two composites, in under a minute"),
-    "diagnose": (
-        "combined_losses.diagnosis.command",
-        "say what every component of a saved model does, and what is wrong",
-    ),
+    "demo": "train two composites, in under a minute",
+    "diagnose": "say what every component of a saved model does, and what is wrong",
 }
-# These import Keras by `load_package` when their checks are done. The others get it at once.
-CHECK_FIRST = {"demo"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,20 +24,36 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser(asked: str | None) -> argparse.ArgumentParser:
     """The parser of the command; of the subcommands only the one asked for has its arguments."""
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="combined-losses",
         description="Name your losses, and train, watch, balance and save them as one.",
     )
     parser.add_argument("--version", action="version", version=f"combined_losses {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    for name, (module, summary) in SUBCOMMANDS.items():
+    for name, summary in SUBCOMMANDS.items():
         if name == asked:
-            if name not in CHECK_FIRST:
-                load_package()
-            importlib.import_module(module).add_parser(subparsers)
+            _add_subcommand(name, subparsers)
         else:
             subparsers.add_parser(name, help=summary)
     return parser
+
+
+def _add_subcommand(
+    name: str, subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
+) -> None:
+    """Adds the parser of a subcommand, from its module, which is imported for it alone.
+
+    The parser has two defaults: `run`, a function of the parsed arguments, and `parser`, itself.
+    """
+    if name == "demo":  # it imports Keras when its checks are done
+        from combined_losses import demo
+
+        demo.add_parser(subparsers)
+    else:
+        load_package()
+        from combined_losses.diagnosis import command
+
+        command.add_parser(subparsers)
 
 
 def main(argv: list[str] | None = None) -> int:

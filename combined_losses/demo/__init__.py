@@ -63,7 +63,7 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs",
         type=_whole_number(1, 10_000),
         metavar="N",
-        help="epochs of every training (default: 20 in (a), 12 in (b))",
+        help="epochs of every training (default: 12 in (a), 24 in (b))",
     )
     parser.add_argument(
         "--seed",
