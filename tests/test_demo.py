@@ -114,7 +114,8 @@ def test_refuses_data(folder, tmp_path, capsys, content, said):
 
 @pytest.mark.backend_free
 def test_dropping_rows_that_leaves_too_few_says_what_keeps_them(folder, tmp_path, capsys):
-    path = write(tmp_path, "a,b,target\n" + "1,,3\n,2,4\n" * 12)
+    lines = [f"{i},,{i}\n,{i},{i}" for i in range(12)]
+    path = write(tmp_path, "\n".join(["a,b,target", *lines]))
     message = refusal(capsys, "--data", path, "--target", "target", "--missing", "drop")
     assert "0 rows" in message and "--missing mean keeps rows" in message
 

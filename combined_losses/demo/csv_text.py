@@ -115,7 +115,9 @@ def _split(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]
     """The lines that are not empty, each with its number in the file; cells without spaces."""
     csv.field_size_limit(LONGEST_CELL)
     total = text.count("\n") + 1
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
     bar = track(
         reader,
         f"reading {path.name}",
