@@ -18,7 +18,7 @@ LINES = "lines"  # the sub-folder of experiment (b); (a) writes into the folder 
 CONTENT = {
     "history.csv": "every component of every epoch, in training and validation",
     "components.png": "each component's curve, and its share of the loss",
-    "overview.png": "the same, the errors of both networks, and what they find",
+    "overview.png": "the same, and what both networks do on held-out data",
     "model.keras": "the first network that was trained on the composite",
     "summary.json": "the numbers of the tables",
     "lines/": "history, components, network and examples.png of the thin lines",
