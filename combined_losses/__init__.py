@@ -9,7 +9,7 @@ model* is a Keras model that reports every component (`cl.Model`, `cl.Sequential
 import inspect
 import sys
 import types
-from typing import TYPE_CHECKING
+import typing
 
 from combined_losses._core.shell import checks_first as _checks_first
 from combined_losses._core.shell import load_package as _load_package
@@ -18,7 +18,7 @@ from combined_losses._version import __version__
 
 # The command checks its arguments before Keras is imported, which takes seconds. Its `load_package`
 # then runs this file again.
-if TYPE_CHECKING or not _checks_first():
+if typing.TYPE_CHECKING or not _checks_first():
     with _quiet_if_command():
         import keras  # noqa: F401 - imported here, to hide what TensorFlow prints from the command
 
@@ -72,7 +72,7 @@ def _place_in(module: types.ModuleType) -> None:
                 each.__module__ = module.__name__
 
 
-if TYPE_CHECKING or not _checks_first():
+if typing.TYPE_CHECKING or not _checks_first():
     _place_in(diagnosis)
     _place_in(sys.modules[__name__])  # last, because it has `diagnose` as well
 else:  # what another process imports while the command checks, such as a worker that it started
