@@ -75,9 +75,11 @@ def _place_in(module: types.ModuleType) -> None:
 if typing.TYPE_CHECKING or not _checks_first():
     _place_in(diagnosis)
     _place_in(sys.modules[__name__])  # last, because it has `diagnose` as well
-else:  # what another process imports while the command checks, such as a worker that it started
+
+if not typing.TYPE_CHECKING:  # else type checkers would find no misspelt name
 
     def __getattr__(name: str) -> object:
+        """Loads a name in a process that the command has started while it checks its arguments."""
         if name in __dir__() and _checks_first():
             _load_package()
             return globals()[name]
