@@ -15,6 +15,7 @@ Measured on JAX with one seed, on a shared machine under a load of 20; seconds o
 | equal                         |  4000 |      3.0e-2 |      49 |
 | 10 for the start and walls    |  4000 |      1.9e-1 |      41 |
 | 100 for both: "tuned" below   |  8000 |      3.0e-2 |      80 |
+| ConFIG                        |  4000 |      3.1e-2 |      76 |
 """
 
 import argparse
