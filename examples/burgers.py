@@ -92,7 +92,7 @@ def make_residual(u):
     return residual
 
 
-def train(weights, seed=0, epochs=40, steps=200, batch=BATCH, every=0):
+def train(weights, seed=0, epochs=60, steps=200, batch=BATCH, every=20):
     """The trained network and its history."""
     keras.utils.set_random_seed(seed)
     u, model = build()
@@ -106,9 +106,9 @@ def train(weights, seed=0, epochs=40, steps=200, batch=BATCH, every=0):
         "ic": cl.wrappers.OnOutput("mse", "u_ic"),
         "bc": cl.wrappers.OnOutput("mse", "u_bc"),
     }
-    rate = keras.optimizers.schedules.CosineDecay(5e-3, epochs * steps)
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, epochs * steps)
     loss = cl.CompositeLoss(terms, **WEIGHTS[weights]())
-    model.compile(keras.optimizers.Adam(rate), loss=loss)
+    model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), loss=loss)
     points = draw_points(batch, steps, seed)
     adapt = [cl.callbacks.AdaptPoints(points, {"pde": residual}, every=every)] if every else []
     return u, model.fit(points, epochs=epochs, callbacks=adapt, verbose=0)

@@ -24,7 +24,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "docs" / "gallery"
-SECONDS = 300  # that one program may take
+SECONDS = 900  # that one program, or one cell of a notebook, may take
 WORKERS = min(2, os.cpu_count() or 1)
 CARDS = "<!-- the cards -->"
 
