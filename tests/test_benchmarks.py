@@ -17,8 +17,6 @@ SOURCES = [
     for name in json.loads(path.read_text(encoding="utf-8"))["tables"]
 ]
 
-pytestmark = pytest.mark.backend_free
-
 
 def load(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
@@ -30,12 +28,14 @@ def load(name):
 tables = load("tables")
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("page", tables.pages(), ids=lambda page: page.name)
 def test_the_page_agrees_with_the_results(page):
     text = page.read_text(encoding="utf-8")
     assert text == tables.rewritten(text), "run: python benchmarks/tables.py"
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize(("benchmark", "name"), SOURCES)
 def test_every_table_is_whole_and_shown(benchmark, name):
     content = tables.read(benchmark)
@@ -47,6 +47,7 @@ def test_every_table_is_whole_and_shown(benchmark, name):
     assert any(re.search(whole, page.read_text(encoding="utf-8")) for page in tables.pages())
 
 
+@pytest.mark.backend_free
 def test_a_row_that_nobody_measured_is_an_error():
     page = "<!-- table: weightings/jax, rows: Wurst -->\n<!-- end of table -->"
     with pytest.raises(ValueError, match="No table has a row 'Wurst'"):
@@ -72,12 +73,14 @@ def test_what_a_script_writes_has_the_form_of_the_results(tmp_path, monkeypatch)
     }
 
 
+@pytest.mark.backend_free
 def test_without_a_file_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     load("recording").keep(None, "torch", title="", label="", columns={}, rows=[])
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.backend_free
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_the_file_has_one_row_in_a_line(path):
     text = path.read_text(encoding="utf-8")

@@ -165,7 +165,6 @@ print("exit", code, sorted({"keras", "tensorflow", "jax", "torch"} & set(sys.mod
 """
 
 
-@pytest.mark.backend_free
 @pytest.mark.parametrize(
     ("argv", "code", "shown"),
     [

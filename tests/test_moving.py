@@ -62,7 +62,6 @@ def test_every_loss_of_addons_is_in_its_table():
     assert losses == {name for old, _ in rows for name in re.findall(r"`(\w+)\(", old)}
 
 
-@pytest.mark.backend_free
 @pytest.mark.parametrize("new", EVERY_ROW)
 def test_what_stands_for_a_name_is_a_loss_or_a_rule(new):
     if new != "-":

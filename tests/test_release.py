@@ -12,7 +12,6 @@ import pytest
 
 import combined_losses as cl
 
-pytestmark = pytest.mark.backend_free
 ROOT = Path(__file__).parents[1]
 CITATION = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -25,6 +24,7 @@ def cited(key: str) -> str:
     return re.search(rf"^{key}: (.+)$", CITATION, re.MULTILINE)[1].strip('"')
 
 
+@pytest.mark.backend_free
 def test_citation_is_of_this_version():
     assert cited("version") == cl.__version__
     assert cited("title") == SETUP["metadata"]["name"]
@@ -34,6 +34,7 @@ def test_citation_is_of_this_version():
     assert ", ".join(keywords) == SETUP["metadata"]["keywords"]
 
 
+@pytest.mark.backend_free
 def test_changelog_has_this_version_and_a_place_for_later_lines():
     sections = re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]
     assert sections[0].startswith("[Unreleased]\n")
@@ -41,6 +42,7 @@ def test_changelog_has_this_version_and_a_place_for_later_lines():
     assert all(section.count("\n") <= 60 for section in sections)
 
 
+@pytest.mark.backend_free
 def test_classifiers_name_the_lowest_python_that_is_admitted():
     names = re.findall(r"Python :: (3\.\d+)", SETUP["metadata"]["classifiers"])
     assert f">={names[0]}" == SETUP["options"]["python_requires"]

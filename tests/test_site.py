@@ -28,7 +28,7 @@ return root.scrollWidth > root.clientWidth ? root.scrollWidth : 0;
 """
 BACKGROUND = "return getComputedStyle(document.body).backgroundColor"
 
-pytestmark = [pytest.mark.browser, pytest.mark.backend_free]
+pytestmark = pytest.mark.browser
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

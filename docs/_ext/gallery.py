@@ -8,6 +8,7 @@ import ast
 import base64
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "docs" / "gallery"
 SECONDS = 900  # that one program, or one cell of a notebook, may take
 WORKERS = min(2, os.cpu_count() or 1)
+LENGTH = 200  # of the text of a card, which ends with a sentence
+INLINE = "module://matplotlib_inline.backend_inline"  # shows the figures of a notebook in it
 CARDS = "<!-- the cards -->"
 
 
@@ -79,7 +82,7 @@ class Notebook(Program):
         if folder:
             place = {"metadata": {"path": str(folder)}}
             client = NotebookClient(notebook, timeout=SECONDS, resources=place)
-            client.execute(env=environment())
+            client.execute(env={**environment(), "MPLBACKEND": INLINE})
         for cell in notebook.cells:
             if "outputs" in cell:
                 cell["outputs"] = [out for out in cell["outputs"] if out.get("name") != "stderr"]
@@ -185,8 +188,18 @@ def cards() -> Iterator[str]:
         yield f":link: gallery/{program.made('').name}\n:link-type: doc"
         if picture := program.picture:
             yield f":img-top: {picture}"
-        yield f"\n{question}\n:::\n"
+        yield f"\n{short(question)}\n:::\n"
     yield "::::\n"
+
+
+def short(text: str) -> str:
+    """The first sentences of a text, with a capital letter where it begins with a word."""
+    first, *rest = re.split(r"(?<=[.?]) +", " ".join(text.split()))
+    for sentence in rest:
+        if len(first) + len(sentence) > LENGTH:
+            break
+        first = f"{first} {sentence}"
+    return first[0].upper() + first[1:] if first.split()[0].isalpha() else first
 
 
 def contents() -> Iterator[str]:
