@@ -10,7 +10,7 @@ from combined_losses._version import __version__
 
 # The subcommands, and what the help says of them.
 SUBCOMMANDS = {
-    "demo": "train two composites, in under a minute",
+    "demo": "train two composites, in about a minute",
     "diagnose": "say what every component of a saved model does, and what is wrong",
 }
 

@@ -21,7 +21,7 @@ cross-entropy alone against cross-entropy + Dice. With --data it runs (a) on you
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the subcommand to those of `combined-losses`."""
     parser = subparsers.add_parser(
-        "demo", help="train two composites, in under a minute", description=DESCRIPTION
+        "demo", help="train two composites, in about a minute", description=DESCRIPTION
     )
     parser.add_argument(
         "--out",
