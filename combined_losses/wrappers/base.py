@@ -137,6 +137,14 @@ class Wrapper(LossAsNode):
         chosen = self.choose_output(batch, label)
         inside = self._batch_inside(chosen, label)
         found = self._node.evaluate(inside, self._imposed(reduction), label)
+        return self._over_rows_of(chosen, batch, found)
+
+    @staticmethod
+    def _over_rows_of(chosen: Batch, batch: Batch, found: Evaluation) -> Evaluation:
+        """`found` says over which rows it is a mean, where `choose_output` has chosen an output.
+
+        That output may have other rows than the batch, which has those of the first one.
+        """
         return found if chosen is batch else found.over_rows(chosen.count)
 
     def unreduced(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch] | None:

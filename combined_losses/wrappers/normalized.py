@@ -224,7 +224,7 @@ class Normalized(Wrapper):
         result = Evaluation(total, values, present=present)
         if self.over is None:
             result = Evaluation(total, tuple(shares[0][1:]), sums[0].extras, present)
-        return result if chosen is batch else result.over_rows(chosen.count)
+        return self._over_rows_of(chosen, batch, result)
 
     def _level(self, batch: Batch, label: str) -> tuple[Evaluation, Tensor]:
         """The sum of all values of one output as an `Evaluation`, and the count of that output."""

@@ -136,7 +136,7 @@ class PerPart(Wrapper):
         label = label or self.name
         chosen = self.choose_output(batch, label)
         found = self._evaluate_chosen(chosen, reduction, label)
-        return found if chosen is batch else found.over_rows(chosen.count)
+        return self._over_rows_of(chosen, batch, found)
 
     def _evaluate_chosen(self, batch: Batch, reduction: str | None, label: str) -> Evaluation:
         batch = self.one_array(batch, label).with_target()
