@@ -188,12 +188,6 @@ class Evaluator:
         return [(route, route_batch(route, self, outputs, data)) for route in self.routes or ()]
 
 
-def size_of(x: Tensors) -> Tensor:
-    """The number of samples as Keras counts them: the rows of the first input."""
-    first = next(leaf for leaf in keras.tree.flatten(x) if leaf is not None)
-    return ops.shape(first)[0]
-
-
 def _rows_of(values: Iterable[Tensor], rows: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The rows of each part, as `split` gives the values of each part."""
     found: list[Tensor | None] = []

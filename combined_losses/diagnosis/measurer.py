@@ -19,7 +19,7 @@ from combined_losses._core.observing import Observation
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.composite import gradients
 from combined_losses.diagnosis.batches import Arrays
-from combined_losses.diagnosis.evaluator import Evaluated, Evaluator, size_of
+from combined_losses.diagnosis.evaluator import Evaluated, Evaluator
 from combined_losses.diagnosis.parts import Part
 from combined_losses.diagnosis.perturbations import (
     Change,
@@ -158,7 +158,7 @@ class Measurer:
         evaluator, measured = self._evaluator, None
         evaluator.prepare(data[0])
         evaluator.observed = {}
-        size = int(size_of(data[0]))
+        size = _size_of(data[0])
         if len(self.parts) <= _COMPILED_PARTS and not self.model.run_eagerly:
             if self._compiled is None:
                 self._compiled = backend.compiled(self._tensors_of, evaluator.variables())
@@ -368,6 +368,11 @@ def _tensors(*arrays: Arrays) -> tuple[Tensors, ...]:
 def _as_numpy(tensor: Tensor) -> np.ndarray:
     array: np.ndarray = ops.convert_to_numpy(tensor)
     return array
+
+
+def _size_of(x: Tensors) -> int:
+    """The number of samples as Keras counts them: the rows of the first input."""
+    return int(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None).shape[0])
 
 
 def _is_finite(measured: Measured) -> bool:
