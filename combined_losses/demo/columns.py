@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from combined_losses.demo.numbers import LARGEST, MISSING, to_numbers
+from combined_losses.demo.numbers import LARGEST, MISSING, is_constant, to_numbers
 
 MOST_TEXTS = 20  # different texts of a column that becomes one column for each
 SHARE_OF_NUMBERS = 0.9  # from here on the other cells of a column are mistakes
@@ -66,7 +66,7 @@ def _as_numbers(cells: _Cells, decimal: str) -> Column | None:
     if _is_id(cells.name, numbers):
         return Column(cells.name, {}, "dropped: an id, different in every row", is_number=True)
     values = numbers[~np.isnan(numbers)]
-    if not len(values) or values.std() <= 1e-12 * np.abs(values).max():
+    if not len(values) or is_constant(values):
         return Column(cells.name, {}, "dropped: no two different numbers", is_number=True)
     return Column(cells.name, {cells.name: numbers}, "; ".join(said), is_number=True)
 

@@ -16,6 +16,7 @@ from combined_losses._core.shell import InputError
 from combined_losses.demo.numbers import MISSING, is_number
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_STATED = re.compile(rf"sep=([{re.escape(''.join(SEPARATORS))}])\r?\n")  # spreadsheets obey it
 TRIED_ROWS = 200
 TRIED_CHARACTERS = LONGEST_CELL = 1 << 20
 
@@ -34,10 +35,9 @@ def read_csv_text(path: Path, target: str, *, max_rows: int, seed: int) -> CsvTe
     """Reads the file; more than `max_rows` rows are cut to a random sample in their order."""
     notes: list[str] = []
     text = _decode(path, _read_bytes(path), notes)
-    stated = re.match(r"sep=(.)\r?\n", text)  # what spreadsheets write and obey
-    if stated and stated[1] in SEPARATORS:
-        text = text[stated.end() :]
-    separator = stated[1] if stated and stated[1] in SEPARATORS else _find_separator(text)
+    stated = _STATED.match(text)
+    text = text[stated.end() :] if stated else text
+    separator = stated[1] if stated else _find_separator(text)
     lines = _split(path, text, separator)
     if not lines:
         raise InputError(f"--data {path} is empty: give a file with a header line and numbers")

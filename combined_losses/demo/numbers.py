@@ -71,3 +71,8 @@ def to_numbers(cells: pd.Series, decimal: str) -> np.ndarray:
         number = _parse(cells.iloc[index], decimal)
         numbers[index] = np.nan if number is None else number
     return numbers
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Whether all numbers are the same, up to rounding."""
+    return bool(values.std() <= 1e-12 * np.abs(values).max())

@@ -146,6 +146,8 @@ def _without_missing(
     choices: list[tuple[str, str]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Without the rows that have no target, and with `missing="drop"` any missing input."""
+    from combined_losses.demo.numbers import is_constant
+
     without_target, incomplete = np.isnan(y), np.isnan(x).any(axis=1)
     if without_target.any():
         choices.append((target, f"rows without a target, dropped: {without_target.sum():,}"))
@@ -157,7 +159,7 @@ def _without_missing(
     advice = " (--missing mean keeps rows)" if missing == "drop" and incomplete.any() else ""
     _check_rows(path, int(np.sum(~drop)), f"without missing values{advice}" if drop.any() else "")
     x, y = x[~drop], y[~drop]
-    if y.std() <= 1e-12 * np.abs(y).max():
+    if is_constant(y):
         raise InputError(
             f"--target {target} is {y[0]:g} in every row of {path} that is left, so there is "
             "nothing to learn: choose a column that varies"
