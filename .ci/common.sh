@@ -46,9 +46,7 @@ trap finish EXIT
 # A fresh copy of the checkout, without what an earlier session built in it.
 copy_tree() {
     mkdir "$1"
-    tar -C "$root" -cf - --exclude=./.git --exclude=./.venv --exclude=./build --exclude=./dist \
-        --exclude=./runs --exclude=./docs/api --exclude=./docs/gallery --exclude='*.egg-info' --exclude=__pycache__ --exclude='.*_cache' . |
-        tar -C "$1" -xf -
+    tar -C "$root" -cf - --exclude-from="$root/.ci/made" . | tar -C "$1" -xf -
 }
 
 # The one line of README.md that sets up a fresh environment and ends with the given words.
