@@ -83,7 +83,7 @@ def markdown(head, rows):
 
 def provenance(sources):
     """The line below a table: on what it was measured, and by which script."""
-    lines = {}
+    lines = []
     for source in sources:
         table = table_of(source)
         versions = ", ".join(
@@ -93,10 +93,9 @@ def provenance(sources):
         conditions = f", {table['conditions']}" if table["conditions"] else ""
         date = table["date"] or f"date {UNKNOWN}"
         script = read(source.split("/")[0])["script"]
-        lines[
-            f"*{machine[0].upper()}{machine[1:]}{conditions}; {versions}; {date}; `{script}`.*"
-        ] = 1
-    return "\n".join(lines)
+        said = f"{machine[0].upper()}{machine[1:]}{conditions}; {versions}; {date}; `{script}`."
+        lines.append(f"*{said}*")
+    return "\n".join(dict.fromkeys(lines))
 
 
 def rendered(match):

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
+from tests.batches import Batches
 from tests.messages import raises
 from tests.training.tiny import arrays, line, predictions, two_heads
 
@@ -721,18 +722,6 @@ def test_healthy_composites_raise_no_flag(seed):
 
 
 # Data.
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, index):
-        return self.batches[index]
 
 
 @pytest.mark.parametrize("kind", ["PyDataset", "generator", "tf.data", "DataLoader", "tensors"])

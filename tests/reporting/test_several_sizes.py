@@ -11,6 +11,7 @@ import combined_losses as cl
 from combined_losses.diagnosis.batches import batches as cut
 from combined_losses.diagnosis.terminal import text
 from combined_losses.wrappers import OnInputs, OnOutput
+from tests.batches import Batches
 from tests.messages import raises
 from tests.training.test_several_sizes import (
     W,
@@ -34,18 +35,6 @@ def check(found, data):
     for name, expected in means(data).items():
         assert found[name].value == pytest.approx(expected, rel=1e-5), name
         assert found[name].rows == sum(len(x[ROWS[name]]) for x, *_ in data), name
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, data):
-        super().__init__()
-        self.data = data
-
-    def __len__(self):
-        return len(self.data)
-
-    def __getitem__(self, index):
-        return self.data[index]
 
 
 def tf_dataset(data):

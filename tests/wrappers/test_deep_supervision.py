@@ -6,6 +6,7 @@ import pytest
 
 import combined_losses as cl
 from combined_losses.wrappers import ClassWeighted, DeepSupervision, Masked, OneHot, OnOutput
+from tests.batches import Batches
 from tests.composite.children import WEIGHTS, value
 from tests.contracts.registry import CASES
 from tests.messages import raises
@@ -621,14 +622,7 @@ def _batches(data):
         found = tf.data.Dataset.from_generator(lambda: iter(data), output_signature=specs)
         return found.apply(tf.data.experimental.assert_cardinality(len(data)))
 
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return len(data)
-
-        def __getitem__(self, index):
-            return data[index]
-
-    return Batches()
+    return Batches(data)
 
 
 def test_a_loss_without_a_reduction_has_one_total_for_each_sample():
