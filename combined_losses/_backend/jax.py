@@ -26,6 +26,7 @@ global_offset = plain.global_offset
 global_sum = plain.global_sum
 is_in_scope = plain.is_in_scope
 lies_within = plain.lies_within
+on_host = plain.on_host
 read_variable = plain.read_variable
 replica_count = plain.replica_count
 requiring = plain.requiring

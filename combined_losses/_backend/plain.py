@@ -17,6 +17,10 @@ def entries(x: Tensor, number: int) -> list[Tensor]:
     return unstacked
 
 
+def on_host(function: Callable[..., Any], arrays: Sequence[Tensor]) -> Tensor | None:
+    return None
+
+
 def requiring(tensor: Tensor, condition: Tensor, message: str) -> Tensor:
     return tensor  # all sizes are known, and were checked, before it is computed
 

@@ -135,6 +135,13 @@ class Backend(Protocol):
     def entries(self, x: Tensor, number: int) -> list[Tensor]:
         """The `number` entries of the last axis, each an array of its own."""
 
+    def on_host(self, function: Callable[..., Any], arrays: Sequence[Tensor]) -> Tensor | None:
+        """What a function of NumPy arrays in float64 gives for small tensors, in float32.
+
+        None where it is not worth it: where the framework compiles, or the numbers are not known.
+        Also None where the function raises an `ArithmeticError` or a `LinAlgError`.
+        """
+
     # Conditions and checks.
 
     def either(self, condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T:

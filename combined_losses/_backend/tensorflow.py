@@ -26,6 +26,7 @@ is_compiling = plain.is_compiling
 is_threaded = plain.is_threaded
 is_traced = plain.is_traced
 lies_within = plain.lies_within
+on_host = plain.on_host
 restore_state = plain.restore_state
 result_in = plain.result_in
 

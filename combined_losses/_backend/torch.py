@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 import torch
 
 from combined_losses._backend import plain, reverse
@@ -162,6 +163,19 @@ def places_after(rows: Tensor, values: Tensor) -> Tensor:
 
 def combine(weights: Tensor, rows: Sequence[Tensor]) -> Tensor:
     return weights.detach() @ (rows if torch.is_tensor(rows) else torch.stack(rows))
+
+
+def on_host(function: Callable[..., Any], arrays: Sequence[Tensor]) -> Tensor | None:
+    # An operation of torch takes ten times as long as one of NumPy, where arrays are this small.
+    if torch.compiler.is_compiling():
+        return None
+    try:
+        numbers = [array.detach().cpu().double().numpy() for array in arrays]
+        with np.errstate(all="ignore"):  # as tensors do
+            found = function(*numbers)
+    except (ArithmeticError, np.linalg.LinAlgError, RuntimeError):
+        return None  # a RuntimeError: inside `torch.func.vmap` no number is known
+    return torch.from_numpy(found).to(arrays[0])
 
 
 def either(condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T:

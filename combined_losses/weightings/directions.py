@@ -1,5 +1,6 @@
 """Rules that choose a direction from the cosines: equal angles, bargaining, aligned axes."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
@@ -13,6 +14,7 @@ from combined_losses.weightings.active import active_mean
 from combined_losses.weightings.gramian import GradientArguments, GramianWeighting
 from combined_losses.weightings.products import Gradients, plain_cosines
 from combined_losses.weightings.projections import PreferredWeighting
+from combined_losses.weightings.solving import solved
 from combined_losses.weightings.state import RuleOutput, StateTensors
 
 __all__ = ["IMTLG", "AlignedMTL", "ConFIG", "FairGrad", "NashMTL"]
@@ -173,9 +175,10 @@ def _fair(gradients: Gradients, alpha: float) -> Tensor:
     mean = active_mean(logs, active)
     targets = ops.where(active > 0, (1 - alpha) * (logs - mean), 0.0)
     steps = 20 if 0.5 <= alpha <= 2 else 30
-    shares = fair_shares(gradients.cosines, targets, alpha, steps)
+    shares = functools.partial(fair_shares, alpha=alpha, steps=steps)
+    logs_of_x = solved(shares, gradients.cosines, targets)
     # The clip below acts only on lengths outside 1e-18 to 1e18.
-    weights = shares + (1 - alpha) / (1 + alpha) * mean - logs
+    weights = logs_of_x + (1 - alpha) / (1 + alpha) * mean - logs
     return ops.exp(ops.clip(weights, -87.0, 88.0))
 
 

@@ -1,5 +1,6 @@
 """Rules that project gradients, so that the step conflicts with no component."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, Unpack
 
@@ -9,10 +10,18 @@ from keras import ops
 
 from combined_losses._core.checks import check_number, is_number
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.linalg import identity, nonnegative, solve_on, times
+from combined_losses._numerics.linalg import (
+    arithmetic,
+    identity,
+    nonnegative,
+    repeat,
+    solve_on,
+    times,
+)
 from combined_losses.weightings.active import active_mean
 from combined_losses.weightings.gramian import GradientArguments, GramianWeighting
 from combined_losses.weightings.products import Gradients
+from combined_losses.weightings.solving import solved
 from combined_losses.weightings.state import FixedWeights, RuleOutput, StateTensors
 
 __all__ = ["MGDA", "CAGrad", "DualProj", "PCGrad", "UPGrad"]
@@ -71,7 +80,7 @@ class MGDA(GramianWeighting):
         # Up to a factor, w = argmin 0.5 v' G v - sum(v). For z = v n the linear term is 1 / n, here
         # times min(n), which is a common factor as well.
         aim = active if self.normalize else shortest / norms
-        z = nonnegative(gradients.cosines, _only_active(aim, gradients)[None])[0]
+        z = solved(nonnegative, gradients.cosines, _only_active(aim, gradients)[None])[0]
         v = z * aim * active
         weights = v / ops.maximum(ops.sum(v), 1e-30)
         return weights * (active_mean(norms, active) / norms) if self.normalize else weights
@@ -149,7 +158,7 @@ class UPGrad(PreferredWeighting):
         norms, cosines, active = gradients.norms, gradients.cosines, gradients.active
         # v_i = p_i n_i (e_i + z) / n, with z >= 0 and the linear term -C e_i.
         linear = ops.where(active[:, None] * active[None, :] > 0, -cosines, -1.0)
-        z = nonnegative(cosines, linear) + identity(cosines)
+        z = solved(nonnegative, cosines, linear) + identity(cosines)
         p = self.shares(gradients)
         return ops.sum(p[:, None] * z * (norms[:, None] / norms[None, :]), axis=0)
 
@@ -190,7 +199,8 @@ class DualProj(PreferredWeighting):
         x = self.shares(gradients) * gradients.norms
         f = ops.maximum(ops.max(x), 1e-30)
         linear = _only_active(-times(gradients.cosines, x / f), gradients)
-        return (x + f * nonnegative(gradients.cosines, linear[None])[0]) / gradients.norms
+        z = solved(nonnegative, gradients.cosines, linear[None])[0]
+        return (x + f * z) / gradients.norms
 
 
 Rescale: TypeAlias = Literal["squared", "linear"] | None
@@ -239,27 +249,34 @@ class CAGrad(GramianWeighting):
         self.rescale = rescale
 
     def combine(self, gradients: Gradients, state: StateTensors) -> RuleOutput:
-        cosines, active = gradients.cosines, gradients.active
-        norms = gradients.norms / ops.maximum(active_mean(gradients.norms, active), 1e-30)
-        norms = ops.where(active > 0, norms, 1.0)
-        u = active * norms / gradients.count
-        # z(m) = argmin of 0.5 z' C z - (m q - h)' z, and n y = z(m) for the m at which |J' y| is
-        # c |g0|. q = 1 / n is taken in units of the shortest n, so that no entry of it is large.
-        shortest = ops.min(norms)
-        h, q = times(cosines, u), active * shortest / norms
-        squared = ops.sum(u * h)
-        # Of opposed gradients the mean g0 is 0. What is left of it comes from the ridge on C, 1e-6,
-        # and has no meaningful direction: the radius is then 0.
-        c = float(self.c) if self.c > 1e-6 else 0.0  # a smaller c changes nothing in float32
-        radius = ops.where(squared > 4e-6 * ops.sum(u * u), c * ops.sqrt(squared), 0.0)
-        low = ops.min(ops.where(active > 0, norms / shortest * h, np.inf))
-        high = ops.min(ops.where(active > 0, norms / shortest * (h + radius), np.inf))
-        start = (low, high, ops.zeros_like(u), cosines, q, h, active, ops.square(radius))
-        z = ops.fori_loop(0, 4, _narrow, start)[2]
-        z = ops.fori_loop(0, 2, _on_support, (z, cosines, q, h, radius))[0]
-        z = ops.where(radius > 0, z, 0.0)
+        added = functools.partial(_added_to_mean, float(self.c))
+        added = solved(added, gradients.cosines, gradients.norms, gradients.active)
         scale = {None: 1.0, "squared": 1 + self.c**2, "linear": 1 + self.c}[self.rescale]
-        return (1 / gradients.count + z / norms) / scale
+        return (1 / gradients.count + added) / scale
+
+
+def _added_to_mean(c: float, cosines: Tensor, norms: Tensor, active: Tensor) -> Tensor:
+    """The y of CAGrad."""
+    xp = arithmetic(cosines)
+    count = xp.maximum(xp.sum(active), 1.0)
+    norms = norms / xp.maximum(xp.sum(active * norms) / count, 1e-30)
+    norms = xp.where(active > 0, norms, 1.0)
+    u = active * norms / count
+    # z(m) = argmin of 0.5 z' C z - (m q - h)' z, and n y = z(m) for the m at which |J' y| is
+    # c |g0|. q = 1 / n is taken in units of the shortest n, so that no entry of it is large.
+    shortest = xp.min(norms)
+    h, q = times(cosines, u), active * shortest / norms
+    squared = xp.sum(u * h)
+    # Of opposed gradients the mean g0 is 0. What is left of it comes from the ridge on C, 1e-6,
+    # and has no meaningful direction: the radius is then 0.
+    c = c if c > 1e-6 else 0.0  # a smaller c changes nothing in float32
+    radius = xp.where(squared > 4e-6 * xp.sum(u * u), c * xp.sqrt(squared), 0.0)
+    low = xp.min(xp.where(active > 0, norms / shortest * h, np.inf))
+    high = xp.min(xp.where(active > 0, norms / shortest * (h + radius), np.inf))
+    start = (low, high, xp.zeros_like(u), cosines, q, h, active, xp.square(radius))
+    z = repeat(4, _narrow, start)[2]
+    z = repeat(2, _on_support, (z, cosines, q, h, radius))[0]
+    return xp.where(radius > 0, z, 0.0) / norms
 
 
 _GRID = np.linspace(0, 1, 17, dtype="float32")
@@ -271,37 +288,39 @@ LoopState: TypeAlias = tuple[Tensor, ...]
 def _narrow(_: Tensor, state: LoopState) -> LoopState:
     """One round of the search for m: the cell of a grid in which `z' C z` reaches the square."""
     low, high, _, cosines, q, h, active, square = state
+    xp = arithmetic(cosines)
     # The grid is even in log(1 + |m|), because the size of m is another one for each gradient.
-    first, last = (ops.sign(end) * ops.log1p(ops.abs(end)) for end in (low, high))
-    grid = first + (last - first) * ops.convert_to_tensor(_GRID)
-    grid = ops.sign(grid) * ops.expm1(ops.abs(grid))
+    first, last = (xp.sign(end) * xp.log1p(xp.abs(end)) for end in (low, high))
+    grid = first + (last - first) * xp.array(_GRID)
+    grid = xp.sign(grid) * xp.expm1(xp.abs(grid))
     # If |z| <= r in the metric of C, then (C z)_i >= -r. So a linear term below -2 r never binds
     # for such a z and may be raised to -2 r; for a longer z that only makes z longer still.
-    radius = ops.sqrt(square)
-    linear = ops.maximum(grid[:, None] * q[None, :] - h[None, :], -2 * radius)
-    linear = ops.where(active > 0, linear, -2 * radius)
-    scale = ops.maximum(ops.max(linear, axis=1, keepdims=True), 1e-3 * radius + 1e-30)
+    radius = xp.sqrt(square)
+    linear = xp.maximum(grid[:, None] * q[None, :] - h[None, :], -2 * radius)
+    linear = xp.where(active > 0, linear, -2 * radius)
+    scale = xp.maximum(xp.max(linear, axis=1, keepdims=True), 1e-3 * radius + 1e-30)
     z = scale * nonnegative(cosines, linear / scale)
-    reached = ops.sum(z * times(cosines, z), axis=1) < square
-    cell = ops.clip(ops.sum(ops.cast(reached, "int32")), 1, 16)
-    low, high = ops.take(grid, cell - 1), ops.take(grid, cell)
-    return low, high, ops.take(z, cell, axis=0), cosines, q, h, active, square
+    reached = xp.sum(z * times(cosines, z), axis=1) < square
+    cell = xp.clip(xp.sum(xp.where(reached, 1, 0)), 1, 16)
+    low, high = xp.take(grid, cell - 1), xp.take(grid, cell)
+    return low, high, xp.take(z, cell, axis=0), cosines, q, h, active, square
 
 
 def _on_support(_: Tensor, state: LoopState) -> LoopState:
     """z from the equations on its support: `C z = m q - h` there, and `z' C z = radius^2`."""
     z, cosines, q, h, radius = state
-    support = ops.cast(z > 1e-6 * ops.max(z), "float32")
+    xp = arithmetic(cosines)
+    support = xp.where(z > 1e-6 * xp.max(z), 1.0, 0.0)
     q = q * support  # on an empty support q is 0, and no quotient below is infinite
-    q = q / ops.maximum(ops.max(q), 1e-37)  # the unit of m does not matter here
-    solved = solve_on(support[None], cosines, ops.stack([q, h]))
+    q = q / xp.maximum(xp.max(q), 1e-37)  # the unit of m does not matter here
+    solved = solve_on(support[None], cosines, xp.stack([q, h]))
     a, e = solved[0], solved[1]
     # z = m a - e: the larger root of (q.a) m^2 - 2 (h.a) m + h.e = radius^2.
-    square, middle = ops.sum(q * a), ops.sum(h * a)
-    rest = ops.sum(h * e) - ops.square(radius)
-    root = ops.sqrt(ops.maximum(ops.square(middle) - square * rest, 0.0))
-    m = (middle + root) / ops.maximum(square, 1e-30)
-    return support * ops.maximum(m * a - e, 0.0), cosines, q, h, radius
+    square, middle = xp.sum(q * a), xp.sum(h * a)
+    rest = xp.sum(h * e) - xp.square(radius)
+    root = xp.sqrt(xp.maximum(xp.square(middle) - square * rest, 0.0))
+    m = (middle + root) / xp.maximum(square, 1e-30)
+    return support * xp.maximum(m * a - e, 0.0), cosines, q, h, radius
 
 
 @keras.saving.register_keras_serializable("combined_losses")
