@@ -1,5 +1,7 @@
 """What Keras does in training and saving and does not promise, see test_keras_seams.py."""
 
+from collections import UserDict
+
 import keras
 import numpy as np
 import pytest
@@ -248,6 +250,46 @@ def test_callbacks_before_and_after_those_of_the_user(given):
         return
     model.fit(*args, **kwargs)
     assert called == [(name, model) for name in ("first", "users", "last")]
+
+
+@seam("reads_steps")
+def test_who_reads_the_logs_of_steps():
+    model, early = line(), keras.callbacks.EarlyStopping("loss")
+
+    def read(callbacks, **kwargs):
+        kwargs = {"callbacks": callbacks, **kwargs}
+        return keras_private.reads_steps(keras.Model.fit, model, (X, Y), kwargs)
+
+    class Steps(keras.callbacks.Callback):
+        def on_batch_end(self, batch, logs=None):
+            pass
+
+    given = []
+    on_step = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: given.append(logs))
+    assert read(None) and read(None, verbose=2) and not read(None, verbose=0)
+    for silent in (early, [early], keras.callbacks.LambdaCallback(on_epoch_end=print)):
+        assert not read(silent, verbose=0)
+    for reader in (Steps(), [early, on_step], keras.callbacks.ModelCheckpoint("x.keras")):
+        assert read(reader, verbose=0)
+    callbacks = keras.callbacks.CallbackList
+    assert not read(callbacks([early], model=model))
+    assert read(callbacks([early, on_step], model=model))
+    assert read(callbacks([early], add_progbar=True, model=model))
+    # Keras converts no entry of logs that count as false, and gives them at the end of the epoch.
+    function = model.make_train_function() or model.train_function
+    model.train_function = lambda *args: _false(function(*args))
+    history = model.fit(X, Y, verbose=0, callbacks=[on_step]).history
+    assert given == [{}] and len(history["loss"]) == 1
+
+
+class _False(UserDict):
+    def __bool__(self):
+        return False
+
+
+def _false(result):
+    logs, states = keras_private.split_result(result)
+    return keras_private.join_result(_False(logs), states)
 
 
 @on("tensorflow")

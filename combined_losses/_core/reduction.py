@@ -50,8 +50,9 @@ def _mean(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:
     """The mean; 0 for an empty batch or a replica without samples, where `ops.mean` is NaN."""
     if None not in values.shape and 0 not in values.shape:
         return ops.mean(values, axis=axes)
-    total = ops.sum(values, axis=axes)
-    count = ops.size(values) // ops.maximum(ops.size(total), 1)
+    total, count = ops.sum(values, axis=axes), ops.size(values)
+    if axes is not None:
+        count = count // ops.maximum(ops.size(total), 1)
     return total / ops.cast(ops.maximum(count, 1), total.dtype)
 
 

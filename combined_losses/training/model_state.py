@@ -76,6 +76,7 @@ class ModelState:
         self.loss_owners: list[int | None] = []  # on JAX, see `penalties.owners_of`
         # For callbacks that look at batches, see `for_callbacks.request_batches`.
         self.returns_batches: bool = False
+        self.reads_steps: bool = True  # whether somebody reads the logs of each step of training
         self.last_batch: dict[str, ArrayLike] | None = None
         self.measurers: dict[tuple[object, ...], Any] = {}  # of `diagnosis.measurer`
         self.running: Running = Running()
@@ -185,11 +186,13 @@ class ModelState:
         self.find_owned(model)
         self.owned.check_built()
         before = {} if self.tracking is None else self.tracking.weights(all_of_them=True)
+        self.reads_steps = keras_private.reads_steps(keras.Model.fit, model, args, kwargs)
         args, kwargs = with_callbacks(keras.Model.fit, self, model, args, kwargs)
         try:
             history = fit(*args, **kwargs)
         finally:
             self.last_batch = None  # also where `fit` is interrupted
+            self.reads_steps = True
         fill_in(history.history, before)
         if self.tracking is not None:
             self.tracking.describe_weights(history, before)

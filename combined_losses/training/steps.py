@@ -4,6 +4,7 @@ A step, compiled, returns the vector that `Tracking` records, beside the logs of
 on the host, a function gives the entries of the vector their names.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -12,7 +13,7 @@ import keras
 from combined_losses._backend import backend, keras_private
 from combined_losses._core.outputs import BATCH
 from combined_losses._core.step import inside
-from combined_losses.training.logs import LazyVector
+from combined_losses.training.logs import LazyVector, UnreadLogs
 from combined_losses.training.model_state import ModelState, state_of
 
 _Step: TypeAlias = Literal["train_step", "test_step"]
@@ -79,6 +80,7 @@ def _with_names(
     # The user may have compiled a step of the user's, and `rebuild` would not compile that again.
     what: Literal["function", "step"] = "function" if is_ours else "step"
     is_test = step == "test_step"
+    own_logs = is_test or not is_ours or _overrides_metrics(model)
 
     def named(*args: Any) -> Any:
         if state.tracking is not None:
@@ -89,13 +91,21 @@ def _with_names(
         except Exception:
             backend.restore_state(model, keras_private.state_given(args))
             raise
-        return _unpacked(model, state, result)
+        return _unpacked(model, state, result, own_logs)
 
     return named
 
 
-def _unpacked(model: keras.Model, state: ModelState, result: Any) -> Any:
-    """What the function of a step returns, with its batch kept and its vector split into logs."""
+def _overrides_metrics(model: keras.Model) -> bool:
+    overridden: bool = type(model).compute_metrics is not keras.Model.compute_metrics
+    return overridden
+
+
+def _unpacked(model: keras.Model, state: ModelState, result: Any, own_logs: bool) -> Any:
+    """What the function of a step returns, with its batch kept and its vector split into logs.
+
+    `own_logs`: the logs may hold other numbers than the metrics of the model at the end.
+    """
     logs, after = keras_private.split_result(result)
     if BATCH in logs:
         logs = dict(logs)
@@ -111,4 +121,6 @@ def _unpacked(model: keras.Model, state: ModelState, result: Any) -> Any:
         vector = tracker.result()
     else:
         return keras_private.join_result(logs, after)
-    return keras_private.join_result(tracking.unpack(logs, LazyVector(vector)), after)
+    name = functools.partial(tracking.unpack, logs, LazyVector(vector))
+    is_read = state.reads_steps or own_logs or tracking.replicas > 1
+    return keras_private.join_result(name() if is_read else UnreadLogs(name), after)

@@ -33,17 +33,17 @@ class ComponentTracker(KerasMetric):
 
     def __init__(self, size: int, name: str = "combined_losses") -> None:
         super().__init__(name=name, dtype="float32")
-        self.total: keras.Variable = self.add_variable((size,), "zeros", name="total")
-        self.count: keras.Variable = self.add_variable((size,), "zeros", name="count")
+        # The sums of the vector times its counts, and the sums of its counts.
+        self.sums: keras.Variable = self.add_variable((2, size), "zeros", name="sums")
 
     def update_state(self, weighted_sum: Tensor, count: Tensor) -> None:
         """Adds `weighted_sum`, the vector times `count`: one number, or one for each entry."""
-        self.total.assign_add(ops.stop_gradient(weighted_sum))
-        count = ops.cast(count, self.count.dtype)
-        self.count.assign_add(ops.broadcast_to(count, self.count.shape))
+        count = ops.broadcast_to(ops.cast(count, self.sums.dtype), self.sums.shape[1:])
+        self.sums.assign_add(ops.stack([ops.stop_gradient(weighted_sum), count]))
 
     def result(self) -> Tensor:
-        return self.total / ops.maximum(self.count, 1.0)
+        weighted_sum, count = ops.unstack(ops.convert_to_tensor(self.sums), 2)
+        return weighted_sum / ops.maximum(count, 1.0)
 
 
 class Tracking:

@@ -114,3 +114,30 @@ def test_tensorboard_holds_every_component_for_training_and_validation(tmp_path)
         for key in ("loss", "mse_loss", "mae_loss"):
             values = [make_ndarray(event.tensor_proto) for event in events.Tensors(f"epoch_{key}")]
             assert np.ravel(values) == pytest.approx(history[prefix + key], rel=1e-6)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_the_history_is_the_same_whether_or_not_somebody_reads_the_logs_of_steps(
+    steps_per_execution,
+):
+    """If nobody does, they get their names at the end of the epoch, not in each step."""
+    x, y = arrays()
+    seen, found, on_torch = [], [], keras.backend.backend() == "torch"
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs))
+    for callbacks in ([], [watch]):
+        model, rule = line(), cl.weightings.DynamicWeightAverage()
+        model.compile(
+            sgd(0.1),
+            loss=cl.CompositeLoss(["mse", "mae"], {"mse": 2.0}, rule),
+            metrics=["mape"],
+            steps_per_execution=1 if on_torch else steps_per_execution,
+        )
+        fit = {"epochs": 2, "batch_size": 5, "validation_data": (x, y), "verbose": 0}
+        found.append(model.fit(x, y, callbacks=callbacks, shuffle=False, **fit).history)
+    assert list(found[0]) == list(found[1]) and "val_mae_weight" in found[0]
+    for key, values in found[0].items():
+        np.testing.assert_allclose(values, found[1][key], rtol=1e-6, err_msg=key)
+    assert {*seen[0]} == {key for key in found[0] if not key.startswith("val_")}
+    assert all(type(number) is float for number in seen[0].values())
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert {*logs} == {*seen[0]} and logs["loss"] > 0

@@ -6,7 +6,7 @@ file for each idea. They import nothing of ours but names of types, so that a te
 try a function by itself.
 """
 
-from combined_losses._backend.keras_private.callbacks import add_callbacks
+from combined_losses._backend.keras_private.callbacks import add_callbacks, reads_steps
 from combined_losses._backend.keras_private.compiling import (
     behind_loss,
     compile_without_loss,
@@ -114,6 +114,7 @@ __all__ = [
     "put_functional_below",
     "put_mask",
     "read_state",
+    "reads_steps",
     "recompile_step",
     "replace_compile_config",
     "replacing_step",
