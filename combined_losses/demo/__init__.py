@@ -21,7 +21,7 @@ cross-entropy alone against cross-entropy + Dice. With --data it runs (a) on you
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the subcommand to those of `combined-losses`."""
     parser = subparsers.add_parser(
-        "demo", help="train two composites, in about a minute", description=DESCRIPTION
+        "demo", help="train two composites, in under a minute", description=DESCRIPTION
     )
     parser.add_argument(
         "--out",
@@ -63,7 +63,7 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs",
         type=_whole_number(1, 10_000),
         metavar="N",
-        help="epochs of every training (default: 12 in (a), 24 in (b))",
+        help="epochs of every training (default: 8)",
     )
     parser.add_argument(
         "--seed",

@@ -13,7 +13,7 @@ from combined_losses.demo.tables import Table
 from combined_losses.demo.training import Split
 
 FOLDS = 5
-EPOCHS = 12
+EPOCHS = 8
 # Batches of about 32 for the diabetes data; for a large file an epoch takes no more steps.
 STEPS_PER_EPOCH = 11
 
@@ -70,7 +70,7 @@ def experiment(table: Table, folds: list[Fold], *, epochs: int | None) -> Experi
         build=lambda: _network(table.x.shape[1]),
         splits=[fold.split for fold in folds],
         epochs=epochs or EPOCHS,
-        learning_rate=6e-3,
+        learning_rate=9e-3,
         batch_size=max(2, len(folds[0].split.train[0]) // STEPS_PER_EPOCH),
         measure=lambda repetition, outcome: _measure(
             table, _error(table, folds[repetition], outcome.y_pred)
