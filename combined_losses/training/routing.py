@@ -314,7 +314,8 @@ def _alone(what: str, values: Any, output: str) -> Any:
         keys = list(values) if isinstance(values, dict) else f"{len(values)} arrays"
         raise ValueError(
             f"`{what}` and the predictions have different structures: {output} of the model has "
-            f"several entries in `{what}`. Give one array; a loss that needs several can read them "
-            f"by cl.wrappers.OnInputs. Received: {what} with {keys}"
+            f"several entries in `{what}`. Give one array, or a composite whose components say "
+            "which entry they read: cl.wrappers.OnOutput(loss, output, target=key). "
+            f"Received: {what} with {keys}"
         )
     return leaves[0]
