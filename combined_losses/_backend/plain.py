@@ -21,6 +21,21 @@ def on_host(function: Callable[..., Any], arrays: Sequence[Tensor]) -> Tensor | 
     return None
 
 
+def spatial_sum(x: Tensor) -> Tensor:
+    rank, channels = len(x.shape), x.shape[-1]
+    if channels == 1 or rank == 3:
+        return ops.sum(x, axis=tuple(range(1, rank - 1)))
+    # First over all but the last of these axes, so that what is added up are long rows. A short
+    # last axis would make sums several times as slow.
+    batch, *_, width, channels = ops.shape(x)
+    wide = ops.sum(ops.reshape(x, (batch, -1, width * channels)), axis=1)
+    return ops.sum(ops.reshape(wide, (batch, width, channels)), axis=1)
+
+
+def spatial_product(a: Tensor, b: Tensor) -> Tensor:
+    return spatial_sum(a * b)
+
+
 def requiring(tensor: Tensor, condition: Tensor, message: str) -> Tensor:
     return tensor  # all sizes are known, and were checked, before it is computed
 

@@ -132,6 +132,12 @@ class Backend(Protocol):
             `(n, k)`, from 0 to m: m where no number of the row is greater.
         """
 
+    def spatial_sum(self, x: Tensor) -> Tensor:
+        """The sums over all axes but the first and the last: `(batch, channels)`."""
+
+    def spatial_product(self, a: Tensor, b: Tensor) -> Tensor:
+        """`spatial_sum` of `a * b`; where `a` is 0 that product counts as 0."""
+
     def entries(self, x: Tensor, number: int) -> list[Tensor]:
         """The `number` entries of the last axis, each an array of its own."""
 

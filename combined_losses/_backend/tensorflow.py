@@ -29,6 +29,8 @@ lies_within = plain.lies_within
 on_host = plain.on_host
 restore_state = plain.restore_state
 result_in = plain.result_in
+spatial_product = plain.spatial_product
+spatial_sum = plain.spatial_sum
 
 
 def replica_count() -> int:

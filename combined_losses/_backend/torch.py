@@ -157,6 +157,19 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
+def spatial_sum(x: Tensor) -> Tensor:
+    batch, *_, width, channels = x.shape
+    if channels == 1 or x.ndim == 3 or not x.is_contiguous():
+        return x.sum(tuple(range(1, x.ndim - 1)))
+    # As in `plain`: with a short last axis the sum takes twice as long, its gradient six times.
+    wide = x.reshape(batch, -1, width * channels).sum(1)
+    return wide.reshape(batch, width, channels).sum(1)
+
+
+def spatial_product(a: Tensor, b: Tensor) -> Tensor:
+    return spatial_sum(a * b)
+
+
 def places_after(rows: Tensor, values: Tensor) -> Tensor:
     return torch.searchsorted(rows.contiguous(), values.contiguous(), right=True)
 
@@ -242,6 +255,6 @@ def lies_within(x: Tensor, low: float, high: float) -> bool:
         return False
     least, greatest = torch.aminmax(x.detach())
     try:
-        return bool(least >= low) and bool(greatest <= high)
+        return least.item() >= low and greatest.item() <= high
     except RuntimeError:  # inside `torch.func.vmap` no number is known
         return False

@@ -156,10 +156,23 @@ def test_near_perfection_the_power_is_a_chord(gamma):
         close(slope(FocalTversky, one, one - error, **arguments), -factor, atol=0)
 
 
-def test_small_errors_do_not_cancel():
-    """All of 400 pixels are 2^-20 short: FN / (2 TP + FN) = e / (2 - e). 1 - 2 TP / ... is 0."""
+def test_small_errors_keep_an_absolute_accuracy():
+    """All of 400 pixels are 2^-20 short: FN / (2 TP + FN) = e / (2 - e), whose slope is exact."""
     y_true, error = np.ones((1, 20, 20, 1), "float32"), 2.0**-20
-    close(values(Dice, y_true, y_true - error, smooth=0.0), error / (2 - error), atol=0)
+    close(values(Dice, y_true, y_true - error, smooth=0.0), error / (2 - error), rtol=0, atol=1e-6)
+    close(slope(Dice, y_true, y_true - error, smooth=0.0), -2 / 400 / (2 - error) ** 2, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 256, 256, 256, 1), (1, 128, 256, 256, 2)])
+def test_sums_over_16_million_pixels_keep_six_digits(shape):
+    y_pred = RNG.uniform(size=shape).astype("float32")
+    y_true = (RNG.uniform(size=shape) < 0.7).astype("float32")
+    axes, wide = (1, 2, 3), y_pred.astype("float64")
+    total = wide.sum(axes) + y_true.sum(axes, dtype="float64") + 1
+    wrong = np.abs(wide - y_true).sum(axes)
+    close(values(Dice, y_true, y_pred), (wrong / total).mean(-1), rtol=0, atol=1e-6)
+    expected = ((1 - 2 * y_true) * total - wrong) / total**2 / shape[-1]
+    close(slope(Dice, y_true, y_pred) / expected, 1, rtol=1e-5)
 
 
 # Ranges and signs.

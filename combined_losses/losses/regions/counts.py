@@ -5,13 +5,14 @@ from typing import Unpack
 
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._core.checks import check_class_weight, check_flag, check_number
 from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.floats import div
 from combined_losses.losses.regions.base import (
     LogitsRegion,
     MultilabelArguments,
     RegionArguments,
-    rows,
 )
 
 
@@ -24,8 +25,9 @@ class OverlapArguments(RegionArguments, total=False):
 class Overlap(LogitsRegion):
     """A region loss of the counts of each class, averaged over the classes (abstract).
 
-    A subclass implements `of_counts(tp, fp, fn)`. The counts, and the values that it returns, are
-    `(batch, classes)`.
+    A subclass implements `of_sums(tp, of_true, of_pred)`: of the true positives, `sum p y`, and the
+    sizes `sum y` and `sum p`. `FP = sum p - TP` and `FN = sum y - TP`. The sums, and the values
+    that it returns, are `(batch, classes)`.
 
     Args:
         smooth: added to the denominator, in pixels, at least 0.
@@ -57,9 +59,10 @@ class Overlap(LogitsRegion):
     def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         class_weight = self._class_weight(y_pred.shape[-1])
         y_true, y_pred, weight = foreground(y_true, y_pred, weight, self.include_background)
-        values = self.of_counts(*counts(y_true, y_pred, weight))
+        values = self.of_sums(*sums(y_true, y_pred, weight))
         if class_weight is None:
-            return ops.mean(values, axis=-1)
+            one = values.shape[-1] == 1
+            return ops.squeeze(values, axis=-1) if one else ops.mean(values, axis=-1)
         return ops.sum(values * ops.convert_to_tensor(class_weight, values.dtype), axis=-1)
 
     def _class_weight(self, channels: int) -> list[float] | None:
@@ -74,23 +77,30 @@ class Overlap(LogitsRegion):
         used = list(self.class_weight[0 if self.include_background or channels == 1 else 1 :])
         return [float(weight) / sum(used) for weight in used]
 
-    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} must implement `of_counts`.")
+    def of_sums(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must implement `of_sums`.")
 
 
-def counts(
+def sums(
     y_true: Tensor, y_pred: Tensor, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """True positives, false positives and false negatives of each sample and class."""
-    y_true, y_pred = rows(y_true), rows(y_pred)
-    # p (1 - y) = p - p y, exact where y is 0 or 1. So one product serves all three counts.
-    both = y_true * y_pred
-    of_pixels = [both, y_pred - both, y_true - both]
+    """The true positives of each sample and class, and the sizes of truth and prediction."""
+    seen = y_true, y_pred
     if weight is not None:
-        weight = rows(weight)
-        of_pixels = [each * weight for each in of_pixels]
-    tp, fp, fn = (ops.sum(each, axis=-1) for each in of_pixels)
-    return tp, fp, fn
+        seen = y_true * weight, y_pred * weight
+    tp = backend.spatial_product(seen[0], y_pred)
+    of_true, of_pred = map(backend.spatial_sum, seen)
+    return tp, of_true, of_pred
+
+
+def at_least_zero(wrong: Tensor) -> Tensor:
+    """A difference of sums, with its slope; a value below 0 is a rounding error and becomes 0."""
+    return wrong + ops.relu(-ops.stop_gradient(wrong))
+
+
+def ratio(wrong: Tensor, total: Tensor, smooth: float) -> Tensor:
+    """`wrong / (total + smooth)`, of counts; 0 with gradient 0 where that denominator is 0."""
+    return wrong / (total + smooth) if smooth > 0 else div(wrong, total)
 
 
 def foreground(

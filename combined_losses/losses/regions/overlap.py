@@ -10,9 +10,15 @@ from keras import ops
 from combined_losses._core.checks import check_flag, check_number
 from combined_losses._core.names import quoted
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import div
 from combined_losses.losses.regions.base import LogitsRegion, RegionArguments
-from combined_losses.losses.regions.counts import Overlap, OverlapArguments, counts, foreground
+from combined_losses.losses.regions.counts import (
+    Overlap,
+    OverlapArguments,
+    at_least_zero,
+    foreground,
+    ratio,
+    sums,
+)
 
 __all__ = ["Dice", "FocalTversky", "GeneralizedDice", "Jaccard", "Tversky"]
 
@@ -66,9 +72,9 @@ class Dice(Overlap):
     (V-Net, arXiv 1606.04797) square the terms of the sums in the denominator; this loss does not.
     """
 
-    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-        wrong = fp + fn
-        return div(wrong, 2 * tp + wrong + self.smooth)
+    def of_sums(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
+        total = of_true + of_pred  # 2 TP + FP + FN
+        return ratio(at_least_zero(total - 2 * tp), total, self.smooth)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -103,9 +109,9 @@ class Jaccard(Overlap):
     Limit: `J = 2 D / (1 + D)` of the Dice loss, without smoothing. Rahman & Wang 2016 (ISVC).
     """
 
-    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-        wrong = fp + fn
-        return div(wrong, tp + wrong + self.smooth)
+    def of_sums(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
+        total = of_true + of_pred - tp  # TP + FP + FN
+        return ratio(at_least_zero(total - tp), total, self.smooth)
 
 
 class _Weighted(Overlap):
@@ -118,10 +124,11 @@ class _Weighted(Overlap):
         self.fp_weight = fp_weight
         self.fn_weight = fn_weight
 
-    def dissimilarity(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
+    def dissimilarity(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
         """One minus the Tversky index."""
-        wrong = self.fp_weight * fp + self.fn_weight * fn
-        return div(wrong, tp + wrong + self.smooth)
+        wrong = self.fp_weight * (of_pred - tp) + self.fn_weight * (of_true - tp)
+        wrong = at_least_zero(wrong)
+        return ratio(wrong, tp + wrong, self.smooth)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -174,8 +181,8 @@ class Tversky(_Weighted):
         super().__init__(smooth, class_weight, **kwargs)
         self._set_prices(fp_weight, fn_weight)
 
-    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-        return self.dissimilarity(tp, fp, fn)
+    def of_sums(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
+        return self.dissimilarity(tp, of_true, of_pred)
 
 
 # Below this the power is replaced by its chord from 0, whose slope is finite.
@@ -234,8 +241,8 @@ class FocalTversky(_Weighted):
         self._set_prices(fp_weight, fn_weight)
         self.gamma = gamma
 
-    def of_counts(self, tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
-        loss = self.dissimilarity(tp, fp, fn)
+    def of_sums(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
+        loss = self.dissimilarity(tp, of_true, of_pred)
         chord = loss * _CHORD ** (self.gamma - 1)
         # The floor keeps the derivative finite where the `where` below takes the chord.
         power = ops.power(ops.maximum(loss, _CHORD), self.gamma)
@@ -305,10 +312,11 @@ class GeneralizedDice(LogitsRegion):
 
     def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         y_true, y_pred, weight = foreground(y_true, y_pred, weight, self.include_background)
-        tp, fp, fn = counts(y_true, y_pred, weight)
-        share, wrong = self._shares(tp + fn), fp + fn
-        total = ops.sum(share * (2 * tp + wrong), axis=-1) + self.smooth
-        return div(ops.sum(share * wrong, axis=-1), total)
+        tp, of_true, of_pred = sums(y_true, y_pred, weight)
+        share, total = self._shares(of_true), of_true + of_pred
+        wrong = at_least_zero(total - 2 * tp)  # FP + FN
+        wrong, total = (ops.sum(share * each, axis=-1) for each in (wrong, total))
+        return ratio(wrong, total, self.smooth)
 
     def _shares(self, size: Tensor) -> Tensor:
         """The normalised weights of the classes, from their sizes, both `(batch, classes)`."""
