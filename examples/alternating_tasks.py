@@ -108,6 +108,26 @@ def show(errors):
     Console(width=120).print(table)
 
 
+def plot(errors):
+    """Draws both errors of each rule into alternating_tasks.png."""
+    import matplotlib.pyplot as plt
+
+    labels = [f"{name}, {optimizer}" for name, optimizer in errors]
+    figure, axes = plt.subplots(figsize=(6, 3 + 0.4 * len(errors)), layout="constrained")
+    for index, (kind, marker) in enumerate([("tasks in turn", "o"), ("both in each batch", "s")]):
+        values = [pair[index] for pair in errors.values()]
+        axes.scatter(values, labels, s=80, marker=marker, label=kind)
+    axes.set(xscale="log", xlabel="relative error of the worse task", xlim=(1e-3, 0.2))
+    axes.margins(y=0.2)
+    axes.invert_yaxis()
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=2)
+    figure.savefig("alternating_tasks.png")
+
+
 if __name__ == "__main__":
     quick = "--quick" in sys.argv[1:]
-    show(main(rules=list(find_rules())[:3], optimizers=("Adam",)) if quick else main())
+    found = main(rules=list(find_rules())[:3], optimizers=("Adam",)) if quick else main()
+    show(found)
+    plot(found)

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import os
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -188,8 +189,16 @@ def cards() -> Iterator[str]:
         yield f":link: gallery/{program.made('').name}\n:link-type: doc"
         if picture := program.picture:
             yield f":img-top: {picture}"
+            if is_strip(GALLERY.parent / picture):
+                yield ":class-img-top: strip"
         yield f"\n{short(question)}\n:::\n"
     yield "::::\n"
+
+
+def is_strip(picture: Path) -> bool:
+    """Whether a PNG is more than 2.5 times as wide as high, as its header says."""
+    width, height = struct.unpack(">II", picture.read_bytes()[16:24])
+    return bool(width > 2.5 * height)
 
 
 def short(text: str) -> str:
