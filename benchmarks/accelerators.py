@@ -33,7 +33,7 @@ class Framework:
         """Whether products of float32 may round their factors to 10 bits."""
 
     def peak_mb(self, run):
-        """The most memory of the accelerator that one call held, in MB; None if nobody counts it."""
+        """The most memory of the accelerator that a call held, in MB; None if it is unknown."""
         return
 
 

@@ -22,13 +22,22 @@ if typing.TYPE_CHECKING or not _checks_first():
     with _quiet_if_command():
         import keras  # noqa: F401 - imported here, to hide what TensorFlow prints from the command
 
-    from combined_losses import callbacks, diagnosis, losses, plots, weightings, wrappers
+    from combined_losses import (
+        callbacks,
+        diagnosis,
+        losses,
+        plots,
+        tuning,
+        weightings,
+        wrappers,
+    )
     from combined_losses.composite import CompositeLoss, as_loss
     from combined_losses.diagnosis import diagnose
     from combined_losses.points import Box, PointSets
     from combined_losses.training.derivatives import input_gradients
     from combined_losses.training.mixin import ComponentMetricsMixin
     from combined_losses.training.models import Model, Sequential, track, untrack
+    from combined_losses.tuning import compare, pareto, search
 
 __all__ = [
     "Box",
@@ -40,11 +49,15 @@ __all__ = [
     "__version__",
     "as_loss",
     "callbacks",
+    "compare",
     "diagnose",
     "input_gradients",
     "losses",
+    "pareto",
     "plots",
+    "search",
     "track",
+    "tuning",
     "untrack",
     "weightings",
     "wrappers",

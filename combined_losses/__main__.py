@@ -12,6 +12,8 @@ from combined_losses._version import __version__
 SUBCOMMANDS = {
     "demo": "train two composites, in about a minute",
     "diagnose": "say what every component of a saved model does, and what is wrong",
+    "search": "search for the weights that your data want",
+    "compare": "train with one rule after the other on your data",
 }
 
 
@@ -49,11 +51,16 @@ def _add_subcommand(
         from combined_losses import demo
 
         demo.add_parser(subparsers)
-    else:
-        load_package()
+        return
+    load_package()
+    if name == "diagnose":
         from combined_losses.diagnosis import command
 
         command.add_parser(subparsers)
+    else:
+        from combined_losses.tuning import command as tuning
+
+        {"search": tuning.add_search, "compare": tuning.add_compare}[name](subparsers)
 
 
 def main(argv: list[str] | None = None) -> int:

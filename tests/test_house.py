@@ -254,9 +254,10 @@ FLOORS = {
     "plots": 5,
     "diagnosis": 6,
     "callbacks": 7,
-    "": 8,  # the face: `import combined_losses`
-    "demo": 9,
-    "__main__": 10,
+    "tuning": 8,
+    "": 9,  # the face: `import combined_losses`
+    "demo": 10,
+    "__main__": 11,
 }
 
 

@@ -62,8 +62,6 @@ def fragment(diagnosis: Findings) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in (*tables.columns(diagnosis), "flags"))
     rows = "\n".join(f"<tr>{_row(cells)}</tr>" for cells in tables.cells(diagnosis))
     parts = [
-        f"<style>{_STYLE}</style>",
-        '<div class="cl-diagnosis">',
         f"<p>{escape(_sentence(tables.summary_line(diagnosis)))}</p>",
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>",
         _faults(diagnosis),
@@ -74,17 +72,24 @@ def fragment(diagnosis: Findings) -> str:
             f"<p>With these weights all gradients{escape(tables.unseen(diagnosis))} were equally "
             f"long: <code>weights={escape(weights)}</code></p>"
         )
-    return "\n".join([*parts, "</div>"])
+    return styled("\n".join(parts))
 
 
 def page(diagnosis: Findings) -> str:
     """A page in one file: `fragment` and the figure, which needs matplotlib."""
-    return _PAGE.format(
-        title=escape(f"The losses of {diagnosis.model_name}"),
-        fragment=fragment(diagnosis),
-        figure=_svg(overview(diagnosis)),
-        version=__version__,
-    )
+    title = f"The losses of {diagnosis.model_name}"
+    return document(title, fragment(diagnosis), figure_as_svg(overview(diagnosis)))
+
+
+def styled(body: str) -> str:
+    """A part of a page with the style of its tables."""
+    return f'<style>{_STYLE}</style>\n<div class="cl-diagnosis">\n{body}\n</div>'
+
+
+def document(title: str, fragment: str, figure: str) -> str:
+    """A page in one file."""
+    title = escape(title)
+    return _PAGE.format(title=title, fragment=fragment, figure=figure, version=__version__)
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -116,7 +121,7 @@ def _sentence(line: str) -> str:
     return f"{line[0].upper()}{line[1:]}."
 
 
-def _svg(figure: "Figure") -> str:
+def figure_as_svg(figure: "Figure") -> str:
     """The figure as an `<svg>` element; its text is drawn as paths."""
     from matplotlib import rc_context
 

@@ -1,6 +1,6 @@
 """A figure of several trainings: what each of them reached."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -75,8 +75,7 @@ def pareto(
     finite = np.isfinite(points).all(axis=1)
     front = finite & ~_dominated(points)
     is_new, ax = ax is None, ax or new_axes()
-    steps = points[front][np.lexsort(points[front].T[::-1])]
-    (line,) = ax.plot(*steps.T, drawstyle="steps-post", color="#777777", linewidth=1, zorder=1)
+    line = draw_front(ax, points[front])
     handles = [_draw_run(ax, index, points, front[index]) for index in range(len(points))]
     scales, labellers = (ax.set_xscale, ax.set_yscale), (ax.set_xlabel, ax.set_ylabel)
     for axis, (name, key) in enumerate(zip(names, keys, strict=True)):
@@ -91,6 +90,18 @@ def pareto(
     if is_new:
         make_room(ax.figure)
     return ax
+
+
+def draw_front(
+    ax: "Axes", points: "NDArray[np.float64]", signs: Sequence[int] = (1, 1)
+) -> "Line2D":
+    """Joins the points of a Pareto front by a line; `signs` are -1 where higher is better."""
+    steps = points[np.lexsort(points.T[::-1])]
+    # From left to right: the next point is better in y only where it is reached, to the left of it
+    # where higher is better in x.
+    drawstyle = "steps-post" if signs[0] > 0 else "steps-pre"
+    (line,) = ax.plot(*steps.T, drawstyle=drawstyle, color="#777777", linewidth=1, zorder=1)
+    return line
 
 
 def _last_values(run: Any) -> LastValues:

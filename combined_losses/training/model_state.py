@@ -51,6 +51,7 @@ class ModelState:
         self.loss_weights = loss_weights
         self.metrics = metrics
         self.is_whole = is_whole
+        self.compiled_with: dict[str, Any] = {}  # the arguments of `compile` beside the loss
         # The losses do not change after `compile`, so that these are computed once.
         self.compounds: list[Compound] = routing.compounds(loss)
         self._losses_made_of_losses = [each.loss_itself() for each in self.compounds]

@@ -1,0 +1,169 @@
+"""`compare`: rules side by side on the user's own data."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from combined_losses import weightings
+from combined_losses.tuning.arguments import check_count, check_installed
+from combined_losses.tuning.bench import Bench, Build, Failed, new_garbage_alone
+from combined_losses.tuning.comparison import Comparison
+from combined_losses.tuning.objectives import Objectives, as_objectives
+from combined_losses.tuning.progress import Progress
+from combined_losses.tuning.references import COMPILED, EQUAL
+from combined_losses.tuning.results import Run, as_record, from_record, joined_seeds, run_of
+from combined_losses.tuning.settings import (
+    Setting,
+    composite_of,
+    equal_weights,
+    is_rule,
+    label_of,
+    rule_of,
+)
+from combined_losses.tuning.study import LOGICAL, RECORD, Study
+from combined_losses.tuning.tables import line_of
+from combined_losses.weightings.base import Weighting
+
+RuleLike: TypeAlias = str | Weighting | type[Weighting] | Mapping[str, float] | None
+
+
+@new_garbage_alone()
+def compare(
+    build: Build,
+    data: Any,
+    *,
+    objectives: Objectives,
+    rules: Sequence[RuleLike] | None = None,
+    validation: Any = None,
+    seeds: int = 5,
+    storage: str | Path | None = None,
+    name: str = "compare",
+    seed: int = 0,
+    verbose: int = 1,
+    **fit: Any,
+) -> Comparison:
+    """Trains with one rule after the other, and says which beats equal weights, if any.
+
+    Each rule is trained with the same seeds, so that its differences to equal weights are paired.
+    Rules have fixed weights of 1, so that only the rule differs from equal weights; the weights as
+    compiled are in the table too. Needs `pip install "combined_losses[search]"`.
+
+    Args:
+        build, data, validation, objectives: as in `cl.search`.
+        rules: names such as `"UPGrad"`, rules, classes of rules, or dicts of fixed weights, such as
+            `{"under": 0.3}`. None (default): every rule of `cl.weightings` at its defaults.
+        seeds: how often each is trained, at least 2. Default 5.
+        storage: None (default): in memory; or as in `cl.search`: the comparison can then be killed
+            and goes on, and several processes divide it.
+        name, seed, verbose, **fit: as in `cl.search`.
+
+    Returns:
+        A `Comparison`: `print` shows means, spreads, the time of a step, the difference to equal
+        weights with its 95 % interval, and a sentence. Ctrl-C ends it early: it then holds what
+        there is.
+
+    Raises:
+        ValueError: as `cl.search`; for an unknown rule.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(64, 3)), rng.normal(size=(64, 1))
+    >>> def build():
+    ...     model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    ...     model.compile("adam", loss=cl.CompositeLoss(["mse", "mae"]))
+    ...     return model
+    >>> found = cl.compare(
+    ...     build, (x, y), rules=["FAMO"], objectives="mse_loss", seeds=2, verbose=0, epochs=1
+    ... )
+    >>> [run.name for run in found.runs]
+    ['equal weights', 'as compiled', 'FAMO']
+    """
+    check_installed()
+    check_count("seeds", seeds, 2)
+    goals = as_objectives(objectives)
+    bench = Bench(build, data, validation, goals, seed, fit)
+    with bench.model(Setting()) as model:
+        composite = composite_of(model)
+        equal = equal_weights(composite)
+        settings = {EQUAL: equal, COMPILED: Setting(), **_settings(rules, equal, composite.names)}
+        del model, composite
+    described = {
+        "rules": list(settings),
+        "objectives": [list(goal) for goal in goals],
+        "seeds": seeds,
+        "seed": seed,
+        "epochs": fit.get("epochs", 1),
+    }
+    study = Study(storage, name, described, goals, seed)
+    count = len(settings) * seeds
+    with Progress(count - len(study.trials), verbose) as progress:
+        try:
+            while _train_next(study, bench, settings, count, progress):
+                pass
+        except KeyboardInterrupt:
+            progress.say("stopped; what there is is compared")
+    return Comparison(goals, _runs(study, settings))
+
+
+def _settings(
+    rules: Sequence[RuleLike] | None, equal: Setting, components: Sequence[str]
+) -> dict[str, Setting]:
+    """The setting of each rule, by the name that the table shows."""
+    if rules is None:
+        rules = [name for name in weightings.__all__ if is_rule(name)]
+    if not isinstance(rules, (list, tuple)):
+        raise ValueError(
+            f"`rules` must be a list of rules, such as ['UPGrad', 'FAMO']. Received: {rules!r}"
+        )
+    found: dict[str, Setting] = {}
+    for given in rules:
+        if isinstance(given, Mapping):
+            unknown = [name for name in given if name not in components]
+            if unknown:
+                raise ValueError(
+                    f"The weights in `rules` name components: {list(components)}. "
+                    f"Received: {unknown[0]!r}"
+                )
+            found[f"weights {dict(given)}"] = Setting({**equal.weights, **given}, rule=None)
+        else:
+            rule = rule_of(given)
+            if rule is not None:  # equal weights are there already
+                found[label_of(rule)] = Setting(equal.weights, rule=rule)
+    return found
+
+
+def _train_next(
+    study: Study, bench: Bench, settings: Mapping[str, Setting], count: int, progress: Progress
+) -> bool:
+    """Trains one rule with one seed; False where nothing is left.
+
+    The number of a trial says which: all rules with the first seed, then with the second one.
+    """
+    with study.trial(count) as trial:
+        if trial is None:
+            return False
+        seed, place = divmod(trial.user_attrs[LOGICAL], len(settings))
+        name = list(settings)[place]
+        try:
+            run = run_of(name, {}, bench.run(settings[name], [seed]))
+        except Failed as failed:
+            run = Run(name, {}, state="failed", note=str(failed))
+        trial.set_user_attr(RECORD, as_record(run))
+        study.tell(trial, [run.values[goal.key] for goal in bench.objectives] or None, run.note)
+        progress.done(f"seed {seed}, {line_of(run)}")
+    return True
+
+
+def _runs(study: Study, settings: Mapping[str, Setting]) -> list[Run]:
+    """One run for each rule that all seeds, or all that there are, have been trained with."""
+    names, parts = list(settings), {name: [] for name in settings}
+    for trial in study.trials:
+        record = trial.user_attrs.get(RECORD)
+        if record is not None:
+            name = names[trial.user_attrs[LOGICAL] % len(names)]
+            parts[name].append(from_record(name, record))
+    return [joined_seeds(name, runs) for name, runs in parts.items() if runs]

@@ -1,0 +1,178 @@
+"""Trials in a storage: killed, shared, locked. The trials here are formulas, not trainings."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from combined_losses.tuning.objectives import as_objectives
+from combined_losses.tuning.study import LOGICAL, RECORD, Study
+from tests.processes import PACKAGE
+
+pytestmark = pytest.mark.backend_free
+
+GOALS = as_objectives("loss:min")
+SEARCH = {"parameters": {"a": [0.01, 10.0]}, "seeds": 1}
+
+PROGRAM = """
+import os, signal, sys, time
+from combined_losses.tuning.objectives import as_objectives
+from combined_losses.tuning.study import LOGICAL, RECORD, Study
+
+print("imported", flush=True)
+sys.stdin.readline()
+count, killed_at, pause = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+study = Study("trials.db", "search", {"parameters": {"a": [0.01, 10.0]}, "seeds": 1},
+              as_objectives("loss:min"), seed=3)
+print("ready", flush=True)
+sys.stdin.readline()
+while True:
+    with study.trial(count) as trial:
+        if trial is None:
+            break
+        a = trial.suggest_float("a", 0.01, 10.0, log=True)
+        b = trial.suggest_categorical("b", ["x", "y"])
+        study.is_suggested(trial)
+        if trial.user_attrs[LOGICAL] == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(pause)
+        trial.set_user_attr(RECORD, os.getpid())
+        study.tell(trial, [(a - 0.5) ** 2 + (b == "x")])
+"""
+
+
+def start(folder, count, killed_at=-1, pause=0.0):
+    script = folder / "program.py"
+    script.write_text(PROGRAM, encoding="utf-8")
+    command = [sys.executable, script.name, str(count), str(killed_at), str(pause)]
+    path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    environ = {**os.environ, "PYTHONPATH": path}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environ, text=True, **pipes)
+
+
+def release(*processes):
+    """Lets processes that wait go on, all at the same time."""
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def run(process):
+    release(process), release(process)
+    return process.wait(120)
+
+
+def finished(folder):
+    study = Study(folder / "trials.db", "search", SEARCH, GOALS, seed=3)
+    return [(t.user_attrs[LOGICAL], t.params, t.values) for t in study.trials if t.values]
+
+
+def test_a_study_that_was_killed_has_the_trials_of_one_that_was_not(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir(), killed.mkdir()
+    assert run(start(whole, 24)) == 0
+    assert run(start(killed, 24, killed_at=17)) == -signal.SIGKILL
+    assert len(finished(killed)) == 17
+    assert run(start(killed, 24)) == 0
+    assert finished(killed) == finished(whole)
+    assert [number for number, *_ in finished(whole)] == list(range(24))
+
+
+def test_two_processes_divide_the_trials(tmp_path):
+    both = [start(tmp_path, 40, pause=0.02) for _ in range(2)]
+    release(*both)  # they make the file, at the same time
+    release(*both)
+    assert [process.wait(120) for process in both] == [0, 0]
+    study = Study(tmp_path / "trials.db", "search", SEARCH, GOALS, seed=3)
+    done = [trial for trial in study.trials if trial.values]
+    assert [trial.user_attrs[LOGICAL] for trial in done] == list(range(40))
+    assert len({trial.params["a"] for trial in done}) == 40
+    assert len({trial.user_attrs[RECORD] for trial in done}) == 2  # both have worked
+
+
+def take(study, count, number_of_errors=0):
+    """The logical number and `a` of the next trial."""
+    with study.trial(count) as trial:
+        if trial is None:
+            return None
+        found = trial.user_attrs[LOGICAL], trial.suggest_float("a", 0.01, 10.0, log=True)
+        study.is_suggested(trial)
+        if number_of_errors:
+            raise KeyboardInterrupt
+        study.tell(trial, [found[1]])
+    return found
+
+
+def test_a_trial_that_the_user_interrupts_is_repeated_with_its_parameters():
+    plain, broken = (Study(None, "search", SEARCH, GOALS, seed=3) for _ in range(2))
+    expected = [take(plain, 4) for _ in range(4)]
+    take(broken, 4)
+    with pytest.raises(KeyboardInterrupt):
+        take(broken, 4, number_of_errors=1)
+    assert [take(broken, 4) for _ in range(3)] == expected[1:]
+    assert take(broken, 4) is None
+
+
+def test_more_trials_go_on():
+    study = Study(None, "search", SEARCH, GOALS, seed=3)
+    assert [take(study, 2) is None for _ in range(3)] == [False, False, True]
+    assert take(study, 3)[0] == 2
+
+
+def test_another_search_is_refused(tmp_path):
+    Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=3)
+    Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=3)
+    other = {**SEARCH, "seeds": 2}
+    with pytest.raises(ValueError, match=r"another search.*Received: .*seeds=1; here seeds=2"):
+        Study(tmp_path / "a.db", "search", other, GOALS, seed=3)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "a.db").write_text("no database" * 100, encoding="utf-8")
+    for path in (tmp_path / "a.db", tmp_path / "no folder" / "a.db", "nosuch://host/db"):
+        with pytest.raises(ValueError, match=r"`storage` must be.*Received: "):
+            Study(path, "search", SEARCH, GOALS, seed=3)
+
+
+def test_a_storage_that_is_locked_is_refused(tmp_path):
+    Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=3)
+    holder = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"Received: .*locked"):
+        Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=3)
+    assert time.monotonic() - begun < 60
+    holder.close()
+
+
+def test_the_sampler_learns_from_the_trials():
+    study = Study(None, "search", SEARCH, GOALS, seed=0)
+    found = []
+    for _ in range(40):
+        with study.trial(40) as trial:
+            a = trial.suggest_float("a", 0.01, 10.0, log=True)
+            study.is_suggested(trial)
+            study.tell(trial, [np.log(a / 0.3) ** 2])
+            found.append(a)
+    assert np.abs(np.log(np.array(found) / 0.3)).min() < 0.1  # of 3.5 on either side
+    assert study.importances(GOALS) == {"loss": {"a": 1.0}}
+
+
+def test_no_thread_is_left(tmp_path):
+    study, before = (
+        Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=0),
+        threading.active_count(),
+    )
+    with study.trial(1) as trial:
+        assert threading.active_count() == before + 1
+        study.tell(trial, [1.0])
+    assert threading.active_count() == before
