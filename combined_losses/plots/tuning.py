@@ -180,7 +180,7 @@ def _importance(found: Search, ax: "Axes") -> None:
         return
     names = list(next(iter(found.importances.values())))
     width = 0.8 / len(found.importances)
-    handles = []
+    handles: list[Any] = []
     for i, (key, shares) in enumerate(found.importances.items()):
         places = np.arange(len(names)) + (i - (len(found.importances) - 1) / 2) * width
         lengths = [shares.get(name, 0.0) for name in names]
@@ -238,6 +238,8 @@ def front(found: Any) -> "Figure":
     first, second = (goal.key for goal in found.objectives)
     names = [key.removeprefix("val_").removesuffix("_loss") for key in (first, second)]
     runs = {run.name: run.values for run in found.finished}
-    ax = pareto(runs, x=names[0], y=names[1])
-    ax.figure.set_size_inches(7, 6)
-    return ax.figure
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(7, 6), layout="constrained")
+    pareto(runs, figure.subplots(), x=names[0], y=names[1])
+    return figure

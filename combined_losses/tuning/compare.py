@@ -160,7 +160,8 @@ def _train_next(
 
 def _runs(study: Study, settings: Mapping[str, Setting]) -> list[Run]:
     """One run for each rule that all seeds, or all that there are, have been trained with."""
-    names, parts = list(settings), {name: [] for name in settings}
+    names = list(settings)
+    parts: dict[str, list[Run]] = {name: [] for name in names}
     for trial in study.trials:
         record = trial.user_attrs.get(RECORD)
         if record is not None:

@@ -183,11 +183,11 @@ class _Job:
                 return False
             point, seed = divmod(trial.user_attrs[LOGICAL], self.seeds)
             share = self.preferences[point]
-            name, values = self._name(share), {}
+            name = self._name(share)
             try:
-                run = run_of(name, values, self.bench.run(self._setting(share), [seed]))
+                run = run_of(name, {}, self.bench.run(self._setting(share), [seed]))
             except Failed as failed:
-                run = Run(name, values, state="failed", note=str(failed))
+                run = Run(name, {}, state="failed", note=str(failed))
             trial.set_user_attr(RECORD, as_record(run))
             found = [run.values[goal.key] for goal in self.bench.objectives if run.per_seed]
             self.study.tell(trial, found or None, run.note)

@@ -35,11 +35,10 @@ def _proposed(model: keras.Model, data: tuple[Any, Any, Any]) -> Setting | None:
             proposed = diagnose(model, islice(iter(x), BATCHES)).proposed_weights
         else:
             first = _first_rows(len(keras.tree.flatten(x)[0]))
-            parts = (keras.tree.map_structure(first, each) for each in (x, y))
-            weights = (
-                None if sample_weight is None else keras.tree.map_structure(first, sample_weight)
-            )
-            proposed = diagnose(model, *parts, weights).proposed_weights
+            x, y = (keras.tree.map_structure(first, each) for each in (x, y))
+            if sample_weight is not None:
+                sample_weight = keras.tree.map_structure(first, sample_weight)
+            proposed = diagnose(model, x, y, sample_weight).proposed_weights
     except Exception:  # what cannot be diagnosed can still be searched
         return None
     own = composite_of(model)._node.settable_names

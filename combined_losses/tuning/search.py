@@ -11,7 +11,7 @@ from combined_losses.tuning.bench import Bench, Build, Failed, Report, Stopped, 
 from combined_losses.tuning.objectives import Objective, Objectives, as_objectives
 from combined_losses.tuning.parameters import Parameters, Space
 from combined_losses.tuning.progress import Progress
-from combined_losses.tuning.results import Run, as_record, from_record, run_of
+from combined_losses.tuning.results import Run, State, as_record, from_record, run_of
 from combined_losses.tuning.search_result import SearchResult
 from combined_losses.tuning.settings import Setting, composite_of
 from combined_losses.tuning.study import LOGICAL, RECORD, Study
@@ -225,12 +225,13 @@ class _Search:
     def _confirmed(self, confirm: int, prefer: Mapping[str, float]) -> SearchResult:
         """The result, with the best and equal weights trained anew."""
         result = self.result(prefer)
-        if not confirm or result.winner is None or result.winner.name == references.EQUAL:
+        best, equal = result.winner, result.equal
+        if not confirm or best is None or equal is None or best is equal:
             return result
         fresh = range(CONFIRMED, CONFIRMED + confirm)
         pair = [
             self.reference(f"{run.name}, fresh seeds {confirm}", fresh, self._setting(run))
-            for run in (result.winner, result.equal)
+            for run in (best, equal)
         ]
         return self.result(prefer, pair if all(run.per_seed for run in pair) else ())
 
@@ -253,7 +254,7 @@ class _Search:
             outcome = self.bench.run(setting, self.seeds, self._report_to(trial))
         except (Failed, Stopped) as end:
             is_pruned = isinstance(end, Stopped)
-            state = "stopped" if is_pruned else "failed"
+            state: State = "stopped" if is_pruned else "failed"
             run = Run(name, dict(values), state=state, note=str(end))
             trial.set_user_attr(RECORD, as_record(run))
             self.study.tell(trial, None, str(end), is_pruned)
@@ -271,7 +272,7 @@ class _Search:
 
         def report(epoch: int, values: Mapping[str, float]) -> bool:
             trial.report(values[key], epoch)
-            return trial.should_prune()
+            return bool(trial.should_prune())
 
         return report
 

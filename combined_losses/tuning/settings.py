@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import keras
 
 from combined_losses import weightings
-from combined_losses._core.keras_types import KerasScheduleClass
+from combined_losses._core.keras_types import CompositeReduction, KerasScheduleClass
 from combined_losses._core.names import quoted
 from combined_losses.composite import CompositeLoss
 from combined_losses.training.compiling import compiled_again
@@ -132,7 +132,7 @@ def _variant(
         dict(composite.losses),
         weights=weights,
         weighting=rule,
-        reduction=composite.reduction,
+        reduction=cast("CompositeReduction", composite.reduction),  # it has been one already
         name=composite.name,
         dtype=composite.dtype,
         on_nonfinite=composite.on_nonfinite,

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from combined_losses.tuning.objectives import Objective
 from combined_losses.tuning.owners import is_dead, this_process
@@ -29,6 +29,8 @@ HEARTBEAT, GRACE = 30, 120
 LOGICAL, REPEATS, OWNER, WHOLE, NOTE = "number", "repeats", "owner", "all suggested", "note"
 RECORD = "run"  # what a trial has reached
 SEARCH = "search"
+
+_DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
 
 
 class Study:
@@ -60,7 +62,7 @@ class Study:
                 storage=self._storage,
                 study_name=name,
                 load_if_exists=True,
-                directions=[f"{objective.direction}imize" for objective in objectives],
+                directions=[_DIRECTIONS[objective.direction] for objective in objectives],
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
             )
             known = self._study.user_attrs.get(SEARCH)
@@ -109,7 +111,7 @@ class Study:
     def _all(self, *states: str) -> list[Frozen]:
         """All trials, or those in some of the states, such as `"RUNNING"`, in order."""
         wanted = tuple(self._optuna.trial.TrialState[state] for state in states) or None
-        return self._study.get_trials(deepcopy=False, states=wanted)
+        return list(self._study.get_trials(deepcopy=False, states=wanted))
 
     @contextlib.contextmanager
     def trial(self, count: int) -> Iterator["optuna.Trial | None"]:
