@@ -27,6 +27,7 @@ BOXES = {
     "training": (MIDDLE, "models that report the parts"),
     "losses": (LEFT, "targets against predictions"),
     "composite": (MIDDLE, "many losses joined into one"),
+    "tuning": (MIDDLE, "searches on your own data"),
     "points": (RIGHT, "points for equations"),
     "wrappers": (LEFT, "which data a loss sees"),
     "weightings": (MIDDLE, "rules that give the weights"),

@@ -8,7 +8,16 @@ import pytest
 
 import combined_losses as cl
 
-PACKAGES = [cl, cl.callbacks, cl.diagnosis, cl.losses, cl.plots, cl.weightings, cl.wrappers]
+PACKAGES = [
+    cl,
+    cl.callbacks,
+    cl.diagnosis,
+    cl.losses,
+    cl.plots,
+    cl.tuning,
+    cl.weightings,
+    cl.wrappers,
+]
 
 
 def without_dunders(names):

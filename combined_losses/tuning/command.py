@@ -10,8 +10,8 @@ from typing import Any
 from combined_losses._core.shell import InputError, require
 from combined_losses.diagnosis.command import read_arrays
 from combined_losses.tuning.arguments import NEEDED
-from combined_losses.tuning.compare import compare
-from combined_losses.tuning.search import search
+from combined_losses.tuning.comparing import compare
+from combined_losses.tuning.searching import search
 from combined_losses.tuning.settings import RULE
 from combined_losses.tuning.shown import Shown
 

@@ -24,6 +24,18 @@ class Comparison(Shown):
         runs: a list of `Run`, one for each rule; equal weights first.
         differences: from the name of a run to a dict from objective to its `Difference` to equal
             weights; without the runs that failed.
+
+    Example:
+
+    >>> from combined_losses.tuning import Comparison, Run
+    >>> from combined_losses.tuning.objectives import Objective
+    >>> runs = [
+    ...     Run("equal weights", {}, {"val_mae": [1.0, 1.2, 1.1]}),
+    ...     Run("FAMO", {}, {"val_mae": [0.9, 1.1, 1.0]}),
+    ... ]
+    >>> found = Comparison([Objective("val_mae", "min")], runs)
+    >>> print(found.differences["FAMO"]["val_mae"])
+    +0.1, 95 % interval +0.1 to +0.1
     """
 
     title = "Rules side by side"

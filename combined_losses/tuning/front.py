@@ -25,6 +25,19 @@ class Front(Shown):
         utopia, nadir: the best and the worst values of the two ends, arrays of 2.
         hypervolumes: for each seed the share of the box from utopia to nadir that the front
             dominates, from 0 to about 1: higher is better.
+
+    Example:
+
+    >>> from combined_losses.tuning import Front, Run
+    >>> from combined_losses.tuning.objectives import Objective
+    >>> goals = [Objective("a_loss", "min"), Objective("b_loss", "min")]
+    >>> values = {"1 : 0": (0.0, 1.0), "0 : 1": (1.0, 0.0), "0.5 : 0.5": (0.5, 0.25)}
+    >>> runs = [Run(name, {}, {"a_loss": [a], "b_loss": [b]}) for name, (a, b) in values.items()]
+    >>> front = Front(goals, runs, utopia=[0.0, 0.0], nadir=[1.0, 1.0])
+    >>> front.hypervolume  # a box of 0.5 x 0.75
+    0.375
+    >>> [run.name for run in front.pareto]
+    ['1 : 0', '0 : 1', '0.5 : 0.5']
     """
 
     title = "What one component costs in the other"
@@ -34,7 +47,7 @@ class Front(Shown):
     ) -> None:
         super().__init__(objectives)
         self._runs = list(runs)
-        self.utopia, self.nadir = utopia, nadir
+        self.utopia, self.nadir = np.asarray(utopia), np.asarray(nadir)
         self.hypervolumes = self._hypervolumes()
 
     @property

@@ -25,6 +25,13 @@ class Run:
         state: `"finished"`; `"stopped"` early, because it was worse than the median; `"failed"`.
         note: what failed, or when it was stopped.
         seconds_per_step: the median of the seeds.
+
+    Example:
+
+    >>> from combined_losses.tuning import Run
+    >>> run = Run("trial 0", {"under": 0.3}, {"val_mae": [1.0, 2.0]})
+    >>> run.values, run.spreads
+    ({'val_mae': 1.5}, {'val_mae': 0.7071})
     """
 
     name: str
@@ -91,6 +98,15 @@ class Difference:
         low, high: the ends of the 95 % interval of that mean (Student's t of the paired
             differences); NaN with one seed.
         exceeds_noise: whether the whole interval is above 0.
+
+    Example:
+
+    >>> from combined_losses.tuning import Difference
+    >>> gain = Difference(mean=0.2, low=-0.1, high=0.5)
+    >>> gain.exceeds_noise
+    False
+    >>> print(gain)
+    +0.2, 95 % interval -0.1 to +0.5
     """
 
     mean: float

@@ -29,6 +29,17 @@ class Best:
         gains: from objective to the `Difference` to equal weights with the seeds of the search.
             The best of many trials is chosen by these values, so that they are optimistic.
         confirmed: the same with fresh seeds, by which nothing was chosen; empty without them.
+
+    Example:
+
+    >>> from combined_losses.tuning import Best, Difference, Run
+    >>> run = Run("trial 0", {"under": 0.3}, {"val_mae": [1.0, 2.0]})
+    >>> best = Best(run, {"val_mae": Difference(mean=0.2, low=-0.1, high=0.5)}, {})
+    >>> best.parameters, best.exceeds_noise
+    ({'under': 0.3}, False)
+    >>> print(best)  # doctest: +NORMALIZE_WHITESPACE
+    The best run is trial 0 (under=0.3). It beats equal weights in val_mae by +0.2
+    (95 % interval -0.1 to +0.5): not more than the noise.
     """
 
     run: Run
@@ -62,6 +73,32 @@ class SearchResult(Shown):
         prefer: the importance of each objective, by which `best` was chosen.
         importances: from objective to a dict from parameter to its share in what moves the
             objective (PED-ANOVA), which sum to 1; empty with too few trials.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> x, y = np.random.rand(32, 2), np.random.rand(32, 1)
+    >>> def build():
+    ...     model = cl.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    ...     model.compile("sgd", loss=cl.CompositeLoss({"fit": "mse", "far": "mae"}))
+    ...     return model
+    >>> found = cl.search(
+    ...     build,
+    ...     (x, y),
+    ...     parameters={"far": (0.1, 10.0)},
+    ...     objectives="fit_loss",
+    ...     trials=1,
+    ...     seeds=1,
+    ...     confirm=0,
+    ...     storage=None,
+    ...     verbose=0,
+    ... )
+    >>> isinstance(found, cl.tuning.SearchResult), found
+    (True, <SearchResult of 1 trials, fit_loss (lower is better)>)
+    >>> found.build_best().compiled
+    True
     """
 
     title = "What the search found"

@@ -355,6 +355,40 @@ def read(diagnosis: Diagnosis) -> None:
         print(component.share, component.flags)
 
 
+def build() -> Any:
+    model = cl.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    loss = cl.CompositeLoss({"fit": "mse", "under": cl.losses.UnderestimationPenalty()})
+    model.compile(keras.optimizers.SGD(0.1), loss=loss)
+    return model
+
+
+def tune(folder: Path) -> None:
+    data = np.random.rand(16, 2), np.random.rand(16, 1)
+    found = cl.search(
+        build,
+        data,
+        parameters={"under": (0.1, 10.0), "weighting": [None, "FAMO"]},
+        objectives={"fit_loss": "min"},
+        trials=1,
+        seeds=1,
+        confirm=0,
+        storage=folder / "search.db",
+        verbose=0,
+        epochs=1,
+    )
+    assert_type(found, cl.tuning.SearchResult)
+    assert_type(found.best, cl.tuning.Best)
+    assert_type(found.best.gains["fit_loss"], cl.tuning.Difference)
+    assert_type(found.trials, list[cl.tuning.Run])
+    assert_type(found.to_html(), str)
+    goal = "fit_loss:min"
+    compared = cl.compare(build, data, objectives=goal, rules=["FAMO"], seeds=2, verbose=0)
+    assert_type(compared, cl.tuning.Comparison)
+    front = cl.pareto(build, data, parts=("fit", "under"), points=3, verbose=0, epochs=30)
+    assert_type(front, cl.tuning.Front)
+    print(cl.tuning.search is cl.search, cl.tuning.compare is cl.compare, cl.tuning.pareto)
+
+
 def main(folder: Path) -> None:
     own_loop(operators())
     print(
@@ -367,3 +401,4 @@ def main(folder: Path) -> None:
     )
     print(len(callbacks(folder)), len(models()))
     train(composite(), folder)
+    tune(folder)
