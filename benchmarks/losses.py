@@ -1,7 +1,8 @@
 """What does a domain loss cost, beside the same loss of a torch library?
 
 Value and gradient of every pair, interleaved in one process after a warm-up: medians in ms of ours
-and theirs, and the median of the ratios. Masks and images 8x256x256, class maps 8x128x128 of 3
+and theirs, the median of the ratios, and that of ours over the bare formula (`keras.ops`, without
+checks) where `pairs/` has one. Masks and images 8x256x256, class maps 8x128x128 of 3
 classes, 8 signals of 24000 steps, 512 embeddings of 128; the peers get channels first, as they want
 them. Run it with `KERAS_BACKEND=torch` and with `jax` (our side compiled). The peers are not among
 the requirements of this package:
@@ -34,9 +35,8 @@ import torch
 warnings.filterwarnings("ignore")
 
 
-def ours(pair, y_true, y_pred):
-    """A function that computes value and gradient of ours."""
-    loss = pair.ours()
+def on_backend(loss, y_true, y_pred):
+    """A function that computes value and gradient of a loss on the backend of Keras."""
     if keras.backend.backend() == "torch":
         return pairs.value_and_gradient(loss, y_true, y_pred)
     import jax
@@ -47,12 +47,12 @@ def ours(pair, y_true, y_pred):
 
 
 def interleaved(functions, seconds):
-    """Times of both, in turns of five calls, for about so long.
+    """Times of each, in turns of five calls, for about so long.
 
     Threads of one framework wait for work in a loop, which would take a core from the other: each
     turn starts when they sleep, and with a call that does not count.
     """
-    times = [[], []]
+    times = [[] for _ in functions]
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[0]) < 15:
         for function, found in zip(functions, times, strict=True):
@@ -80,9 +80,10 @@ def main():
     parser.add_argument("--seconds", type=float, default=4.0, help="for each pair")
     parser.add_argument("--only", default="", help="pairs whose name begins so")
     parser.add_argument("--family", help="a file of `pairs/`; default: all of them")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     recording.add_argument(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(arguments.threads)
     # By default glibc gives arrays of this size back to the system and faults them in again, now
     # and then: up to three times the time of a small loss, of either side. Not here.
     libc = ctypes.CDLL("libc.so.6")
@@ -102,7 +103,7 @@ def main():
         backend,
         title=backend,
         label="loss",
-        columns=dict.fromkeys(("ours, ms", "theirs, ms", "ratio"), "{:.2f}"),
+        columns=dict.fromkeys(("ours, ms", "theirs, ms", "ratio", "over bare"), "{:.2f}"),
         rows=rows,
         packages=PEERS,
     )
@@ -115,11 +116,17 @@ def names_of_families():
 def print_row(name, pair, seconds):
     y_true, y_pred = pair.data(np.random.default_rng(0))
     theirs = pairs.value_and_gradient(pair.theirs(), *pair.to_theirs(y_true, y_pred))
-    mine, other = interleaved((ours(pair, y_true, y_pred), theirs), seconds)
-    ratio = statistics.median(a / b for a, b in zip(mine, other, strict=True))
-    a, b = 1e3 * statistics.median(mine), 1e3 * statistics.median(other)
-    print(f"    {name:24}{a:9.2f}{b:9.2f}{ratio:8.2f}", flush=True)
-    return a, b, ratio
+    functions = [on_backend(pair.ours(), y_true, y_pred), theirs]
+    if pair.bare is not None:
+        functions.append(on_backend(pair.bare, y_true, y_pred))
+    mine, *others = interleaved(functions, seconds)
+    ratios = [
+        statistics.median(a / b for a, b in zip(mine, other, strict=True)) for other in others
+    ]
+    row = [*(1e3 * statistics.median(each) for each in (mine, others[0])), *ratios]
+    row = [*row, None][:4]  # None: without a bare formula
+    print(f"    {name:24}" + "".join(f"{x:9.2f}" for x in row if x is not None), flush=True)
+    return row
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ class Pair(NamedTuple):
         ours: makes our loss.
         theirs: makes the peer, a function `(y_true, y_pred) -> value` of torch tensors.
         to_theirs: `(y_true, y_pred) ->` both as the peer wants them, NumPy arrays.
+        bare: `(y_true, y_pred) -> value`, the formula alone in `keras.ops`; or None.
     """
 
     data: Callable
     ours: Callable
     theirs: Callable
     to_theirs: Callable = lambda y_true, y_pred: (y_true, y_pred)
+    bare: Callable | None = None
 
 
 def value_and_gradient(function, y_true, y_pred):

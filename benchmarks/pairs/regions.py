@@ -4,6 +4,7 @@ import sys
 import types
 
 import numpy as np
+from keras import ops
 from scipy.ndimage import gaussian_filter
 
 import combined_losses as cl
@@ -71,28 +72,76 @@ def prediction_first(loss):
     return lambda y_true, y_pred: loss(y_pred, y_true)
 
 
-def _pair(data, ours, theirs, to_theirs=channels_first):
-    return Pair(data, ours, lambda: prediction_first(theirs()), to_theirs)
+def overlap(y_true, p, fp_weight=0.5, fn_weight=0.5, smooth=0.5):
+    """The Tversky loss; with the defaults it is Dice with `smooth=1`."""
+    tp, of_true, of_pred = (ops.sum(each, axis=(1, 2)) for each in (y_true * p, y_true, p))
+    wrong = fp_weight * (of_pred - tp) + fn_weight * (of_true - tp)
+    return ops.mean(wrong / (tp + wrong + smooth))
+
+
+def dice_and_entropy(y_true, logits):
+    log_p = ops.log_softmax(logits)
+    return overlap(y_true, ops.exp(log_p)) - ops.mean(ops.sum(y_true * log_p, axis=-1))
+
+
+def dice_and_binary_entropy(y_true, z):
+    return overlap(y_true, ops.sigmoid(z)) + ops.mean(ops.softplus(z) - y_true * z)
+
+
+def generalized(y_true, p):
+    tp, of_true, of_pred = (ops.sum(each, axis=(1, 2)) for each in (y_true * p, y_true, p))
+    weight = 1 / ops.square(of_true)
+    total = ops.sum(weight * (of_true + of_pred), axis=-1)
+    return ops.mean(1 - 2 * ops.sum(weight * tp, axis=-1) / total)
+
+
+def focal(y_true, z):
+    p = ops.sigmoid(z)
+    entropy = ops.softplus(z) - y_true * z
+    return ops.mean(ops.square(y_true + p - 2 * y_true * p) * entropy)
+
+
+def _pair(data, ours, theirs, to_theirs=channels_first, bare=None):
+    return Pair(data, ours, lambda: prediction_first(theirs()), to_theirs, bare)
 
 
 SMOOTH = {"smooth_nr": 1.0, "smooth_dr": 1.0}
 PAIRS = {
-    "Dice": _pair(masks_and_probabilities, cl.losses.Dice, lambda: monai.DiceLoss(**SMOOTH)),
+    "Dice": _pair(
+        masks_and_probabilities,
+        cl.losses.Dice,
+        lambda: monai.DiceLoss(**SMOOTH),
+        bare=overlap,
+    ),
     "Dice, 3 classes": _pair(
-        classes_and_probabilities, cl.losses.Dice, lambda: monai.DiceLoss(**SMOOTH)
+        classes_and_probabilities,
+        cl.losses.Dice,
+        lambda: monai.DiceLoss(**SMOOTH),
+        bare=overlap,
+    ),
+    "dice_bce": _pair(
+        masks,
+        lambda: cl.losses.dice_bce(from_logits=True),
+        lambda: monai.DiceCELoss(sigmoid=True, **SMOOTH),
+        bare=dice_and_binary_entropy,
     ),
     "dice_ce": _pair(
         classes,
         lambda: cl.losses.dice_ce(from_logits=True),
         lambda: monai.DiceCELoss(softmax=True, **SMOOTH),
+        bare=dice_and_entropy,
     ),
     "Tversky": _pair(
         masks_and_probabilities,
         lambda: cl.losses.Tversky(0.3, 0.7),
         lambda: monai.TverskyLoss(alpha=0.3, beta=0.7, **SMOOTH),
+        bare=lambda y_true, p: overlap(y_true, p, 0.3, 0.7, 1.0),
     ),
     "GeneralizedDice": _pair(
-        classes_and_probabilities, cl.losses.GeneralizedDice, monai.GeneralizedDiceLoss
+        classes_and_probabilities,
+        cl.losses.GeneralizedDice,
+        monai.GeneralizedDiceLoss,
+        bare=generalized,
     ),
     "HausdorffDistance": _pair(
         masks_and_probabilities, cl.losses.HausdorffDistance, monai.HausdorffDTLoss
@@ -113,6 +162,7 @@ PAIRS = {
         masks,
         lambda: cl.losses.BinaryFocal(from_logits=True),
         lambda: toolbelt.BinaryFocalLoss(gamma=2.0),
+        bare=focal,
     ),
     "SparseCategoricalFocal": _pair(
         labels_and_logits,

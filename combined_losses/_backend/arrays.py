@@ -1,9 +1,13 @@
 """Names for types. This floor imports nothing of ours, so that it has a `Tensor` of its own."""
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 Tensor: TypeAlias = Any
 """A tensor of the backend that Keras runs on."""
+
+Once: TypeAlias = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+"""`once(function, array)` is `function(array)`, computed once for several losses."""
 
 Strategy: TypeAlias = Any
 """A `tf.distribute.Strategy`, or None."""

@@ -27,6 +27,9 @@ global_sum = plain.global_sum
 is_in_scope = plain.is_in_scope
 lies_within = plain.lies_within
 on_host = plain.on_host
+binary_entropy = plain.binary_entropy
+mean = plain.mean
+ordered_as = plain.ordered_as
 read_variable = plain.read_variable
 replica_count = plain.replica_count
 requiring = plain.requiring
@@ -239,6 +242,34 @@ def spatial_product(a: Tensor, b: Tensor) -> Tensor:
     # XLA on a CPU (JAX 0.10.2) takes ten times as long for a sum of plain products of a single
     # channel: it merges both in a kernel that goes along the last axis. It merges no `where`.
     return spatial_sum(jax.numpy.where(a != 0, a * b, 0))
+
+
+def order_down(rows: Tensor) -> Tensor:
+    # The bits of a key that fit beside a place into 32: see `_order_by_digits`.
+    bits = 32 - max(rows.shape[-1] - 1, 1).bit_length()
+    if rows.dtype != "float32" or bits < 11:
+        return plain.order_down(rows)
+    on_cpu = functools.partial(_order_by_digits, bits=bits)
+    return jax.lax.platform_dependent(rows, cpu=on_cpu, default=plain.order_down)
+
+
+def _order_by_digits(rows: Tensor, bits: int) -> Tensor:
+    # XLA on a CPU (JAX 0.10.2) sorts an array of whole numbers four to five times as fast as one of
+    # floats, or as two arrays. So numbers and places are packed into whole numbers, and sorted by
+    # one digit of `bits` bits after another, the lowest first: a radix sort.
+    numpy, of_place = jax.numpy, 32 - bits
+    key = jax.lax.bitcast_convert_type(rows, "uint32")
+    # Floats are ordered as their bits are, negative ones in reverse. The key falls as they rise.
+    key = numpy.where(key >> 31 == 1, key, key ^ 0x7FFFFFFF)
+    places = numpy.broadcast_to(numpy.arange(rows.shape[-1], dtype="uint32"), rows.shape)
+    order = None
+    for shift in range(0, 32, bits):
+        digit = key >> shift & (1 << bits) - 1
+        digit = digit if order is None else numpy.take_along_axis(digit, order, axis=-1)
+        packed = jax.lax.sort(digit << of_place | places, is_stable=False)
+        found = (packed & (1 << of_place) - 1).astype("int32")
+        order = found if order is None else numpy.take_along_axis(order, found, axis=-1)
+    return order
 
 
 def places_after(rows: Tensor, values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import keras
 from keras import ops
 
-from combined_losses._backend.arrays import State, Strategy, Tensor
+from combined_losses._backend.arrays import Once, State, Strategy, Tensor
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -19,6 +19,20 @@ def entries(x: Tensor, number: int) -> list[Tensor]:
 
 def on_host(function: Callable[..., Any], arrays: Sequence[Tensor]) -> Tensor | None:
     return None
+
+
+def binary_entropy(logit: Tensor, minus_label: Tensor) -> Tensor:
+    # The slope of softplus is sigmoid(z), 1/2 at z = 0 on every backend; the slopes of max(z, 0)
+    # and |z| there differ.
+    return ops.softplus(logit) + minus_label * logit
+
+
+def mean(x: Tensor, axes: tuple[int, ...] | None) -> Tensor:
+    return ops.mean(x, axis=axes)
+
+
+def ordered_as(other: Tensor, x: Tensor, once: Once | None) -> Tensor:
+    return x
 
 
 def spatial_sum(x: Tensor) -> Tensor:
@@ -34,6 +48,10 @@ def spatial_sum(x: Tensor) -> Tensor:
 
 def spatial_product(a: Tensor, b: Tensor) -> Tensor:
     return spatial_sum(a * b)
+
+
+def order_down(rows: Tensor) -> Tensor:
+    return ops.argsort(-rows, axis=-1)
 
 
 def requiring(tensor: Tensor, condition: Tensor, message: str) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import keras
 
-from combined_losses._backend.arrays import Partial, Rows, State, Strategy, Tensor
+from combined_losses._backend.arrays import Once, Partial, Rows, State, Strategy, Tensor
 from combined_losses._backend.capture import Capture
 
 
@@ -121,6 +121,9 @@ class Backend(Protocol):
     def squared_distances(self, a: Tensor, b: Tensor) -> Tensor:
         """The squared distances of the rows of `a` to those of `b`, from their differences."""
 
+    def order_down(self, rows: Tensor) -> Tensor:
+        """The places of the numbers of each row, that of the largest first; in ties any order."""
+
     def places_after(self, rows: Tensor, values: Tensor) -> Tensor:
         """For each of the `values` of a row the place of the first greater one in a sorted row.
 
@@ -131,6 +134,19 @@ class Backend(Protocol):
         Returns:
             `(n, k)`, from 0 to m: m where no number of the row is greater.
         """
+
+    def binary_entropy(self, logit: Tensor, minus_label: Tensor) -> Tensor:
+        """`softplus(logit) + minus_label * logit`; its slope is `sigmoid(logit) + minus_label`.
+
+        That is the binary cross-entropy. For labels of at most 1/2 nothing cancels: `label * logit`
+        is at most half of the softplus.
+        """
+
+    def mean(self, x: Tensor, axes: tuple[int, ...] | None) -> Tensor:
+        """The mean over some axes, or over all, of an array of known sizes that is not empty."""
+
+    def ordered_as(self, other: Tensor, x: Tensor, once: Once | None) -> Tensor:
+        """`x`, in memory in the order of `other`, of the same shape, where that saves time."""
 
     def spatial_sum(self, x: Tensor) -> Tensor:
         """The sums over all axes but the first and the last: `(batch, channels)`."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from combined_losses._backend import plain, reverse
-from combined_losses._backend.arrays import Columns, Partial, Rows, Tensor
+from combined_losses._backend.arrays import Columns, Once, Partial, Rows, Tensor
 from combined_losses._backend.capture import Capture, Reader, is_scaled
 from combined_losses._backend.protocol import HasTotal
 
@@ -32,6 +32,7 @@ is_in_scope = plain.is_in_scope
 is_threaded = plain.is_threaded
 is_traced = plain.is_traced
 read_variable = plain.read_variable
+order_down = plain.order_down
 replica_count = plain.replica_count
 requiring = plain.requiring
 restore_state = plain.restore_state
@@ -157,6 +158,49 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
+class _BinaryEntropy(torch.autograd.Function):
+    """Torch would keep, and go through, the gradients of each of its terms."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logit: Tensor, minus_label: Tensor) -> Tensor:
+        return torch.nn.functional.softplus(logit).addcmul_(minus_label, logit)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None]:
+        logit, minus_label = ctx.saved_tensors
+        of_label = upstream * logit if ctx.needs_input_grad[1] else None
+        return upstream * (torch.sigmoid(logit) + minus_label), of_label
+
+
+def binary_entropy(logit: Tensor, minus_label: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return plain.binary_entropy(logit, minus_label)
+    entropy: Tensor = _BinaryEntropy.apply(logit, minus_label)
+    return entropy
+
+
+def mean(x: Tensor, axes: tuple[int, ...] | None) -> Tensor:
+    # The slope of a sum is one number, seen at each place; torch writes the slope of a mean there.
+    total = x.sum() if axes is None else x.sum(axes)
+    return total / (x.numel() // total.numel())
+
+
+def ordered_as(other: Tensor, x: Tensor, once: Once | None) -> Tensor:
+    if other.is_contiguous() or not x.is_contiguous() or torch.compiler.is_compiling():
+        return x
+    return _with_channels_outside(x) if once is None else once(_with_channels_outside, x)
+
+
+def _with_channels_outside(x: Tensor) -> Tensor:
+    return x.movedim(-1, 1).contiguous().movedim(1, -1)
+
+
 def spatial_sum(x: Tensor) -> Tensor:
     batch, *_, width, channels = x.shape
     if channels == 1 or x.ndim == 3 or not x.is_contiguous():
@@ -255,6 +299,6 @@ def lies_within(x: Tensor, low: float, high: float) -> bool:
         return False
     least, greatest = torch.aminmax(x.detach())
     try:
-        return least.item() >= low and greatest.item() <= high
+        return bool(least.item() >= low and greatest.item() <= high)
     except RuntimeError:  # inside `torch.func.vmap` no number is known
         return False

@@ -96,6 +96,11 @@ class Batch:
         made: _Made = self._made[key]
         return made
 
+    def once_of(self, function: Callable[[Tensor], Tensor], array: Tensor) -> Tensor:
+        """`function(array)`, computed once for all components that ask with the same two."""
+        # The array is kept too: no other one gets its id meanwhile.
+        return self.once((function, id(array)), lambda: (array, function(array)))[1]
+
     # A view of the data, and the weights that follow it.
 
     def weights(self) -> list[tuple[str, Tensor]]:

@@ -1,5 +1,6 @@
 """How a single loss is called: inputs are checked, values returned, errors name the component."""
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Hashable
@@ -64,6 +65,7 @@ class CallsLoss(Node):
         self._of_last = getattr(_call_of(loss), "of_channels_last", None)
         # Replaces targets of weight 0. None: rows may influence each other, so targets stay.
         self._neutral = None if traits.couples_batch else traits.neutral_target
+        self.shares = False  # whether another component needs the same softmax: `may_share`
         self._warned: set[tuple[str, str]] = set()
         # From shapes and dtypes of checked data to those of the values: `Leaf._unreduced_of_known`.
         self._known: dict[Hashable, tuple[Any, Any]] = {}
@@ -73,10 +75,18 @@ class CallsLoss(Node):
         """The function or loss that is called, as the user gave it."""
         return getattr(self.loss, "function", self.loss)
 
-    def formula(self) -> Callable[..., Tensor]:
+    def formula(self, batch: Batch) -> Callable[..., Tensor]:
         """The function that returns the values of the arrays that `batch.inputs` returns."""
-        formula: Callable[..., Tensor] = self.loss.call
-        return formula if self._of_last is None else self._of_last.__get__(self.loss)
+        if self._of_last is None:
+            formula: Callable[..., Tensor] = self.loss.call
+            return formula
+        formula = self._of_last.__get__(self.loss)
+        return functools.partial(formula, once=batch.once_of) if self.shares else formula
+
+    @property
+    def may_share(self) -> bool:
+        """Whether the formula takes `once`: it then asks for the log-softmax of its logits."""
+        return self._of_last is not None and "once" in inspect.signature(self._of_last).parameters
 
     def values(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
         """The values, and the batch without those weights that the loss has already applied."""
@@ -189,7 +199,7 @@ class CallsLoss(Node):
         values get an axis of length N that the data do not have. It is called again with the
         original arrays.
         """
-        formula = self.formula()
+        formula = self.formula(batch)
 
         def call(pair: Pair) -> Tensor:
             return ops.convert_to_tensor(formula(*pair, **weight))

@@ -75,7 +75,7 @@ class Leaf(OfLabels):
         if known is None or is_watched:
             return None
         y_true, y_pred = batch.inputs(self.dtype, self.traits, self._neutral)
-        formula = self.loss.call if self._of_last is None else self.formula()
+        formula = self.formula(batch)
         try:
             values = ops.convert_to_tensor(formula(y_true, y_pred))
         except Exception:

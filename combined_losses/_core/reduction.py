@@ -49,7 +49,7 @@ def reduce_values(
 def _mean(values: Tensor, axes: tuple[int, ...] | None) -> Tensor:
     """The mean; 0 for an empty batch or a replica without samples, where `ops.mean` is NaN."""
     if None not in values.shape and 0 not in values.shape:
-        return ops.mean(values, axis=axes)
+        return backend.mean(values, axes)
     total, count = ops.sum(values, axis=axes), ops.size(values)
     if axes is not None:
         count = count // ops.maximum(ops.size(total), 1)

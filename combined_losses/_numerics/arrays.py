@@ -1,5 +1,6 @@
 """Names for the types of arrays. To a type checker each is Any: no backend is imported here."""
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 Tensor: TypeAlias = Any
@@ -10,3 +11,6 @@ ArrayLike: TypeAlias = Any
 
 Dtype: TypeAlias = Any
 """The name of a dtype, a `keras.DTypePolicy`, or None for Keras's default."""
+
+Once: TypeAlias = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+"""`once(function, array)` is `function(array)`, computed once for several losses."""

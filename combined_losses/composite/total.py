@@ -11,6 +11,7 @@ from combined_losses._core import names
 from combined_losses._core.batch import Batch
 from combined_losses._core.evaluation import Evaluation, rows_of_parts, split
 from combined_losses._core.keras_types import KerasLoss
+from combined_losses._core.leaf import Leaf
 from combined_losses._core.masks import read_mask
 from combined_losses._core.names import quoted
 from combined_losses._core.presence import any_present
@@ -47,7 +48,15 @@ class WeightedSum(SettableWeights):
         check_moving(self, weighting)
         reading.check_parts(self, weighting)
         self.set_on_nonfinite(on_nonfinite)
+        self._share_softmax()
         self._make_weights(as_weights(weights, self.names, self.name))
+
+    def _share_softmax(self) -> None:
+        """Components that take a softmax of the same logits have it computed once."""
+        nodes = [node for node in self.nodes.values() if isinstance(node, Leaf)]
+        alike = [leaf for leaf in nodes if leaf.traits.softmax and leaf.may_share]
+        for leaf in alike:
+            leaf.shares = len(alike) > 1
 
     def set_on_nonfinite(self, mode: Literal["propagate", "skip"]) -> None:
         """Called by the `CompositeLoss`; raises if a component cannot be skipped."""

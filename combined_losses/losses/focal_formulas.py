@@ -2,19 +2,18 @@
 
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._core.probabilities import as_probability
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import slog
 
 
 def _fade(miss: Tensor, entropy: Tensor, gamma: float) -> Tensor:
-    """`max(miss, 1e-30)^gamma * entropy`; the entropy may have either sign."""
+    """`max(miss, 1e-30)^gamma * entropy`, gamma > 0; the entropy may have either sign."""
     # For gamma < 1 the derivative of the power at 0 is infinite. So we put a floor under miss,
     # relu(miss - floor) + floor, which passes no gradient below the floor. It equals
     # max(miss, floor), but torch differentiates it faster. For gamma >= 1 the derivative is finite,
     # and we leave the floor out: it would add at most 1e-30 to a factor of an entropy of 0.
-    if gamma == 0:
-        return entropy
     if gamma == 1:
         return miss * entropy
     if gamma == 2:
@@ -25,6 +24,10 @@ def _fade(miss: Tensor, entropy: Tensor, gamma: float) -> Tensor:
 
 def binary(y: Tensor, p: Tensor, gamma: float, from_logits: bool, steepest: float | None) -> Tensor:
     """The binary focal loss of each element; p may hold logits, `steepest` is as in `slog`."""
+    if gamma == 0 and from_logits:
+        return _entropy_of_logits(y, p)
+    if gamma == 0:
+        return _entropy(y, as_probability(p, y), steepest)
     miss, entropy = _of_logits(y, p) if from_logits else _of_probabilities(y, p, steepest)
     return _fade(miss, entropy, gamma)
 
@@ -32,34 +35,44 @@ def binary(y: Tensor, p: Tensor, gamma: float, from_logits: bool, steepest: floa
 def _of_probabilities(y: Tensor, p: Tensor, steepest: float | None) -> tuple[Tensor, Tensor]:
     """The probability of the wrong class, `miss`, and the cross-entropy, from probabilities."""
     p = as_probability(p, y)
-    miss = y * (1 - p) + (1 - y) * p
-    return miss, -(y * slog(p, steepest) + (1 - y) * slog(1 - p, steepest))
+    return y * (1 - p) + (1 - y) * p, _entropy(y, p, steepest)
+
+
+def _entropy(y: Tensor, p: Tensor, steepest: float | None) -> Tensor:
+    return -(y * slog(p, steepest) + (1 - y) * slog(1 - p, steepest))
 
 
 def _of_logits(y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """The same from logits, exact even for logits that are right and large."""
-    # (y, z) and (1 - y, -z) have the same loss. Of these two, (label, logit) is the one whose label
-    # is at most 1/2. With side = 1 where y <= 1/2 and -1 elsewhere, label = side (y - round(y)):
-    # that is y - 0, or -(y - 1).
+    logit, minus_label = _lesser_side(y, z)
+    # miss = y sigmoid(-z) + (1 - y) sigmoid(z), with sigmoid(-z) = 1 - sigmoid(z): both terms are
+    # positive, so nothing cancels.
+    miss = (1 + 2 * minus_label) * ops.sigmoid(logit) - minus_label
+    return miss, backend.binary_entropy(logit, minus_label)
+
+
+def _entropy_of_logits(y: Tensor, z: Tensor) -> Tensor:
+    return backend.binary_entropy(*_lesser_side(y, z))
+
+
+def _lesser_side(y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """A logit, and minus a label of at most 1/2, with the loss of the given label and logit."""
+    # (y, z) and (1 - y, -z) have the same loss. With side = 1 where y <= 1/2 and -1 elsewhere, the
+    # label is side (y - round(y)): that is y - 0, or -(y - 1).
     rounded = ops.round(y)
     side = 1 - 2 * rounded
-    minus_label = side * (rounded - y)
-    logit = side * z
-    # miss = y sigmoid(-z) + (1 - y) sigmoid(z), with sigmoid(-z) = 1 - sigmoid(z); and
-    # ce = max(z, 0) - z y + log1p(exp(-|z|)), where softplus(z) = max(z, 0) + log1p(exp(-|z|)).
-    # Nothing cancels: both terms of miss are positive, and label * logit is at most half of
-    # softplus. The slope of softplus is sigmoid(z), so the slope of ce at z = 0 is 1/2 - y on every
-    # backend. (The slopes of max and |z| at 0 differ between the backends.)
-    miss = (1 + 2 * minus_label) * ops.sigmoid(logit) - minus_label
-    return miss, ops.softplus(logit) + minus_label * logit
+    return side * z, side * (rounded - y)
 
 
 def of_log_probability(log_p: Tensor, gamma: float) -> Tensor:
     """`max(1 - p, 1e-30)^gamma log(p)`, computed from `log(p)`."""
+    if gamma == 0:
+        return log_p
     return _fade(-ops.expm1(log_p), log_p, gamma)
 
 
 def of_probability(p: Tensor, gamma: float, steepest: float | None) -> Tensor:
     """`max(1 - p, 1e-30)^gamma log(p)`, computed from `p`; `steepest` is as in `slog`."""
     p = as_probability(p, 1.0)  # the label is 1: where it is 0, the caller multiplies by 0
-    return _fade(1 - p, slog(p, steepest), gamma)
+    log_p = slog(p, steepest)
+    return log_p if gamma == 0 else _fade(1 - p, log_p, gamma)

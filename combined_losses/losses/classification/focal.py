@@ -6,6 +6,7 @@ from typing import Unpack
 import keras
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._core.checks import (
     check_class_weight,
     check_flag,
@@ -16,7 +17,7 @@ from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
 from combined_losses._core.traits import Traits
-from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.arrays import Once, Tensor
 from combined_losses._numerics.floats import log_softmax
 from combined_losses.losses.classification.base import cast_prediction, known_labels
 from combined_losses.losses.focal_formulas import binary, of_log_probability, of_probability
@@ -197,17 +198,18 @@ class CategoricalFocal(_Focal):
         )
 
     @channels_last
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor, *, once: Once | None = None) -> Tensor:
         if self.multilabel:
             return ops.sum(self.elements(y_true, y_pred), axis=-1)
         y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
         if self.class_weight is not None:
             y_true = y_true * _tensor_of(self.class_weight, self, y_pred)
         if self.from_logits:
-            values = of_log_probability(log_softmax(y_pred), self.gamma)
+            log_p = log_softmax(y_pred) if once is None else once(log_softmax, y_pred)
+            values = of_log_probability(log_p, self.gamma)
         else:
             values = of_probability(y_pred, self.gamma, steepest)
-        return -ops.sum(y_true * values, axis=-1)
+        return -ops.sum(backend.ordered_as(values, y_true, once) * values, axis=-1)
 
     def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """With `multilabel`: what each channel adds to the value, in the shape of `y_pred`."""

@@ -4,6 +4,7 @@ from typing import Unpack
 
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._core.checks import check_flag, check_number, is_nan
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.domains import is_void
@@ -11,8 +12,8 @@ from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
 from combined_losses._core.probabilities import as_probability
 from combined_losses._core.traits import Traits
-from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import softmax
+from combined_losses._numerics.arrays import Once, Tensor
+from combined_losses._numerics.floats import log_softmax, softmax
 
 
 class MultilabelArguments(ChannelArguments, total=False):
@@ -53,12 +54,18 @@ class Region(ChannelLoss):
             check_number(type(self).__name__, "ignore_value", ignore_value)
         self.ignore_value = ignore_value
 
-    def activation(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def activation(self, y_true: Tensor, y_pred: Tensor, once: Once | None) -> Tensor:
         """The predictions that `measure` is given."""
         return y_pred
 
     @channels_last
-    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    def call(
+        self,
+        y_true: Tensor,
+        y_pred: Tensor,
+        sample_weight: Tensor | None = None,
+        once: Once | None = None,
+    ) -> Tensor:
         if len(y_pred.shape) < 3:
             raise ValueError(
                 f"{type(self).__name__} compares arrays (batch, spatial..., channels), of rank 3 "
@@ -76,7 +83,8 @@ class Region(ChannelLoss):
             y_true = ops.where(weight > 0, y_true, 0.0)
             # Finite predictions stay even where the weight is 0: the softmax reads all channels.
             y_pred = ops.where(ops.logical_or(weight > 0, ops.isfinite(y_pred)), y_pred, 0.0)
-        return self.measure(y_true, self.activation(y_true, y_pred), weight)
+        y_pred = self.activation(y_true, y_pred, once)
+        return self.measure(backend.ordered_as(y_pred, y_true, once), y_pred, weight)
 
     def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `measure`.")
@@ -138,15 +146,20 @@ class LogitsRegion(LogitsMasks, Region):
         Region.__init__(self, ignore_value, **kwargs)
         self._set_logits(from_logits, multilabel)
 
-    def activation(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def activation(self, y_true: Tensor, y_pred: Tensor, once: Once | None) -> Tensor:
         if self.from_logits:
-            return probabilities(y_pred, self.multilabel)
+            return probabilities(y_pred, self.multilabel, once)
         return as_probability(y_pred, y_true)
 
 
-def probabilities(logits: Tensor, multilabel: bool = False) -> Tensor:
-    """A sigmoid of one channel, or of each channel with `multilabel`; else a softmax over all."""
-    return ops.sigmoid(logits) if multilabel or logits.shape[-1] == 1 else softmax(logits)
+def probabilities(logits: Tensor, multilabel: bool = False, once: Once | None = None) -> Tensor:
+    """A sigmoid of one channel, or of each channel with `multilabel`; else a softmax over all.
+
+    With `once` another loss needs the log-softmax of the same logits.
+    """
+    if multilabel or logits.shape[-1] == 1:
+        return ops.sigmoid(logits)
+    return softmax(logits) if once is None else ops.exp(once(log_softmax, logits))
 
 
 def spatial_axes(array: Tensor) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import div
@@ -116,7 +117,7 @@ def _extension(error: Tensor, y_true: Tensor, weight: Tensor | None) -> tuple[Te
     A weight is the number of times that its pixel counts in the index.
     """
     error = rows(error)
-    order = ops.argsort(-ops.stop_gradient(error), axis=-1)
+    order = backend.order_down(ops.stop_gradient(error))
     error, truth = _ranked(error, order), _ranked(rows(y_true), order)
     other = 1 - truth
     if weight is not None:
