@@ -251,9 +251,9 @@ class Batch:
         if key not in self._made:
             y_true, y_pred = self.y_true, self.y_pred
             if traits.casts_target:
-                y_true = keras.tree.map_structure(lambda t: _cast(t, dtype), y_true)
+                y_true = _cast(y_true, dtype)
             if traits.casts_prediction:
-                y_pred = keras.tree.map_structure(lambda t: ops.cast(t, dtype), y_pred)
+                y_pred = _cast(y_pred, dtype)
             if self.weighted:
                 y_true, y_pred = self._harmless_pair(y_true, y_pred, traits, neutral_target)
             self._made[key] = (
@@ -360,5 +360,7 @@ def _to_tensors(name: str, what: str, values: ArrayLike, required: bool = False)
     )
 
 
-def _cast(tensor: Tensor, dtype: Dtype) -> Tensor:
-    return tensor if tensor is None else ops.cast(tensor, dtype)
+def _cast(tensors: Tensor, dtype: Dtype) -> Tensor:
+    if hasattr(tensors, "dtype"):  # a structure has none, and takes longer
+        return ops.cast(tensors, dtype)
+    return keras.tree.map_structure(lambda t: None if t is None else ops.cast(t, dtype), tensors)
