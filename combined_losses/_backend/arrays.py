@@ -15,9 +15,6 @@ Strategy: TypeAlias = Any
 Rows: TypeAlias = list[list[Tensor]]
 """The gradients of k values: for each value a list of one gradient for each point."""
 
-Columns: TypeAlias = list[list[Tensor]]
-"""The same by points: for each point the k gradients, flat; on torch also a tensor `(k, n)`."""
-
 State: TypeAlias = tuple[Any, ...]
 """The state of a step on JAX: lists of tensors, see `keras_private.read_state`."""
 

@@ -8,11 +8,14 @@ import keras
 from keras import ops
 
 from combined_losses._backend import keras_private
-from combined_losses._backend.arrays import Columns, Rows, Tensor
+from combined_losses._backend.arrays import Rows, Tensor
+from combined_losses._backend.factors import Columns, Factors, Product, are_cheaper
 
 
 class Reader(Protocol):
     """A rule that reads gradients."""
+
+    needs: frozenset[str]
 
     @property
     def place(self) -> Any:
@@ -33,12 +36,14 @@ class Capture(abc.ABC):
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._watched: dict[str, list[Tensor]] = {}
+        self._products: dict[int, list[Product]] = {}  # by the `id` of the kernel
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._watched.clear()
+        self._products.clear()
 
     @abc.abstractmethod
     def watch(self, name: str, tensor: Tensor) -> Tensor:
@@ -47,11 +52,27 @@ class Capture(abc.ABC):
         It adds to `_watched`, under the name of the layer, the point where gradients are taken.
         """
 
+    def watch_product(self, product: Product) -> Tensor:
+        """Called with each product of inputs and the kernel of a layer; returns z to go on with."""
+        self._products.setdefault(id(product.kernel), []).append(product)
+        return product.z
+
+    def _factored(self, rule: Reader, k: int, points: Sequence[Any]) -> dict[int, list[Product]]:
+        """The products of kernels whose gradients are better kept as factors, by index of point."""
+        if "rows" in rule.needs:  # the sizes of the entries, which factors do not tell
+            return {}
+        found = {index: self._products.get(id(point), []) for index, point in enumerate(points)}
+        return {
+            index: products
+            for index, products in found.items()
+            if products and are_cheaper(products, k)
+        }
+
     @abc.abstractmethod
     def rows(
         self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
     ) -> Columns:
-        """For each point the k flat gradients of `values`.
+        """For each point the k flat gradients of `values`, or their `Factors`.
 
         Args:
             rule: the rule that reads them.
@@ -87,3 +108,13 @@ def columns(rows: Rows, scale: Tensor = 1.0) -> Columns:
     if is_scaled(scale):
         flat = [[row / scale for row in each] for each in flat]
     return [list(column) for column in zip(*flat, strict=True)]
+
+
+def joined(products: Sequence[Product], slopes: Sequence[Tensor]) -> Factors:
+    """The `Factors` of the products of one kernel, of slopes `(k, ..., m)` for each of them."""
+    n, m = products[0].kernel.shape
+    inputs = [ops.reshape(ops.stop_gradient(product.x), (-1, n)) for product in products]
+    flat = [ops.reshape(slope, (slope.shape[0], -1, m)) for slope in slopes]
+    if len(products) == 1:
+        return Factors(inputs[0], flat[0])
+    return Factors(ops.concatenate(inputs), ops.concatenate(flat, axis=1))

@@ -9,10 +9,11 @@ import jax
 import keras
 
 from combined_losses._backend import forward, keras_private, plain
-from combined_losses._backend.arrays import Columns, Partial, Rows, State, Tensor
-from combined_losses._backend.capture import Capture, Reader, columns
+from combined_losses._backend.arrays import Partial, Rows, State, Tensor
+from combined_losses._backend.capture import Capture, Reader, columns, joined
+from combined_losses._backend.factors import Columns, Product
 from combined_losses._backend.probing import probed, probing
-from combined_losses._backend.protocol import HasTotal
+from combined_losses._backend.protocol import GradientsOf, HasTotal
 
 _T = TypeVar("_T")
 _Batch = TypeVar("_Batch")
@@ -194,6 +195,11 @@ def _products(rows: Sequence[Tensor], factors: Tensor) -> Tensor:
     return products(scaled, scaled)
 
 
+def in_float64() -> contextlib.AbstractContextManager[None]:
+    wide: contextlib.AbstractContextManager[None] = jax.enable_x64(True)
+    return wide
+
+
 def largest(rows: Sequence[Tensor]) -> Tensor:
     return jax.numpy.stack([jax.numpy.max(jax.numpy.abs(row), initial=0.0) for row in rows])
 
@@ -287,8 +293,9 @@ def either(condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T
     return chosen
 
 
-def attach(value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]) -> Tensor:
-    return _attached(jax.lax.stop_gradient(value), [p.value for p in points], gradients)
+def attach(value: Tensor, points: Sequence[keras.Variable], gradients: GradientsOf) -> Tensor:
+    # A `custom_vjp` keeps arrays for its gradient, no functions of arrays of the same trace.
+    return _attached(jax.lax.stop_gradient(value), [p.value for p in points], gradients(1.0))
 
 
 _attached = jax.custom_vjp(lambda value, points, gradients: value)
@@ -323,6 +330,8 @@ class _Capture(Capture):
         self._optimizer_variables = keras_private.read_state(state).optimizer or []
         # While the step is repeated: what is added to the outputs of a layer, in turn.
         self._added: dict[str, Iterator[Tensor]] = {}
+        # And what comes in place of the products with a kernel, by its `id`.
+        self._moved: dict[int, Callable[[Product], Tensor]] = {}
 
     def watch(self, name: str, tensor: Tensor) -> Tensor:
         if probed() is None:
@@ -338,25 +347,92 @@ class _Capture(Capture):
         with keras.StatelessScope(state_mapping=pairs):
             return super().loss_scale()
 
+    def watch_product(self, product: Product) -> Tensor:
+        if probed() is None:
+            return super().watch_product(product)
+        if id(product.kernel) not in self._moved:
+            return product.z
+        return self._moved[id(product.kernel)](product)
+
     def rows(
         self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
     ) -> Columns:
-        at_parameters = isinstance(points[0], keras.Variable)
-        at = jax.lax.stop_gradient([p.value if at_parameters else p for p in points])
+        k = len(values)
+        if not isinstance(points[0], keras.Variable):
+            at = jax.lax.stop_gradient(list(points))
+            return columns(self._pulled_back(rule, {}, at, k, scale), scale)
+        factored = self._not_used_elsewhere(rule, points, self._factored(rule, k, points))
+        products = [product for each in factored.values() for product in each]
+        others = [index for index in range(len(points)) if index not in factored]
+        at = [jax.lax.stop_gradient(points[index].value) for index in others]
+        at += [jax.numpy.zeros(product.z.shape, "float32") for product in products]
+        variables = {id(points[index]): place for place, index in enumerate(others)}
+        found = self._pulled_back(rule, variables, at, k, scale, products)
+        flat = [each[: len(others)] for each in found]
+        result: dict[int, Any] = dict(zip(others, columns(flat, scale), strict=True))
+        slopes = (
+            jax.numpy.stack([each[place] for each in found]) / scale
+            for place in range(len(others), len(at))
+        )
+        for index, each in factored.items():
+            result[index] = joined(each, [next(slopes) for _ in each])
+        return [result[index] for index in range(len(points))]
+
+    def _pulled_back(
+        self,
+        rule: Reader,
+        variables: dict[int, int],
+        at: list[Tensor],
+        k: int,
+        scale: Tensor,
+        products: Sequence[Product] = (),
+    ) -> Rows:
+        """The gradients of the k values by each of `at`.
+
+        These are the values of variables, at the places that `variables` tells, and then what is
+        added to the results of products; or what is added to the outputs of a layer.
+        """
 
         def repeated(at: list[Tensor]) -> Tensor:
-            replaced = dict(zip(map(id, points), at, strict=True)) if at_parameters else {}
-            self._added = {} if at_parameters else {rule.place: iter(at)}
+            replaced = {key: at[place] for key, place in variables.items()}
+            added = iter(at[len(variables) :])
+            self._added = {} if rule.place == "parameters" else {rule.place: added}
+
+            def move(product: Product) -> Tensor:
+                return product.z + next(queues[id(product.kernel)])
+
+            queues: dict[int, Iterator[Tensor]] = {}
+            for kernel, each in _by_kernel(products).items():
+                queues[kernel] = iter([next(added) for _ in each])
+            self._moved = dict.fromkeys(queues, move)
             return self._values(rule, replaced) * scale
 
         _, pullback = jax.vjp(repeated, at)
-        each = jax.numpy.eye(len(values), dtype="float32")
-        if len(values) <= _UNROLLED:
-            found = [pullback(one)[0] for one in each]
-        else:
-            together = jax.vmap(lambda one: pullback(one)[0])(each)
-            found = [[point[i] for point in together] for i in range(len(values))]
-        return columns(found, scale)
+        each = jax.numpy.eye(k, dtype="float32")
+        if k <= _UNROLLED:
+            return [pullback(one)[0] for one in each]
+        together = jax.vmap(lambda one: pullback(one)[0])(each)
+        return [[point[i] for point in together] for i in range(k)]
+
+    def _not_used_elsewhere(
+        self, rule: Reader, points: Sequence[Any], factored: dict[int, list[Product]]
+    ) -> dict[int, list[Product]]:
+        """Those of the products by whose kernels the values have no gradient but through them."""
+        if not factored:
+            return {}
+        keys = [id(points[index]) for index in factored]
+
+        def without_kernels(kernels: list[Tensor]) -> Tensor:
+            self._added, self._moved = {}, dict.fromkeys(keys, _of_inputs_alone)
+            return self._values(rule, dict(zip(keys, kernels, strict=True)))
+
+        kernels = [jax.lax.stop_gradient(points[index].value) for index in factored]
+        used = _used(jax.make_jaxpr(without_kernels)(kernels).jaxpr)
+        return {
+            index: each
+            for (index, each), is_used in zip(factored.items(), used, strict=True)
+            if not is_used
+        }
 
     def _values(self, rule: Reader, parameters: dict[int, Tensor]) -> Tensor:
         """The values of the components of a rule, computed from the beginning of the step.
@@ -375,6 +451,27 @@ class _Capture(Capture):
             loss = {**loss, "y_pred": y_pred}
             model.stateless_compute_loss(trainable, state, metrics, **loss)
         return jax.numpy.stack([jax.numpy.asarray(value, "float32") for value in values])
+
+
+def _by_kernel(products: Sequence[Product]) -> dict[int, list[Product]]:
+    found: dict[int, list[Product]] = {}
+    for product in products:
+        found.setdefault(id(product.kernel), []).append(product)
+    return found
+
+
+def _of_inputs_alone(product: Product) -> Tensor:
+    """An array like the product, computed of its inputs without the kernel."""
+    return jax.numpy.zeros_like(product.z) + jax.numpy.sum(product.x)
+
+
+def _used(jaxpr: Any) -> list[bool]:
+    """Which inputs of a computation its results depend on; in doubt True."""
+    needed = {id(each) for each in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(each) in needed for each in equation.outvars):
+            needed.update(map(id, equation.invars))
+    return [id(each) in needed for each in jaxpr.invars]
 
 
 def entries(x: Tensor, number: int) -> list[Tensor]:

@@ -7,7 +7,7 @@ their functions against this class. A function that a framework has nothing spec
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import keras
 
@@ -21,6 +21,8 @@ class HasTotal(Protocol):
     @property
     def total(self) -> Tensor: ...
 
+
+GradientsOf: TypeAlias = Callable[[Tensor], list[Tensor]]
 
 _T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -97,9 +99,12 @@ class Backend(Protocol):
         """`tensor`; its gradient is 0 if an entry of that, in any replica, is not finite."""
 
     def attach(
-        self, value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]
+        self, value: Tensor, points: Sequence[keras.Variable], gradients: GradientsOf
     ) -> Tensor:
-        """`value`, but with the given gradients at variables in place of its own."""
+        """`value`, but with the gradients that a function gives in place of its own at variables.
+
+        The function is given the gradient by the value, a factor of its gradients.
+        """
 
     def capture(self, model: keras.Model, arguments: tuple[Any, ...]) -> Capture:
         """A context around a training step of `model`, given the arguments of `train_step`."""
@@ -108,6 +113,9 @@ class Backend(Protocol):
 
     def gramian(self, rows: Sequence[Tensor], scales: Tensor) -> Tensor:
         """The products of k flat gradients, each divided by its scale, a power of two: `(k, k)`."""
+
+    def in_float64(self) -> contextlib.AbstractContextManager[None]:
+        """In the block tensors may be in float64: on JAX they are otherwise in float32."""
 
     def largest(self, rows: Sequence[Tensor]) -> Tensor:
         """The largest magnitude in each of k flat gradients, `(k,)`."""

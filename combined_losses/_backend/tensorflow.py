@@ -11,9 +11,10 @@ import keras
 import tensorflow as tf
 
 from combined_losses._backend import keras_private, plain, reverse
-from combined_losses._backend.arrays import Columns, Partial, Rows, Strategy, Tensor
-from combined_losses._backend.capture import Capture, Reader, columns
-from combined_losses._backend.protocol import HasTotal
+from combined_losses._backend.arrays import Partial, Rows, Strategy, Tensor
+from combined_losses._backend.capture import Capture, Reader, columns, joined
+from combined_losses._backend.factors import Columns, Product
+from combined_losses._backend.protocol import GradientsOf, HasTotal
 
 _T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -25,6 +26,7 @@ entries = plain.entries
 is_compiling = plain.is_compiling
 is_threaded = plain.is_threaded
 is_traced = plain.is_traced
+in_float64 = plain.in_float64
 lies_within = plain.lies_within
 on_host = plain.on_host
 binary_entropy = plain.binary_entropy
@@ -324,12 +326,9 @@ def either(condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T
     return chosen
 
 
-def attach(value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]) -> Tensor:
-    def attached(*tensors: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor]]]:
-        def backward(upstream: Tensor) -> list[Tensor]:
-            return [upstream * gradient for gradient in gradients]
-
-        return tf.identity(value), backward
+def attach(value: Tensor, points: Sequence[keras.Variable], gradients: GradientsOf) -> Tensor:
+    def attached(*tensors: Tensor) -> tuple[Tensor, GradientsOf]:
+        return tf.identity(value), gradients
 
     tensors = (tf.convert_to_tensor(point.value) for point in points)
     return tf.custom_gradient(attached)(*tensors)
@@ -372,7 +371,51 @@ class _Capture(Capture):
     def rows(
         self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
     ) -> Columns:
+        factored = {}
+        if not tf.executing_eagerly():  # else there is no graph that tells what kernels are used by
+            factored = self._factored(rule, len(values), points)
+            factored = _not_used_elsewhere(factored, points, values)
+        products = [product for each in factored.values() for product in each]
+        others = [index for index in range(len(points)) if index not in factored]
+        at = [*(points[index] for index in others), *(product.z for product in products)]
         values = [value * scale for value in values]
         with self._tape.stop_recording():
-            rows = [_gradients(self._tape, value, points) for value in values]
-            return columns(rows, scale)
+            rows = [_gradients(self._tape, value, at) for value in values]
+            flat = [each[: len(others)] for each in rows]
+            result: dict[int, Any] = dict(zip(others, columns(flat, scale), strict=True))
+            slopes = (
+                tf.stack([each[place] for each in rows]) / scale
+                for place in range(len(others), len(at))
+            )
+            for index, each in factored.items():
+                result[index] = joined(each, [next(slopes) for _ in each])
+        return [result[index] for index in range(len(points))]
+
+
+def _not_used_elsewhere(
+    factored: dict[int, list[Product]], points: Sequence[Any], values: Sequence[Tensor]
+) -> dict[int, list[Product]]:
+    """Those of the products by whose kernels the values have no gradient but through them.
+
+    We go back through the graph of the values. At each product we go on with its inputs alone: a
+    kernel that we meet nevertheless is used for something else.
+    """
+    products = {p.z.op.name: p for each in factored.values() for p in each}
+    met: set[str] = set()
+    ahead = [value.op for value in values]
+    used: set[str] = set()
+    while ahead:
+        op = ahead.pop()
+        if op.name in met:
+            continue
+        met.add(op.name)
+        product = products.get(op.name)
+        inputs = op.inputs if product is None else [product.x]
+        used.update(each.name for each in inputs)
+        ahead.extend(each.op for each in inputs)
+    graph = values[0].graph
+    return {
+        index: each
+        for index, each in factored.items()
+        if graph.capture(points[index].value.handle).name not in used
+    }

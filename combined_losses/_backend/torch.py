@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from combined_losses._backend import plain, reverse
-from combined_losses._backend.arrays import Columns, Once, Partial, Rows, Tensor
-from combined_losses._backend.capture import Capture, Reader, is_scaled
-from combined_losses._backend.protocol import HasTotal
+from combined_losses._backend.arrays import Once, Partial, Rows, Tensor
+from combined_losses._backend.capture import Capture, Reader, is_scaled, joined
+from combined_losses._backend.factors import Columns, Product
+from combined_losses._backend.protocol import GradientsOf, HasTotal
 
 _T = TypeVar("_T")
 _Batch = TypeVar("_Batch")
@@ -26,6 +27,7 @@ global_concat = plain.global_concat
 global_max = plain.global_max
 global_offset = plain.global_offset
 global_sum = plain.global_sum
+in_float64 = plain.in_float64
 is_compiling = plain.is_compiling
 is_eager = plain.is_eager
 is_in_scope = plain.is_in_scope
@@ -241,16 +243,16 @@ def either(condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T
 
 class _Attached(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *points: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, gradients: GradientsOf, *points: Tensor) -> Tensor:
         ctx.gradients = gradients
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(upstream * gradient for gradient in ctx.gradients)
+        return None, None, *ctx.gradients(upstream)
 
 
-def attach(value: Tensor, points: Sequence[keras.Variable], gradients: Sequence[Tensor]) -> Tensor:
+def attach(value: Tensor, points: Sequence[keras.Variable], gradients: GradientsOf) -> Tensor:
     return _Attached.apply(value.detach(), gradients, *(point.value for point in points))
 
 
@@ -269,28 +271,70 @@ class _Capture(Capture):
     def rows(
         self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
     ) -> Columns:
-        tensors = [getattr(point, "value", point) for point in points]
-        rows = _memory_of(rule, len(values), tensors)
+        factored = self._factored(rule, len(values), points)
+        if factored:
+            factored = _not_used_elsewhere(factored, points, values)
+        products = [product for each in factored.values() for product in each]
+        others = [index for index in range(len(points)) if index not in factored]
+        at = [getattr(points[index], "value", points[index]) for index in others]
+        zs = [product.z for product in products]
+        rows = _memory_of(rule, len(values), at)
+        # Slopes are small, and may be needed until the next step.
+        rows += [torch.empty(len(values), *z.shape, device=z.device) for z in zs]
         for index, value in enumerate(values):
-            for row, found in zip(rows, _gradients(value * scale, tensors), strict=True):
-                row[index] = found.detach().reshape(-1)
-        return [row.div_(scale) for row in rows] if is_scaled(scale) else rows
+            for row, found in zip(rows, _gradients(value * scale, [*at, *zs]), strict=True):
+                row[index] = found.detach()
+        if is_scaled(scale):
+            rows = [row.div_(scale) for row in rows]
+        flat = (row.flatten(1) for row in rows[: len(at)])
+        columns: dict[int, Any] = dict(zip(others, flat, strict=True))
+        slopes = iter(rows[len(at) :])
+        for index, each in factored.items():
+            columns[index] = joined(each, [next(slopes) for _ in each])
+        return [columns[index] for index in range(len(points))]
+
+
+def _not_used_elsewhere(
+    factored: dict[int, list[Product]], points: Sequence[Any], values: Sequence[Tensor]
+) -> dict[int, list[Product]]:
+    """Those of the products by whose kernels the values have no gradient but through them.
+
+    We go back through the graph of the values. At each product we go on with its inputs alone: a
+    kernel that we meet nevertheless is used for something else.
+    """
+    products = {p.z.grad_fn: p for each in factored.values() for p in each}
+    met: set[Any] = {None}
+    ahead = [value.grad_fn for value in values]
+    while ahead:
+        node = ahead.pop()
+        if node in met:
+            continue
+        met.add(node)
+        product = products.get(node)
+        if product is None:
+            ahead.extend(before for before, _ in node.next_functions)
+        else:
+            ahead.append(product.x.grad_fn)
+    elsewhere = {id(getattr(node, "variable", None)) for node in met}
+    return {
+        index: each for index, each in factored.items() if id(points[index].value) not in elsewhere
+    }
 
 
 # The memory for gradients of a rule, kept from step to step, with its shapes and devices: on a CPU
 # new memory takes five times as long as filling it.
-_Shapes = list[tuple[int, int, Any]]
+_Shapes = list[tuple[tuple[int, ...], Any]]
 _MEMORY: weakref.WeakKeyDictionary[Reader, tuple[_Shapes, list[Tensor]]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 def _memory_of(rule: Reader, k: int, points: list[Tensor]) -> list[Tensor]:
-    """For each point an array `(k, n)` to be filled with k flat gradients."""
-    shapes = [(k, point.numel(), point.device) for point in points]
+    """For each point an array `(k, *shape)` to be filled with k gradients."""
+    shapes = [((k, *point.shape), point.device) for point in points]
     if rule not in _MEMORY or _MEMORY[rule][0] != shapes:
-        _MEMORY[rule] = shapes, [torch.empty(k, n, device=device) for k, n, device in shapes]
-    return _MEMORY[rule][1]
+        _MEMORY[rule] = shapes, [torch.empty(shape, device=device) for shape, device in shapes]
+    return list(_MEMORY[rule][1])
 
 
 def lies_within(x: Tensor, low: float, high: float) -> bool:

@@ -12,6 +12,7 @@ from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._backend.capture import columns, float32
+from combined_losses._backend.factors import Columns, Factors
 from combined_losses._backend.probing import probed
 from combined_losses._core.batch import Batch
 from combined_losses._core.evaluation import Evaluation
@@ -19,21 +20,18 @@ from combined_losses._numerics.arrays import Tensor
 from combined_losses.weightings.base import Weighting
 from combined_losses.weightings.products import Products, powers_of_two
 
-Rows: TypeAlias = Sequence[Sequence[Tensor]]
-"""For each point the gradients of the k components, flat."""
-
 
 class MeasuredGradients(NamedTuple):
     """The gradients of k components where a rule reads them.
 
     Attributes:
         products: their `Products`, over the batch that all replicas see.
-        rows: for each point the k gradients, flat, of this replica; None at the output.
+        rows: for each point the k gradients of this replica; None at the output.
         points: the tensors or variables that they are gradients by; None at the output.
     """
 
     products: Products
-    rows: Rows | None = None
+    rows: Columns | None = None
     points: Sequence[Any] | None = None
 
 
@@ -115,7 +113,7 @@ def _in_captured_step(
     return found, step.measure_gradients(rule, [each.total for each in found])
 
 
-def products_of(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+def products_of(rows: Columns) -> tuple[Tensor, Tensor, Tensor]:
     """`(gramian, scales, largest)` of k gradients of this replica, given for each point.
 
     Each gradient is divided by its scale, a power of two near its largest entry in all replicas,
@@ -123,17 +121,29 @@ def products_of(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """
     largest = backend.global_max(largest_of(rows))
     scales = powers_of_two(largest)
-    gramian = sum(backend.gramian(column, scales) for column in rows)
+    gramian = sum(_gramian(column, scales) for column in rows)
     return ops.stop_gradient(gramian), scales, largest
 
 
-def largest_of(rows: Rows) -> Tensor:
+def _gramian(column: Sequence[Tensor] | Factors, scales: Tensor) -> Tensor:
+    if not isinstance(column, Factors):
+        return backend.gramian(column, scales)
+    with backend.in_float64():
+        return column.gramian(scales)
+
+
+def largest_of(rows: Columns) -> Tensor:
     """The largest magnitude in each of k gradients, `(k,)`; they are given for each point."""
-    largest = ops.stack([backend.largest(column) for column in rows])
+    largest = ops.stack(
+        [
+            column.largest() if isinstance(column, Factors) else backend.largest(column)
+            for column in rows
+        ]
+    )
     return ops.stop_gradient(ops.max(largest, axis=0))
 
 
-def products_for(rule: Weighting, rows: Rows, shared: bool = False) -> Products:
+def products_for(rule: Weighting, rows: Columns, shared: bool = False) -> Products:
     """The `Products` that a rule needs.
 
     Args:
@@ -148,7 +158,7 @@ def products_for(rule: Weighting, rows: Rows, shared: bool = False) -> Products:
     return Products(gramian, scales, largest, _mean_sizes(rows))
 
 
-def _mean_sizes(rows: Rows) -> Tensor:
+def _mean_sizes(rows: Columns) -> Tensor:
     """The mean magnitude in each of the k gradients, over all replicas."""
     total = sum(ops.stack([ops.sum(ops.abs(row)) for row in column]) for column in rows)
     count = sum(ops.cast(ops.shape(column[0])[0], "float32") for column in rows)
@@ -167,8 +177,18 @@ def with_gradient(total: Tensor, measured: MeasuredGradients, weights: Tensor) -
     """`total` with the gradient `sum_i weights_i * g_i` at the points where g was measured."""
     rows, points = measured.rows, measured.points
     assert rows is not None and points is not None  # measured at the parameters, in every step
-    gradients = [
-        ops.reshape(backend.combine(weights, column), ops.shape(point))
-        for column, point in zip(rows, points, strict=True)
+    shapes = [ops.shape(point) for point in points]
+    # Those of flat gradients at once, because torch needs the memory for the next step. Those of
+    # factors on the way back, so that they are not there together with other arrays of their size.
+    combined = [
+        None if isinstance(column, Factors) else backend.combine(weights, column) for column in rows
     ]
+
+    def gradients(factor: Tensor) -> list[Tensor]:
+        found = [
+            column.combine(factor * weights) if isinstance(column, Factors) else factor * sum_
+            for column, sum_ in zip(rows, combined, strict=True)
+        ]
+        return [ops.reshape(each, shape) for each, shape in zip(found, shapes, strict=True)]
+
     return backend.attach(total, points, gradients)

@@ -12,6 +12,7 @@ import keras
 
 from combined_losses._backend import backend, keras_private
 from combined_losses._backend.capture import Capture
+from combined_losses._backend.factors import Product
 from combined_losses._backend.probing import probed
 from combined_losses._core.compound import Compound
 from combined_losses._core.step import current_step, step_with
@@ -43,7 +44,8 @@ def _captured(model: keras.Model, state: ModelState, arguments: tuple[Any, ...])
     with backend.capture(model, arguments) as steps:
         captured = CapturedStep(model, state.compounds, steps)
         watched = _watched([model.get_layer(name) for name in layers])
-        with step_with(captured=captured), watched:
+        dense = _dense_layers(model) if captured.reads_parameters(state.capturing_rules) else []
+        with step_with(captured=captured), watched, _with_products_watched(dense):
             yield
 
 
@@ -81,6 +83,49 @@ def _watched(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
             keras_private.restore_call(layer)
 
 
+def _dense_layers(model: keras.Model) -> list[keras.layers.Dense]:
+    """The layers of a model, and of models in it, that are `Dense` and nothing else."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += _dense_layers(layer)
+        elif type(layer) is keras.layers.Dense and layer.compute_dtype == "float32":
+            found.append(layer)
+    return found
+
+
+@contextlib.contextmanager
+def _with_products_watched(layers: Iterable[keras.layers.Dense]) -> Iterator[None]:
+    """In the block the products of inputs and kernels go through `Capture.watch_product`."""
+    # A layer whose `call` is replaced already, by us or somebody else, is left as it is.
+    replaced = [layer for layer in dict.fromkeys(layers) if "call" not in vars(layer)]
+    for layer in replaced:
+        keras_private.put_call(layer, _watching_product(layer, layer.call))
+    try:
+        yield
+    finally:
+        for layer in replaced:
+            keras_private.restore_call(layer)
+
+
+def _watching_product(layer: keras.layers.Dense, call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def watching(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        captured, activation = current_step().captured, layer.activation
+        # A kernel that is no variable, such as one with the products of LoRA, has no gradient.
+        if captured is None or not isinstance(layer.kernel, keras.Variable):
+            return call(inputs, *args, **kwargs)
+
+        def watched(z: Tensor) -> Tensor:
+            z = captured.steps.watch_product(Product(layer.kernel, inputs, z))
+            return z if activation is None else activation(z)
+
+        with keras_private.other_activation(layer, watched):
+            return call(inputs, *args, **kwargs)
+
+    return watching
+
+
 def _watching(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def watching(*args: Any, **kwargs: Any) -> Any:
@@ -107,6 +152,14 @@ class CapturedStep:
         self.compounds = compounds
         self.steps = steps
         self._gradients: dict[int, MeasuredGradients] = {}  # by the `id` of the rule
+
+    def reads_parameters(self, rules: Iterable[Weighting]) -> bool:
+        """Whether a rule reads the products of gradients at the parameters.
+
+        Not where there are several replicas, each of which has but a part of each gradient.
+        """
+        readers = [r for r in rules if r.place == "parameters" and "rows" not in r.needs]
+        return bool(readers) and backend.replica_count() == 1
 
     def gradients_of(self, rule: Weighting) -> MeasuredGradients | None:
         """The gradients that were measured for a rule, where the step is repeated; else None."""

@@ -15,7 +15,7 @@ from combined_losses._backend.keras_private.compiling import (
     has_counted_no_loss,
     replace_compile_config,
 )
-from combined_losses._backend.keras_private.layers import put_call, restore_call
+from combined_losses._backend.keras_private.layers import other_activation, put_call, restore_call
 from combined_losses._backend.keras_private.logits import (
     activation_before,
     keep_logits,
@@ -108,6 +108,7 @@ __all__ = [
     "mask_of",
     "names_in",
     "noting_reads",
+    "other_activation",
     "output_names",
     "prepare_masks",
     "put_call",

@@ -1,6 +1,7 @@
-"""Replacing the `call` of a layer for a while."""
+"""Replacing the `call` or the activation of a layer for a while."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -19,3 +20,21 @@ def put_call(layer: keras.Layer, call: Callable[..., Any]) -> None:
 def restore_call(layer: keras.Layer) -> None:
     """Gives a layer its own `call` back after `put_call`."""
     del vars(layer)["call"]
+
+
+@contextlib.contextmanager
+def other_activation(layer: keras.layers.Dense, activation: Callable[..., Any]) -> Iterator[None]:
+    """In the block a `Dense` layer gives its product, with the bias, to another activation.
+
+    Keras 3.15.1: `Dense.call` ends with `self.activation(x)`, read from the object, where an entry
+    of its `__dict__` comes first.
+    """
+    entries, own = vars(layer), vars(layer).get("activation")
+    entries["activation"] = activation
+    try:
+        yield
+    finally:
+        if own is None:  # on torch an activation that is a layer has its place elsewhere
+            del entries["activation"]
+        else:
+            entries["activation"] = own
