@@ -1,19 +1,22 @@
 """What do rules cost that read gradients? A step beside the plain step, and beside two peers.
 
 A network of 6 dense layers, 20 million parameters, batches of 64, 8 quantile losses of one output
-of 512 numbers, SGD. `gradients="output"`, `gradients="parameters"`, and the latter in every tenth
-step, beside the plain step of the same library: constant weights here, the backward pass of the
-mean in plain torch for the peers. All ways of a group take turns in one process, the first step of
-a turn does not count; medians of the steps and of the ratios to the plain step of the same turn.
-Memory (torch) is the peak of a process that takes three such steps, beside that of the plain one.
+of 512 numbers, SGD. `--network convolutions` takes 8 convolutions of images, `--network attention`
+4 blocks of a transformer, with 3 million parameters each, without peers. `gradients="output"`,
+`gradients="parameters"`, and the latter in every tenth step, beside the plain step of the same
+library: constant weights here, the backward pass of the mean in plain torch for the peers. All ways
+of a group take turns in one process, the first step of a turn does not count; medians of the steps
+and of the ratios to the plain step of the same turn. Memory is the peak of a process that takes
+three such steps (`ru_maxrss`), beside that of the plain one; it tells little on JAX and TensorFlow,
+which need more while they compile.
 
     pip install --no-deps torchjd==0.18.0 qpsolvers quadprog LibMTL==1.1.5
     pip install --no-deps cvxpy ecos clarabel osqp scs highspy qdldl
 
 The results, in docs/benchmarks.md, are those of 7 turns, and of 30 at the output on JAX and
-TensorFlow.
+TensorFlow; `--json FILE` writes them.
 
-    python benchmarks/gradients.py --backend torch [--measure memory]
+    python benchmarks/gradients.py --backend torch [--measure memory] [--network convolutions]
 """
 
 import argparse
@@ -33,6 +36,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import recording
 
 import combined_losses as cl
 
@@ -44,9 +48,16 @@ RULES = ("UPGrad", "MGDA", "PCGrad", "NashMTL")
 SPARSE, TURN = "UPGrad", 10  # also in every tenth step only
 
 
-def data(batch):
+SHAPES = {  # of inputs and outputs
+    "dense": ((INPUTS,), (WIDTHS[-1],)),
+    "convolutions": ((32, 32, 3), (8, 8, 32)),
+    "attention": ((64, 256), (64, 64)),
+}
+
+
+def data(batch, network="dense"):
     rng = np.random.default_rng(0)
-    return tuple(rng.normal(size=(batch, n)).astype("float32") for n in (INPUTS, WIDTHS[-1]))
+    return tuple(rng.normal(size=(batch, *shape)).astype("float32") for shape in SHAPES[network])
 
 
 # Ours: a step of Keras's train function.
@@ -57,14 +68,54 @@ def our_layers():
     return [keras.Input((INPUTS,)), *hidden, keras.layers.Dense(WIDTHS[-1])]
 
 
-def our_step(layers, batch, rule=None, **options):
+def convolutions():
+    """2.9 million parameters."""
+    found = [keras.Input(SHAPES["convolutions"][0])]
+    for filters, strides in ((64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 1), (384, 1)):
+        found.append(keras.layers.Conv2D(filters, 3, strides, padding="same", activation="relu"))
+    return [*found, keras.layers.Conv2D(32, 3, padding="same")]
+
+
+class Block(keras.layers.Layer):
+    """A block of a transformer: attention, then two dense layers."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = keras.layers.MultiHeadAttention(4, size // 4)
+        self.wide = keras.layers.Dense(4 * size, activation="gelu")
+        self.narrow = keras.layers.Dense(size)
+        self.norms = [keras.layers.LayerNormalization() for _ in range(2)]
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        self.wide.build(shape)
+        self.narrow.build((*shape[:-1], self.wide.units))
+        for norm in self.norms:
+            norm.build(shape)
+
+    def call(self, x):
+        x = self.norms[0](x + self.attention(x, x))
+        return self.norms[1](x + self.narrow(self.wide(x)))
+
+
+def attention():
+    """3.2 million parameters."""
+    first = keras.layers.Dense(256)
+    blocks = [Block(256) for _ in range(4)]
+    return [keras.Input(SHAPES["attention"][0]), first, *blocks, keras.layers.Dense(64)]
+
+
+NETWORKS = {"dense": our_layers, "convolutions": convolutions, "attention": attention}
+
+
+def our_step(layers, batch, network, rule=None, **options):
     """A function that trains one step; the layers are shared, so that they are there once."""
     parts = {f"level_{i}": cl.losses.Pinball(level) for i, level in enumerate(LEVELS)}
     weighting = None if rule is None else getattr(cl.weightings, rule)(**options)
     model = cl.Sequential(layers)
     loss = cl.CompositeLoss(parts, weights=[1 / K] * K, weighting=weighting)
     model.compile(keras.optimizers.SGD(1e-3), loss=loss)
-    x, y = data(batch)
+    x, y = data(batch, network)
     return lambda: model.train_on_batch(x, y)
 
 
@@ -182,12 +233,12 @@ def ways():
     return {**found, "torchjd": {"plain": summed, **jd}, "LibMTL": {"plain": summed, **lib}}
 
 
-def steps_of(library, names, batch):
+def steps_of(library, names, batch, network="dense"):
     """`{way: step}` of one library; all of them train the same parameters."""
     known = ways()[library]
     if library == "ours":
-        layers = our_layers()
-        return {name: our_step(layers, batch, **known[name]) for name in names}
+        layers = NETWORKS[network]()
+        return {name: our_step(layers, batch, network, **known[name]) for name in names}
     shared = their_network()
     # The hooks of autogram allow no other use of a network.
     return {
@@ -206,9 +257,9 @@ def seconds_of_a_step(step, turn):
     return (time.perf_counter() - start) / turn
 
 
-def interleaved(group, batch, rounds):
+def interleaved(group, batch, rounds, network="dense"):
     """`{library: {way: seconds}}`, all ways in every round; one that fails has none."""
-    steps = {library: steps_of(library, names, batch) for library, names in group.items()}
+    steps = {library: steps_of(library, names, batch, network) for library, names in group.items()}
     times = {library: {name: [] for name in names} for library, names in steps.items()}
     for number in range(rounds + 1):
         for library, those in steps.items():
@@ -225,53 +276,78 @@ def interleaved(group, batch, rounds):
     return times
 
 
-def groups(libraries):
+def groups(libraries, rules):
     """What is measured together: `{library: [way, ...]}`, without and with gradients of all k."""
     known = ways()
     for at_output in (True, False):
         group = {
-            library: [n for n in known[library] if n == "plain" or ("output" in n) == at_output]
+            library: [
+                name
+                for name in known[library]
+                if name == "plain"
+                or (("output" in name) == at_output and name.split(",")[0] in rules)
+            ]
             for library in libraries
         }
-        yield {library: names for library, names in group.items() if len(names) > 1}
+        group = {library: names for library, names in group.items() if len(names) > 1}
+        if group:
+            yield at_output, group
 
 
-def peak(library, name, batch):
+def peak(library, name, batch, network):
     """The largest memory, in MB, of a process that does nothing but a few such steps."""
-    options = ["--batch", str(batch), "--peak", library, name]
+    options = ["--batch", str(batch), "--network", network, "--peak", library, name]
     command = [sys.executable, __file__, "--backend", keras.backend.backend(), *options]
     run = subprocess.run(command, capture_output=True, text=True)
-    return float(run.stdout.split()[-1]) if run.returncode == 0 else float("nan")
+    return float(run.stdout.split()[-1]) if run.returncode == 0 else None
 
 
-def print_peak(library, name, batch):
+def print_peak(library, name, batch, network):
     if library != "ours":  # the same modules for each way
         importlib.import_module("conflicts")
         importlib.import_module("torchjd.autogram")
-    step = steps_of(library, [name], batch)[name]
+    step = steps_of(library, [name], batch, network)[name]
     for _ in range(3):
         step()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def print_times(libraries, batch, rounds):
+def measured_times(args):
+    """`{row: (ms, ratio)}`, printed."""
+    found = {}
     print(f"{'':36}{'step':>10}   ratio")
-    for group in groups(libraries):
-        for library, found in interleaved(group, batch, rounds).items():
-            for name, seconds in found.items():
-                pairs = zip(seconds, found["plain"], strict=False)
-                ratio = statistics.median([a / b for a, b in pairs] or [float("nan")])
-                median = 1e3 * statistics.median(seconds or [float("nan")])
-                print(f"    {library:8}{name:24}{median:8.0f}ms  {ratio:6.2f}", flush=True)
+    for at_output, group in groups(args.only, args.rules):
+        times = interleaved(group, args.batch, args.rounds, args.network)
+        for library, of_library in times.items():
+            for name, seconds in of_library.items():
+                pairs = zip(seconds, of_library["plain"], strict=False)
+                ratios = [a / b for a, b in pairs]
+                if not ratios:
+                    continue
+                row = f"{library}: {name}"
+                if library == "ours" and name == "plain":
+                    row += f", in turn with the {'output' if at_output else 'parameters'}"
+                found[row] = 1e3 * statistics.median(seconds), statistics.median(ratios)
+                print(f"    {row:45}{found[row][0]:8.0f}ms  {found[row][1]:6.2f}", flush=True)
+    return found
 
 
-def print_peaks(libraries, batch):
-    print(f"{'':42}{'peak':>10}    beside plain; the parameters have 80 MB")
-    for library in libraries:
-        plain = peak(library, "plain", batch)
+def measured_peaks(args):
+    """`{row: MB beside the plain step}`, printed."""
+    found = {}
+    print(f"{'':42}{'peak':>10}    beside plain")
+    for library in args.only:
+        plain = peak(library, "plain", args.batch, args.network)
         for name in ways()[library]:
-            found = plain if name == "plain" else peak(library, name, batch)
-            print(f"    {library:8}{name:30}{found:8.0f}MB  {found - plain:6.0f}MB", flush=True)
+            if name == "plain" or name.split(",")[0] not in args.rules:
+                continue
+            whole = peak(library, name, args.batch, args.network)
+            if whole is None or plain is None:
+                continue
+            row = f"{library}: {name}"
+            found[row] = whole - plain
+            print(f"    {row:38}{whole:8.0f}MB  {found[row]:6.0f}MB", flush=True)
+    return found
 
 
 def main():
@@ -279,18 +355,30 @@ def main():
     parser.add_argument("--backend", choices=["torch", "jax", "tensorflow"])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--network", choices=list(NETWORKS), default="dense")
     parser.add_argument("--only", nargs="+", choices=list(ways()), default=list(ways()))
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=RULES)
     parser.add_argument("--measure", choices=["time", "memory"])
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    recording.add_argument(parser)
     args = parser.parse_args()
+    if args.network != "dense":
+        args.only = ["ours"]
     if args.peak:
-        print_peak(*args.peak, args.batch)
+        print_peak(*args.peak, args.batch, args.network)
         return
-    print(f"{keras.backend.backend()}, keras {keras.__version__}, batch {args.batch}, medians")
-    if args.measure != "memory":
-        print_times(args.only, args.batch, args.rounds)
-    if args.measure != "time":
-        print_peaks(args.only, args.batch)
+    backend = keras.backend.backend()
+    print(f"{backend}, keras {keras.__version__}, {args.network}, batch {args.batch}, medians")
+    times = measured_times(args) if args.measure != "memory" else {}
+    peaks = measured_peaks(args) if args.measure != "time" else {}
+    columns = {
+        "step, ms": "{:.0f}",
+        "ratio to its plain step": "{:.2f}",
+        "memory beside plain, MB": "{:.0f}",
+    }
+    rows = [[name, *times.get(name, (None, None)), peaks.get(name)] for name in {**times, **peaks}]
+    name = backend if args.network == "dense" else f"{args.network}, {backend}"
+    recording.keep(args.json, name, title=name, label="rule", columns=columns, rows=rows)
 
 
 if __name__ == "__main__":

@@ -172,6 +172,20 @@ def test_the_call_of_a_layer_is_replaced():
     assert numbers(model(X)) == before
 
 
+@seam("other_activation")
+@pytest.mark.parametrize("layered", [False, True])
+def test_a_dense_layer_gives_its_product_to_another_activation(layered):
+    activation = keras.layers.LeakyReLU() if layered else "tanh"
+    layer = keras.layers.Dense(2, activation=activation)
+    before, seen = numbers(layer(X)), []
+    with keras_private.other_activation(layer, lambda z: seen.append(z) or z + 1.0):
+        found = numbers(layer(X))
+    product = ops.matmul(ops.convert_to_tensor(X), layer.kernel) + layer.bias
+    np.testing.assert_allclose(numbers(seen[0]), numbers(product), rtol=1e-6)
+    np.testing.assert_allclose(found, np.add(numbers(product), 1.0), rtol=1e-6)
+    assert numbers(layer(X)) == before
+
+
 @seam("strategy_of", "replicas_of")
 def test_the_strategy_of_a_model():
     assert keras_private.replicas_of(None) == 1

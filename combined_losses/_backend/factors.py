@@ -44,10 +44,12 @@ class Factors(NamedTuple):
         inputs, slopes, wide = (ops.cast(each, "float64") for each in (*self, scales))
         slopes = slopes / ops.reshape(wide, (-1, 1, 1))
         of_rows = inputs @ ops.transpose(inputs)  # `ops.matmul` is in float32 on torch
-        k = slopes.shape[0]
+        k, count, m = slopes.shape
+        flat = ops.reshape(slopes, (k * count, m))  # one matrix: a product with each takes longer
         found: list[Tensor] = []
         for i in range(k):  # with itself and those after it
-            of_slopes = slopes[i:] @ ops.transpose(slopes[i])
+            of_slopes = flat[i * count :] @ ops.transpose(slopes[i])
+            of_slopes = ops.reshape(of_slopes, (k - i, count, count))
             found.append(ops.pad(ops.sum(of_slopes * of_rows, axis=(1, 2)), [[i, 0]]))
         upper = ops.stack(found)
         both = upper + ops.transpose(upper) - upper * ops.eye(k, dtype="float64")
@@ -84,4 +86,4 @@ def are_cheaper(products: Sequence[Product], k: int) -> bool:
     rows = sum(math.prod(product.x.shape[:-1]) for product in products)
     n, m = products[0].kernel.shape
     # Factors take `rows^2 (n + k^2 m / 2)` multiplications, in float64; gradients `k rows n m`.
-    return 0 < rows * (2 * n + k * k * m) < k * n * m
+    return bool(0 < rows * (2 * n + k * k * m) < k * n * m)

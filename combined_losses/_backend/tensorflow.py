@@ -241,9 +241,11 @@ def _has_logits(tensor: Tensor) -> bool:
     return keras_private.logits_before(tensor) is not None or _activation_before(tensor) is not None
 
 
-def _gradients(tape: Any, value: Tensor, points: Sequence[Any]) -> list[Tensor]:
+def _gradients(
+    tape: Any, value: Tensor, points: Sequence[Any], direction: Tensor | None = None
+) -> list[Tensor]:
     """The gradients that a `tf.GradientTape` has of a value, 0 where there is none."""
-    found = tape.gradient(value, points)
+    found = tape.gradient(value, points, direction)
     return [
         tf.zeros_like(tf.convert_to_tensor(point)) if row is None else tf.convert_to_tensor(row)
         for point, row in zip(points, found, strict=True)
@@ -379,8 +381,14 @@ class _Capture(Capture):
         others = [index for index in range(len(points)) if index not in factored]
         at = [*(points[index] for index in others), *(product.z for product in products)]
         values = [value * scale for value in values]
+        together = tf.stack(values)
         with self._tape.stop_recording():
-            rows = [_gradients(self._tape, value, at) for value in values]
+            # With a further axis the passes through small batches take half the time; where
+            # gradients by kernels are computed on the way, they take longer.
+            if factored:
+                rows = self._together(together, at)
+            else:
+                rows = [_gradients(self._tape, value, at) for value in values]
             flat = [each[: len(others)] for each in rows]
             result: dict[int, Any] = dict(zip(others, columns(flat, scale), strict=True))
             slopes = (
@@ -390,6 +398,16 @@ class _Capture(Capture):
             for index, each in factored.items():
                 result[index] = joined(each, [next(slopes) for _ in each])
         return [result[index] for index in range(len(points))]
+
+    def _together(self, values: Tensor, at: Sequence[Any]) -> Rows:
+        """The gradients of `values` `(k,)`, by one pass through the network with a further axis."""
+
+        def pulled_back(direction: Tensor) -> list[Tensor]:
+            return _gradients(self._tape, values, at, direction)
+
+        k = values.shape[0]
+        found = [tf.unstack(each, k) for each in tf.vectorized_map(pulled_back, tf.eye(k))]
+        return [list(row) for row in zip(*found, strict=True)]
 
 
 def _not_used_elsewhere(

@@ -51,7 +51,8 @@ def nonnegative(matrix: _Array, linear: _Array) -> _Array:
 def _last(violated: _Support) -> _Support:
     """The violation of the largest index of each problem alone."""
     later = np.cumsum(violated[:, ::-1], axis=1)[:, ::-1]
-    return violated & (later == 1)
+    found: _Support = violated & (later == 1)
+    return found
 
 
 def solve_on(support: _Support, matrix: _Array, right: _Array) -> _Array:
