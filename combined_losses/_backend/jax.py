@@ -333,6 +333,7 @@ class _Capture(Capture):
         self._added: dict[str, Iterator[Tensor]] = {}
         # And what comes in place of the products with a kernel, by its `id`.
         self._moved: dict[int, Callable[[Product], Tensor]] = {}
+        self._inside: set[int] = set()  # the `id`s of kernels that are used in transformations
 
     def watch(self, name: str, tensor: Tensor) -> Tensor:
         if probed() is None:
@@ -350,6 +351,11 @@ class _Capture(Capture):
 
     def watch_product(self, product: Product) -> Tensor:
         if probed() is None:
+            # Arrays inside another transformation, such as that of `input_gradients` or of
+            # rematerialisation, are not there any more when gradients are measured.
+            if _trace_of(product.z) is not _trace_of(product.kernel.value):
+                self._inside.add(id(product.kernel))
+                return product.z
             return super().watch_product(product)
         if id(product.kernel) not in self._moved:
             return product.z
@@ -419,6 +425,7 @@ class _Capture(Capture):
         self, rule: Reader, points: Sequence[Any], factored: dict[int, list[Product]]
     ) -> dict[int, list[Product]]:
         """Those of the products by whose kernels the values have no gradient but through them."""
+        factored = {i: each for i, each in factored.items() if id(points[i]) not in self._inside}
         if not factored:
             return {}
         keys = [id(points[index]) for index in factored]
@@ -452,6 +459,11 @@ class _Capture(Capture):
             loss = {**loss, "y_pred": y_pred}
             model.stateless_compute_loss(trainable, state, metrics, **loss)
         return jax.numpy.stack([jax.numpy.asarray(value, "float32") for value in values])
+
+
+def _trace_of(tensor: Tensor) -> Any:
+    """What computes with a tensor while a function is transformed; None outside of that."""
+    return getattr(tensor, "_trace", None)
 
 
 def _by_kernel(products: Sequence[Product]) -> dict[int, list[Product]]:
