@@ -1,9 +1,11 @@
 """What the Lovász losses claim: an integral of Jaccard losses, hard errors, ties, empty truths."""
 
+import keras
 import numpy as np
 import pytest
 
 import combined_losses as cl
+from combined_losses._backend import backend
 from tests.losses.compiled import slope, values
 
 Hinge, Softmax = cl.losses.LovaszHinge, cl.losses.LovaszSoftmax
@@ -222,3 +224,15 @@ def test_a_large_image_keeps_its_digits():
 def expected_of_halves(p):
     """Half of the pixels miss 1 - p, the others add p: up to p all are wrong, then the truth."""
     return p + (1 - 2 * p) * 1.0
+
+
+@pytest.mark.parametrize("length", [1, 2, 1000, 2**16 + 1])
+def test_the_order_is_that_of_the_numbers(length):
+    """XLA on a CPU sorts by digits of the bits: both signs, ties, infinities and tiny numbers."""
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=length)
+    ends = rng.choice([0.0, 1.0, np.inf, -np.inf], length)
+    rows = np.stack([normal, np.round(normal), ends, 1e-30 * normal]).astype("float32")
+    order = keras.ops.convert_to_numpy(backend.order_down(keras.ops.convert_to_tensor(rows)))
+    np.testing.assert_array_equal(np.sort(order), np.tile(np.arange(length), (4, 1)))
+    np.testing.assert_array_equal(np.take_along_axis(rows, order, axis=-1), -np.sort(-rows))
