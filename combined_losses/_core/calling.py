@@ -60,7 +60,7 @@ class CallsLoss(Node):
         self.opaque = own_call if opaque is None else opaque
         # Losses of this library compute in float32 or more, whatever dtype they were made with.
         self.dtype = accumulating(loss.dtype) if ours else loss.dtype
-        self.weighs = ours and "sample_weight" in inspect.signature(type(loss).call).parameters
+        self.weighs = ours and _takes_weight(type(loss).call)
         # The formula of a `Formatted` loss, which takes data that have the channels last.
         self._of_last = getattr(_call_of(loss), "of_channels_last", None)
         # Replaces targets of weight 0. None: rows may influence each other, so targets stay.
@@ -217,7 +217,7 @@ class CallsLoss(Node):
 
     def _call_whole(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
         """The values of an opaque loss, by its own `__call__`."""
-        accepts = "sample_weight" in inspect.signature(type(self.loss).__call__).parameters
+        accepts = _takes_weight(type(self.loss).__call__)
         weight = {"sample_weight": batch.sample_weight} if accepts else {}
         if batch.mask_kind == "labels":
             raise ValueError(
@@ -254,6 +254,11 @@ class CallsLoss(Node):
         if (label, what) not in self._warned and observed() is None:
             self._warned.add((label, what))
             warnings.warn(message, stacklevel=2)
+
+
+@functools.lru_cache(maxsize=256)  # thousands of components may be of one class
+def _takes_weight(function: Callable[..., Any]) -> bool:
+    return "sample_weight" in inspect.signature(function).parameters
 
 
 def _call_of(loss: KerasLoss) -> Callable[..., Tensor] | None:

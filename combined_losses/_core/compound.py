@@ -78,7 +78,7 @@ class Compound(Node):
         """See `Node`. The value of a parent is the weighted sum of its parts."""
         names = self.component_names
         outer = {name: name.rpartition("/")[0] for name in names}
-        return {name: outer[name] if outer[name] in names else None for name in names}
+        return {name: outer[name] if outer[name] in outer else None for name in names}
 
     @property
     def part_weights(self) -> dict[str, float | None]:

@@ -1,5 +1,6 @@
 """A named loss and the one way from it to a number."""
 
+import functools
 from collections.abc import Hashable
 from typing import Any
 
@@ -196,6 +197,10 @@ class Leaf(OfLabels):
 
 def _signature(batch: Batch) -> Hashable:
     """All that the checks of data without weights depend on; None for structures of arrays."""
+    return batch.once("signature", functools.partial(_signature_of, batch))
+
+
+def _signature_of(batch: Batch) -> Hashable:
     y_true, y_pred = batch.y_true, batch.y_pred
     if not hasattr(y_true, "dtype") or not hasattr(y_pred, "dtype"):
         return None

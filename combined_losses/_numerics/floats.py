@@ -1,7 +1,7 @@
 """Arithmetic that stays finite, and keeps a slope, where the plain formula does not."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
@@ -13,6 +13,15 @@ def accumulating(dtype: Dtype) -> str:
     """The dtype to accumulate sums in: float32 for half precision, else the dtype itself."""
     name: str = keras.backend.standardize_dtype(dtype)
     return "float32" if name in ("float16", "bfloat16") else name
+
+
+def in_dtype(numbers: Sequence[Tensor | float], dtype: Dtype) -> list[Tensor]:
+    """The numbers in one dtype. Keras's `cast` is slow even where there is nothing to cast."""
+    first = ops.cast(numbers[0], dtype)
+    return [
+        ops.cast(each, dtype) if isinstance(each, float) or each.dtype != first.dtype else each
+        for each in numbers
+    ]
 
 
 def magnitude(x: Tensor) -> Tensor:

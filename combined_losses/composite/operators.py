@@ -46,7 +46,8 @@ def scale(loss: Operators, factor: float) -> CompositeLoss | None:
 def _terms(loss: Operators | LossLike) -> list[tuple[str, KerasLoss, float]]:
     """`(name, loss, weight)` of each component that `loss` adds to a sum."""
     if isinstance(loss, CompositeLoss) and _is_flat(loss):
-        return [(name, child, loss.weights[name]) for name, child in loss.losses.items()]
+        weights = loss.weights  # a property that makes all of them
+        return [(name, child, weights[name]) for name, child in loss.losses.items()]
     child = as_child(loss, "a sum", None)
     return [(loss if isinstance(loss, str) else component_name(child)[0], child, 1.0)]
 

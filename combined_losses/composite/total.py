@@ -17,6 +17,7 @@ from combined_losses._core.names import quoted
 from combined_losses._core.presence import any_present
 from combined_losses._core.reduction import PER_COMPONENT, REDUCTIONS_OF_COMPOUNDS
 from combined_losses._numerics.arrays import ArrayLike, Tensor
+from combined_losses._numerics.floats import in_dtype
 from combined_losses.composite import gradients, reading, skipping
 from combined_losses.composite.arguments import as_weights, check_moving
 from combined_losses.composite.settable import SettableWeights
@@ -155,14 +156,13 @@ class WeightedSum(SettableWeights):
         shares: list[Tensor] = []
         if skips:
             evaluations, step_weights, shares = self._skip(evaluations, step_weights, batch)
-        totals: list[Tensor] = []
+        totals = in_dtype([found.total for found in evaluations], dtype)
         values: list[Tensor] = []
         extras: list[Tensor] = []
         present: list[Tensor | None] = []
         has_rows = False
-        for found in evaluations:
-            totals.append(ops.cast(found.total, dtype))
-            values.extend([totals[-1], *found.values])
+        for total, found in zip(totals, evaluations, strict=True):
+            values.extend([total, *found.values])
             present.append(found.present)
             extras.extend(found.extras)
             has_rows = has_rows or bool(found.rows)
@@ -222,14 +222,14 @@ class WeightedSum(SettableWeights):
         if not self.own_weights.reads_gradients:
             found = []
             for index, name in enumerate(self.nodes):
-                weight = None if step_weights is None else step_weights[index]
+                weight = self._weight_to_check(step_weights, index, name)
                 found.append(self._evaluate_part(name, weight, reduction, label, batch))
             return found, None
         parts = [
             functools.partial(
                 self._evaluate_part,
                 name,
-                None if step_weights is None else step_weights[index],
+                self._weight_to_check(step_weights, index, name),
                 reduction,
                 label,
             )
@@ -242,6 +242,15 @@ class WeightedSum(SettableWeights):
             products = measured.products._replace(bypassing=self._bypassing)
             measured = measured._replace(products=products)
         return found, measured
+
+    def _weight_to_check(self, step_weights: Tensor | None, index: int, name: str) -> Tensor | None:
+        """The c of a component that may be 0; None for a constant, and for all that never were 0.
+
+        An entry of a tensor is an operation of its own, so only these are read.
+        """
+        if step_weights is None or name not in self.ever_switched_off:
+            return None
+        return step_weights[index]
 
     def _weights_that_may_be_0(self, step_weights: Tensor | None) -> list[Tensor | None]:
         """The c in this step of each component whose c may be 0, also when the step is run again.
@@ -281,7 +290,7 @@ class WeightedSum(SettableWeights):
         label: str | None,
         batch: Batch,
     ) -> Evaluation:
-        """The `Evaluation` of one component; `weight` is its c, or None for a constant."""
+        """The `Evaluation` of one component; `weight` is that of `_weight_to_check`."""
         node = self.nodes[name]
         path = f"{label}/{name}" if label else name
         if self.chooses_outputs and not node.chooses_outputs and isinstance(batch.y_pred, dict):

@@ -201,14 +201,18 @@ class Weights:
         If all weights are 0, the total is a 0 with a gradient of 0: an optimizer refuses a loss
         that does not depend on what is trained.
         """
-        total: Any = None
-        for weight, value in zip(self.fixed.values(), values, strict=True):
-            if weight:
-                term = value if weight == 1 else weight * value
-                total = term if total is None else total + term
-        if total is not None:
-            return total
-        return ops.zeros_like(values[0]) + ops.cast(batch.zero(), values[0].dtype)
+        given = zip(self.fixed.values(), values, strict=True)
+        counted = [(weight, value) for weight, value in given if weight]
+        if not counted:
+            return ops.zeros_like(values[0]) + ops.cast(batch.zero(), values[0].dtype)
+        weights, values = zip(*counted, strict=True)
+        # As vectors: a product and a sum for each component would double the step of many small
+        # components.
+        stacked = ops.stack(values)
+        if {*weights} != {1.0}:
+            each = np.reshape(weights, (-1, *[1] * (len(stacked.shape) - 1)))
+            stacked = ops.cast(each, stacked.dtype) * stacked
+        return ops.sum(stacked, axis=0)
 
     def _logged(
         self, values: Tensor, weights: Tensor, term: Tensor | None, batch: Batch
@@ -217,8 +221,10 @@ class Weights:
 
         What is the same in all replicas is divided by their number, because their logs are added.
         """
-        moving = [weights[i] for i, name in enumerate(self.fixed) if name in self.moving_names]
-        logged = [ops.stack(moving) / batch.replicas]
+        if len(self.moving_names) < len(self.fixed):
+            moves = {*self.moving_names}
+            weights = ops.stack([weights[i] for i, name in enumerate(self.fixed) if name in moves])
+        logged = [weights / batch.replicas]
         logged += [] if term is None or not self.has_term else [term]
         logged.append(_weighted_sum(values, self.after_schedules()))
         if self.rule is not None and self.logs_conflict:

@@ -13,6 +13,7 @@ from combined_losses._core.keras_types import KerasMetric
 from combined_losses._core.outputs import Place, name_outputs, rename_single
 from combined_losses._core.step import current_step
 from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.floats import in_dtype
 from combined_losses.training import routing
 from combined_losses.training.penalties import Penalties
 from combined_losses.training.routing import CompiledLoss, LossWeights, Route
@@ -276,16 +277,12 @@ def _counts(entries: Sequence[Tensor], rows: Sequence[Tensor | None], size: Tens
     return _vector(counts)
 
 
-def _vector(entries: Iterable[Tensor]) -> Tensor:
+def _vector(entries: Sequence[Tensor | float]) -> Tensor:
     """Scalars and vectors as one vector in float32, with as few operations as possible."""
-    numbers: list[Tensor] = []
-    has_vectors = False
-    for entry in entries:
-        numbers.append(ops.cast(entry, "float32"))
-        has_vectors = has_vectors or len(numbers[-1].shape) > 0
-    if not has_vectors:
+    numbers = in_dtype(entries, "float32")
+    if not any(len(number.shape) for number in numbers):
         return ops.stack(numbers)
-    return ops.concatenate([ops.reshape(entry, (-1,)) for entry in numbers])
+    return ops.concatenate([ops.reshape(number, (-1,)) for number in numbers])
 
 
 def _name_of(metric: object) -> str:
