@@ -61,7 +61,8 @@ class Capture(abc.ABC):
         """The products of kernels whose gradients are better kept as factors, by index of point."""
         if "rows" in rule.needs:  # the sizes of the entries, which factors do not tell
             return {}
-        found = {index: self._products.get(id(point), []) for index, point in enumerate(points)}
+        # Copies: on torch rematerialisation calls layers again while gradients are taken.
+        found = {i: list(self._products.get(id(point), [])) for i, point in enumerate(points)}
         return {
             index: products
             for index, products in found.items()
