@@ -15,8 +15,6 @@ from combined_losses.tuning.objectives import as_objectives
 from combined_losses.tuning.study import LOGICAL, RECORD, Study
 from tests.processes import PACKAGE
 
-pytestmark = pytest.mark.backend_free
-
 GOALS = as_objectives("loss:min")
 SEARCH = {"parameters": {"a": [0.01, 10.0]}, "seeds": 1}
 
@@ -112,6 +110,7 @@ def take(study, count, number_of_errors=0):
     return found
 
 
+@pytest.mark.backend_free
 def test_a_trial_that_the_user_interrupts_is_repeated_with_its_parameters():
     plain, broken = (Study(None, "search", SEARCH, GOALS, seed=3) for _ in range(2))
     expected = [take(plain, 4) for _ in range(4)]
@@ -122,12 +121,14 @@ def test_a_trial_that_the_user_interrupts_is_repeated_with_its_parameters():
     assert take(broken, 4) is None
 
 
+@pytest.mark.backend_free
 def test_more_trials_go_on():
     study = Study(None, "search", SEARCH, GOALS, seed=3)
     assert [take(study, 2) is None for _ in range(3)] == [False, False, True]
     assert take(study, 3)[0] == 2
 
 
+@pytest.mark.backend_free
 def test_another_search_is_refused(tmp_path):
     Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=3)
     Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=3)
@@ -136,6 +137,7 @@ def test_another_search_is_refused(tmp_path):
         Study(tmp_path / "a.db", "search", other, GOALS, seed=3)
 
 
+@pytest.mark.backend_free
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "a.db").write_text("no database" * 100, encoding="utf-8")
     for path in (tmp_path / "a.db", tmp_path / "no folder" / "a.db", "nosuch://host/db"):
@@ -143,6 +145,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
             Study(path, "search", SEARCH, GOALS, seed=3)
 
 
+@pytest.mark.backend_free
 def test_a_storage_that_is_locked_is_refused(tmp_path):
     Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=3)
     holder = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
@@ -154,6 +157,7 @@ def test_a_storage_that_is_locked_is_refused(tmp_path):
     holder.close()
 
 
+@pytest.mark.backend_free
 def test_the_sampler_learns_from_the_trials():
     study = Study(None, "search", SEARCH, GOALS, seed=0)
     found = []
@@ -167,6 +171,7 @@ def test_the_sampler_learns_from_the_trials():
     assert study.importances(GOALS) == {"loss": {"a": 1.0}}
 
 
+@pytest.mark.backend_free
 def test_no_thread_is_left(tmp_path):
     study, before = (
         Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=0),
