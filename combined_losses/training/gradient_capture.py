@@ -89,8 +89,8 @@ def _dense_layers(model: keras.Model) -> list[keras.layers.Dense]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             found += _dense_layers(layer)
-        # JAX keeps what it has traced of a rematerialised `call` by the function, with the kernel of
-        # that time: such a layer needs a `call` of its own.
+        # JAX keeps what it has traced of a rematerialised `call` by the function, with the kernel
+        # of that time: such a layer needs a `call` of its own.
         elif (
             type(layer) is keras.layers.Dense
             and layer.compute_dtype == "float32"
