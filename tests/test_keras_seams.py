@@ -172,6 +172,14 @@ def test_the_call_of_a_layer_is_replaced():
     assert numbers(model(X)) == before
 
 
+@seam("is_rematerialised")
+def test_a_layer_says_whether_it_is_computed_twice():
+    with keras.RematScope(mode="full"):
+        twice = keras.layers.Dense(2)
+    assert keras_private.is_rematerialised(twice)
+    assert not keras_private.is_rematerialised(keras.layers.Dense(2))
+
+
 @seam("other_activation")
 @pytest.mark.parametrize("layered", [False, True])
 def test_a_dense_layer_gives_its_product_to_another_activation(layered):

@@ -94,7 +94,7 @@ def _dense_layers(model: keras.Model) -> list[keras.layers.Dense]:
         elif (
             type(layer) is keras.layers.Dense
             and layer.compute_dtype == "float32"
-            and vars(layer).get("_remat_mode") is None
+            and not keras_private.is_rematerialised(layer)
         ):
             found.append(layer)
     return found

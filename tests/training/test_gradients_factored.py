@@ -50,6 +50,13 @@ def nested(inputs):
     return layers.Dense(SIZE, kernel_regularizer="l2")(inner(inputs))
 
 
+def rematerialised(inputs):
+    """A layer that is computed again in the backward pass, and one that is not."""
+    with keras.RematScope(mode="full"):
+        again = layers.Dense(SIZE, activation="tanh")
+    return layers.Dense(SIZE)(again(inputs))
+
+
 def beside(inputs):
     """A layer that does not act on what the losses see."""
     first = layers.Dense(SIZE, activation="tanh")
@@ -58,6 +65,8 @@ def beside(inputs):
 
 
 NETWORKS = {f.__name__: f for f in (chain, shared, tied, sequences, nested, beside)}
+if keras.backend.backend() != "tensorflow":  # where Keras 3.15.1 cannot train such a layer
+    NETWORKS["rematerialised"] = rematerialised
 
 
 def trained(network, monkeypatch, cheaper, **compiled):

@@ -15,7 +15,12 @@ from combined_losses._backend.keras_private.compiling import (
     has_counted_no_loss,
     replace_compile_config,
 )
-from combined_losses._backend.keras_private.layers import other_activation, put_call, restore_call
+from combined_losses._backend.keras_private.layers import (
+    is_rematerialised,
+    other_activation,
+    put_call,
+    restore_call,
+)
 from combined_losses._backend.keras_private.logits import (
     activation_before,
     keep_logits,
@@ -100,6 +105,7 @@ __all__ = [
     "inner_optimizer",
     "is_beside",
     "is_numbered_name",
+    "is_rematerialised",
     "join_result",
     "keep_from_weight_decay",
     "keep_logits",

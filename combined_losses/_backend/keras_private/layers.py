@@ -1,4 +1,4 @@
-"""Replacing the `call` or the activation of a layer for a while."""
+"""The `call` and the activation of a layer: replaced for a while, or computed twice."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -20,6 +20,14 @@ def put_call(layer: keras.Layer, call: Callable[..., Any]) -> None:
 def restore_call(layer: keras.Layer) -> None:
     """Gives a layer its own `call` back after `put_call`."""
     del vars(layer)["call"]
+
+
+def is_rematerialised(layer: keras.Layer) -> bool:
+    """Whether a layer computes its `call` again in the backward pass.
+
+    Keras 3.15.1: `Layer.__init__` keeps what `keras.RematScope` says as `_remat_mode`, or None.
+    """
+    return vars(layer).get("_remat_mode") is not None
 
 
 @contextlib.contextmanager
