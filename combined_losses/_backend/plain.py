@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from combined_losses._backend.arrays import Once, State, Strategy, Tensor
 
@@ -31,6 +33,36 @@ def binary_entropy(logit: Tensor, minus_label: Tensor) -> Tensor:
     return ops.softplus(logit) + minus_label * logit
 
 
+# No max pools: at a tie, TensorFlow's in 3-D gives the whole slope to each number of the window, 27
+# times too much if all are equal.
+
+
+def lesser(a: Tensor, b: Tensor) -> Tensor:
+    return ops.minimum(a, b)
+
+
+def least_of_three(x: Tensor, axis: int) -> Tensor:
+    return _of_three(x, axis, ops.minimum)
+
+
+def greatest_of_three(x: Tensor, axis: int) -> Tensor:
+    return _of_three(x, axis, ops.maximum)
+
+
+def _of_three(x: Tensor, axis: int, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    pairs = choose(_part(x, axis, 0, -1), _part(x, axis, 1, None))
+    # At an end there is one pair. The number there is added as a second one, which changes nothing,
+    # because that pair contains it.
+    pairs = ops.concatenate([_part(x, axis, 0, 1), pairs, _part(x, axis, -1, None)], axis=axis)
+    return choose(_part(pairs, axis, 0, -1), _part(pairs, axis, 1, None))
+
+
+def _part(x: Tensor, axis: int, start: int | None, stop: int | None) -> Tensor:
+    index = [slice(None)] * len(x.shape)
+    index[axis] = slice(start, stop)
+    return x[tuple(index)]
+
+
 def mean(x: Tensor, axes: tuple[int, ...] | None) -> Tensor:
     return ops.mean(x, axis=axes)
 
@@ -52,6 +84,19 @@ def spatial_sum(x: Tensor) -> Tensor:
 
 def spatial_product(a: Tensor, b: Tensor) -> Tensor:
     return spatial_sum(a * b)
+
+
+def blurred(images: Tensor, window: NDArray[np.float64]) -> Tensor:
+    for shape in ((1, -1, 1, 1), (-1, 1, 1, 1)):
+        kernel = ops.convert_to_tensor(window.reshape(shape), images.dtype)
+        kernel = ops.tile(kernel, (1, 1, ops.shape(images)[-1], 1))
+        images = ops.depthwise_conv(images, kernel, data_format="channels_last")
+    return images
+
+
+def halved(images: Tensor, channels_first: bool) -> Tensor:
+    layout = "channels_first" if channels_first else "channels_last"
+    return ops.average_pool(images, 2, strides=2, padding="same", data_format=layout)
 
 
 def order_down(rows: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from combined_losses._backend.arrays import Once, Partial, Rows, State, Strategy, Tensor
 from combined_losses._backend.capture import Capture
@@ -149,6 +151,30 @@ class Backend(Protocol):
         That is the binary cross-entropy. For labels of at most 1/2 nothing cancels: `label * logit`
         is at most half of the softplus.
         """
+
+    def lesser(self, a: Tensor, b: Tensor) -> Tensor:
+        """The lesser of two numbers at each place; where they are equal, each has half the slope.
+
+        Where a number is `nan`, its slope is any finite share.
+        """
+
+    def least_of_three(self, x: Tensor, axis: int) -> Tensor:
+        """The least of each number and its neighbours along an axis; at the ends, of two.
+
+        The lesser of two pairs: of the number and the one before, and of it and the one after.
+        """
+
+    def greatest_of_three(self, x: Tensor, axis: int) -> Tensor:
+        """As `least_of_three`, with the greater numbers."""
+
+    def blurred(self, images: Tensor, window: NDArray[np.float64]) -> Tensor:
+        """Rows and columns of `(batch, height, width, channels)` under a symmetric window.
+
+        At all places where the window lies inside.
+        """
+
+    def halved(self, images: Tensor, channels_first: bool) -> Tensor:
+        """Means of 2 x 2 pixels; along an odd side the last window is one pixel wide."""
 
     def mean(self, x: Tensor, axes: tuple[int, ...] | None) -> Tensor:
         """The mean over some axes, or over all, of an array of known sizes that is not empty."""

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import torch
 
-from combined_losses._backend import plain, reverse
+from combined_losses._backend import plain, reverse, torch_choices, torch_images
 from combined_losses._backend.arrays import Once, Partial, Rows, Tensor
 from combined_losses._backend.capture import Capture, Reader, is_scaled, joined
 from combined_losses._backend.factors import Columns, Product
@@ -39,6 +39,13 @@ replica_count = plain.replica_count
 requiring = plain.requiring
 restore_state = plain.restore_state
 result_in = plain.result_in
+
+greatest_of_three = torch_choices.greatest_of_three
+least_of_three = torch_choices.least_of_three
+lesser = torch_choices.lesser
+
+blurred = torch_images.blurred
+halved = torch_images.halved
 
 
 def jacobian(

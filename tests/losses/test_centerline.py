@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
+from combined_losses._backend import backend, plain
 from combined_losses.losses.regions.centerline import _dilate, _erode, skeleton
 from tests.gradients import gradient
 from tests.losses import compiled
@@ -184,6 +185,42 @@ def test_the_slopes_of_a_pool_add_up_to_the_pixels(pool, shape):
         axes = tuple(range(1, len(shape) - 1))
         slopes = gradient(pool, x)
         close(slopes.sum(axis=axes), np.full((shape[0], shape[-1]), np.prod(shape[1:-1])))
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 2), (1, 4, 3, 5, 1), (2, 1, 2, 1), (2, 7, 1)])
+@pytest.mark.parametrize("pool", ["least_of_three", "greatest_of_three"])
+def test_neighbours_share_their_slope_as_by_the_plain_formula(pool, shape):
+    upstream = ops.convert_to_tensor(RNG.normal(size=shape).astype("float32"))
+    for x in (RNG.uniform(size=shape), RNG.integers(0, 3, shape), np.ones(shape)):
+        for axis in range(1, len(shape) - 1):
+            slopes = []
+            for module in (backend, plain):
+                chosen = functools.partial(getattr(module, pool), axis=axis)
+                slopes.append(_slope_of_product(chosen, upstream, x.astype("float32")))
+            close(*slopes)
+
+
+def _slope_of_product(function, upstream, x):
+    return gradient(lambda x: function(x) * upstream, x)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others take plain formulas")
+def test_slopes_of_choices_are_differentiated_and_found_in_batches():
+    import torch
+
+    def lines(choices, x):
+        eroded = choices.lesser(choices.least_of_three(x**2, 0), choices.least_of_three(x**3, 1))
+        return (choices.greatest_of_three(eroded, 0) ** 2).sum()
+
+    def found(choices, x):
+        slope = torch.func.grad(functools.partial(lines, choices))
+        twice = torch.func.grad(lambda x: slope(x).square().sum())
+        several = torch.func.jacrev(lambda x: torch.stack([lines(choices, x), x.sum()]))
+        return [torch.func.vmap(slope)(x), torch.func.vmap(twice)(x), several(x[0])]
+
+    x = torch.tensor(Y_PRED)
+    for own, formula in zip(found(backend, x), found(plain, x), strict=True):
+        close(own, formula)
 
 
 @pytest.mark.parametrize("deep", [False, True], ids=["2-D", "3-D"])

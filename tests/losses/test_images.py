@@ -1,5 +1,7 @@
 """What the losses of images claim: ranges, limits, other libraries' numbers, and slopes."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import ops
 from scipy.ndimage import gaussian_filter
 
 import combined_losses as cl
+from combined_losses._backend import backend, plain
 from tests.composite.children import value
 from tests.gradients import gradient
 from tests.messages import raises
@@ -266,3 +269,42 @@ def test_weights_of_pixels_act_inside():
     gradients = slope(PSNR(), unknown, Y_PRED, weight)
     assert np.all(np.isfinite(gradients))
     assert np.all(gradients[weight == 0] == 0)
+
+
+WINDOW = np.array([0.2, 0.6, 0.2])
+
+
+def halved(module, x):
+    return module.halved(x, False)
+
+
+def blurred(module, x):
+    return module.blurred(x, WINDOW)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 8, 3), (1, 5, 7, 1), (2, 6, 4, 2)])
+@pytest.mark.parametrize("change", [halved, blurred])
+def test_blurred_and_halved_images_have_the_slopes_of_the_plain_formulas(change, shape):
+    def squares(module, x):  # whose slopes show the values too
+        return ops.square(change(module, x))
+
+    x = RNG.normal(size=shape).astype("float32")
+    close(*(gradient(functools.partial(squares, m), x) for m in (backend, plain)))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others take plain formulas")
+def test_slopes_of_images_are_differentiated_and_found_in_batches():
+    import torch
+
+    def slope_by(module):
+        return torch.func.grad(lambda x: (halved(module, blurred(module, x**2)) ** 2).sum())
+
+    def twice_by(module):
+        return torch.func.grad(lambda x: slope_by(module)(x).square().sum())
+
+    x = torch.tensor(RNG.normal(size=(3, 2, 7, 6, 2)).astype("float32"))
+    for slopes in (slope_by, twice_by):
+        expected = torch.stack([slopes(plain)(each) for each in x])
+        close(torch.func.vmap(slopes(backend))(x), expected, atol=2e-5)
+    rows = torch.func.jacrev(slope_by(backend))(x[0]).reshape(168, 168)
+    close(rows, rows.T, atol=2e-5)

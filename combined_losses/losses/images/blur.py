@@ -16,8 +16,7 @@ def has_channels_first() -> bool:
 
 def halved(images: Tensor) -> Tensor:
     """Means of 2 x 2 pixels; along an odd side the last window is one pixel wide."""
-    layout = "channels_first" if has_channels_first() else "channels_last"
-    return ops.average_pool(images, 2, strides=2, padding="same", data_format=layout)
+    return backend.halved(images, has_channels_first())
 
 
 def gaussian(size: int, sigma: float) -> NDArray[np.float64]:
@@ -39,13 +38,10 @@ def blurred(images: list[Tensor], window: NDArray[np.float64]) -> list[Tensor]:
     """
     if has_channels_first():
         return [_multiplied(image, window) for image in images]
-    channels = ops.shape(images[0])[-1] * len(images)
-    joined = ops.concatenate(images, axis=-1) if len(images) > 1 else images[0]
-    for shape in ((1, -1, 1, 1), (-1, 1, 1, 1)):
-        kernel = ops.convert_to_tensor(window.reshape(shape), images[0].dtype)
-        kernel = ops.tile(kernel, (1, 1, channels, 1))
-        joined = ops.depthwise_conv(joined, kernel, data_format="channels_last")
-    return list(ops.split(joined, len(images), axis=-1)) if len(images) > 1 else [joined]
+    if len(images) == 1:
+        return [backend.blurred(images[0], window)]
+    joined = backend.blurred(ops.concatenate(images, axis=-1), window)
+    return list(ops.split(joined, len(images), axis=-1))
 
 
 def _multiplied(image: Tensor, window: NDArray[np.float64]) -> Tensor:

@@ -1,14 +1,13 @@
 """Losses of thinned masks, for vessels, roads and cracks."""
 
-from collections.abc import Callable
 from typing import Unpack
 
 import keras
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._core.checks import check_number, is_integer
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.distances import part
 from combined_losses.losses.regions.base import (
     LogitsRegion,
     MultilabelArguments,
@@ -102,45 +101,25 @@ class CenterlineDice(LogitsRegion):
 
 def skeleton(mask: Tensor, iterations: int) -> Tensor:
     """The soft centre lines of a mask `(batch, spatial..., channels)`."""
-    line = ops.relu(mask - _open(mask))
+    eroded = _erode(mask)
+    line = ops.relu(mask - _dilate(eroded))
     for _ in range(iterations):
-        mask = _erode(mask)
-        thin = ops.relu(mask - _open(mask))
+        mask, eroded = eroded, _erode(eroded)
+        thin = ops.relu(mask - _dilate(eroded))
         line = line + ops.relu(thin - line * thin)
     return line
 
 
-# A pool is the `minimum` or `maximum` of shifted copies. At a tie these divide the slope among the
-# pixels, while TensorFlow's 3-D max pool gives the whole slope to each: 27 times too much on a
-# constant window.
-
-
-def _open(mask: Tensor) -> Tensor:
-    """Erodes, then dilates: what is thinner than 3 pixels vanishes."""
-    return _dilate(_erode(mask))
-
-
 def _erode(mask: Tensor) -> Tensor:
     """The smallest of each pixel and its neighbours along the axes, inside the image."""
-    eroded = None
-    for axis in spatial_axes(mask):
-        along = _pool(mask, axis, ops.minimum)
-        eroded = along if eroded is None else ops.minimum(eroded, along)
+    eroded, *others = (backend.least_of_three(mask, axis) for axis in spatial_axes(mask))
+    for along in others:
+        eroded = backend.lesser(eroded, along)
     return eroded
 
 
 def _dilate(mask: Tensor) -> Tensor:
     """The largest of the block of 3 pixels a side around each pixel, inside the image."""
     for axis in spatial_axes(mask):
-        mask = _pool(mask, axis, ops.maximum)
+        mask = backend.greatest_of_three(mask, axis)
     return mask
-
-
-def _pool(mask: Tensor, axis: int, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Pools windows of 3 pixels along an axis; at the borders the windows are cut to 2."""
-    pairs = choose(part(mask, axis, 0, -1), part(mask, axis, 1, None))
-    # A cut window holds one pair. The border pixel is added as a second one, which changes nothing,
-    # because that pair contains it.
-    ends = part(mask, axis, 0, 1), part(mask, axis, -1, None)
-    pairs = ops.concatenate([ends[0], pairs, ends[1]], axis=axis)
-    return choose(part(pairs, axis, 0, -1), part(pairs, axis, 1, None))
