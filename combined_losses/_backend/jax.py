@@ -26,6 +26,7 @@ global_max = plain.global_max
 global_offset = plain.global_offset
 global_sum = plain.global_sum
 is_in_scope = plain.is_in_scope
+is_zero = plain.is_zero
 lies_within = plain.lies_within
 on_host = plain.on_host
 binary_entropy = plain.binary_entropy

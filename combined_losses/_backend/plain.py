@@ -111,6 +111,10 @@ def lies_within(x: Tensor, low: float, high: float) -> bool:
     return False
 
 
+def is_zero(x: Tensor) -> bool:
+    return False
+
+
 def as_written(function: _Function) -> _Function:
     return function
 

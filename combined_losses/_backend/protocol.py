@@ -209,6 +209,9 @@ class Backend(Protocol):
     def lies_within(self, x: Tensor, low: float, high: float) -> bool:
         """Whether all numbers are known to lie within bounds; False where no number is known."""
 
+    def is_zero(self, x: Tensor) -> bool:
+        """Whether all numbers are known to be 0, and no gradient is asked for by them."""
+
     # Compiling, and what can be known meanwhile.
 
     def as_written(self, function: _Function) -> _Function:

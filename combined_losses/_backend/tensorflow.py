@@ -27,6 +27,7 @@ is_compiling = plain.is_compiling
 is_threaded = plain.is_threaded
 is_traced = plain.is_traced
 in_float64 = plain.in_float64
+is_zero = plain.is_zero
 lies_within = plain.lies_within
 on_host = plain.on_host
 binary_entropy = plain.binary_entropy

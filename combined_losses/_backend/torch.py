@@ -344,6 +344,10 @@ def _memory_of(rule: Reader, k: int, points: list[Tensor]) -> list[Tensor]:
     return list(_MEMORY[rule][1])
 
 
+def is_zero(x: Tensor) -> bool:
+    return not x.requires_grad and lies_within(x, 0, 0)
+
+
 def lies_within(x: Tensor, low: float, high: float) -> bool:
     # Looking at a number on a GPU would wait for the GPU, and one that is compiled is not known.
     if x.device.type != "cpu" or not x.numel() or torch.compiler.is_compiling():

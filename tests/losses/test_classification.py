@@ -7,6 +7,7 @@ from keras import ops
 from sklearn.metrics import cohen_kappa_score
 
 import combined_losses as cl
+from combined_losses.losses import focal_formulas
 from tests.composite.children import value
 from tests.contracts.cases.classification import one_hot, probabilities
 from tests.gradients import gradient
@@ -333,3 +334,26 @@ def test_weights_that_are_all_0_are_0(reduction):
     assert value(loss, GRADES, SHARES, weight) == 0
     slopes = gradient(lambda p: loss(GRADES, p, weight), SHARES)
     np.testing.assert_array_equal(slopes, np.zeros((30, 4)))
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 2])
+def test_labels_of_0_and_1_are_no_exception_among_soft_ones(gamma):
+    """On torch they take less work where all are such, and only if the slope is of the logits."""
+    y = np.array([0, 1, 0, 1, 0, 1, 0.5], "float32")
+    z = np.array([-60, 60, 60, -60, 3, 3, 1], "float32")
+
+    def losses(y, z):
+        return focal_formulas.binary(y, z, gamma, True, None)
+
+    def by_logits(number):
+        return gradient(lambda z: losses(ops.convert_to_tensor(y[:number]), z), z[:number])
+
+    def by_labels(number):
+        return gradient(lambda y: losses(y, ops.convert_to_tensor(z[:number])), y[:number])
+
+    hard, mixed = (
+        ops.convert_to_numpy(losses(*map(ops.convert_to_tensor, (y[:n], z[:n])))) for n in (6, 7)
+    )
+    close(hard, mixed[:6], atol=0)
+    close(by_logits(6), by_logits(7)[:6], atol=0)
+    close(by_labels(6), by_labels(7)[:6], atol=0)
