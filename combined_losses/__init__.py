@@ -37,7 +37,9 @@ if typing.TYPE_CHECKING or not _checks_first():
     from combined_losses.training.derivatives import input_gradients
     from combined_losses.training.mixin import ComponentMetricsMixin
     from combined_losses.training.models import Model, Sequential, track, untrack
-    from combined_losses.tuning import compare, pareto, search
+    from combined_losses.tuning.comparing import compare
+    from combined_losses.tuning.searching import search
+    from combined_losses.tuning.trade_offs import pareto
 
 __all__ = [
     "Box",

@@ -386,7 +386,6 @@ def tune(folder: Path) -> None:
     assert_type(compared, cl.tuning.Comparison)
     front = cl.pareto(build, data, parts=("fit", "under"), points=3, verbose=0, epochs=30)
     assert_type(front, cl.tuning.Front)
-    print(cl.tuning.search is cl.search, cl.tuning.compare is cl.compare, cl.tuning.pareto)
 
 
 def main(folder: Path) -> None:
