@@ -44,6 +44,8 @@ def search(found: Search, kind: str) -> "Figure":
     if not found.finished:
         raise ValueError("There is nothing to draw: no run has a result. Received: no run")
     wanted = panels if kind == "overview" else {kind: panels[kind]}
+    if kind == "overview" and len(found.trials[0].parameters if found.trials else ()) == 1:
+        wanted = {first: panels[first], "one": _against_the_only}  # nothing to compare it with
     import matplotlib.pyplot as plt
 
     height = 4.2 * len(wanted) if kind == "overview" else 4.5
@@ -144,6 +146,23 @@ def _parallel(found: Search, ax: "Axes") -> None:
     bar = ax.figure.colorbar(ScalarMappable(Normalize(), colours), ax=ax, ticks=[0, 1])
     bar.set_ticklabels(["worst", "best"])
     bar.set_label(wrap(f"rank in {objective.key}", 25))
+
+
+def _against_the_only(found: Search, ax: "Axes") -> None:
+    """The first objective against the only parameter."""
+    objective = found.objectives[0]
+    done = {id(run) for run in found.finished}
+    runs = [run for run in found.trials if id(run) in done]
+    if not runs:
+        _empty(ax, "no trial has a result")
+        return
+    (name,) = runs[0].parameters
+    given = [run.parameters[name] for run in runs]
+    ax.plot(given, [run.values[objective.key] for run in runs], "o", markersize=5)
+    if all(isinstance(value, float) for value in given):
+        spread_out(ax.set_xscale, np.array(given))
+    ax.set_xlabel(wrap(name, 40), parse_math=False)
+    ax.set_ylabel(wrap(str(objective), 30), parse_math=False)
 
 
 def _scaled(ax: "Axes", place: int, name: str, runs: Sequence[Any]) -> Any:

@@ -90,6 +90,19 @@ def test_the_figures_of_a_search(kind):
 
 
 @pytest.mark.backend_free
+def test_one_parameter_is_drawn_against_the_objective():
+    found = search_of(["val_mae"])
+    found.trials = [
+        Run(run.name, {"under": run.parameters["under"]}, run.per_seed) for run in found.trials[:-1]
+    ]
+    _, ax = found.plot().axes
+    points = np.transpose(ax.lines[0].get_data(orig=False))
+    expected = [[run.parameters["under"], run.values["val_mae"]] for run in found.trials]
+    np.testing.assert_allclose(points, expected)
+    assert ax.get_xlabel() == "under"
+
+
+@pytest.mark.backend_free
 def test_the_values_are_those_of_the_runs():
     found = search_of(["val_mae"])
     (ax,) = found.plot("values").axes
