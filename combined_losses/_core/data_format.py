@@ -151,12 +151,20 @@ def channels_last(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     def of_any(
-        self: Formatted, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
+        self: Formatted,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        sample_weight: ArrayLike = None,
+        *others: Any,  # tf.function passes what else `call` has, by its place
     ) -> Tensor:
         arrays = [None if a is None else ops.convert_to_tensor(a) for a in (y_true, y_pred)]
         rank = next((format.rank(*arrays) for format in self.formats), None)
-        arrays += [] if sample_weight is None else [ops.convert_to_tensor(sample_weight)]
-        return call(self, *(array if rank is None else moved(array, rank) for array in arrays))
+        if sample_weight is not None:
+            arrays.append(ops.convert_to_tensor(sample_weight))
+        elif others:
+            arrays.append(None)
+        given = (a if rank is None else moved(a, rank) for a in arrays)
+        return call(self, *given, *others)
 
     functools.update_wrapper(of_any, call)
     of_any.of_channels_last = call  # type: ignore[attr-defined]  # functions take attributes
