@@ -31,6 +31,7 @@ if typing.TYPE_CHECKING or not _checks_first():
         weightings,
         wrappers,
     )
+    from combined_losses._core.ranks import distributed
     from combined_losses.composite import CompositeLoss, as_loss
     from combined_losses.diagnosis import diagnose
     from combined_losses.points import Box, PointSets
@@ -53,6 +54,7 @@ __all__ = [
     "callbacks",
     "compare",
     "diagnose",
+    "distributed",
     "input_gradients",
     "losses",
     "pareto",

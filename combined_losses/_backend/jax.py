@@ -19,6 +19,12 @@ _T = TypeVar("_T")
 _Batch = TypeVar("_Batch")
 _Evaluation = TypeVar("_Evaluation", bound=HasTotal)
 
+around_step = plain.around_step
+begin_together = plain.begin_together
+check_same = plain.check_same
+choose_ranks = plain.choose_ranks
+whole = plain.whole
+whole_record = plain.whole_record
 as_one_replica = plain.as_one_replica
 as_written = plain.as_written
 global_concat = plain.global_concat

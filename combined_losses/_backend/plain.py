@@ -167,6 +167,36 @@ def global_offset(size: Tensor) -> Tensor:
     return 0
 
 
+def choose_ranks(group: Any) -> Any:
+    if group is not None:
+        raise ValueError(
+            "`cl.distributed` chooses processes of torch.distributed. TensorFlow and JAX have "
+            "their own ways, `tf.distribute` and `keras.distribution`, which need no choice here. "
+            f"Received: group={group!r} on {keras.backend.backend()}"
+        )
+    return None
+
+
+def whole(loss: Tensor) -> Tensor:
+    return loss
+
+
+def whole_record(record: Tensor) -> Tensor:
+    return record
+
+
+def check_same(what: str, description: Callable[[], str]) -> None:
+    pass
+
+
+def around_step(model: keras.Model, is_test: bool) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext()
+
+
+def begin_together(model: keras.Model, description: str) -> None:
+    pass
+
+
 def restore_state(model: keras.Model, state: State) -> None:
     pass  # the variables have kept their values
 

@@ -260,6 +260,35 @@ class Backend(Protocol):
     def global_offset(self, size: Tensor) -> Tensor:
         """How many rows the replicas before this one have, where this one has `size`."""
 
+    def choose_ranks(self, group: Any) -> Any:
+        """Chooses the processes of torch that compute a batch together: see `cl.distributed`.
+
+        Returns the choice before.
+        """
+
+    def whole(self, loss: Tensor) -> Tensor:
+        """What a loss gives to a user's loop, of this replica's contribution to the whole batch.
+
+        On torch it is the loss of the whole batch, with the gradient that
+        `DistributedDataParallel` averages; elsewhere the contribution.
+        """
+
+    def whole_record(self, record: Tensor) -> Tensor:
+        """What all replicas record, where nobody adds up their variables when they are read."""
+
+    def check_same(self, what: str, description: Callable[[], str]) -> None:
+        """Raises in all processes of torch, where several compute this batch together, unless all
+        have the same description.
+        """
+
+    def around_step(
+        self, model: keras.Model, is_test: bool
+    ) -> contextlib.AbstractContextManager[Any]:
+        """The block is a step of a tracked model, which sees to it that replicas act together."""
+
+    def begin_together(self, model: keras.Model, description: str) -> None:
+        """Called when a `fit` begins: all processes of torch get the variables of the first one."""
+
     # The state that a step on JAX is given and returns.
 
     def restore_state(self, model: keras.Model, state: State) -> None:

@@ -21,6 +21,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Batch = TypeVar("_Batch")
 _Evaluation = TypeVar("_Evaluation", bound=HasTotal)
 
+around_step = plain.around_step
+begin_together = plain.begin_together
+check_same = plain.check_same
+choose_ranks = plain.choose_ranks
+whole = plain.whole
+whole_record = plain.whole_record
 complete_state = plain.complete_state
 entries = plain.entries
 is_compiling = plain.is_compiling

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import torch
 
-from combined_losses._backend import plain, reverse, torch_choices, torch_images
+from combined_losses._backend import plain, reverse, torch_choices, torch_images, torch_ranks
 from combined_losses._backend.arrays import Once, Partial, Rows, Tensor
 from combined_losses._backend.capture import Capture, Reader, is_scaled, joined
 from combined_losses._backend.factors import Columns, Product
@@ -19,14 +19,9 @@ _T = TypeVar("_T")
 _Batch = TypeVar("_Batch")
 _Evaluation = TypeVar("_Evaluation", bound=HasTotal)
 
-as_one_replica = plain.as_one_replica
 as_written = plain.as_written
 complete_state = plain.complete_state
 entries = plain.entries
-global_concat = plain.global_concat
-global_max = plain.global_max
-global_offset = plain.global_offset
-global_sum = plain.global_sum
 in_float64 = plain.in_float64
 is_compiling = plain.is_compiling
 is_eager = plain.is_eager
@@ -35,7 +30,6 @@ is_threaded = plain.is_threaded
 is_traced = plain.is_traced
 read_variable = plain.read_variable
 order_down = plain.order_down
-replica_count = plain.replica_count
 requiring = plain.requiring
 restore_state = plain.restore_state
 result_in = plain.result_in
@@ -43,6 +37,19 @@ result_in = plain.result_in
 greatest_of_three = torch_choices.greatest_of_three
 least_of_three = torch_choices.least_of_three
 lesser = torch_choices.lesser
+
+around_step = torch_ranks.around_step
+as_one_replica = torch_ranks.as_one_replica
+begin_together = torch_ranks.begin_together
+check_same = torch_ranks.check_same
+choose_ranks = torch_ranks.choose_ranks
+global_concat = torch_ranks.global_concat
+global_max = torch_ranks.global_max
+global_offset = torch_ranks.global_offset
+global_sum = torch_ranks.global_sum
+replica_count = torch_ranks.replica_count
+whole = torch_ranks.whole
+whole_record = torch_ranks.global_sum
 
 blurred = torch_images.blurred
 halved = torch_images.halved
@@ -90,7 +97,7 @@ class _FiniteGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        is_finite = torch.isfinite(upstream).all()
+        is_finite = torch_ranks.is_everywhere(torch.isfinite(upstream).all())
         return torch.where(is_finite, upstream, 0.0)
 
 

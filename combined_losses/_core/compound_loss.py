@@ -20,6 +20,7 @@ from combined_losses._core.keras_types import KerasLossClass
 from combined_losses._core.limited import Limited
 from combined_losses._core.node import MadeOfNodes
 from combined_losses._core.operators import Operators
+from combined_losses._core.ranks import check_ranks, whole
 from combined_losses._core.reduction import REDUCTIONS_OF_COMPOUNDS
 from combined_losses._core.short_call import short_loss
 from combined_losses._core.step import LoopStep, call_in, loop_step, loop_step_of
@@ -114,7 +115,8 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
                 "here they stay as they are.",
                 stacklevel=2,
             )
-        return self._total_of(y_true, y_pred, sample_weight)
+        check_ranks(self)
+        return whole(self._total_of(y_true, y_pred, sample_weight))
 
     _reducing_call = __call__  # see `Loss`
 

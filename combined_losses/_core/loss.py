@@ -21,6 +21,7 @@ from combined_losses._core.leaf import Leaf
 from combined_losses._core.limited import Limited
 from combined_losses._core.names import derive_name, snake_case
 from combined_losses._core.operators import Operators
+from combined_losses._core.ranks import check_ranks, whole
 from combined_losses._core.short_call import short, short_loss
 from combined_losses._core.traits import Traits, check_layout, keras_traits, says
 from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
@@ -129,7 +130,8 @@ class Loss(Operators, Limited, KerasLossClass):
     def __call__(
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
     ) -> Tensor:
-        return self._leaf.reduced(Batch(y_true, y_pred, sample_weight, self.name))
+        check_ranks(self)
+        return whole(self._leaf.reduced(Batch(y_true, y_pred, sample_weight, self.name)))
 
     # A subclass that overrides `__call__` reduces in its own way, so `Leaf` calls it whole.
     _reducing_call = __call__

@@ -10,6 +10,7 @@ from combined_losses._backend import backend
 from combined_losses._core.batch import Batch
 from combined_losses._core.compound_loss import CompoundLoss
 from combined_losses._core.keras_types import CompositeReduction, KerasLoss, LossLike
+from combined_losses._core.ranks import check_ranks, whole
 from combined_losses._core.reduction import PER_COMPONENT
 from combined_losses._numerics.arrays import ArrayLike, Dtype, Tensor
 from combined_losses.composite import files, shown, skipping
@@ -249,15 +250,18 @@ class CompositeLoss(CompoundLoss):
             `cl.wrappers.DeepSupervision` and `y_pred` is one array, this array is its finest
             output, and the dict lacks components that read other outputs.
         """
+        check_ranks(self)
         batch = Batch(y_true, y_pred, sample_weight, self.name)
-        return self._node.components(batch.replaced(skips_nothing=True))
+        found = self._node.components(batch.replaced(skips_nothing=True))
+        return {name: whole(value) for name, value in found.items()}
 
     def component(
         self, name: str, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike = None
     ) -> Tensor:
         """The unweighted value of one component (`outer/inner` for a part of a nested one)."""
+        check_ranks(self)
         batch = Batch(y_true, y_pred, sample_weight, self.name)
-        return self._node.value_of(name, batch.replaced(skips_nothing=True))
+        return whole(self._node.value_of(name, batch.replaced(skips_nothing=True)))
 
     # For a plain Keras model.
 

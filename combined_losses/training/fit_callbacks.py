@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import keras
 
-from combined_losses._backend import keras_private
+from combined_losses._backend import backend, keras_private
 from combined_losses._core.compound import Compound
 from combined_losses._core.keras_types import KerasCallback, Logs
 from combined_losses.composite import reading
@@ -70,6 +70,13 @@ class _SkippedAll(KerasCallback):
             )
 
 
+class _Together(KerasCallback):
+    """Gives all processes of torch the variables of the first one, when the model is built."""
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        backend.begin_together(self.model, repr(self.model.loss))
+
+
 class _BringBack(KerasCallback):
     """Brings the state of a step on JAX back before the user's callbacks are called.
 
@@ -115,7 +122,7 @@ def with_callbacks(
     Before them go those that change weights or state, because a callback of the user may save.
     """
     moves = any(compound.moves for compound in state.compounds)
-    first: list[keras.callbacks.Callback] = [_EpochEnd()] if moves else []
+    first: list[keras.callbacks.Callback] = [_Together(), *([_EpochEnd()] if moves else [])]
     if state.owned.things and keras.backend.backend() == "jax":
         first.append(_BringBack())
     if any(compound.skips for compound in state.compounds):

@@ -86,7 +86,7 @@ def _with_names(
         if state.tracking is not None:
             state.tracking.step_has_recorded = False
         try:
-            with inside(what, is_test):
+            with inside(what, is_test), backend.around_step(model, is_test):
                 result = function(*args)
         except Exception:
             backend.restore_state(model, keras_private.state_given(args))

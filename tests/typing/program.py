@@ -388,6 +388,11 @@ def tune(folder: Path) -> None:
     assert_type(front, cl.tuning.Front)
 
 
+def alone(loss: cl.CompositeLoss) -> None:
+    with cl.distributed():
+        print(loss(np.ones((2, 1)), np.zeros((2, 1))))
+
+
 def main(folder: Path) -> None:
     own_loop(operators())
     print(
@@ -401,3 +406,4 @@ def main(folder: Path) -> None:
     print(len(callbacks(folder)), len(models()))
     train(composite(), folder)
     tune(folder)
+    alone(operators())

@@ -1,0 +1,108 @@
+"""torch.distributed: two ranks with unequal parts of a batch, beside one device with all of it."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import combined_losses as cl
+from tests.processes import PACKAGE
+
+on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="an engine of torch")
+ROOT = PACKAGE.parent
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def on_two_ranks(*command):
+    """What both ranks print, and their exit codes."""
+    path = os.pathsep.join(filter(None, [os.getcwd(), str(ROOT), os.environ.get("PYTHONPATH")]))
+    port = str(free_port())
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, "PYTHONPATH": path, "RANK": str(rank), "PORT": port},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    found = [rank.communicate(timeout=240) for rank in ranks]
+    return [(rank.returncode, *each) for rank, each in zip(ranks, found, strict=True)]
+
+
+@on_torch
+def test_two_ranks_are_one_device():
+    """Every loss, and every rule in loops and in `fit`: one start of the processes for all."""
+    for code, out, err in on_two_ranks("-m", "tests.engines.ranks", "all"):
+        assert code == 0, err
+        *wrong, last = out.splitlines()
+        assert wrong == []
+        assert int(last.removeprefix("done ")) >= 220
+
+
+PROGRAM = """
+import datetime, os, sys
+import keras, numpy as np, torch
+import combined_losses as cl
+rank = int(os.environ["RANK"])
+torch.distributed.init_process_group(
+    "gloo", init_method="tcp://127.0.0.1:" + os.environ["PORT"], rank=rank, world_size=2,
+    timeout=datetime.timedelta(seconds=4))
+x, y = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
+parts = {"mse": "mse", "mae": "mae"} if rank == 0 or "same" in sys.argv else {"mse": "mse"}
+loss = cl.CompositeLoss(parts)
+if "loop" in sys.argv:
+    if rank == 0 or "lacks" not in sys.argv:
+        print(float(loss(y, torch.zeros(4, 1, requires_grad=True)).detach()))
+else:
+    model = cl.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss=loss)
+    rows = 4 if rank == 0 or "lacks" not in sys.argv else 2
+    model.fit(x[:rows], y[:rows], batch_size=2, verbose=0)
+print("end")
+"""
+
+
+@on_torch
+@pytest.mark.parametrize("way", ["loop", "fit"])
+def test_other_composites_on_the_ranks_are_an_error_on_both(way):
+    for code, _, err in on_two_ranks("-c", PROGRAM, way):
+        assert code == 1
+        assert "must be the same on all ranks" in err
+        assert "'mae': 'mae'" in err
+
+
+@on_torch
+@pytest.mark.parametrize("way", ["loop", "fit"])
+def test_a_rank_that_lacks_a_batch_is_an_error_of_the_engine_within_its_timeout(way):
+    first, _ = on_two_ranks("-c", PROGRAM, way, "same", "lacks")
+    assert first[0] != 0
+    assert "imed out" in first[2] or "closed" in first[2]  # the other one has left
+
+
+@on_torch
+def test_both_ranks_have_the_value_of_the_whole_batch():
+    for code, out, err in on_two_ranks("-c", PROGRAM, "loop", "same"):
+        assert code == 0, err
+        assert out == "2.0\nend\n"
+
+
+@pytest.mark.parametrize("group", [True] if keras.backend.backend() == "torch" else [False, 1])
+def test_what_is_no_group(group):
+    with pytest.raises(ValueError, match=r"Received: .*(True|False|1)"):
+        cl.distributed(group)
+
+
+def test_without_ranks_nothing_changes():
+    loss = cl.CompositeLoss(["mse", "mae"])
+    with cl.distributed():
+        assert float(loss([[2.0]], [[0.0]])) == 6.0
