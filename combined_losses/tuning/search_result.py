@@ -146,10 +146,11 @@ class SearchResult(Shown):
 
     @property
     def best(self) -> Best:
-        """The best run: that with the best objective.
+        """The run with the best objective.
 
-        Of several objectives each is put on a scale from 0 (the best run) to 1 (the worst on the
-        Pareto front); the run whose largest scaled objective, times its `prefer`, is the smallest.
+        Each of several objectives is put on a scale from 0 (the best run) to 1 (the worst on the
+        Pareto front). The best run is then the one whose largest scaled objective, times its
+        `prefer`, is the smallest.
         """
         if self.winner is None:
             notes = quoted(dict.fromkeys(run.note for run in self.runs))
