@@ -32,7 +32,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     # None of their inventories is fetched, so that nothing of them can be linked.
     (r"py:.*", r"(keras|tensorflow|tf|jax|torch|numpy|np|pandas|pd|matplotlib)\..*"),
-    (r"py:.*", r"(collections\.abc|contextlib|os|pathlib|typing)\..*|NDArray|DataFrame|Axes|Figure"),
+    (
+        r"py:.*",
+        r"(collections\.abc|contextlib|os|pathlib|typing)\..*|NDArray|DataFrame|Axes|Figure",
+    ),
     # Types of ours that only annotations name; what users import has at most two dots.
     (r"py:.*", r"combined_losses\.(_core|\w+\.\w+)\..*"),
 ]
