@@ -1,6 +1,7 @@
 """Run a piece of Python in a process of its own, with the package under test on its path."""
 
 import os
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -29,3 +30,10 @@ def run_python(source: str, cwd: Path, timeout: float = 600, **environ: str) -> 
     )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def free_port() -> int:
+    """The number of a port of this machine that nothing uses at the moment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

@@ -1,7 +1,6 @@
 """torch.distributed: two ranks with unequal parts of a batch, beside one device with all of it."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -9,16 +8,10 @@ import keras
 import pytest
 
 import combined_losses as cl
-from tests.processes import PACKAGE
+from tests.processes import PACKAGE, free_port
 
 on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="an engine of torch")
 ROOT = PACKAGE.parent
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def on_two_ranks(*command):
