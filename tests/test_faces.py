@@ -7,17 +7,7 @@ import numpy as np
 import pytest
 
 import combined_losses as cl
-
-PACKAGES = [
-    cl,
-    cl.callbacks,
-    cl.diagnosis,
-    cl.losses,
-    cl.plots,
-    cl.tuning,
-    cl.weightings,
-    cl.wrappers,
-]
+from tests.public import PACKAGES
 
 
 def without_dunders(names):

@@ -16,21 +16,11 @@ from pathlib import Path
 
 import pytest
 
-import combined_losses as cl
 from tests.processes import PACKAGE
+from tests.public import PACKAGES
 from tests.typing import program
 
 FOLDER = Path(__file__).parent
-PACKAGES = [
-    cl,
-    cl.callbacks,
-    cl.diagnosis,
-    cl.losses,
-    cl.plots,
-    cl.tuning,
-    cl.weightings,
-    cl.wrappers,
-]
 IS_INSTALLED = PACKAGE.parent == Path(sysconfig.get_path("purelib"))
 
 pytestmark = pytest.mark.depends_on_version  # so that the installed wheel is read
