@@ -181,8 +181,8 @@ def whole(loss: Tensor) -> Tensor:
     return loss
 
 
-def whole_record(record: Tensor) -> Tensor:
-    return record
+def recorded(record: Tensor, counts: Tensor, all_counts: Tensor) -> tuple[Tensor, Tensor]:
+    return record, counts
 
 
 def check_same(what: str, description: Callable[[], str]) -> None:
@@ -193,7 +193,7 @@ def around_step(model: keras.Model, is_test: bool) -> contextlib.AbstractContext
     return contextlib.nullcontext()
 
 
-def begin_together(model: keras.Model, description: str) -> None:
+def begin_together(model: keras.Model, describe: Callable[[], str]) -> None:
     pass
 
 

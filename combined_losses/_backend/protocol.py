@@ -273,8 +273,12 @@ class Backend(Protocol):
         `DistributedDataParallel` averages; elsewhere the contribution.
         """
 
-    def whole_record(self, record: Tensor) -> Tensor:
-        """What all replicas record, where nobody adds up their variables when they are read."""
+    def recorded(self, record: Tensor, counts: Tensor, all_counts: Tensor) -> tuple[Tensor, Tensor]:
+        """What a replica adds to its variables of a record, and of the counts of its rows.
+
+        On torch, where nobody adds up the variables of the replicas when they are read, the record
+        and the counts of all replicas; elsewhere its own. `all_counts` are the counts of all.
+        """
 
     def check_same(self, what: str, description: Callable[[], str]) -> None:
         """Raises in all processes of torch, where several compute this batch together, unless all
@@ -286,7 +290,7 @@ class Backend(Protocol):
     ) -> contextlib.AbstractContextManager[Any]:
         """The block is a step of a tracked model, which sees to it that replicas act together."""
 
-    def begin_together(self, model: keras.Model, description: str) -> None:
+    def begin_together(self, model: keras.Model, describe: Callable[[], str]) -> None:
         """Called when a `fit` begins: all processes of torch get the variables of the first one."""
 
     # The state that a step on JAX is given and returns.

@@ -49,7 +49,7 @@ global_offset = torch_ranks.global_offset
 global_sum = torch_ranks.global_sum
 replica_count = torch_ranks.replica_count
 whole = torch_ranks.whole
-whole_record = torch_ranks.global_sum
+recorded = torch_ranks.recorded
 
 blurred = torch_images.blurred
 halved = torch_images.halved

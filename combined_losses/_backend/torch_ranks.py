@@ -98,8 +98,8 @@ class _Concat(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
         sizes = _sizes(len(value))
-        ctx.start, ctx.size = sum(sizes[: _ranks.get_rank(_Setting.group)]), len(value)
-        return _gathered(value)
+        ctx.start, ctx.size = _before(sizes), len(value)
+        return _gathered(value, sizes)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
@@ -109,13 +109,14 @@ class _Concat(torch.autograd.Function):
 def global_concat(value: Tensor) -> Tensor:
     if replica_count() == 1:
         return value
-    found: Tensor = _Concat.apply(value) if value.requires_grad else _gathered(value)
+    if not value.requires_grad:
+        return _gathered(value, _sizes(len(value)))
+    found: Tensor = _Concat.apply(value)
     return found
 
 
-def _gathered(value: Tensor) -> Tensor:
+def _gathered(value: Tensor, sizes: Sequence[int]) -> Tensor:
     """The rows of all ranks: padded to the largest number, because all must send alike."""
-    sizes = _sizes(len(value))
     wire = value.detach().to(torch.uint8) if value.dtype == torch.bool else value.detach()
     padded = wire.new_zeros(max(sizes), *wire.shape[1:])
     padded[: len(wire)] = wire
@@ -125,24 +126,27 @@ def _gathered(value: Tensor) -> Tensor:
     return whole.to(value.dtype)
 
 
-def _sizes(size: int) -> list[int]:
+def _sizes(size: Tensor) -> list[int]:
     """The number of rows of each rank."""
-    device = torch.empty(0, device=_device()).device
-    own = torch.tensor([int(size)], device=device)
+    own = keras.ops.convert_to_tensor([int(size)], "int64")  # a group of NCCL sends from the GPU
     parts = [torch.empty_like(own) for _ in range(_ranks.get_world_size(_Setting.group))]
     _ranks.all_gather(parts, own, group=_Setting.group)
     return [int(part) for part in parts]
 
 
-def _device() -> str:
-    """Where the tensors of Keras are; a group of NCCL sends none from the host."""
-    return str(keras.ops.zeros(()).device)
+def _before(sizes: Sequence[int]) -> int:
+    """How many rows the ranks before this one have."""
+    return sum(sizes[: _ranks.get_rank(_Setting.group)])
 
 
 def global_offset(size: Tensor) -> Tensor:
     if replica_count() == 1:
         return 0
-    return sum(_sizes(int(size))[: _ranks.get_rank(_Setting.group)])
+    return _before(_sizes(size))
+
+
+def recorded(record: Tensor, counts: Tensor, all_counts: Tensor) -> tuple[Tensor, Tensor]:
+    return global_sum(record), all_counts
 
 
 def whole(value: Tensor) -> Tensor:
@@ -223,12 +227,12 @@ def is_everywhere(condition: Tensor) -> Tensor:
     return fails == 0
 
 
-def begin_together(model: keras.Model, description: str) -> None:
+def begin_together(model: keras.Model, describe: Callable[[], str]) -> None:
     if not is_distributed():
         return
     variables = [*model.variables, *model.optimizer.variables]
     shapes = ", ".join(f"{v.path} {tuple(v.shape)}" for v in model.variables)
-    _check_same("A model and its loss", f"{description} with {shapes}")
+    _check_same("A model and its loss", f"{describe()} with {shapes}")
     for variable in {id(v): v for v in variables}.values():
         _broadcast(variable.value)
 

@@ -74,7 +74,7 @@ class _Together(KerasCallback):
     """Gives all processes of torch the variables of the first one, when the model is built."""
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        backend.begin_together(self.model, repr(self.model.loss))
+        backend.begin_together(self.model, lambda: repr(self.model.loss))
 
 
 class _BringBack(KerasCallback):

@@ -182,8 +182,7 @@ class Tracking:
             own = [batch.count if each is None else each for each in rows]
             counts = _counts(entries, own, size)
         whole = counts if batch.replicas == 1 else backend.global_sum(counts)
-        record = backend.whole_record(_vector(entries) * whole)
-        self.tracker.update_state(record, backend.whole_record(counts))
+        self.tracker.update_state(*backend.recorded(_vector(entries) * whole, counts, whole))
 
     def check_metrics(self, metrics: Any) -> None:
         """Raises if a compiled metric would write to the key of a component or its weight."""
