@@ -1,7 +1,7 @@
 """Figures of a search: what each run reached, and which parameters matter."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ GREY = "#777777"
 
 
 class Search(Protocol):
-    """What is drawn: runs with `name`, `parameters`, `values`, `spreads`, and objectives."""
+    """What is drawn: objectives, and runs as `combined_losses.tuning.Run` are."""
 
     objectives: tuple[Any, ...]
     references: list[Any]
@@ -57,15 +57,20 @@ def search(found: Search, kind: str) -> "Figure":
     return figure
 
 
+def _finished(runs: Iterable[Any]) -> list[Any]:
+    """Those with a result."""
+    return [run for run in runs if run.state == "finished"]
+
+
 def _values(found: Search, ax: "Axes") -> None:
     """The objective of each trial in order, with its spread; references as lines."""
     from matplotlib.ticker import MaxNLocator
 
     objective = found.objectives[0]
-    done = {id(run) for run in found.finished}
-    tried = [(i, run) for i, run in enumerate(found.trials) if id(run) in done]
+    tried = [(i, run) for i, run in enumerate(found.trials) if run.state == "finished"]
+    marked = _finished(found.references)
     handles: list[Any] = []
-    for i, run in enumerate(run for run in found.references if id(run) in done):
+    for i, run in enumerate(marked):
         style = ("-", "--", ":")[i % 3]
         line = ax.axhline(
             run.values[objective.key], color=pick(COLOURS, i + 1), linestyle=style, label=run.name
@@ -85,7 +90,7 @@ def _values(found: Search, ax: "Axes") -> None:
     ax.set_xlabel("trial")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel(wrap(str(objective), 30), parse_math=False)
-    names = [run.name for run in found.references if id(run) in done]
+    names = [run.name for run in marked]
     add_legend(ax, handles, [*names, "trials, with the spread over seeds"][: len(handles)])
 
 
@@ -117,8 +122,7 @@ def _parallel(found: Search, ax: "Axes") -> None:
     from matplotlib.colors import Normalize
 
     objective = found.objectives[0]
-    done = {id(run) for run in found.finished}
-    runs = [run for run in found.trials if id(run) in done]
+    runs = _finished(found.trials)
     names = list(runs[0].parameters) if runs else []
     if not names:
         _empty(ax, "no trial has a result")
@@ -151,8 +155,7 @@ def _parallel(found: Search, ax: "Axes") -> None:
 def _against_the_only(found: Search, ax: "Axes") -> None:
     """The first objective against the only parameter."""
     objective = found.objectives[0]
-    done = {id(run) for run in found.finished}
-    runs = [run for run in found.trials if id(run) in done]
+    runs = _finished(found.trials)
     if not runs:
         _empty(ax, "no trial has a result")
         return

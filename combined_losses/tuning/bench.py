@@ -111,8 +111,8 @@ class Bench:
         if self._data.get("validation_data") is not None:
             arguments["validation_steps"] = 1
         history = model.fit(**self._data, **{**arguments, "verbose": 0})
-        self.keys: list[str] = [key for key in history.history if not key.endswith("_weight")]
-        check_keys(self.objectives, self.keys)
+        keys = [key for key in history.history if not key.endswith("_weight")]
+        check_keys(self.objectives, keys)
 
     @contextlib.contextmanager
     def model(self, setting: Setting, seed: int = 0) -> Iterator[keras.Model]:
@@ -170,7 +170,7 @@ class _Watch(keras.callbacks.Callback):
         super().__init__()
         self._objectives = objectives
         self._report = report
-        self._steps, self._times = 0, [0.0]
+        self._steps = 0
         self._seconds: list[float] = []
         self.values: dict[str, float] = {}
         self.epochs = 0

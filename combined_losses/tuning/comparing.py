@@ -6,12 +6,12 @@ from typing import Any, TypeAlias
 
 from combined_losses import weightings
 from combined_losses.tuning.arguments import check_count, check_installed
-from combined_losses.tuning.bench import Bench, Build, Failed, new_garbage_alone
+from combined_losses.tuning.bench import Bench, Build, new_garbage_alone
 from combined_losses.tuning.comparison import Comparison
+from combined_losses.tuning.grid import joined_runs, train_next
 from combined_losses.tuning.objectives import Objectives, as_objectives
 from combined_losses.tuning.progress import Progress
 from combined_losses.tuning.references import COMPILED, EQUAL
-from combined_losses.tuning.results import Run, as_record, from_record, joined_seeds, run_of
 from combined_losses.tuning.settings import (
     Setting,
     composite_of,
@@ -20,8 +20,7 @@ from combined_losses.tuning.settings import (
     label_of,
     rule_of,
 )
-from combined_losses.tuning.study import LOGICAL, RECORD, Study
-from combined_losses.tuning.tables import line_of
+from combined_losses.tuning.study import Study
 from combined_losses.weightings.base import Weighting
 
 RuleLike: TypeAlias = str | Weighting | type[Weighting] | Mapping[str, float] | None
@@ -99,14 +98,20 @@ def compare(
         "epochs": fit.get("epochs", 1),
     }
     study = Study(storage, name, described, goals, seed)
-    count = len(settings) * seeds
+    count, names = len(settings) * seeds, list(settings)
+
+    def training(number: int) -> tuple[str, Setting, int]:
+        """All rules with the first seed, then with the second one."""
+        with_seed, place = divmod(number, len(names))
+        return names[place], settings[names[place]], with_seed
+
     with Progress(count - len(study.trials), verbose) as progress:
         try:
-            while _train_next(study, bench, settings, count, progress):
+            while train_next(study, bench, count, training, progress):
                 pass
         except KeyboardInterrupt:
             progress.say("stopped; what there is is compared")
-    return Comparison(goals, _runs(study, settings))
+    return Comparison(goals, joined_runs(study, lambda number: names[number % len(names)]))
 
 
 def _settings(
@@ -134,37 +139,3 @@ def _settings(
             if rule is not None:  # equal weights are there already
                 found[label_of(rule)] = Setting(equal.weights, rule=rule)
     return found
-
-
-def _train_next(
-    study: Study, bench: Bench, settings: Mapping[str, Setting], count: int, progress: Progress
-) -> bool:
-    """Trains one rule with one seed; False where nothing is left.
-
-    The number of a trial says which: all rules with the first seed, then with the second one.
-    """
-    with study.trial(count) as trial:
-        if trial is None:
-            return False
-        seed, place = divmod(trial.user_attrs[LOGICAL], len(settings))
-        name = list(settings)[place]
-        try:
-            run = run_of(name, {}, bench.run(settings[name], [seed]))
-        except Failed as failed:
-            run = Run(name, {}, state="failed", note=str(failed))
-        trial.set_user_attr(RECORD, as_record(run))
-        study.tell(trial, [run.values[goal.key] for goal in bench.objectives] or None, run.note)
-        progress.done(f"seed {seed}, {line_of(run)}")
-    return True
-
-
-def _runs(study: Study, settings: Mapping[str, Setting]) -> list[Run]:
-    """One run for each rule that all seeds, or all that there are, have been trained with."""
-    names = list(settings)
-    parts: dict[str, list[Run]] = {name: [] for name in names}
-    for trial in study.trials:
-        record = trial.user_attrs.get(RECORD)
-        if record is not None:
-            name = names[trial.user_attrs[LOGICAL] % len(names)]
-            parts[name].append(from_record(name, record))
-    return [joined_seeds(name, runs) for name, runs in parts.items() if runs]

@@ -193,5 +193,4 @@ class SearchResult(Shown):
         return figures.search(self, kind)
 
     def __repr__(self) -> str:
-        goals = ", ".join(map(str, self.objectives))
-        return f"<SearchResult of {len(self.trials)} trials, {goals}>"
+        return f"<SearchResult of {len(self.trials)} trials, {tables.named(self.objectives)}>"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from combined_losses.tuning import references
 from combined_losses.tuning.arguments import check_count, check_installed
 from combined_losses.tuning.bench import Bench, Build, Failed, Report, Stopped, new_garbage_alone
+from combined_losses.tuning.grid import trained
 from combined_losses.tuning.objectives import Objective, Objectives, as_objectives
 from combined_losses.tuning.parameters import Parameters, Space
 from combined_losses.tuning.progress import Progress
@@ -210,17 +211,11 @@ class _Search:
         setting = self.settings[name] if setting is None else setting
         record = self.study.kept(name)
         if record is None:
-            record = as_record(self._trained(name, setting, seeds))
+            record = as_record(trained(self.bench, name, setting.shown(), setting, seeds))
             self.study.keep(name, record)
         run = from_record(name, record)
         self.progress.done(line_of(run))
         return run
-
-    def _trained(self, name: str, setting: Setting, seeds: Sequence[int]) -> Run:
-        try:
-            return run_of(name, setting.shown(), self.bench.run(setting, seeds))
-        except Failed as failed:
-            return Run(name, setting.shown(), state="failed", note=str(failed))
 
     def _confirmed(self, confirm: int, prefer: Mapping[str, float]) -> SearchResult:
         """The result, with the best and equal weights trained anew."""
@@ -257,7 +252,7 @@ class _Search:
             state: State = "stopped" if is_pruned else "failed"
             run = Run(name, dict(values), state=state, note=str(end))
             trial.set_user_attr(RECORD, as_record(run))
-            self.study.tell(trial, None, str(end), is_pruned)
+            self.study.tell(trial, None, is_pruned)
         else:
             run = run_of(name, values, outcome)
             trial.set_user_attr(RECORD, as_record(run))

@@ -26,7 +26,7 @@ Frozen: TypeAlias = "optuna.trial.FrozenTrial"
 HEARTBEAT, GRACE = 30, 120
 
 # The attributes of trials and of the study that this package writes.
-LOGICAL, REPEATS, OWNER, WHOLE, NOTE = "number", "repeats", "owner", "all suggested", "note"
+LOGICAL, REPEATS, OWNER, WHOLE = "number", "repeats", "owner", "all suggested"
 RECORD = "run"  # what a trial has reached
 SEARCH = "search"
 
@@ -156,13 +156,10 @@ class Study:
         self,
         trial: "optuna.Trial",
         values: Sequence[float] | None,
-        note: str = "",
         is_pruned: bool = False,
     ) -> None:
         """Ends a trial with its values, or without."""
         states = self._optuna.trial.TrialState
-        if note:
-            trial.set_user_attr(NOTE, note)
         if values is not None:
             self._study.tell(trial, list(values))
         else:

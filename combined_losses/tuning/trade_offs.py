@@ -10,14 +10,14 @@ import numpy as np
 from combined_losses import weightings
 from combined_losses._core.names import log_key, quoted
 from combined_losses.tuning.arguments import check_count, check_installed
-from combined_losses.tuning.bench import Bench, Build, Failed, freed, new_garbage_alone
+from combined_losses.tuning.bench import Bench, Build, freed, new_garbage_alone
 from combined_losses.tuning.front import Front
+from combined_losses.tuning.grid import joined_runs, train_next
 from combined_losses.tuning.objectives import Objective
 from combined_losses.tuning.progress import Progress
-from combined_losses.tuning.results import Run, as_record, from_record, joined_seeds, run_of
+from combined_losses.tuning.results import Run
 from combined_losses.tuning.settings import Setting, composite_of
-from combined_losses.tuning.study import LOGICAL, RECORD, Study
-from combined_losses.tuning.tables import line_of
+from combined_losses.tuning.study import Study
 
 Method = Literal["weights", "tchebycheff"]
 
@@ -178,21 +178,12 @@ class _Job:
             pass
 
     def _next(self, count: int, progress: Progress) -> bool:
-        with self.study.trial(count) as trial:
-            if trial is None:
-                return False
-            point, seed = divmod(trial.user_attrs[LOGICAL], self.seeds)
-            share = self.preferences[point]
-            name = self._name(share)
-            try:
-                run = run_of(name, {}, self.bench.run(self._setting(share), [seed]))
-            except Failed as failed:
-                run = Run(name, {}, state="failed", note=str(failed))
-            trial.set_user_attr(RECORD, as_record(run))
-            found = [run.values[goal.key] for goal in self.bench.objectives if run.per_seed]
-            self.study.tell(trial, found or None, run.note)
-            progress.done(f"seed {seed}, {line_of(run)}")
-        return True
+        return train_next(self.study, self.bench, count, self._training, progress)
+
+    def _training(self, number: int) -> tuple[str, Setting, int]:
+        point, seed = divmod(number, self.seeds)
+        share = self.preferences[point]
+        return self._name(share), self._setting(share), seed
 
     def _name(self, share: float) -> str:
         return f"{share:.3g} : {1 - share:.3g}"
@@ -241,12 +232,5 @@ class _Job:
             )
 
     def runs(self) -> list[Run]:
-        """One run for each preference that has been trained with, from the first part on."""
-        found: dict[int, list[Run]] = {}
-        for trial in self.study.trials:
-            if RECORD in trial.user_attrs:
-                point = trial.user_attrs[LOGICAL] // self.seeds
-                run = from_record("", trial.user_attrs[RECORD])
-                found.setdefault(point, []).append(run)
-        points = sorted(found)
-        return [joined_seeds(self._name(self.preferences[i]), found[i]) for i in points]
+        """One run for each preference that has been trained with, the two ends first."""
+        return joined_runs(self.study, lambda n: self._name(self.preferences[n // self.seeds]))
