@@ -8,19 +8,20 @@ interleaved in one process, peaks are those of a process for each variant.
 The loop would hold 128 arrays of 512 MiB: it is measured on a smaller batch. TensorFlow without XLA
 frees memory late, so its peak moves by an array. Results: docs/benchmarks.md.
 
-    python benchmarks/channels.py [--only jax]
+    python benchmarks/channels.py [--only jax] [--json FILE]
 """
 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import recording
 
 GIB = 2**30
 VARIANTS = ("plain", "loop", "no names", "names")
@@ -120,7 +121,7 @@ def measure_memory(options):
     step = make_step(options["variants"][0], options["shape"][-1], options["xla"])
     for _ in range(2):
         step(*data)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    return recording.peak_bytes() / GIB
 
 
 def measure_elements(options):
@@ -183,12 +184,53 @@ def table(name, backend, xla, shape, variants, args):
     for variant in variants:
         memory = in_child(measure_memory, backend, variants=[variant], **common)
         rows[variant] = [*times[variant], memory]
+    measured = []
     for variant, row in rows.items():
-        shown = "  ".join(
-            f"{value:8.3f} ({value / base:5.2f})"
-            for value, base in zip(row, rows["plain"], strict=True)
-        )
+        cells = [[value, value / base] for value, base in zip(row, rows["plain"], strict=True)]
+        shown = "  ".join(f"{value:8.3f} ({ratio:5.2f})" for value, ratio in cells)
         print(f"{name:16} {variant:9} {shown}", flush=True)
+        measured.append([f"{name}: {variant}", *cells])
+    return measured
+
+
+def keep(path, name, title, label, columns, rows):
+    recording.keep(
+        path,
+        name,
+        title=title,
+        label=label,
+        columns=columns,
+        rows=rows,
+        packages=("tensorflow", "jax"),
+    )
+
+
+def print_variants(ways, args):
+    columns = dict.fromkeys(("first step, s", "step, s", "peak, GiB"), "{:.3f} ({:.2f})")
+    small = [args.loop_batch, *args.shape[1:]]
+    for size, shape, variants, note in (
+        ("large", args.shape, ["plain", "no names", "names"], ""),
+        ("small", small, list(VARIANTS), ", with the loop"),
+    ):
+        print(f"\noutputs {tuple(shape)}")
+        print(f"{'':16} {'':9} {'first step, s':>16}  {'step, s':>16}  {'peak, GiB':>16}")
+        rows = []
+        for name, (backend, xla) in ways.items():
+            rows += table(name, backend, xla, shape, variants, args)
+        title = f"Outputs {tuple(shape)}{note}; in brackets: times the plain loss"
+        keep(args.json, size, title, "way", columns, rows)
+
+
+def print_elements(ways, args):
+    print("\nfirst step of a model, 10x10x10 elements: plain, 1,000 metrics, ratio")
+    rows = []
+    for name, (backend, xla) in ways.items():
+        plain, named = in_child(measure_elements, backend, xla=xla, firsts=args.firsts)
+        print(f"{name:16} {plain:6.3f} s  {named:6.3f} s  {named / plain:.2f}")
+        rows.append([name, plain, named, named / plain])
+    title = "First step of a model with 10 × 10 × 10 elements, s"
+    columns = {"plain": "{:.3f}", "1,000 metrics": "{:.3f}", "ratio": "{:.2f}"}
+    keep(args.json, "elements", title, "backend", columns, rows)
 
 
 def main():
@@ -199,6 +241,7 @@ def main():
     parser.add_argument("--firsts", type=int, default=3)
     parser.add_argument("--only", choices=["tensorflow", "tensorflow, XLA", "jax"])
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    recording.add_argument(parser)
     args = parser.parse_args()
     if args.child:
         measure, options = json.loads(args.child)
@@ -211,18 +254,8 @@ def main():
     }
     ways = {name: way for name, way in ways.items() if args.only in (None, name)}
     print(f"{len(os.sched_getaffinity(0))} cores; in brackets: times the plain loss")
-    for shape, variants in (
-        (args.shape, ["plain", "no names", "names"]),
-        ([args.loop_batch, *args.shape[1:]], list(VARIANTS)),
-    ):
-        print(f"\noutputs {tuple(shape)}")
-        print(f"{'':16} {'':9} {'first step, s':>16}  {'step, s':>16}  {'peak, GiB':>16}")
-        for name, (backend, xla) in ways.items():
-            table(name, backend, xla, shape, variants, args)
-    print("\nfirst step of a model, 10x10x10 elements: plain, 1,000 metrics, ratio")
-    for name, (backend, xla) in ways.items():
-        plain, named = in_child(measure_elements, backend, xla=xla, firsts=args.firsts)
-        print(f"{name:16} {plain:6.3f} s  {named:6.3f} s  {named / plain:.2f}")
+    print_variants(ways, args)
+    print_elements(ways, args)
 
 
 if __name__ == "__main__":

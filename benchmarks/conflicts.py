@@ -21,7 +21,7 @@ The peers are not among the requirements of this package:
 The peers get `--seconds` for a rule and a k, 4 in the results; * marks what has fewer cases or none
 for some. Results: docs/benchmarks.md.
 
-    python benchmarks/conflicts.py [--only training]
+    python benchmarks/conflicts.py [--only training] [--json FILE]
 """
 
 import argparse
@@ -37,6 +37,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import recording
 import torch
 import torchjd.aggregation as torchjd
 
@@ -212,12 +213,17 @@ CONFLICT = -1e-3
 
 
 def cell(cosines, wanted):
-    """The share of conflicts and the worst cosine; with a star where cases are missing."""
+    """The share of conflicts, a star where cases are missing, the worst cosine; None without any."""
     there = cosines[np.isfinite(cosines)]
     if not len(there):
-        return "none"
+        return None
     star = "*" if len(there) < wanted else ""
-    return f"{100 * np.mean(there < CONFLICT):.1f}{star} {there.min():+.3f}"
+    return [100 * float(np.mean(there < CONFLICT)), star, float(there.min())]
+
+
+def line(name, cells):
+    shown = ("none" if each is None else "{:.1f}{} {:+.3f}".format(*each) for each in cells)
+    return f"    {name:21}" + "".join(f"{each:>14}" for each in shown)
 
 
 def note(who, found, wanted):
@@ -226,10 +232,10 @@ def note(who, found, wanted):
     failed = [int(np.sum(~np.isfinite(cosines))) for cosines in found]
     notes = [f"of {' '.join(map(str, tried))} cases"] if min(tried) < wanted else []
     notes += [f"no direction in {' '.join(map(str, failed))}"] if max(failed) else []
-    return [f"    {who}: {', '.join(notes)}"] if notes else []
+    return [f"{who}: {', '.join(notes)}"] if notes else []
 
 
-def print_random(cases, seconds):
+def print_random(cases, seconds, path):
     columns = [(k, 6) for k in (2, 3, 5, 8)] + [(5, 0)]
     problems = [random_rows(k, cases, decades) for k, decades in columns]
     print(f"{keras.backend.backend()}, {cases} cases: % in conflict, worst cosine")
@@ -239,15 +245,19 @@ def print_random(cases, seconds):
         "torchjd": (TORCHJD, lambda name, rows: directions_of_torchjd(name, rows, seconds)),
         "LibMTL": (LIBMTL, lambda name, rows: directions_of_libmtl(name, rows, seconds)),
     }
-    notes = []
+    table, notes = [], []
     for name in OURS:
         for side, (known, directions) in sides.items():
             if name in known:
                 found = [smallest_cosines(directions(name, rows), rows) for rows in problems]
-                cells = "".join(f"{cell(cosines, cases):>14}" for cosines in found)
-                print(f"    {f'  {side}' if side else name:21}{cells}", flush=True)
-                notes += note(f"{side} {name}", found, cases)
+                cells = [cell(cosines, cases) for cosines in found]
+                table.append([f"{name}, {side}" if side else name, *cells])
+                print(line(table[-1][0], cells), flush=True)
+                notes += note(f"{side} {name}".strip(), found, cases)
     print("\n".join(notes))
+    title = "Random gradients: share of directions in conflict, in %, / the worst cosine; * fewer"
+    names = [f"k={k}, {'10⁶' if decades else '10⁰'}" for k, decades in columns]
+    keep(path, "random", f"{title} cases than {cases:,}", names, "{:.1f}{} / {:+.3f}", table, notes)
 
 
 # A network in training.
@@ -321,12 +331,33 @@ def trained(make, place, steps, batch=32):
     return np.array(found)
 
 
-def print_training(steps):
+def print_training(steps, path):
     print(f"\na network in training, {steps} steps: % in conflict at the parameters, worst cosine")
     print(f"{'gradients=':25}" + "".join(f"{place:>14}" for place in PLACES))
+    table = []
     for name in (*CLAIMED, "sum"):
         found = [trained(OURS[name], place, steps) for place in PLACES]
-        print(f"    {name:21}" + "".join(f"{cell(cosines, steps):>14}" for cosines in found))
+        cells = [cell(cosines, steps) for cosines in found]
+        print(line(name, cells), flush=True)
+        table.append([name, *([share, worst] for share, _, worst in cells)])
+    title = f"A network in training, {steps:,} steps: share of steps in conflict at the parameters"
+    names = [{"hidden": "hidden layer"}.get(place, place) for place in PLACES]
+    title = f"{title}, in %, / the worst cosine; by `gradients=`"
+    keep(path, "training", title, names, "{:.1f} / {:+.3f}", table)
+
+
+def keep(path, name, title, columns, format, rows, notes=()):
+    columns = dict.fromkeys(columns, format)
+    recording.keep(
+        path,
+        name,
+        title=title,
+        label="rule",
+        columns=columns,
+        rows=rows,
+        packages=("torch", "torchjd", "LibMTL"),
+        notes=notes,
+    )
 
 
 def main():
@@ -335,12 +366,13 @@ def main():
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=15.0, help="for a rule of a peer and a k")
     parser.add_argument("--only", choices=["random", "training"])
+    recording.add_argument(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.only != "training":
-        print_random(args.cases, args.seconds)
+        print_random(args.cases, args.seconds, args.json)
     if args.only != "random":
-        print_training(args.steps)
+        print_training(args.steps, args.json)
 
 
 if __name__ == "__main__":

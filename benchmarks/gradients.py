@@ -7,7 +7,7 @@ of 512 numbers, SGD. `--network convolutions` takes 8 convolutions of images, `-
 library: constant weights here, the backward pass of the mean in plain torch for the peers. All ways
 of a group take turns in one process, the first step of a turn does not count; medians of the steps
 and of the ratios to the plain step of the same turn. Memory is the peak of a process that takes
-three such steps (`ru_maxrss`), beside that of the plain one; it tells little on JAX and TensorFlow,
+three such steps, beside that of the plain one; it tells little on JAX and TensorFlow,
 which need more while they compile.
 
     pip install --no-deps torchjd==0.18.0 qpsolvers quadprog LibMTL==1.1.5
@@ -22,7 +22,6 @@ TensorFlow; `--json FILE` writes them.
 import argparse
 import importlib
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -309,7 +308,7 @@ def print_peak(library, name, batch, network):
     step = steps_of(library, [name], batch, network)[name]
     for _ in range(3):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(recording.peak_bytes() / 2**20)
 
 
 def measured_times(args):
@@ -376,9 +375,13 @@ def main():
         "ratio to its plain step": "{:.2f}",
         "memory beside plain, MB": "{:.0f}",
     }
-    rows = [[name, *times.get(name, (None, None)), peaks.get(name)] for name in {**times, **peaks}]
-    name = backend if args.network == "dense" else f"{args.network}, {backend}"
-    recording.keep(args.json, name, title=name, label="rule", columns=columns, rows=rows)
+    columns = {name: columns[name] for name in columns if peaks or "memory" not in name}
+    rows = [
+        [name, *times.get(name, (None, None)), *([peaks.get(name)] if peaks else [])]
+        for name in {**times, **peaks}
+    ]
+    name = backend if args.network == "dense" else f"{args.network}_{backend}"
+    recording.keep(args.json, name, title=backend, label="rule", columns=columns, rows=rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What does a domain loss cost, beside the same loss of a torch library?
 
-Value and gradient of every pair, interleaved in one process after a warm-up: medians in ms of ours
+Value and gradient of every pair, in turns in one process after a warm-up: medians in ms of ours
 and theirs, the median of the ratios, and that of ours over the bare formula (`keras.ops`, without
 checks) where `pairs/` has one. Masks and images 8x256x256, class maps 8x128x128 of 3
 classes, 8 signals of 24000 steps, 512 embeddings of 128; the peers get channels first, as they want
@@ -47,21 +47,23 @@ def on_backend(loss, y_true, y_pred):
 
 
 def interleaved(functions, seconds):
-    """Times of each, in turns of five calls, for about so long.
+    """Times of each, in turns of at least five calls and 40 ms, for about so long.
 
     Threads of one framework wait for work in a loop, which would take a core from the other: each
     turn starts when they sleep, and with a call that does not count.
     """
     times = [[] for _ in functions]
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 15:
+    while time.perf_counter() < end or len(times[0]) < 5:
         for function, found in zip(functions, times, strict=True):
             time.sleep(0.05)
             function()
-            for _ in range(5):
+            turn = []
+            while len(turn) < 5 or sum(turn) < 0.04:
                 start = time.perf_counter()
                 function()
-                found.append(time.perf_counter() - start)
+                turn.append(time.perf_counter() - start)
+            found.append(statistics.median(turn))
     return times
 
 

@@ -33,6 +33,15 @@ def conditions():
     return f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else None
 
 
+def peak_bytes():
+    """The largest memory that this process has had.
+
+    Not `ru_maxrss`: Linux lets it begin with the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
 def versions(*others):
     """Of Python, Keras, the backend, and other packages."""
     names = dict.fromkeys(["keras", keras.backend.backend(), "numpy", *others])
@@ -40,11 +49,12 @@ def versions(*others):
     return {"python": platform.python_version(), **found}
 
 
-def keep(path, name, *, title, label, columns, rows, packages=()):
+def keep(path, name, *, title, label, columns, rows, packages=(), notes=()):
     """Adds one table to the file, or replaces it there; does nothing if `path` is None.
 
     `columns` are names and formats, `rows` lists that begin with the label of the row. A cell is a
-    number, a list of numbers for one format, or None if nothing was measured.
+    number, a list of numbers for one format, or None if nothing was measured. `notes` are sentences
+    below the table.
     """
     if path is None:
         return
@@ -58,6 +68,7 @@ def keep(path, name, *, title, label, columns, rows, packages=()):
         "date": datetime.date.today().isoformat(),
         "versions": versions(*packages),
     }
+    table |= {"notes": list(notes)} if notes else {}
     kept = json.loads(path.read_text(encoding="utf-8"))["tables"] if path.exists() else {}
     content = {"script": f"benchmarks/{Path(sys.argv[0]).name}", "tables": kept | {name: table}}
     path.write_text(written(content), encoding="utf-8")

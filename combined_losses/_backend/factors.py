@@ -2,7 +2,7 @@
 
 The gradient of a value by W in `z = x W` is `x' s`, s its slope at z. The products of two of them,
 
-    <x' s, x' t> = sum over rows r, q of (x x')_rq (s t')_rq,
+    <x' s, x' t> = <s, (x x') t>,
 
 need only matrices of as many rows as x has, which are small where a batch is smaller than a layer.
 """
@@ -44,16 +44,12 @@ class Factors(NamedTuple):
         inputs, slopes, wide = (ops.cast(each, "float64") for each in (*self, scales))
         slopes = slopes / ops.reshape(wide, (-1, 1, 1))
         of_rows = inputs @ ops.transpose(inputs)  # `ops.matmul` is in float32 on torch
-        k, count, m = slopes.shape
-        flat = ops.reshape(slopes, (k * count, m))  # one matrix: a product with each takes longer
-        found: list[Tensor] = []
-        for i in range(k):  # with itself and those after it
-            of_slopes = flat[i * count :] @ ops.transpose(slopes[i])
-            of_slopes = ops.reshape(of_slopes, (k - i, count, count))
-            found.append(ops.pad(ops.sum(of_slopes * of_rows, axis=(1, 2)), [[i, 0]]))
-        upper = ops.stack(found)
-        both = upper + ops.transpose(upper) - upper * ops.eye(k, dtype="float64")
-        return ops.cast(both, "float32")
+        k = slopes.shape[0]
+        # A product with the rows for each slope, not for each pair of them.
+        turned = ops.stack([of_rows @ slopes[i] for i in range(k)])
+        flat, turned = (ops.reshape(each, (k, -1)) for each in (slopes, turned))
+        products = flat @ ops.transpose(turned)
+        return ops.cast((products + ops.transpose(products)) / 2, "float32")
 
     def combine(self, weights: Tensor) -> Tensor:
         """The sum of the k gradients with weights `(k,)`, flat."""
@@ -85,5 +81,6 @@ def are_cheaper(products: Sequence[Product], k: int) -> bool:
         return False
     rows = sum(math.prod(product.x.shape[:-1]) for product in products)
     n, m = products[0].kernel.shape
-    # Factors take `rows^2 (n + k^2 m / 2)` multiplications, in float64; gradients `k rows n m`.
-    return bool(0 < rows * (2 * n + k * k * m) < k * n * m)
+    # Factors take `rows^2 (n + k m) + k^2 rows m` multiplications, in float64, where each takes twice
+    # as long; gradients take `k rows n m`.
+    return bool(0 < 2 * (rows * (n + k * m) + k * k * m) < k * n * m)

@@ -111,7 +111,7 @@ def lies_within(x: Tensor, low: float, high: float) -> bool:
     return False
 
 
-def is_zero(x: Tensor) -> bool:
+def is_hard(labels: Tensor) -> bool:
     return False
 
 

@@ -209,8 +209,8 @@ class Backend(Protocol):
     def lies_within(self, x: Tensor, low: float, high: float) -> bool:
         """Whether all numbers are known to lie within bounds; False where no number is known."""
 
-    def is_zero(self, x: Tensor) -> bool:
-        """Whether all numbers are known to be 0, and no gradient is asked for by them."""
+    def is_hard(self, labels: Tensor) -> bool:
+        """Whether all labels are known to be 0 or 1, and no gradient is asked for by them."""
 
     # Compiling, and what can be known meanwhile.
 

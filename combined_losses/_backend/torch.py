@@ -351,16 +351,23 @@ def _memory_of(rule: Reader, k: int, points: list[Tensor]) -> list[Tensor]:
     return list(_MEMORY[rule][1])
 
 
-def is_zero(x: Tensor) -> bool:
-    return not x.requires_grad and lies_within(x, 0, 0)
+def is_hard(labels: Tensor) -> bool:
+    if labels.requires_grad or not _is_known(labels):
+        return False
+    # Where it is 0, faster than by two comparisons.
+    return lies_within(torch.addcmul(labels, labels, labels, value=-1), 0, 0)
 
 
 def lies_within(x: Tensor, low: float, high: float) -> bool:
-    # Looking at a number on a GPU would wait for the GPU, and one that is compiled is not known.
-    if x.device.type != "cpu" or not x.numel() or torch.compiler.is_compiling():
+    if not _is_known(x) or not x.numel():
         return False
     least, greatest = torch.aminmax(x.detach())
     try:
         return bool(least.item() >= low and greatest.item() <= high)
     except RuntimeError:  # inside `torch.func.vmap` no number is known
         return False
+
+
+def _is_known(x: Tensor) -> bool:
+    # Looking at a number on a GPU would wait for the GPU, and one that is compiled is not known.
+    return bool(x.device.type == "cpu" and not torch.compiler.is_compiling())

@@ -7,6 +7,7 @@ from typing import Literal
 import keras
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._core import names
 from combined_losses._core.batch import Batch
 from combined_losses._core.evaluation import Evaluation, rows_of_parts, split
@@ -206,14 +207,16 @@ class WeightedSum(SettableWeights):
         Until the first `set_weight` the weights are constants in the steps of a tracked model, so
         that compilers fold them into the losses; `set_weight` then compiles the steps anew, once.
         In a step on JAX that does not thread the variables they are always constants, and every
-        change of a weight compiles it anew.
+        change of a weight compiles it anew. Where nothing is compiled they are read at every call,
+        as numbers, which is faster than as a variable.
         """
         if batch.is_unthreaded:
             self._check_unthreaded()
-        unchanged = not self.own_weights.changed or batch.is_unthreaded
-        if batch.weights_are_constants and unchanged and not self.own_weights.moves:
+        own = self.own_weights
+        unchanged = batch.weights_are_constants and (not own.changed or batch.is_unthreaded)
+        if not own.moves and (unchanged or backend.is_eager([own.variable])):
             return None
-        return self.own_weights.of_this_step()
+        return own.of_this_step()
 
     def _evaluations(
         self, batch: Batch, step_weights: Tensor | None, reduction: str | None, label: str | None
