@@ -228,7 +228,7 @@ def print_elements(ways, args):
         plain, named = in_child(measure_elements, backend, xla=xla, firsts=args.firsts)
         print(f"{name:16} {plain:6.3f} s  {named:6.3f} s  {named / plain:.2f}")
         rows.append([name, plain, named, named / plain])
-    title = "First step of a model with 10 × 10 × 10 elements, s"
+    title = "First step of a model with 10 x 10 x 10 elements, s"
     columns = {"plain": "{:.3f}", "1,000 metrics": "{:.3f}", "ratio": "{:.2f}"}
     keep(args.json, "elements", title, "backend", columns, rows)
 

@@ -213,7 +213,7 @@ CONFLICT = -1e-3
 
 
 def cell(cosines, wanted):
-    """The share of conflicts, a star where cases are missing, the worst cosine; None without any."""
+    """The share of conflicts, a star where cases are missing, the worst cosine; or None."""
     there = cosines[np.isfinite(cosines)]
     if not len(there):
         return None

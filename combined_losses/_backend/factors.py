@@ -81,6 +81,6 @@ def are_cheaper(products: Sequence[Product], k: int) -> bool:
         return False
     rows = sum(math.prod(product.x.shape[:-1]) for product in products)
     n, m = products[0].kernel.shape
-    # Factors take `rows^2 (n + k m) + k^2 rows m` multiplications, in float64, where each takes twice
-    # as long; gradients take `k rows n m`.
+    # Factors take `rows^2 (n + k m) + k^2 rows m` multiplications, in float64, where each takes
+    # twice as long; gradients take `k rows n m`.
     return bool(0 < 2 * (rows * (n + k * m) + k * k * m) < k * n * m)
