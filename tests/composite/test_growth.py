@@ -22,26 +22,27 @@ def nested(levels):
     return loss
 
 
-def calls(prepare, size):
-    """How many functions a use calls, for one more of `size` things."""
-    use = prepare(size)
-    use()  # what happens once
+def calls(make, use, size):
+    """How many functions a use calls, for each of `size` things."""
+    loss = make(size)
+    use(loss)  # what happens once
     profile = cProfile.Profile()
-    profile.runcall(use)
+    profile.runcall(use, loss)
     return pstats.Stats(profile).total_calls / size
 
 
 USES = {
-    "call": lambda n: lambda loss=with_parts(n): loss(Y_TRUE, Y_PRED),
-    "components": lambda n: lambda loss=with_parts(n): loss.components(Y_TRUE, Y_PRED),
-    "make": lambda n: lambda: with_parts(n),
-    "set_weight": lambda n: lambda loss=with_parts(n): loss.set_weight("part_0", 2.0),
-    "get_config": lambda n: lambda loss=with_parts(n): loss.get_config(),
-    "levels": lambda n: lambda loss=nested(n): loss(Y_TRUE, Y_PRED),
+    "call": (with_parts, lambda loss: loss(Y_TRUE, Y_PRED)),
+    "components": (with_parts, lambda loss: loss.components(Y_TRUE, Y_PRED)),
+    "make": (with_parts, lambda loss: with_parts(len(loss.names))),
+    "set_weight": (with_parts, lambda loss: loss.set_weight("part_0", 2.0)),
+    "get_config": (with_parts, lambda loss: loss.get_config()),
+    "from_config": (with_parts, lambda loss: loss.from_config(loss.get_config())),
+    "levels": (nested, lambda loss: loss(Y_TRUE, Y_PRED)),
 }
 
 
 @pytest.mark.parametrize("use", USES)
 def test_the_calls_grow_with_the_parts(use):
     few, many = (8, 24) if use == "levels" else (16, 64)
-    assert calls(USES[use], many) <= 1.1 * calls(USES[use], few)
+    assert calls(*USES[use], many) <= 1.1 * calls(*USES[use], few)
