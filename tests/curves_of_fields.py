@@ -79,6 +79,11 @@ def tversky():
     return over_radius({**losses, "Dice": make("Dice")})
 
 
+@picture_of("MatthewsCorrelation")
+def matthews_correlation():
+    return over_radius({"Matthews": make("MatthewsCorrelation"), "Dice": make("Dice")})
+
+
 @picture_of("combo")
 def combo():
     losses = {f"β = {b}": make("combo", beta=b) for b in (0.7, 0.3)}

@@ -110,11 +110,14 @@ class CallsLoss(Node):
     def _call_with_weights(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
         """The same for a loss whose `call` takes `sample_weight`: see `_core.loss.Loss`."""
         inside, rest = batch.weights(), batch
-        if not self.traits.couples_batch:
+        if self.traits.weighs_batch:
+            rest = batch.unweighted()
+        elif not self.traits.couples_batch:
             inside = [(what, weight) for what, weight in inside if not is_per_sample(weight)]
             rest = batch.replaced(**{what: None for what, _ in inside})
         _, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
-        of_samples = self.traits.couples_batch and len(y_pred.shape) > 1
+        coupled = self.traits.couples_batch and not self.traits.weighs_batch
+        of_samples = coupled and len(y_pred.shape) > 1
         like = y_pred[:, 0] if of_samples else y_pred
         fitted = []
         for what, weight in inside:

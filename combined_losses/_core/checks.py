@@ -3,7 +3,7 @@
 import functools
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import keras
@@ -297,19 +297,18 @@ def are_numbers(values: object) -> bool:
 
 
 def check_class_weight(
-    owner: str, class_weight: Sequence[float] | None, background: bool = True
+    owner: str,
+    class_weight: Sequence[float] | None,
+    counting: Callable[[Sequence[float]], Iterable[float]] = list,
 ) -> None:
     """Raises unless it is None or a list of one number of at least 0 for each class.
 
-    Of the classes that count, at least one must have a weight above 0. Without `background` the
-    first class does not count.
+    At least one of those that are `counting` must be above 0.
     """
     if class_weight is None:
         return
-    if are_numbers(class_weight) and min(class_weight) >= 0:
-        only_one = len(class_weight) == 1
-        if sum(class_weight if background or only_one else class_weight[1:]) > 0:
-            return
+    if are_numbers(class_weight) and min(class_weight) >= 0 and sum(counting(class_weight)) > 0:
+        return
     raise ValueError(
         f"The argument `class_weight` of {owner} must be None, or a list of one finite number of "
         f"at least 0 for each class, with one above 0 among those that count. "

@@ -45,6 +45,9 @@ class OfLabels(CallsLoss):
             values, batch = self.of_elements().values(batch, label)
             # Times `size`, so that with all labels present their mean is that of the sums.
             return values * ops.cast(size, values.dtype), batch.replaced(elements=size)
+        if self.traits.averaged:
+            values, batch = self.of_elements().values(batch, label)
+            return values, batch.replaced(elements=size)
         if self.traits.elementwise:
             # With a new last axis of length 1 its mean is over a single element.
             y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
@@ -89,7 +92,7 @@ class OfLabels(CallsLoss):
     def of_elements(self) -> Self:
         """A copy of this node that returns the values of single elements."""
         node = copy.copy(self)
-        node.traits = self.traits._replace(elementwise=False, summed=False)
+        node.traits = self.traits._replace(elementwise=False, summed=False, averaged=False)
         node.loss, node._of_last = types.SimpleNamespace(call=self.loss.elements), None
         node._known = {}
         return node

@@ -18,6 +18,8 @@ class Traits(NamedTuple):
     # The values are means over the last axis, whose elements do not influence each other.
     elementwise: bool = False
     couples_batch: bool = False  # the samples of a batch influence each other
+    # Its values are one number of the whole batch, in which it applies all weights by itself.
+    weighs_batch: bool = False
     # Replaces the target in rows of weight 0. None: rows may influence each other, so finite
     # targets and predictions of such rows stay as they are.
     neutral_target: float | None = None
@@ -26,6 +28,8 @@ class Traits(NamedTuple):
     # The values are sums, not means, over the last axis, whose elements do not influence each
     # other. The method `elements` of the loss returns the values of the elements.
     summed: bool = False
+    # As `summed`, but the values are means, in which each element has arguments of its own.
+    averaged: bool = False
     # It divides by a sum over the classes (softmax), so that a single channel is always 1.
     softmax: bool = False
     apart: bool = False  # channels do not influence each other: each may have its own weights

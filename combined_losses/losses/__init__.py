@@ -41,6 +41,7 @@ from combined_losses.losses.regions import (
     Jaccard,
     LovaszHinge,
     LovaszSoftmax,
+    MatthewsCorrelation,
     Tversky,
 )
 from combined_losses.losses.regression import (
@@ -82,6 +83,7 @@ __all__ = [
     "Loss",
     "LovaszHinge",
     "LovaszSoftmax",
+    "MatthewsCorrelation",
     "MultiResolutionSTFT",
     "MultiScaleSSIM",
     "NTXent",

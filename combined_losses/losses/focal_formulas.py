@@ -22,14 +22,50 @@ def _fade(miss: Tensor, entropy: Tensor, gamma: float) -> Tensor:
     return miss**gamma * entropy
 
 
-def binary(y: Tensor, p: Tensor, gamma: float, from_logits: bool, steepest: float | None) -> Tensor:
-    """The binary focal loss of each element; p may hold logits, `steepest` is as in `slog`."""
+def smoothed(y: Tensor, smoothing: float, classes: int = 2) -> Tensor:
+    """Labels that give up a share, which all classes have in equal parts."""
+    return y if smoothing == 0 else y * (1 - smoothing) + smoothing / classes
+
+
+def binary(
+    y: Tensor,
+    p: Tensor,
+    gamma: float,
+    from_logits: bool,
+    steepest: float | None,
+    pos_weight: float | Tensor | None = None,
+) -> Tensor:
+    """The binary focal loss of each element; p may hold logits, `steepest` is as in `slog`.
+
+    `pos_weight` multiplies the term of positives in the entropy.
+    """
+    if pos_weight is not None:
+        return _with_weight(y, p, gamma, from_logits, steepest, pos_weight)
     if gamma == 0 and from_logits:
         return _entropy_of_logits(y, p)
     if gamma == 0:
         return _entropy(y, as_probability(p, y), steepest)
     miss, entropy = _of_logits(y, p) if from_logits else _of_probabilities(y, p, steepest)
     return _fade(miss, entropy, gamma)
+
+
+def _with_weight(
+    y: Tensor,
+    p: Tensor,
+    gamma: float,
+    from_logits: bool,
+    steepest: float | None,
+    pos_weight: float | Tensor,
+) -> Tensor:
+    if from_logits:
+        positive, negative, right = ops.softplus(-p), ops.softplus(p), ops.sigmoid(p)
+        wrong = ops.sigmoid(-p)
+    else:
+        right = as_probability(p, y)
+        wrong = 1 - right
+        positive, negative = -slog(right, steepest), -slog(wrong, steepest)
+    entropy = pos_weight * y * positive + (1 - y) * negative
+    return entropy if gamma == 0 else _fade(y * wrong + (1 - y) * right, entropy, gamma)
 
 
 def _of_probabilities(y: Tensor, p: Tensor, steepest: float | None) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ def dice_bce(
     from_logits: bool = False,
     *,
     multilabel: bool = False,
+    label_smoothing: float = 0.0,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
     **kwargs: Unpack[RuledPresetArguments],
@@ -54,6 +55,7 @@ def dice_bce(
         from_logits: whether `y_pred` holds logits, which go through a sigmoid. Default False.
         multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
             those of single entries. Each channel has its own sigmoid in any case. Default False.
+        label_smoothing: as in `BinaryFocal`, of the part `bce` alone. Default 0.0.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
@@ -73,7 +75,7 @@ def dice_bce(
     check_flag("dice_bce", "from_logits", from_logits)
     check_flag("dice_bce", "multilabel", multilabel)
     dice = Dice(smooth, multilabel=multilabel, ignore_value=ignore_value, data_format=data_format)
-    bce = BinaryFocal(0.0, from_logits=from_logits, data_format=data_format)
+    bce = _binary(0.0, None, from_logits, label_smoothing, data_format)
     parts = {
         "dice": _of_logits(dice, from_logits, "sigmoid"),
         "bce": _masked(bce, ignore_value),
@@ -87,6 +89,7 @@ def dice_ce(
     *,
     include_background: bool = True,
     multilabel: bool = False,
+    label_smoothing: float = 0.0,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
     **kwargs: Unpack[RuledPresetArguments],
@@ -101,6 +104,7 @@ def dice_ce(
         multilabel: whether the channels are independent, as masks that may overlap: each then has
             its own sigmoid, and `ce` is binary cross-entropy, the mean over the channels. Default
             False.
+        label_smoothing: as in `BinaryFocal`, of the part `ce` alone. Default 0.0.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
@@ -124,7 +128,7 @@ def dice_ce(
         ignore_value=ignore_value,
         data_format=data_format,
     )
-    ce = _focal(0.0, not multilabel, from_logits, data_format)
+    ce = _focal(0.0, not multilabel, from_logits, label_smoothing, data_format)
     return _composite({"dice": dice, "ce": _masked(ce, ignore_value)}, {"name": "dice_ce"}, kwargs)
 
 
@@ -135,6 +139,7 @@ def dice_focal(
     multiclass: bool = False,
     from_logits: bool = False,
     multilabel: bool = False,
+    label_smoothing: float = 0.0,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
     **kwargs: Unpack[RuledPresetArguments],
@@ -150,6 +155,7 @@ def dice_focal(
             with `multiclass`, through a softmax over the channels. Default False.
         multilabel: whether the channels are independent, as in `Dice`; `multiclass` is then
             ignored. Default False.
+        label_smoothing: as in `BinaryFocal`, of the part `focal` alone. Default 0.0.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `weighting`, `reduction`, `name`, `dtype`.
@@ -166,7 +172,7 @@ def dice_focal(
     Zhu et al. 2019 (AnatomyNet), arXiv 1808.05238.
     """
     dice = Dice(smooth, multilabel=multilabel, ignore_value=ignore_value, data_format=data_format)
-    kinds = multiclass, from_logits
+    kinds = multiclass, from_logits, label_smoothing
     return _with_focal("dice_focal", {"dice": dice}, gamma, kinds, data_format, kwargs)
 
 
@@ -178,6 +184,7 @@ def generalized_dice_focal(
     multiclass: bool = True,
     from_logits: bool = False,
     multilabel: bool = False,
+    label_smoothing: float = 0.0,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
     **kwargs: Unpack[PresetArguments],
@@ -196,6 +203,7 @@ def generalized_dice_focal(
             without `multiclass`, through a sigmoid in each. Default False.
         multilabel: whether the channels are independent, as in `Dice`; `multiclass` is then
             ignored. Default False.
+        label_smoothing: as in `BinaryFocal`, of the part `focal` alone. Default 0.0.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weights`, `reduction`, `name`, `dtype`.
@@ -219,7 +227,7 @@ def generalized_dice_focal(
         data_format=data_format,
     )
     name, part = "generalized_dice_focal", "generalized_dice"
-    kinds = multiclass, from_logits
+    kinds = multiclass, from_logits, label_smoothing
     return _with_focal(name, {part: region}, gamma, kinds, data_format, kwargs)
 
 
@@ -231,6 +239,7 @@ def unified_focal(
     smooth: float = 1.0,
     from_logits: bool = False,
     multilabel: bool = False,
+    label_smoothing: float = 0.0,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
     **kwargs: Unpack[RuledPresetArguments],
@@ -251,6 +260,7 @@ def unified_focal(
         from_logits: whether `y_pred` holds logits, which go through a sigmoid. Default False.
         multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
             those of single entries. Each channel has its own sigmoid in any case. Default False.
+        label_smoothing: as in `BinaryFocal`, of the part `focal` alone. Default 0.0.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
@@ -274,7 +284,7 @@ def unified_focal(
     check_number("unified_focal", "gamma", gamma, minimum=0, exclusive=True, maximum=1)
     check_flag("unified_focal", "from_logits", from_logits)
     check_flag("unified_focal", "multilabel", multilabel)
-    focal = BinaryFocal(1 - gamma, delta, from_logits=from_logits, data_format=data_format)
+    focal = _binary(1 - gamma, delta, from_logits, label_smoothing, data_format)
     tversky = FocalTversky(
         gamma,
         1 - delta,
@@ -299,6 +309,7 @@ def combo(
     smooth: float = 1.0,
     from_logits: bool = False,
     multilabel: bool = False,
+    label_smoothing: float = 0.0,
     ignore_value: float | None = None,
     data_format: DataFormat = None,
     **kwargs: Unpack[RuledPresetArguments],
@@ -316,6 +327,7 @@ def combo(
         from_logits: whether `y_pred` holds logits, which go through a sigmoid. Default False.
         multilabel: whether the channels are independent, as in `Dice`, so that missing labels are
             those of single entries. Each channel has its own sigmoid in any case. Default False.
+        label_smoothing: as in `BinaryFocal`, of the part `cross_entropy` alone. Default 0.0.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
         data_format: where the channels are, as in `Dice`. Default None: as Keras's setting says.
         **kwargs: as in `CompositeLoss`: `weighting`, `reduction`, `name`, `dtype`.
@@ -338,7 +350,7 @@ def combo(
     check_number("combo", "beta", beta, minimum=0, maximum=1)
     check_flag("combo", "from_logits", from_logits)
     check_flag("combo", "multilabel", multilabel)
-    cross_entropy = BinaryFocal(0.0, beta, from_logits=from_logits, data_format=data_format)
+    cross_entropy = _binary(0.0, beta, from_logits, label_smoothing, data_format)
     dice = Dice(smooth, multilabel=multilabel, ignore_value=ignore_value, data_format=data_format)
     parts = {
         "cross_entropy": _masked(cross_entropy, ignore_value),
@@ -352,19 +364,19 @@ def _with_focal(
     name: str,
     named: Mapping[str, Dice | GeneralizedDice],
     gamma: float,
-    kinds: tuple[bool, bool],
+    kinds: tuple[bool, bool, float],
     data_format: DataFormat,
     kwargs: PresetArguments,
 ) -> CompositeLoss:
     """A region loss, `{part: region}`, and the focal loss of the same channels and void pixels.
 
-    `kinds` are the arguments `multiclass` and `from_logits`.
+    `kinds` are the arguments `multiclass`, `from_logits` and `label_smoothing`.
     """
-    [(part, region)], (multiclass, from_logits) = named.items(), kinds
+    [(part, region)], (multiclass, from_logits, label_smoothing) = named.items(), kinds
     check_flag(name, "multiclass", multiclass)
     check_flag(name, "from_logits", from_logits)
     multiclass = multiclass and not region.multilabel
-    focal = _focal(gamma, multiclass, from_logits, data_format)
+    focal = _focal(gamma, multiclass, from_logits, label_smoothing, data_format)
     parts = {
         part: _of_logits(region, from_logits, "softmax" if multiclass else "sigmoid"),
         "focal": _masked(focal, region.ignore_value),
@@ -381,11 +393,34 @@ def _composite(
 
 
 def _focal(
-    gamma: float, multiclass: bool, from_logits: bool, data_format: DataFormat
+    gamma: float,
+    multiclass: bool,
+    from_logits: bool,
+    label_smoothing: float,
+    data_format: DataFormat,
 ) -> BinaryFocal | CategoricalFocal:
     """The focal loss of classes that exclude each other, or that of independent channels."""
-    kind: type[BinaryFocal | CategoricalFocal] = CategoricalFocal if multiclass else BinaryFocal
-    return kind(gamma, from_logits=from_logits, data_format=data_format)
+    if not multiclass:
+        return _binary(gamma, None, from_logits, label_smoothing, data_format)
+    return CategoricalFocal(
+        gamma, label_smoothing=label_smoothing, from_logits=from_logits, data_format=data_format
+    )
+
+
+def _binary(
+    gamma: float,
+    alpha: float | None,
+    from_logits: bool,
+    label_smoothing: float,
+    data_format: DataFormat,
+) -> BinaryFocal:
+    return BinaryFocal(
+        gamma,
+        alpha,
+        label_smoothing=label_smoothing,
+        from_logits=from_logits,
+        data_format=data_format,
+    )
 
 
 def _of_logits(

@@ -91,7 +91,7 @@ def all_at_once(
     child: KerasLoss, node: Leaf, batch: Batch, imposed: bool, label: str
 ) -> tuple[Tensor, Batch] | None:
     """A loss of single elements is called once, on all of them."""
-    if node.traits.summed:
+    if node.traits.summed or node.traits.averaged:
         values = node.of_elements().values(batch, label)[0]
         return ops.cast(values, accumulating(values.dtype)), batch
     formula = _FORMULAS.get(_function(child))

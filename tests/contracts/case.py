@@ -13,7 +13,10 @@ class Case:
         loss: the class.
         oracle: its float64 twin, `(y_true, y_pred, **arguments) -> values, gradient`.
         y_true, y_pred: a batch of at least four samples in the domain, away from kinks and ties.
-        arguments: every argument of the class that has a default, off its default.
+        arguments: every argument of the class that has a default, off its default. The variants of
+            a class share them out.
+        label: of a variant, what its arguments are.
+        fixed: arguments that have one value only.
         required: the arguments without a default.
         wrapped: whether the tests of the wrappers go over it too; it must take any numbers.
         refused: values that the constructor must refuse, for each argument that has a domain.
@@ -35,12 +38,26 @@ class Case:
     perfect: Callable = lambda y_true: y_true
     pairwise: bool = False
     steep: bool = False
+    label: str = ""
+    fixed: tuple = ()
 
     # A loss with parts is no `cl.losses.Loss`, and does not have all of these attributes.
 
     @property
+    def name(self):
+        return f"{self.loss.__name__}-{self.label}" if self.label else self.loss.__name__
+
+    @property
+    def is_one_number(self):
+        """Whether, with `arguments`, every value is one number of the whole batch.
+
+        Then the weights of samples act inside it, and are not multiplied in again.
+        """
+        return self.arguments.get("over") == "batch"
+
+    @property
     def couples_batch(self):
-        return getattr(self.loss, "couples_batch", False)
+        return self.is_one_number or getattr(self.loss, "couples_batch", False)
 
     @property
     def same_shape(self):

@@ -1,6 +1,7 @@
-"""The reference cases of the domain losses: independent float64 numbers, kept in `tests/data`.
+"""The reference cases of the losses: independent float64 numbers, kept in `tests/data`.
 
-`python -m tests.contracts.reference ../shared/reference` copies those of all registered losses.
+`python -m tests.contracts.reference ../shared/reference` copies those of all losses there are, but
+for cases of arguments or shapes that a loss does not take; it prints these.
 """
 
 import json
@@ -9,30 +10,65 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.contracts.registry import CASES
+import combined_losses as cl
 
 DATA = Path(__file__).parents[1] / "data"
-ARRAYS = ("y_true", "y_pred", "values", "grad")
-KEPT = ("id", "loss", "kwargs", "compare_gradient", "note")
+FILES, KINDS = ("losses", "losses2"), ("cases", "weighted_cases")
+ARRAYS = ("y_true", "y_pred", "values", "grad", "sample_weight")
+KEPT = ("id", "loss", "where", "kwargs", "compare_gradient", "note")
 TOLERANCES = ("value_rtol", "value_atol", "grad_rtol", "grad_atol")
 
 
-def read_cases(folder=DATA):
-    """The entries of `losses.json`, each with its arrays."""
-    entries = json.loads((folder / "losses.json").read_text(encoding="utf-8"))["cases"]
-    with np.load(folder / "losses.npz") as arrays:
-        return [{**e, **{key: arrays[f"{e['id']}__{key}"] for key in ARRAYS}} for e in entries]
+def read_cases(kind="cases", where="losses", files=FILES, folder=DATA):
+    """The entries of a kind, each with its arrays.
+
+    Args:
+        kind: "cases", or "weighted_cases", whose values are those under a `sample_weight`.
+        where: "losses" or "wrappers", the module of the class.
+    """
+    found = []
+    for name in files:
+        entries = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        with np.load(folder / f"{name}.npz") as arrays:
+            for entry in entries.get(kind, ()):
+                if entry.get("where", "losses") == where:
+                    keys = {key: f"{entry['id']}__{key}" for key in ARRAYS}
+                    own = {key: arrays[k] for key, k in keys.items() if k in arrays}
+                    found.append({**entry, **own})
+    return found
+
+
+def made(entry, **kwargs):
+    """The loss or wrapper of an entry."""
+    arguments = {**entry["kwargs"], **kwargs}
+    child = arguments.get("loss")
+    if isinstance(child, dict):
+        arguments["loss"] = getattr(cl.losses, child["class_name"])(**child["config"])
+    return getattr(getattr(cl, entry.get("where", "losses")), entry["loss"])(**arguments)
+
+
+def is_taken(entry):
+    """Whether there is such a loss, and it takes the arguments and the shapes of an entry."""
+    try:
+        made(entry)(entry["y_true"], entry["y_pred"], entry.get("sample_weight"))
+    except (AttributeError, TypeError, ValueError):
+        print("left out:", entry["id"])
+        return False
+    return True
 
 
 def copy_cases(source):
-    """Copies the cases of the registered losses from `source`."""
-    registered = {case.loss.__name__ for case in CASES}
-    found = [case for case in read_cases(source) if case["loss"] in registered]
-    arrays = {f"{case['id']}__{key}": case[key] for case in found for key in ARRAYS}
-    np.savez_compressed(DATA / "losses.npz", **arrays)
-    kept = [{key: case[key] for key in (*KEPT, *TOLERANCES)} for case in found]
-    text = json.dumps({"cases": kept}, indent=1)
-    (DATA / "losses.json").write_text(text + "\n", encoding="utf-8")
+    """Copies the cases that losses and wrappers take from `source`."""
+    for name in FILES:
+        kept, arrays = {}, {}
+        for kind in KINDS:
+            own = [e for w in ("losses", "wrappers") for e in read_cases(kind, w, [name], source)]
+            own = [*filter(is_taken, own)]
+            arrays |= {f"{e['id']}__{key}": e[key] for e in own for key in ARRAYS if key in e}
+            kept[kind] = [{key: e[key] for key in (*KEPT, *TOLERANCES) if key in e} for e in own]
+        np.savez_compressed(DATA / f"{name}.npz", **arrays)
+        text = json.dumps({kind: entries for kind, entries in kept.items() if entries}, indent=1)
+        (DATA / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

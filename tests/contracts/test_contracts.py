@@ -12,7 +12,7 @@ from keras import ops
 import combined_losses as cl
 from tests.composite.children import REDUCTIONS, WEIGHTS, value
 from tests.contracts.reference import read_cases
-from tests.contracts.registry import CASES
+from tests.contracts.registry import CASES, VARIANTS
 from tests.gradients import compiled, gradient, value_and_gradient
 from tests.masks import masked
 from tests.messages import raises
@@ -23,7 +23,8 @@ RATIOS_OF_ROUNDINGS = ("SISDR_5",)  # a scaled copy, which is none any more in f
 # Tests of the data format are in `test_data_formats.py`.
 NOT_ARGUMENTS = ("self", "kwargs", "reduction", "name", "dtype", "data_format")
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
+every_class = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_loss = pytest.mark.parametrize("case", [*CASES, *VARIANTS], ids=lambda case: case.name)
 
 
 def parameters(cls, without=NOT_ARGUMENTS):
@@ -55,10 +56,16 @@ def test_every_loss_has_a_case():
     assert losses == {case.loss for case in CASES}, "add one case to registry.py"
 
 
+@every_class
+def test_every_argument_has_a_case_off_its_default(case):
+    own = [each for each in VARIANTS if each.loss is case.loss]
+    found = {*case.required, *case.fixed}.union(*(each.arguments for each in (case, *own)))
+    assert found == set(parameters(case.loss))
+
+
 @every_loss
 def test_every_argument_is_off_its_default_and_makes_a_difference(case):
     defaults = {name: parameter.default for name, parameter in parameters(case.loss).items()}
-    assert {*case.arguments, *case.required} == set(defaults)
     data, of_all = (case.y_true, case.y_pred), case.arguments
     of_default = value(case.make(), *data)
     for name, argument in of_all.items():
@@ -72,7 +79,7 @@ def test_every_argument_is_off_its_default_and_makes_a_difference(case):
 
 
 @pytest.mark.backend_free
-@every_loss
+@every_class
 def test_every_argument_is_documented(case):
     """An argument has an entry of its own, or shares one with similar arguments."""
     for name in parameters(case.loss):
@@ -110,6 +117,17 @@ def test_values_and_gradients_are_those_of_the_reference(entry):
         close(slope, entry["grad"], entry["grad_rtol"], entry["grad_atol"])
 
 
+@pytest.mark.parametrize("entry", read_cases("weighted_cases"), ids=lambda entry: entry["id"])
+def test_the_weights_of_the_reference_act_inside(entry):
+    loss = getattr(cl.losses, entry["loss"])(reduction="none", **entry["kwargs"])
+    weight = entry["sample_weight"]
+    values, slope = value_and_gradient(
+        lambda y, p: loss(y, p, weight), entry["y_true"], entry["y_pred"]
+    )
+    close(values, entry["values"], entry["value_rtol"], entry["value_atol"])
+    close(slope, entry["grad"], entry["grad_rtol"], entry["grad_atol"])
+
+
 @pytest.mark.parametrize("entry", REFERENCES, ids=lambda entry: entry["id"])
 def test_the_reference_in_float16(entry):
     """Finite, and right to 1e-2 where float16 can hold the numbers of the case."""
@@ -141,7 +159,8 @@ def test_every_loss_has_a_reference():
 def test_the_reduction_comes_after_the_weights(case, reduction):
     inside = {"sample_weight": WEIGHTS} if case.couples_batch else {}
     values, _ = case.values(**case.arguments, **inside)
-    weight = np.broadcast_to(WEIGHTS.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
+    outside = np.ones_like(WEIGHTS) if case.is_one_number else WEIGHTS
+    weight = np.broadcast_to(outside.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
     divisor = {"sum": 1, "mean_with_sample_weight": weight.sum()}.get(reduction, values.size)
     expected = values * weight if reduction == "none" else (values * weight).sum() / divisor
     close(value(make(case, reduction=reduction), case.y_true, case.y_pred, WEIGHTS), expected)
@@ -201,7 +220,8 @@ def test_the_order_of_the_samples_does_not_matter(case):
 def test_a_weight_of_2_is_the_sample_twice(case):
     if case.pairwise:
         pytest.skip("a sample and its copy are a pair of their own")
-    loss, twice = make(case, reduction="sum"), [0, 1, 1, 2, 3]
+    reduction = "mean" if case.is_one_number else "sum"
+    loss, twice = make(case, reduction=reduction), [0, 1, 1, 2, 3]
     weight = np.array([1.0, 2.0, 1.0, 1.0], "float32")
     doubled = value(loss, case.y_true[twice], case.y_pred[twice])
     close(value(loss, case.y_true, case.y_pred, weight), doubled)
@@ -230,8 +250,8 @@ def test_every_argument_comes_back_from_the_config(case):
     assert type(loaded) is type(loss)
     assert (loaded.reduction, loaded.name, loaded.dtype) == ("sum", "named", "float16")
     assert json.dumps(loaded.get_config()) == json.dumps(loss.get_config())
-    own = {*case.arguments, *case.required}
-    assert set(loss.get_config()) - {"data_format"} == {*own, "reduction", "name", "dtype"}
+    own = parameters(case.loss, without=("self", "kwargs"))
+    assert set(loss.get_config()) == {*own, "reduction", "name", "dtype"}
     assert value(loaded, case.y_true, case.y_pred) == value(loss, case.y_true, case.y_pred)
 
 

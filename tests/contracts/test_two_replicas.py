@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from tests.contracts.registry import CASES
+from tests.contracts.registry import CASES, VARIANTS
 from tests.processes import run_python
 
 pytestmark = [
@@ -27,7 +27,7 @@ import tensorflow as tf
 
 import combined_losses as cl
 from tests.composite.children import KERAS_CHILDREN, WEIGHTS
-from tests.contracts.registry import CASES
+from tests.contracts.registry import CASES, VARIANTS
 
 
 def value_and_slope(loss, y_true, y_pred, weight):
@@ -43,12 +43,12 @@ def both(loss, *data):
 
 
 found = {}
-for index, case in enumerate(CASES):
+for index, case in enumerate([*CASES, *VARIANTS]):
     data = (case.y_true[:4], case.y_pred[:4], WEIGHTS)
     means = ["sum_over_batch_size", "mean_with_sample_weight"]
     for reduction in means if case.couples_batch else means[:1]:
         loss = case.make(**case.arguments, reduction=reduction)
-        key = f"{index} {case.loss.__name__}, {reduction}"
+        key = f"{index} {case.name}, {reduction}"
         found[key] = both(loss, *data)
 for name, child in KERAS_CHILDREN.items():
     if name == "Circle":  # each replica compares the samples of its own part alone
@@ -66,6 +66,6 @@ def test_two_replicas_do_as_one_device(tmp_path):
     root = Path(__file__).parents[2]  # of these tests, which an installed package does not have
     printed = run_python(f"import sys; sys.path.append({str(root)!r})\n{SCRIPT}", tmp_path)
     found = json.loads(printed.splitlines()[-1])
-    assert len(found) >= len(CASES)
+    assert len(found) >= len(CASES) + len(VARIANTS)
     for name, (alone, together) in found.items():
         assert together == pytest.approx(alone, rel=1e-5, abs=1e-6), name

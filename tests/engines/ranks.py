@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import combined_losses as cl
-from tests.contracts.registry import CASES as LOSSES
+from tests.contracts.registry import CASES, VARIANTS
 from tests.weightings.gradients import PLAIN as GRADIENT_RULES
 from tests.weightings.rules import PLAIN as RULES
 
@@ -73,10 +73,10 @@ def difference_of_components():
 
 def losses():
     yield "components", difference_of_components()
-    for case in LOSSES:
+    for case in (*CASES, *VARIANTS):
         for arguments in ({}, case.arguments):
             for weighted in (False, True):
-                name = f"{case.loss.__name__}, {'all' if arguments else 'no'} arguments"
+                name = f"{case.name}, {'all' if arguments else 'no'} arguments"
                 yield (
                     f"{name}{', weights' if weighted else ''}",
                     difference_of_loss(case, arguments, weighted),

@@ -25,6 +25,7 @@ SEGMENTS = {
     "Tversky": ({"fp_weight": 0.3, "fn_weight": 0.7, **LOGITS}, petals, 0.9),
     "FocalTversky": (LOGITS, petals, 0.9),
     "GeneralizedDice": (LOGITS, shadow_leaf_petal, 0.8),
+    "MatthewsCorrelation": (LOGITS, petals, 0.9),
     "LovaszHinge": ({}, petals, 0.9),
     "LovaszSoftmax": (LOGITS, shadow_leaf_petal, 0.8),
     "LovaszSoftmax of a mask": (LOGITS, petals, 0.9),

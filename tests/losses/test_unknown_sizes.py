@@ -7,7 +7,7 @@ import pytest
 import combined_losses as cl
 from combined_losses._numerics.distances import to_other_kind
 from tests.composite.children import value
-from tests.contracts.registry import CASES
+from tests.contracts.registry import CASES, VARIANTS
 from tests.gradients import gradient
 from tests.processes import run_python
 from tests.test_distances import MASKS
@@ -53,7 +53,7 @@ def slope_in_graph(loss, *data):
 
 
 @pytest.mark.parametrize("off", [False, True], ids=["plain", "arguments and weights"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
+@pytest.mark.parametrize("case", [*CASES, *VARIANTS], ids=lambda case: case.name)
 def test_every_loss_has_the_numbers_of_known_sizes(case, off):
     loss = case.loss(**{**case.required, **(case.arguments if off else {})})
     weight = [np.linspace(0.0, 1.0, len(case.y_pred), dtype="float32")] if off else []

@@ -25,27 +25,41 @@ def _sigmoid(z):
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
 
-def _binary(y, p, from_logits):
+def _binary(y, p, from_logits, pos_weight=1.0):
     """What one element misses, its cross-entropy, and the slopes of both."""
     if from_logits:
         right, wrong = _sigmoid(p), _sigmoid(-p)
         miss = y * wrong + (1 - y) * right
-        entropy = max(p, 0) - p * y + math.log1p(math.exp(-abs(p)))
+        tail = math.log1p(math.exp(-abs(p)))  # softplus(z) = max(z, 0) + tail
+        entropy = pos_weight * y * (max(-p, 0) + tail) + (1 - y) * (max(p, 0) + tail)
         # sigmoid(z) - y without its cancellation, sigmoid(z) = 1 - sigmoid(-z)
-        return miss, entropy, (1 - 2 * y) * right * wrong, (1 - y) * right - y * wrong
+        return miss, entropy, (1 - 2 * y) * right * wrong, (1 - y) * right - pos_weight * y * wrong
     (log_p, slope_p), (log_q, slope_q) = _log(p), _log(1 - p)
-    miss, entropy = y * (1 - p) + (1 - y) * p, -(y * log_p + (1 - y) * log_q)
-    return miss, entropy, 1 - 2 * y, -(y * slope_p - (1 - y) * slope_q)
+    miss, entropy = y * (1 - p) + (1 - y) * p, -(pos_weight * y * log_p + (1 - y) * log_q)
+    return miss, entropy, 1 - 2 * y, -(pos_weight * y * slope_p - (1 - y) * slope_q)
 
 
-def binary_focal(y_true, y_pred, gamma=2.0, alpha=None, from_logits=False):
+def binary_focal(
+    y_true,
+    y_pred,
+    gamma=2.0,
+    alpha=None,
+    from_logits=False,
+    pos_weight=None,
+    label_smoothing=0.0,
+):
     values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
     elements = y_pred.shape[-1]
     for index in np.ndindex(*y_pred.shape):
         y, p = float(y_true[index]), float(y_pred[index])
-        miss, entropy, slope_miss, slope_entropy = _binary(y, p, from_logits)
+        y = y * (1 - label_smoothing) + label_smoothing / 2
+        own, factor = (
+            np.broadcast_to(1.0 if each is None else each, elements)[index[-1]]
+            for each in (alpha, pos_weight)
+        )
+        miss, entropy, slope_miss, slope_entropy = _binary(y, p, from_logits, factor)
         power, slope_power = _power(miss, gamma)
-        price = 1.0 if alpha is None else alpha * y + (1 - alpha) * (1 - y)
+        price = 1.0 if alpha is None else own * y + (1 - own) * (1 - y)
         values[index[:-1]] += price * power * entropy / elements
         slope = slope_power * slope_miss * entropy + power * slope_entropy
         gradient[index] = price * slope / elements
@@ -53,10 +67,18 @@ def binary_focal(y_true, y_pred, gamma=2.0, alpha=None, from_logits=False):
 
 
 def categorical_focal(
-    y_true, y_pred, gamma=2.0, class_weight=None, from_logits=False, multilabel=False
+    y_true,
+    y_pred,
+    gamma=2.0,
+    class_weight=None,
+    from_logits=False,
+    multilabel=False,
+    label_smoothing=0.0,
 ):
     if multilabel:
-        return _of_independent_classes(y_true, y_pred, gamma, class_weight, from_logits)
+        focal = {"gamma": gamma, "from_logits": from_logits, "label_smoothing": label_smoothing}
+        return of_independent_classes(binary_focal, y_true, y_pred, class_weight, **focal)
+    y_true = np.float64(y_true) * (1 - label_smoothing) + label_smoothing / y_pred.shape[-1]
     values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
     classes = y_pred.shape[-1]
     for index in np.ndindex(*y_pred.shape[:-1]):
@@ -79,12 +101,12 @@ def categorical_focal(
     return values, gradient
 
 
-def _of_independent_classes(y_true, y_pred, gamma, class_weight, from_logits):
+def of_independent_classes(twin, y_true, y_pred, class_weight, **arguments):
     """The sum of the binary losses of the classes, each as an array with one channel."""
     values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
     for c in range(y_pred.shape[-1]):
         own, price = np.s_[..., c : c + 1], 1.0 if class_weight is None else class_weight[c]
-        found = binary_focal(y_true[own], y_pred[own], gamma, from_logits=from_logits)
+        found = twin(y_true[own], y_pred[own], **arguments)
         values += price * found[0]
         gradient[own] = price * found[1]
     return values, gradient

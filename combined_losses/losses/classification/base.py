@@ -1,10 +1,13 @@
 """What the losses of classes share: the dtype of a prediction, and labels that may be unknown."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
+from combined_losses._core.checks import check_number
 from combined_losses._core.loss import Loss
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating
@@ -33,3 +36,15 @@ def known_labels(y_true: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """
     known = ops.logical_and(y_true >= 0, y_true < classes)
     return ops.cast(ops.where(known, y_true, 0), "int32"), known
+
+
+def check_each(owner: str, name: str, value: Any, **bounds: Any) -> None:
+    """`check_number` of one number, or of each of a list of them."""
+    if not isinstance(value, (list, tuple)):
+        return check_number(owner, name, value, **bounds)
+    try:
+        for number in value or [math.nan]:
+            check_number(owner, name, number, **bounds)
+    except ValueError as error:
+        allowed = str(error).partition(" Received: ")[0]
+        raise ValueError(f"{allowed[:-1]}, or a list of such. Received: {value!r}") from None

@@ -1,7 +1,7 @@
 """Classes one by one: cross-entropies that fade out predictions which are right already."""
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import keras
 from keras import ops
@@ -19,8 +19,13 @@ from combined_losses._core.loss import ChannelLoss
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Once, Tensor
 from combined_losses._numerics.floats import log_softmax
-from combined_losses.losses.classification.base import cast_prediction, known_labels
-from combined_losses.losses.focal_formulas import binary, of_log_probability, of_probability
+from combined_losses.losses.classification.base import cast_prediction, check_each, known_labels
+from combined_losses.losses.focal_formulas import (
+    binary,
+    of_log_probability,
+    of_probability,
+    smoothed,
+)
 
 __all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal"]
 
@@ -37,15 +42,19 @@ class _Focal(ChannelLoss):
 class BinaryFocal(_Focal):
     """Binary cross-entropy that fades out predictions which are right already.
 
-    `mean(a * miss^gamma * ce)`: `ce` is the cross-entropy of one element,
-    `miss = y (1 - p) + (1 - y) p` the probability given to the wrong class and
-    `a = alpha y + (1 - alpha) (1 - y)`, or 1 without `alpha`. Use it where one class is rare, so
-    that many easy negatives would outweigh the few elements that matter: detection, small lesions.
+    `mean(a * miss^gamma * ce)`: `ce = -pos_weight y log(p) - (1 - y) log(1 - p)` is the
+    cross-entropy of one element, `miss = y (1 - p) + (1 - y) p` the probability given to the wrong
+    class and `a = alpha y + (1 - alpha) (1 - y)`, or 1 without `alpha`. Use it where one class is
+    rare, so that many easy negatives would outweigh the few elements that matter: detection, small
+    lesions.
 
     Args:
         gamma: how fast right predictions fade out, at least 0. Default 2.0; 0 is cross-entropy.
-        alpha: the weight of positives, in [0, 1]; negatives have `1 - alpha`. None (default): 1 for
-            both.
+        alpha: the weight of positives, in [0, 1]; negatives have `1 - alpha`. A list has one number
+            for each entry of the last axis. None (default): 1 for both.
+        pos_weight: what the term of positives is multiplied by, above 0, or a list as for `alpha`.
+            None (default): 1. With both, both act.
+        label_smoothing: in [0, 1): labels `y` become `y (1 - s) + s / 2` first. Default 0.0.
         from_logits: whether `y_pred` holds logits. Default False: probabilities. Prefer logits:
             their slope is exact however wrong they are. A probability outside [0, 1] counts as 0 or
             1, with a slope that leads back if that is the wrong one.
@@ -71,10 +80,11 @@ class BinaryFocal(_Focal):
     >>> float(loss(np.array([[1.0]]), np.array([[-100.0]])))
     100.0
 
-    Limit: gamma = 0 is binary cross-entropy. The slope at a confidently wrong logit is -1 or 1. For
-    probabilities below 1e-7 the logarithm continues along its tangent, so at 0 it is finite and
-    has a slope. Soft labels are treated as in Keras, optax and torchvision; Keras ignores its
-    `alpha` unless `apply_class_balancing`. Lin et al. 2017, arXiv 1708.02002.
+    Limit: gamma = 0 is binary cross-entropy, with `pos_weight` that of
+    `torch.nn.functional.binary_cross_entropy_with_logits`. The slope at a confidently wrong logit
+    is -1 or 1. For probabilities below 1e-7 the logarithm continues along its tangent, so at 0 it
+    is finite and has a slope. Soft labels are treated as in Keras, optax and torchvision; Keras
+    ignores its `alpha` unless `apply_class_balancing`. Lin et al. 2017, arXiv 1708.02002.
     """
 
     elementwise = True
@@ -84,33 +94,55 @@ class BinaryFocal(_Focal):
     def __init__(
         self,
         gamma: float = 2.0,
-        alpha: float | None = None,
+        alpha: float | Sequence[float] | None = None,
         *,
+        pos_weight: float | Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
         from_logits: bool = False,
         **kwargs: Unpack[ChannelArguments],
     ) -> None:
         super().__init__(**kwargs)
         check_number("BinaryFocal", "gamma", gamma, minimum=0)
         if alpha is not None:
-            check_number("BinaryFocal", "alpha", alpha, minimum=0, maximum=1)
+            check_each("BinaryFocal", "alpha", alpha, minimum=0, maximum=1)
+        if pos_weight is not None:
+            check_each("BinaryFocal", "pos_weight", pos_weight, minimum=0, exclusive=True)
+        check_number("BinaryFocal", "label_smoothing", label_smoothing, minimum=0, below=1)
         check_flag("BinaryFocal", "from_logits", from_logits)
         self.gamma = gamma
         self.alpha = alpha
+        self.pos_weight = pos_weight
+        self.label_smoothing = label_smoothing
         self.from_logits = from_logits
 
     @property
     def traits(self) -> Traits:
-        return super().traits._replace(apart=True)
+        lists = any(isinstance(each, Sequence) for each in (self.alpha, self.pos_weight))
+        return super().traits._replace(apart=True, averaged=lists)
 
     @channels_last
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        y_pred, steepest = cast_prediction(self, y_pred)
-        values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
-        if self.alpha is not None:
-            values = values * (self.alpha * y_true + (1 - self.alpha) * (1 - y_true))
+        values = self.elements(y_true, y_pred)
         if values.shape[-1] == 1:  # the mean of one element, without a pass over the array
             return ops.squeeze(values, axis=-1)
         return ops.mean(values, axis=-1)
+
+    def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The values of single elements, in the shape of `y_pred`."""
+        alpha: Any = self.alpha
+        pos_weight: Any = self.pos_weight
+        several = isinstance(pos_weight, Sequence)
+        factors = pos_weight if several else [pos_weight or 1.0]
+        y_pred, steepest = cast_prediction(self, y_pred, factors)
+        y_true = smoothed(y_true, self.label_smoothing)
+        if several:
+            pos_weight = _tensor_of("pos_weight", pos_weight, self, y_pred)
+        values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest, pos_weight)
+        if alpha is None:
+            return values
+        if isinstance(alpha, Sequence):
+            alpha = _tensor_of("alpha", alpha, self, y_pred)
+        return values * (alpha * y_true + (1 - alpha) * (1 - y_true))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -125,12 +157,14 @@ class CategoricalFocal(_Focal):
         gamma: how fast right predictions fade out, at least 0. Default 2.0; 0 is cross-entropy.
         class_weight: a list of one finite number of at least 0 for each class, not all 0 and not
             normalised; or None (default): 1 for all.
+        label_smoothing: in [0, 1): labels `y` of C classes become `y (1 - s) + s / C` first.
+            Default 0.0.
         from_logits: whether `y_pred` holds logits. Default False: probabilities, which are taken
             as they are, not divided by their sum.
         multilabel: whether the classes are independent of each other, as overlapping masks and
             tags are: each has its own `BinaryFocal`, logits go through a sigmoid, and weights and
-            missing labels are those of single labels. Default False: one-hot classes, whose logits
-            go through a softmax.
+            missing labels are those of single labels; labels are smoothed as in `BinaryFocal`.
+            Default False: one-hot classes, whose logits go through a softmax.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
@@ -176,6 +210,7 @@ class CategoricalFocal(_Focal):
         gamma: float = 2.0,
         class_weight: Sequence[float] | None = None,
         *,
+        label_smoothing: float = 0.0,
         from_logits: bool = False,
         multilabel: bool = False,
         **kwargs: Unpack[ChannelArguments],
@@ -183,11 +218,13 @@ class CategoricalFocal(_Focal):
         super().__init__(**kwargs)
         check_number("CategoricalFocal", "gamma", gamma, minimum=0)
         check_class_weight("CategoricalFocal", class_weight)
+        check_number("CategoricalFocal", "label_smoothing", label_smoothing, minimum=0, below=1)
         check_flag("CategoricalFocal", "from_logits", from_logits)
         check_flag("CategoricalFocal", "multilabel", multilabel)
         self.multilabel = multilabel
         self.gamma = gamma
         self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
         self.from_logits = from_logits
 
     @property
@@ -202,8 +239,9 @@ class CategoricalFocal(_Focal):
         if self.multilabel:
             return ops.sum(self.elements(y_true, y_pred), axis=-1)
         y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
+        y_true = smoothed(y_true, self.label_smoothing, y_pred.shape[-1])
         if self.class_weight is not None:
-            y_true = y_true * _tensor_of(self.class_weight, self, y_pred)
+            y_true = y_true * _tensor_of("class_weight", self.class_weight, self, y_pred)
         if self.from_logits:
             log_p = log_softmax(y_pred) if once is None else once(log_softmax, y_pred)
             values = of_log_probability(log_p, self.gamma)
@@ -214,10 +252,11 @@ class CategoricalFocal(_Focal):
     def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """With `multilabel`: what each channel adds to the value, in the shape of `y_pred`."""
         y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
+        y_true = smoothed(y_true, self.label_smoothing)
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
         if self.class_weight is None:
             return values
-        return values * _tensor_of(self.class_weight, self, y_pred)
+        return values * _tensor_of("class_weight", self.class_weight, self, y_pred)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -231,6 +270,8 @@ class SparseCategoricalFocal(_Focal):
         gamma: how fast right predictions fade out, at least 0. Default 2.0; 0 is cross-entropy.
         class_weight: a list of one finite number of at least 0 for each class, not all 0 and not
             normalised; or None (default): 1 for all.
+        label_smoothing: in [0, 1): labels `y` of C classes become `y (1 - s) + s / C` first.
+            Default 0.0.
         from_logits: whether `y_pred` holds logits. Default False: probabilities, which are taken
             as they are, not divided by their sum.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
@@ -270,15 +311,19 @@ class SparseCategoricalFocal(_Focal):
         gamma: float = 2.0,
         class_weight: Sequence[float] | None = None,
         *,
+        label_smoothing: float = 0.0,
         from_logits: bool = False,
         **kwargs: Unpack[ChannelArguments],
     ) -> None:
         super().__init__(**kwargs)
-        check_number("SparseCategoricalFocal", "gamma", gamma, minimum=0)
-        check_class_weight("SparseCategoricalFocal", class_weight)
-        check_flag("SparseCategoricalFocal", "from_logits", from_logits)
+        owner = "SparseCategoricalFocal"
+        check_number(owner, "gamma", gamma, minimum=0)
+        check_class_weight(owner, class_weight)
+        check_number(owner, "label_smoothing", label_smoothing, minimum=0, below=1)
+        check_flag(owner, "from_logits", from_logits)
         self.gamma = gamma
         self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
         self.from_logits = from_logits
 
     @property
@@ -292,15 +337,27 @@ class SparseCategoricalFocal(_Focal):
         if len(y_true.shape) < len(y_pred.shape):
             y_true = ops.expand_dims(y_true, -1)
         labels, known = known_labels(y_true, ops.shape(y_pred)[-1])
-        if self.from_logits:
-            log_p = ops.take_along_axis(log_softmax(y_pred), labels, axis=-1)
-            values = of_log_probability(log_p, self.gamma)
-        else:
-            p = ops.take_along_axis(y_pred, labels, axis=-1)
-            values = of_probability(p, self.gamma, steepest)
-        if self.class_weight is not None:
-            values = values * ops.take(_tensor_of(self.class_weight, self, y_pred), labels)
+        values = self._of_classes(y_pred, labels, steepest)
         return -ops.squeeze(ops.where(known, values, float("nan")), axis=-1)
+
+    def _of_classes(self, y_pred: Tensor, labels: Tensor, steepest: float | None) -> Tensor:
+        """What the true class adds, or with smoothed labels all classes, `(..., 1)`."""
+        share = self.label_smoothing
+        scores = log_softmax(y_pred) if self.from_logits else y_pred
+        if not share:
+            scores = ops.take_along_axis(scores, labels, axis=-1)
+        if self.from_logits:
+            values = of_log_probability(scores, self.gamma)
+        else:
+            values = of_probability(scores, self.gamma, steepest)
+        weight = self.class_weight
+        if weight is not None:
+            weight = _tensor_of("class_weight", weight, self, y_pred)
+        if not share:
+            return values if weight is None else values * ops.take(weight, labels)
+        values = values if weight is None else values * weight
+        own = ops.take_along_axis(values, labels, axis=-1)
+        return (1 - share) * own + share * ops.mean(values, axis=-1, keepdims=True)
 
 
 def _check_labels(y_true: Tensor, y_pred: Tensor) -> None:
@@ -314,11 +371,11 @@ def _check_labels(y_true: Tensor, y_pred: Tensor) -> None:
     check_target_shape("SparseCategoricalFocal", y_true, y_pred, pred[:-1], (*pred[:-1], 1))
 
 
-def _tensor_of(class_weight: Sequence[float], loss: _Focal, y_pred: Tensor) -> Tensor:
-    """The argument `class_weight` as a tensor; raises unless it has one number for each class."""
-    if y_pred.shape[-1] not in (len(class_weight), None):
+def _tensor_of(name: str, numbers: Sequence[float], loss: _Focal, y_pred: Tensor) -> Tensor:
+    """An argument as a tensor; raises unless it has one number for each class."""
+    if y_pred.shape[-1] not in (len(numbers), None):
         raise ValueError(
-            f"The argument `class_weight` of {type(loss).__name__} must have one number for each "
-            f"of the {y_pred.shape[-1]} classes of y_pred. Received: {class_weight!r}"
+            f"The argument `{name}` of {type(loss).__name__} must have one number for each of the "
+            f"{y_pred.shape[-1]} classes of y_pred. Received: {numbers!r}"
         )
-    return ops.convert_to_tensor(class_weight, y_pred.dtype)
+    return ops.convert_to_tensor(numbers, y_pred.dtype)

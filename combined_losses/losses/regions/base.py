@@ -10,6 +10,7 @@ from combined_losses._core.data_format import channels_last
 from combined_losses._core.domains import is_void
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
+from combined_losses._core.over import Over, check_over
 from combined_losses._core.probabilities import as_probability
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Once, Tensor
@@ -22,7 +23,17 @@ class MultilabelArguments(ChannelArguments, total=False):
     multilabel: bool
 
 
-class RegionArguments(MultilabelArguments, total=False):
+class OverArguments(ChannelArguments, total=False):
+    """What every loss of regions takes."""
+
+    over: Over
+
+
+class MaskArguments(MultilabelArguments, OverArguments, total=False):
+    """What a loss of regions takes beside its own arguments, if it names `from_logits` itself."""
+
+
+class RegionArguments(MaskArguments, total=False):
     """What a loss of regions takes beside its own arguments."""
 
     from_logits: bool
@@ -34,11 +45,14 @@ class Region(ChannelLoss):
 
     A subclass implements `measure(y_true, y_pred, weight)`. It is given the truth and the
     probabilities, `(batch, spatial..., channels)`, and the weights of their entries, of the same
-    shape, or None. Where a weight is 0 the truth is 0 too.
+    shape, or None. Where a weight is 0 the truth is 0 too. It returns `(batch,)`, or `(1,)` with
+    `over="batch"`.
 
     Args:
         ignore_value: None (default), or the number in `y_true` that marks entries which do not
             count, also `nan`.
+        over: `"sample"` (default): a value for each sample; `"batch"`: one for all samples of all
+            replicas, which every sample is given. The weights of samples then act inside too.
         data_format, reduction, name, dtype: as in `ChannelLoss`.
     """
 
@@ -47,12 +61,23 @@ class Region(ChannelLoss):
     neutral_target: float | None = 1.0  # any will do: `call` leaves out what has weight 0
 
     def __init__(
-        self, ignore_value: float | None = None, **kwargs: Unpack[ChannelArguments]
+        self,
+        ignore_value: float | None = None,
+        *,
+        over: Over = "sample",
+        **kwargs: Unpack[ChannelArguments],
     ) -> None:
         super().__init__(**kwargs)
+        check_over(type(self).__name__, over)
         if ignore_value is not None and not is_nan(ignore_value):
             check_number(type(self).__name__, "ignore_value", ignore_value)
         self.ignore_value = ignore_value
+        self.over = over
+
+    @property
+    def traits(self) -> Traits:
+        whole = self.over == "batch"
+        return super().traits._replace(couples_batch=whole, weighs_batch=whole)
 
     def activation(self, y_true: Tensor, y_pred: Tensor, once: Once | None) -> Tensor:
         """The predictions that `measure` is given."""
@@ -84,7 +109,10 @@ class Region(ChannelLoss):
             # Finite predictions stay even where the weight is 0: the softmax reads all channels.
             y_pred = ops.where(ops.logical_or(weight > 0, ops.isfinite(y_pred)), y_pred, 0.0)
         y_pred = self.activation(y_true, y_pred, once)
-        return self.measure(backend.ordered_as(y_pred, y_true, once), y_pred, weight)
+        values = self.measure(backend.ordered_as(y_pred, y_true, once), y_pred, weight)
+        if self.over == "batch":
+            return ops.broadcast_to(values, (ops.shape(y_pred)[0],))
+        return values
 
     def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement `measure`.")
@@ -132,7 +160,7 @@ class LogitsRegion(LogitsMasks, Region):
             others go through a softmax over the channels.
         multilabel: whether the channels are independent of each other, as overlapping masks are.
             Weights and missing labels are then those of single entries. Default False.
-        ignore_value, data_format, reduction, name, dtype: as in `Region`.
+        ignore_value, over, data_format, reduction, name, dtype: as in `Region`.
     """
 
     def __init__(
@@ -141,7 +169,7 @@ class LogitsRegion(LogitsMasks, Region):
         ignore_value: float | None = None,
         *,
         multilabel: bool = False,
-        **kwargs: Unpack[ChannelArguments],
+        **kwargs: Unpack[OverArguments],
     ) -> None:
         Region.__init__(self, ignore_value, **kwargs)
         self._set_logits(from_logits, multilabel)

@@ -7,10 +7,11 @@ from keras import ops
 
 from combined_losses._backend import backend
 from combined_losses._core.checks import check_number, is_integer
+from combined_losses._core.over import added_up
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.losses.regions.base import (
     LogitsRegion,
-    MultilabelArguments,
+    MaskArguments,
     spatial_axes,
 )
 
@@ -39,6 +40,8 @@ class CenterlineDice(LogitsRegion):
             entries. Default False: classes that exclude each other.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
             Void pixels are background in both masks.
+        over: `"sample"` (default): a value for each sample; `"batch"`: one for all samples of all
+            replicas. See `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
@@ -72,7 +75,7 @@ class CenterlineDice(LogitsRegion):
         *,
         from_logits: bool = False,
         ignore_value: float | None = None,
-        **kwargs: Unpack[MultilabelArguments],
+        **kwargs: Unpack[MaskArguments],
     ) -> None:
         super().__init__(from_logits=from_logits, ignore_value=ignore_value, **kwargs)
         if not is_integer(iterations) or iterations < 1:
@@ -89,14 +92,17 @@ class CenterlineDice(LogitsRegion):
             y_pred = ops.where(weight > 0, y_pred, ops.zeros_like(y_pred))
         of_pred = self._overlap(skeleton(y_pred, self.iterations), y_true, weight)
         of_true = self._overlap(skeleton(y_true, self.iterations), y_pred, weight)
-        return ops.mean(1 - 2 * of_pred * of_true / (of_pred + of_true), axis=-1)
+        found, predicted, seen, true = added_up(self.over, *of_pred, *of_true)
+        # The share of each centre line that lies in the other mask; both are above 0.
+        precision = (found + self.smooth) / (predicted + self.smooth)
+        recall = (seen + self.smooth) / (true + self.smooth)
+        return ops.mean(1 - 2 * precision * recall / (precision + recall), axis=-1)
 
-    def _overlap(self, line: Tensor, mask: Tensor, weight: Tensor | None) -> Tensor:
-        """The share of a centre line that lies in a mask, `(batch, channels)`; it is above 0."""
+    def _overlap(self, line: Tensor, mask: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """How much of a centre line lies in a mask, and how much there is, `(batch, channels)`."""
         line = line if weight is None else line * weight
         axes = spatial_axes(mask)
-        inside = ops.sum(line * mask, axis=axes)
-        return (inside + self.smooth) / (ops.sum(line, axis=axes) + self.smooth)
+        return ops.sum(line * mask, axis=axes), ops.sum(line, axis=axes)
 
 
 def skeleton(mask: Tensor, iterations: int) -> Tensor:

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from combined_losses._backend import backend
+from combined_losses._core.over import Over
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import div
@@ -24,6 +25,8 @@ class LovaszHinge(Region):
 
     Args:
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
+        over: `"sample"` (default): the pixels of each sample are sorted; `"batch"`: those of all
+            samples of all replicas together, which gives one number. See `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
@@ -55,7 +58,8 @@ class LovaszHinge(Region):
 
     def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         error = 1 - y_pred * (2 * y_true - 1)
-        return ops.mean(_extension(error, y_true, weight)[0], axis=-1)
+        values, _ = _extension(*_pixels(self.over, error, y_true, weight))
+        return ops.mean(values, axis=-1)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -64,18 +68,21 @@ class LovaszSoftmax(LogitsRegion):
 
     The errors `m = |y - p|` of each class are sorted, the largest first: `sum m_k (J_k - J_{k-1})`,
     where `J_k` is the Jaccard loss if the first k pixels of this order are wrong; then the mean
-    over the classes that are present in the sample. A false alarm in an absent class is therefore
-    free, also with `multilabel`; `LovaszHinge` prices it. A single channel always counts. It
-    optimises the mean intersection over union of each image; add cross-entropy, which has a slope
-    at every pixel.
+    over the classes that are present in the sample, or with `over="batch"` in the batch. A false
+    alarm in an absent class is therefore free. A single channel always counts, and with
+    `multilabel` so does each. It optimises the mean intersection over union of each image; add
+    cross-entropy, which has a slope at every pixel.
 
     Args:
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
         multilabel: whether the channels are independent of each other, as masks that may overlap:
             logits go through a sigmoid in each, and weights and missing labels are those of single
-            entries. Default False: classes that exclude each other.
+            entries; all channels count, present or not. Default False: classes that exclude each
+            other.
         ignore_value: None (default), or the number in `y_true` that marks void pixels, also `nan`.
+        over: `"sample"` (default): the pixels of each sample are sorted; `"batch"`: those of all
+            samples of all replicas together, which gives one number. See `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
@@ -104,24 +111,39 @@ class LovaszSoftmax(LogitsRegion):
     def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
         # |y - p| as relu(y - p) + relu(p - y), whose slope at 0 is 0 on every backend.
         error = ops.relu(y_true - y_pred) + ops.relu(y_pred - y_true)
-        values, size = _extension(error, y_true, weight)
+        values, size = _extension(*_pixels(self.over, error, y_true, weight))
         if y_pred.shape[-1] == 1:
             return values[:, 0]
+        if self.multilabel:
+            return ops.mean(values, axis=-1)
         present = ops.cast(size > 0, values.dtype)
         return div(ops.sum(values * present, axis=-1), ops.sum(present, axis=-1))
 
 
-def _extension(error: Tensor, y_true: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+def _pixels(over: Over, *arrays: Tensor | None) -> list[Tensor | None]:
+    """Arrays as `(batch, channels, pixels)`; with `over="batch"` all pixels as of one sample."""
+    return [None if array is None else rows(_as_one(array, over)) for array in arrays]
+
+
+def _as_one(array: Tensor, over: Over) -> Tensor:
+    if over == "sample":
+        return array
+    pixels = ops.reshape(array, (-1, array.shape[-1]))
+    return ops.expand_dims(backend.global_concat(pixels), 0)
+
+
+def _extension(error: Tensor, truth: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """The Lovász extension of the Jaccard loss and the size of the truth, `(batch, channels)`.
 
-    A weight is the number of times that its pixel counts in the index.
+    Args:
+        error, truth: `(batch, channels, pixels)`.
+        weight: None, or the number of times that each pixel counts in the index.
     """
-    error = rows(error)
     order = backend.order_down(ops.stop_gradient(error))
-    error, truth = _ranked(error, order), _ranked(rows(y_true), order)
+    error, truth = _ranked(error, order), _ranked(truth, order)
     other = 1 - truth
     if weight is not None:
-        weight = _ranked(rows(weight), order)
+        weight = _ranked(weight, order)
         truth, other = truth * weight, other * weight
     found, added = ops.cumsum(truth, axis=-1), ops.cumsum(other, axis=-1)
     size = found[..., -1:]

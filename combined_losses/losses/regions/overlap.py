@@ -7,15 +7,16 @@ from typing import Literal, Unpack
 import keras
 from keras import ops
 
-from combined_losses._core.checks import check_flag, check_number
+from combined_losses._backend import backend
+from combined_losses._core.checks import check_number
 from combined_losses._core.names import quoted
+from combined_losses._core.over import added_up
 from combined_losses._numerics.arrays import Tensor
-from combined_losses.losses.regions.base import LogitsRegion, RegionArguments
 from combined_losses.losses.regions.counts import (
+    Counted,
+    CountedArguments,
     Overlap,
-    OverlapArguments,
     at_least_zero,
-    foreground,
     ratio,
     sums,
 )
@@ -31,7 +32,8 @@ class Dice(Overlap):
     smooth)` without the cancellation. `TP = sum p y`, `FP = sum p (1 - y)` and `FN = sum (1 - p) y`
     are sums over the pixels of a sample; the value is the weighted mean over the classes. Use it
     where the object is so small that pixel losses see almost only background; add cross-entropy for
-    smoother gradients (`cl.losses.dice_bce`, `cl.losses.dice_ce`).
+    smoother gradients (`cl.losses.dice_bce`, `cl.losses.dice_ce`). Where many samples have no
+    object, count over the batch: `over="batch"`.
 
     Where the truth is empty the loss is `sum p / (sum p + smooth)`. Its gradient lowers false
     positives, but it shrinks as they grow in number: on large images raise `smooth` or add a pixel
@@ -42,6 +44,16 @@ class Dice(Overlap):
         class_weight: None (default), or one number of at least 0 for each channel, the background
             included; the mean is divided by their sum, so the range stays [0, 1].
         include_background: whether channel 0 counts where there are several. Default True.
+        over: `"sample"` (default): a value for each sample. `"batch"`: the sums run over all
+            samples, also those of other replicas, and every sample is given the one value, as in
+            nnU-Net's batch Dice. The weights of samples then act inside the sums.
+        power: 1 (default), or 2: `FP = sum p^2 (1 - y)` and `FN = sum (1 - p)^2 y`, whose slope at
+            a right pixel is 0. For hard labels that is V-Net's Dice.
+        log: whether the loss L of each class becomes `-log(1 - L)`: steeper, the worse the class
+            is. Values are then in [0, 17.2]. Default False.
+        classes: None (default), or a list of the channels that count, instead of
+            `include_background`. `class_weight` has a number for every channel all the same, and a
+            softmax goes over all channels.
         from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
             False: probabilities.
         multilabel: whether the channels are independent of each other, as masks that may overlap:
@@ -69,7 +81,9 @@ class Dice(Overlap):
     0.3333
 
     Limit: `J / (2 - J)` of the Jaccard loss J, without smoothing. Milletari, Navab & Ahmadi 2016
-    (V-Net, arXiv 1606.04797) square the terms of the sums in the denominator; this loss does not.
+    (V-Net, arXiv 1606.04797) square the terms of the sums in the denominator: `power=2`. For `log`
+    see Wong et al. 2018, arXiv 1809.00076 (here without an exponent); for `over="batch"` Isensee et
+    al. 2021 (nnU-Net), arXiv 1809.10486.
     """
 
     def of_sums(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
@@ -86,7 +100,8 @@ class Jaccard(Overlap):
 
     Args:
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
-        class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
+        class_weight, include_background, over, power, log, classes, from_logits: as in `Dice`.
+        multilabel, ignore_value: as in `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
@@ -144,7 +159,8 @@ class Tversky(_Weighted):
         fn_weight: the price of a false negative, at least 0. Default 0.5. (Papers and libraries
             call the two prices alpha and beta, but disagree on which is which.)
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
-        class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
+        class_weight, include_background, over, power, log, classes, from_logits: as in `Dice`.
+        multilabel, ignore_value: as in `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
@@ -176,7 +192,7 @@ class Tversky(_Weighted):
         *,
         smooth: float = 1.0,
         class_weight: Sequence[float] | None = None,
-        **kwargs: Unpack[OverlapArguments],
+        **kwargs: Unpack[CountedArguments],
     ) -> None:
         super().__init__(smooth, class_weight, **kwargs)
         self._set_prices(fp_weight, fn_weight)
@@ -201,7 +217,8 @@ class FocalTversky(_Weighted):
         fp_weight: the price of a false positive, at least 0. Default 0.3.
         fn_weight: the price of a false negative, at least 0. Default 0.7.
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
-        class_weight, include_background, from_logits, multilabel, ignore_value: as in `Dice`.
+        class_weight, include_background, over, power, log, classes, from_logits: as in `Dice`.
+        multilabel, ignore_value: as in `Dice`.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
@@ -234,7 +251,7 @@ class FocalTversky(_Weighted):
         fn_weight: float = 0.7,
         smooth: float = 1.0,
         class_weight: Sequence[float] | None = None,
-        **kwargs: Unpack[OverlapArguments],
+        **kwargs: Unpack[CountedArguments],
     ) -> None:
         super().__init__(smooth, class_weight, **kwargs)
         check_number("FocalTversky", "gamma", gamma, minimum=0, exclusive=True)
@@ -253,19 +270,20 @@ _POWERS = {"square": 2, "simple": 1, "uniform": 0}
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class GeneralizedDice(LogitsRegion):
+class GeneralizedDice(Counted):
     """A Dice loss over all classes together, in which small classes count as much as large ones.
 
     `sum_c w_c (FP_c + FN_c) / (sum_c w_c (sum p_c + sum y_c) + smooth)`. The weight `w_c` follows
-    from the size `n_c` of class c in the truth of the sample; the weights are divided by their sum.
-    A class that is absent from the sample gets the largest weight of the present classes, so that
-    its false positives have a price; if no class is present, all weights are equal.
+    from the size `n_c` of class c in the truth of the sample, or with `over="batch"` of the batch;
+    the weights are divided by their sum. A class that is absent there gets the largest weight of
+    the present classes, so that its false positives have a price; if no class is present, all
+    weights are equal.
 
     Args:
         weighting: `"square"` (default): `1 / n_c^2`; `"simple"`: `1 / n_c`; `"uniform"`: 1.
         smooth: added to the denominator, in pixels, at least 0. Default 1.0.
-        include_background: whether channel 0 counts where there are several. Default True.
-        from_logits, multilabel, ignore_value: as in `Dice`.
+        include_background, over, power, log, classes, from_logits, multilabel, ignore_value: as in
+            `Dice`; `log` acts on the one number of all classes.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
@@ -293,9 +311,7 @@ class GeneralizedDice(LogitsRegion):
         self,
         weighting: Literal["square", "simple", "uniform"] = "square",
         smooth: float = 1.0,
-        *,
-        include_background: bool = True,
-        **kwargs: Unpack[RegionArguments],
+        **kwargs: Unpack[CountedArguments],
     ) -> None:
         super().__init__(**kwargs)
         if not isinstance(weighting, str) or weighting not in _POWERS:
@@ -305,18 +321,22 @@ class GeneralizedDice(LogitsRegion):
                 f"Received: {weighting!r}"
             )
         check_number("GeneralizedDice", "smooth", smooth, minimum=0)
-        check_flag("GeneralizedDice", "include_background", include_background)
         self.weighting = weighting
         self.smooth = smooth
-        self.include_background = include_background
 
     def measure(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:
-        y_true, y_pred, weight = foreground(y_true, y_pred, weight, self.include_background)
-        tp, of_true, of_pred = sums(y_true, y_pred, weight)
-        share, total = self._shares(of_true), of_true + of_pred
+        y_pred, y_true, weight = self.chosen(y_pred, y_true, weight)
+        found = sums(y_true, y_pred, weight, self.power)
+        if self.power == 1:
+            tp, of_true, of_pred = added_up(self.over, *found)
+            size = of_true
+        else:
+            seen = y_true if weight is None else y_true * weight
+            tp, of_true, of_pred, size = added_up(self.over, *found, backend.spatial_sum(seen))
+        share, total = self._shares(size), of_true + of_pred
         wrong = at_least_zero(total - 2 * tp)  # FP + FN
         wrong, total = (ops.sum(share * each, axis=-1) for each in (wrong, total))
-        return ratio(wrong, total, self.smooth)
+        return self.finished(ratio(wrong, total, self.smooth))
 
     def _shares(self, size: Tensor) -> Tensor:
         """The normalised weights of the classes, from their sizes, both `(batch, classes)`."""

@@ -8,6 +8,7 @@ from tests.oracles import classification
 
 NOT_WEIGHTS = [2.0, "1", [], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [[1.0]], [True]]
 NOT_A_FLAG = [0, 1, None, "yes"]
+NOT_SMOOTH = [-0.1, 1.0, 2, *NOT_A_NUMBER]
 CLASSES = 4
 
 
@@ -31,10 +32,18 @@ CASES = [
         oracle=classification.binary_focal,
         y_true=probabilities(4, 3, 2, seed=1),
         y_pred=probabilities(4, 3, 2, seed=2),
-        arguments={"gamma": 1.5, "alpha": 0.3, "from_logits": True},
+        arguments={
+            "gamma": 1.5,
+            "alpha": [0.3, 0.8],
+            "pos_weight": [2.0, 0.5],
+            "label_smoothing": 0.2,
+            "from_logits": True,
+        },
         refused={
             "gamma": [-0.1, *NOT_A_NUMBER],
-            "alpha": [-0.1, 1.1, *NOT_A_NUMBER[:-1]],
+            "alpha": [-0.1, 1.1, [], [0.5, 1.1], [0.5, "1"], [[0.5]], *NOT_A_NUMBER[:-1]],
+            "pos_weight": [0, -1.0, [], [1.0, 0.0], [1.0, float("nan")], *NOT_A_NUMBER[:-1]],
+            "label_smoothing": NOT_SMOOTH,
             "from_logits": NOT_A_FLAG,
         },
     ),
@@ -46,12 +55,14 @@ CASES = [
         arguments={
             "gamma": 1.5,
             "class_weight": [0.5, 2.0, 0.0, 3.0],
+            "label_smoothing": 0.2,
             "from_logits": True,
             "multilabel": True,
         },
         refused={
             "gamma": [-0.1, *NOT_A_NUMBER],
             "class_weight": NOT_WEIGHTS,
+            "label_smoothing": NOT_SMOOTH,
             "from_logits": NOT_A_FLAG,
             "multilabel": NOT_A_FLAG,
         },
@@ -61,10 +72,16 @@ CASES = [
         oracle=classification.sparse_categorical_focal,
         y_true=labels(4, 3, seed=5),
         y_pred=probabilities(4, 3, CLASSES, seed=6),
-        arguments={"gamma": 0.5, "class_weight": [0.5, 2.0, 0.0, 3.0], "from_logits": True},
+        arguments={
+            "gamma": 0.5,
+            "class_weight": [0.5, 2.0, 0.0, 3.0],
+            "label_smoothing": 0.3,
+            "from_logits": True,
+        },
         refused={
             "gamma": [-0.1, *NOT_A_NUMBER],
             "class_weight": NOT_WEIGHTS,
+            "label_smoothing": NOT_SMOOTH,
             "from_logits": NOT_A_FLAG,
         },
         perfect=one_hot,
@@ -78,5 +95,28 @@ CASES = [
         arguments={"power": 1},
         refused={"num_classes": [1, 0, -3, 2.0, *NOT_A_NUMBER], "power": [0, -1, *NOT_A_NUMBER]},
         perfect=one_hot,
+    ),
+]
+
+VARIANTS = [
+    Case(  # of numbers, as no list
+        label="numbers",
+        loss=cl.losses.BinaryFocal,
+        oracle=classification.binary_focal,
+        y_true=probabilities(4, 3, 2, seed=11),
+        y_pred=probabilities(4, 3, 2, seed=12),
+        arguments={"gamma": 0.5, "alpha": 0.3, "pos_weight": 2.5, "label_smoothing": 0.1},
+    ),
+    Case(
+        label="softmax",
+        loss=cl.losses.CategoricalFocal,
+        oracle=classification.categorical_focal,
+        y_true=probabilities(4, 3, CLASSES, seed=13),
+        y_pred=probabilities(4, 3, CLASSES, seed=14),
+        arguments={
+            "class_weight": [0.5, 2.0, 0.0, 3.0],
+            "label_smoothing": 0.3,
+            "from_logits": True,
+        },
     ),
 ]
