@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -248,18 +249,20 @@ _squared_distances.defvjp(_squared_distances_forward, _squared_distances_backwar
 
 
 def spatial_sum(x: Tensor) -> Tensor:
-    batch, *_, width, channels = x.shape
+    batch, *rows, width, channels = x.shape
     if channels == 1 or channels >= 16 or x.ndim == 3:
         return x.sum(tuple(range(1, x.ndim - 1)))
     # As in `plain`. Without the barrier XLA makes one sum of the two.
-    wide = jax.lax.optimization_barrier(x.reshape(batch, -1, width * channels).sum(1))
+    long = x.reshape(batch, math.prod(rows), width * channels)
+    wide = jax.lax.optimization_barrier(long.sum(1))
     return wide.reshape(batch, width, channels).sum(1)
 
 
 def spatial_product(a: Tensor, b: Tensor) -> Tensor:
     # XLA on a CPU (JAX 0.10.2) takes ten times as long for a sum of plain products of a single
-    # channel: it merges both in a kernel that goes along the last axis. It merges no `where`.
-    return spatial_sum(jax.numpy.where(a != 0, a * b, 0))
+    # channel: it merges both in a kernel that goes along the last axis. It merges no `where`. This
+    # one changes nothing, but is not known to: only NaN differs from itself.
+    return spatial_sum(jax.numpy.where(a == a, a * b, a))
 
 
 def order_down(rows: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The functions of a framework that needs nothing special for them: see `protocol.py`."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -77,8 +78,9 @@ def spatial_sum(x: Tensor) -> Tensor:
         return ops.sum(x, axis=tuple(range(1, rank - 1)))
     # First over all but the last of these axes, so that what is added up are long rows. A short
     # last axis would make sums several times as slow.
-    batch, *_, width, channels = ops.shape(x)
-    wide = ops.sum(ops.reshape(x, (batch, -1, width * channels)), axis=1)
+    batch, *rows, width, channels = ops.shape(x)
+    # No -1: it has no value for an empty batch.
+    wide = ops.sum(ops.reshape(x, (batch, math.prod(rows), width * channels)), axis=1)
     return ops.sum(ops.reshape(wide, (batch, width, channels)), axis=1)
 
 

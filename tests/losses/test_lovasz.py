@@ -56,6 +56,11 @@ def test_it_is_the_integral_of_the_jaccard_loss_over_level_sets(loss, y_true, y_
     close(values(loss, y_true, y_pred), by_level_sets(loss, y_true, y_pred).mean(axis=-1))
 
 
+@both
+def test_an_empty_batch_is_0(loss, y_true, y_pred):
+    close(loss()(y_true[:0], y_pred[:0]), 0)
+
+
 def test_of_hard_errors_it_is_the_jaccard_loss():
     """A hinge error is 2 for the logits -1 and 1, and 0 where they are right."""
     hard = np.eye(3, dtype="float32")[RNG.integers(0, 3, (4, 4, 5))]

@@ -7,6 +7,7 @@ import pytest
 
 import combined_losses as cl
 from tests.composite.children import value
+from tests.gradients import gradient
 from tests.losses.compiled import slope, values
 from tests.messages import raises
 
@@ -53,6 +54,25 @@ def test_the_family_has_two_members_with_names(smooth):
 def test_a_power_of_1_is_no_power(prices):
     arguments = dict(zip(("fp_weight", "fn_weight"), prices, strict=True))
     same((FocalTversky, {"gamma": 1.0, **arguments}), (Tversky, arguments))
+
+
+@pytest.mark.parametrize("loss", [Dice, Jaccard, Tversky])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_truth_and_prediction_can_be_exchanged(loss, channels):
+    """A truth of 0 has its slope, too: it may be what another network predicts."""
+    y, p = Y_TRUE[..., :channels], Y_PRED[..., :channels]
+    close(values(loss, y, p), values(loss, p, y))
+    by_truth = gradient(lambda truth: loss()(truth, p), y)
+    close(by_truth, gradient(lambda prediction: loss()(p, prediction), y))
+    assert np.all(by_truth[y == 0] != 0)
+
+
+@every
+@pytest.mark.parametrize("channels", [1, 3, 20])
+def test_an_empty_batch_is_0(loss, channels):
+    nothing = np.zeros((0, 4, 5, channels), "float32")
+    assert value(loss(), nothing, nothing) == 0
+    assert gradient(lambda p: loss()(nothing, p), nothing).shape == nothing.shape
 
 
 @pytest.mark.parametrize("gamma", [0.2, 0.75, 1.0, 3.0])

@@ -1,5 +1,6 @@
 """The base of the region losses: activation, void pixels and weights of pixels."""
 
+import math
 from typing import Unpack
 
 from keras import ops
@@ -201,5 +202,6 @@ def rows(array: Tensor) -> Tensor:
     Every framework is fastest at sums over the last axis: XLA takes up to ten times as long if a
     short last axis remains.
     """
-    shape = ops.shape(array)
-    return ops.moveaxis(ops.reshape(array, (shape[0], -1, shape[-1])), -1, 1)
+    batch, *spatial, channels = ops.shape(array)
+    # No -1: it has no value for an empty batch.
+    return ops.moveaxis(ops.reshape(array, (batch, math.prod(spatial), channels)), -1, 1)

@@ -344,7 +344,9 @@ class GeneralizedDice(Counted):
         present = size > 0
         # Relative to the smallest present class, whose weight is the largest. So nothing overflows,
         # and 1 is the weight of absent classes, too.
-        smallest = ops.min(ops.where(present, size, math.inf), axis=-1, keepdims=True)
+        sizes = ops.where(present, size, math.inf)
+        # Without `initial` an empty batch is refused.
+        smallest = ops.min(sizes, axis=-1, keepdims=True, initial=math.inf)
         ratio = ops.where(present, smallest / ops.where(present, size, 1.0), 1.0)
         weight = ops.power(ratio, _POWERS[self.weighting])
         return weight / ops.sum(weight, axis=-1, keepdims=True)
