@@ -96,8 +96,7 @@ class CallsLoss(Node):
             return self._call_with_weights(batch, label)
         neutral = self._neutral
         values = self._of_neutral(batch, neutral, label)
-        if not self.needs_target and len(values.shape) and values.shape[0] != batch.size:
-            batch = batch.over_rows_of(values)
+        batch = self.over_own_rows(batch, values)
         if not batch.weighted or neutral is None:
             return values, batch
         if any(
@@ -106,6 +105,12 @@ class CallsLoss(Node):
             # The loss has already reduced over rows of weight 0, so neutral targets would bias it.
             values = self._call(batch, None, label)
         return values, batch
+
+    def over_own_rows(self, batch: Batch, values: Tensor) -> Batch:
+        """The batch, with other rows where a term of predictions alone has rows of its own."""
+        if self.needs_target or not len(values.shape) or values.shape[0] == batch.size:
+            return batch
+        return batch.over_rows_of(values)
 
     def _call_with_weights(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
         """The same for a loss whose `call` takes `sample_weight`: see `_core.loss.Loss`."""

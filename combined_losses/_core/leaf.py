@@ -84,8 +84,9 @@ class Leaf(OfLabels):
                 raise
         shape, dtype = known
         if values.shape != shape or (self.traits.masks_values and read_mask(values) is not None):
-            checks.check_values(label, values, batch.size)
-            return self.accounted(values, batch, imposed, label)
+            if self.needs_target:
+                checks.check_values(label, values, batch.size)
+            return self.accounted(values, self.over_own_rows(batch, values), imposed, label)
         if values.dtype != dtype:
             values = ops.cast(values, accumulating(values.dtype))
         return values, batch

@@ -134,6 +134,18 @@ def test_values_of_another_shape_are_checked_again():
         loss(Y_TRUE, Y_PRED)
 
 
+def test_a_term_of_predictions_may_have_other_rows_later():
+    def last_rows(y_pred):
+        return ops.mean(y_pred[last_rows.first :], axis=-1)
+
+    last_rows.first = 0
+    loss = cl.CompositeLoss({"a": last_rows})
+    for _ in range(2):
+        value(loss, Y_TRUE, Y_PRED)
+    last_rows.first = 1
+    np.testing.assert_allclose(value(loss, Y_TRUE, Y_PRED), np.mean(Y_PRED[1:]), rtol=1e-6)
+
+
 def test_a_mask_that_a_loss_puts_on_its_values_only_later():
     class Masking(cl.losses.Loss):
         def call(self, y_true, y_pred):
