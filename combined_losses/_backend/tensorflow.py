@@ -382,22 +382,29 @@ class _Capture(Capture):
         self._watched.setdefault(name, []).append(tensor)
         return tensor
 
+    def watch_product(self, product: Product) -> Tensor:
+        # A constant, or a variable, has no place in the graph.
+        known = tf.is_symbolic_tensor(product.x) and tf.is_symbolic_tensor(product.z)
+        return super().watch_product(product) if known else product.z
+
     def rows(
         self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
     ) -> Columns:
-        factored = {}
+        factored, has_loops = {}, False
         if not tf.executing_eagerly():  # else there is no graph that tells what kernels are used by
             factored = self._factored(rule, len(values), points)
-            factored = _not_used_elsewhere(factored, points, values)
+            factored, has_loops = _not_used_elsewhere(factored, points, values)
         products = [product for each in factored.values() for product in each]
         others = [index for index in range(len(points)) if index not in factored]
         at = [*(points[index] for index in others), *(product.z for product in products)]
-        values = [value * scale for value in values]
+        # Losses of several dtypes have values of several.
+        values = [tf.cast(value, "float32") * scale for value in values]
         together = tf.stack(values)
         with self._tape.stop_recording():
             # With a further axis the passes through small batches take half the time; where
-            # gradients by kernels are computed on the way, they take longer.
-            if factored:
+            # gradients by kernels are computed on the way, they take longer. TensorFlow 2.21 cannot
+            # give that axis to `keras.ops.scan`.
+            if factored and not has_loops:
                 rows = self._together(together, at)
             else:
                 rows = [_gradients(self._tape, value, at) for value in values]
@@ -422,30 +429,41 @@ class _Capture(Capture):
         return [list(row) for row in zip(*found, strict=True)]
 
 
+# Operations that hold a graph, in which there may be a loop.
+_MAY_LOOP = {"While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall"}
+
+
 def _not_used_elsewhere(
     factored: dict[int, list[Product]], points: Sequence[Any], values: Sequence[Tensor]
-) -> dict[int, list[Product]]:
+) -> tuple[dict[int, list[Product]], bool]:
     """Those of the products by whose kernels the values have no gradient but through them.
+
+    The second result is whether the values may depend on loops.
 
     We go back through the graph of the values. At each product we go on with its inputs alone: a
     kernel that we meet nevertheless is used for something else.
     """
+    graph = values[0].graph
+    # A layer called inside a loop, or in a branch, has its product in a graph inside this one.
+    factored = {i: each for i, each in factored.items() if all(p.z.graph is graph for p in each)}
     products = {p.z.op.name: p for each in factored.values() for p in each}
     met: set[str] = set()
     ahead = [value.op for value in values]
     used: set[str] = set()
+    has_loops = False
     while ahead:
         op = ahead.pop()
         if op.name in met:
             continue
         met.add(op.name)
+        has_loops = has_loops or op.type in _MAY_LOOP
         product = products.get(op.name)
         inputs = op.inputs if product is None else [product.x]
         used.update(each.name for each in inputs)
         ahead.extend(each.op for each in inputs)
-    graph = values[0].graph
-    return {
+    kept = {
         index: each
         for index, each in factored.items()
         if graph.capture(points[index].value.handle).name not in used
     }
+    return kept, has_loops

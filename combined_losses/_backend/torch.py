@@ -222,7 +222,8 @@ def spatial_sum(x: Tensor) -> Tensor:
     if channels == 1 or x.ndim == 3 or not x.is_contiguous():
         return x.sum(tuple(range(1, x.ndim - 1)))
     # As in `plain`: with a short last axis the sum takes twice as long, its gradient six times.
-    wide = x.reshape(batch, -1, width * channels).sum(1)
+    # `flatten` and not `reshape`, which cannot find a length for an empty batch.
+    wide = x.flatten(1, -3).flatten(2).sum(1)
     return wide.reshape(batch, width, channels).sum(1)
 
 
@@ -282,6 +283,11 @@ class _Capture(Capture):
         self._watched.setdefault(name, []).append(tensor)
         return tensor
 
+    def watch_product(self, product: Product) -> Tensor:
+        # In a block without gradients the product has none.
+        known = torch.is_tensor(product.x) and product.z.requires_grad
+        return super().watch_product(product) if known else product.z
+
     def rows(
         self, rule: Reader, values: list[Tensor], points: Sequence[Any], scale: Tensor
     ) -> Columns:
@@ -330,6 +336,7 @@ def _not_used_elsewhere(
         else:
             ahead.append(product.x.grad_fn)
     elsewhere = {id(getattr(node, "variable", None)) for node in met}
+    elsewhere.update(id(product.x) for product in products.values())  # of another kernel as inputs
     return {
         index: each for index, each in factored.items() if id(points[index].value) not in elsewhere
     }

@@ -178,6 +178,7 @@ def with_gradient(total: Tensor, measured: MeasuredGradients, weights: Tensor) -
     rows, points = measured.rows, measured.points
     assert rows is not None and points is not None  # measured at the parameters, in every step
     shapes = [ops.shape(point) for point in points]
+    weights = ops.cast(weights, "float32")  # those of a composite in float64 are of that dtype
     # Those of flat gradients at once, because torch needs the memory for the next step. Those of
     # factors on the way back, so that they are not there together with other arrays of their size.
     combined = [
@@ -185,6 +186,7 @@ def with_gradient(total: Tensor, measured: MeasuredGradients, weights: Tensor) -
     ]
 
     def gradients(factor: Tensor) -> list[Tensor]:
+        factor = ops.cast(factor, "float32")
         found = [
             column.combine(factor * weights) if isinstance(column, Factors) else factor * sum_
             for column, sum_ in zip(rows, combined, strict=True)

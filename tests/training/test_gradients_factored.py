@@ -11,6 +11,10 @@ from combined_losses._backend.factors import Factors
 
 ROWS, SIZE = 3, 24
 
+has_float64 = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX has no float64 by default"
+)
+
 
 class Tied(layers.Layer):
     """Multiplies by the transposed kernel of another layer."""
@@ -64,7 +68,67 @@ def beside(inputs):
     return first(inputs) + 0.0 * ops.stop_gradient(unused)
 
 
-NETWORKS = {f.__name__: f for f in (chain, shared, tied, sequences, nested, beside)}
+class Decoded(layers.Layer):
+    """Adds what a layer makes of the kernel of another one."""
+
+    def __init__(self, other, **kwargs):
+        super().__init__(**kwargs)
+        self.other = other
+        self.decoder = layers.Dense(SIZE)
+
+    def build(self, shape):
+        self.decoder.build(shape)
+
+    def call(self, x):
+        return x + ops.mean(self.decoder(self.other.kernel), axis=0)
+
+
+class Constant(layers.Layer):
+    """Adds what another layer makes of the inputs, without a gradient."""
+
+    def __init__(self, other, **kwargs):
+        super().__init__(**kwargs)
+        self.other = other
+
+    def call(self, x):
+        if keras.backend.backend() != "torch":
+            return x + ops.stop_gradient(self.other(2 * x))
+        import torch
+
+        with torch.no_grad():
+            constant = self.other(2 * x)
+        return x + constant
+
+
+class Repeated(layers.Layer):
+    """Calls another layer in a loop that is compiled."""
+
+    def __init__(self, other, **kwargs):
+        super().__init__(**kwargs)
+        self.other = other
+
+    def call(self, x):
+        return ops.scan(lambda state, _: (self.other(state), None), x, length=2)[0]
+
+
+def decoded(inputs):
+    layer = layers.Dense(SIZE, activation="tanh")
+    return Decoded(layer)(layer(inputs))
+
+
+def constant(inputs):
+    layer = layers.Dense(SIZE, activation="tanh")
+    return Constant(layer)(layer(inputs))
+
+
+def repeated(inputs):
+    layer = layers.Dense(SIZE, activation="tanh")
+    return layers.Dense(SIZE)(Repeated(layer)(layer(inputs)))
+
+
+NETWORKS = {
+    f.__name__: f for f in (chain, shared, tied, sequences, nested, beside, constant, repeated)
+}
 if keras.backend.backend() != "tensorflow":  # where Keras 3.15.1 cannot train such a layer
     NETWORKS["rematerialised"] = rematerialised
 
@@ -88,9 +152,12 @@ def trained(network, monkeypatch, cheaper, **compiled):
         return ops.mean(ops.abs(y_pred - y_true), axis=-1) + ops.sum(ops.square(kernel)) / 100
 
     last = penalty if compiled.pop("penalised", False) else "mae"
+    if "dtype_of_last" in compiled:
+        last = keras.losses.MeanAbsoluteError(dtype=compiled.pop("dtype_of_last"))
     loss = cl.CompositeLoss(
         {"mse": "mse", "small": small, "last": last},
         weighting=cl.weightings.UPGrad(gradients="parameters"),
+        dtype=compiled.pop("dtype_of_total", None),
     )
     model.compile(keras.optimizers.SGD(0.5), loss=loss, **compiled)
     rng = np.random.default_rng(0)
@@ -116,6 +183,21 @@ def assert_factors_change_nothing(network, monkeypatch, **compiled):
 @pytest.mark.parametrize("network", [*NETWORKS])
 def test_factors_give_the_steps_of_whole_gradients(network, monkeypatch):
     assert assert_factors_change_nothing(network, monkeypatch)
+
+
+def test_a_kernel_that_another_layer_reads_is_kept_whole(monkeypatch):
+    monkeypatch.setitem(NETWORKS, "decoded", decoded)
+    assert_factors_change_nothing("decoded", monkeypatch)
+
+
+@has_float64
+def test_components_may_have_several_dtypes(monkeypatch):
+    assert assert_factors_change_nothing("chain", monkeypatch, dtype_of_last="float64")
+
+
+@has_float64
+def test_a_composite_may_compute_in_float64(monkeypatch):
+    assert assert_factors_change_nothing("chain", monkeypatch, dtype_of_total="float64")
 
 
 def test_a_kernel_in_a_component_is_kept_whole(monkeypatch):
