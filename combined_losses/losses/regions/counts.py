@@ -218,6 +218,17 @@ def at_least_zero(wrong: Tensor) -> Tensor:
     return wrong + ops.relu(-ops.stop_gradient(wrong))
 
 
-def ratio(wrong: Tensor, total: Tensor, smooth: float) -> Tensor:
-    """`wrong / (total + smooth)`, of counts; 0 with gradient 0 where that denominator is 0."""
-    return wrong / (total + smooth) if smooth > 0 else div(wrong, total)
+def ratio(wrong: Tensor, total: Tensor, smooth: float, log: bool = False) -> Tensor:
+    """`wrong / (total + smooth)`, of counts; 0 with gradient 0 where that denominator is 0.
+
+    With `log` the gradient is exact near 1 too, where a logarithm makes it up to 1e7 times larger.
+    """
+    whole = total + smooth
+    loss = wrong / whole if smooth > 0 else div(wrong, whole)
+    if not log:
+        return loss
+    # The slopes by numerator and denominator cancel at 1, but for a rounding. Those of what is left
+    # of 1 are exact: without true positives, for one, they are 0.
+    left = whole - wrong
+    left = left / whole if smooth > 0 else div(left, whole)
+    return ops.where(loss < 0.5, loss, 1 - left)

@@ -88,7 +88,7 @@ class Dice(Overlap):
 
     def of_sums(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
         total = of_true + of_pred  # 2 TP + FP + FN
-        return ratio(at_least_zero(total - 2 * tp), total, self.smooth)
+        return ratio(at_least_zero(total - 2 * tp), total, self.smooth, self.log)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -126,7 +126,7 @@ class Jaccard(Overlap):
 
     def of_sums(self, tp: Tensor, of_true: Tensor, of_pred: Tensor) -> Tensor:
         total = of_true + of_pred - tp  # TP + FP + FN
-        return ratio(at_least_zero(total - tp), total, self.smooth)
+        return ratio(at_least_zero(total - tp), total, self.smooth, self.log)
 
 
 class _Weighted(Overlap):
@@ -143,7 +143,7 @@ class _Weighted(Overlap):
         """One minus the Tversky index."""
         wrong = self.fp_weight * (of_pred - tp) + self.fn_weight * (of_true - tp)
         wrong = at_least_zero(wrong)
-        return ratio(wrong, tp + wrong, self.smooth)
+        return ratio(wrong, tp + wrong, self.smooth, self.log)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -336,7 +336,7 @@ class GeneralizedDice(Counted):
         share, total = self._shares(size), of_true + of_pred
         wrong = at_least_zero(total - 2 * tp)  # FP + FN
         wrong, total = (ops.sum(share * each, axis=-1) for each in (wrong, total))
-        return self.finished(ratio(wrong, total, self.smooth))
+        return self.finished(ratio(wrong, total, self.smooth, self.log))
 
     def _shares(self, size: Tensor) -> Tensor:
         """The normalised weights of the classes, from their sizes, both `(batch, classes)`."""
