@@ -259,7 +259,7 @@ def test_what_the_call_of_a_loss_does():
 
 
 @on("tensorflow")
-@seam(files=["_core/reduction.py", "_backend/tensorflow.py: as_one_replica"])
+@seam(files=["_core/reduction.py", "_backend/tensorflow_replicas.py: as_one_replica"])
 def test_a_loss_divides_a_mean_by_the_number_of_replicas(monkeypatch):
     import tensorflow as tf
 

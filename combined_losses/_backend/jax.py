@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 import keras
 
-from combined_losses._backend import forward, keras_private, plain
+from combined_losses._backend import forward, jax_processes, keras_private, plain
 from combined_losses._backend.arrays import Partial, Rows, State, Tensor
 from combined_losses._backend.capture import Capture, Reader, columns, joined
 from combined_losses._backend.factors import Columns, Product
@@ -21,7 +21,7 @@ _Batch = TypeVar("_Batch")
 _Evaluation = TypeVar("_Evaluation", bound=HasTotal)
 
 around_step = plain.around_step
-begin_together = plain.begin_together
+begin_together = jax_processes.begin_together
 check_same = plain.check_same
 choose_ranks = plain.choose_ranks
 whole = plain.whole

@@ -280,9 +280,11 @@ class Backend(Protocol):
         and the counts of all replicas; elsewhere its own. `all_counts` are the counts of all.
         """
 
-    def check_same(self, what: str, description: Callable[[], str]) -> None:
-        """Raises in all processes of torch, where several compute this batch together, unless all
-        have the same description.
+    def check_same(self, loss: Any, learned: Callable[[], Sequence[keras.Variable]]) -> None:
+        """Called by a loss that a loop calls, where several replicas compute this batch together.
+
+        Raises in all processes of torch, and of TensorFlow, unless all call the same loss. On torch
+        the gradients of what the loss has learned become those of the whole batch.
         """
 
     def around_step(
@@ -291,7 +293,10 @@ class Backend(Protocol):
         """The block is a step of a tracked model, which sees to it that replicas act together."""
 
     def begin_together(self, model: keras.Model, describe: Callable[[], str]) -> None:
-        """Called when a `fit` begins: all processes of torch get the variables of the first one."""
+        """Called when a `fit` begins; raises in all processes unless they train the same.
+
+        All processes of torch get the variables of the first one.
+        """
 
     # The state that a step on JAX is given and returns.
 

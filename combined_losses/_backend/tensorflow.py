@@ -3,15 +3,14 @@
 import contextlib
 import functools
 import re
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
 import keras
 import tensorflow as tf
 
-from combined_losses._backend import keras_private, plain, reverse
-from combined_losses._backend.arrays import Partial, Rows, Strategy, Tensor
+from combined_losses._backend import keras_private, plain, reverse, tensorflow_replicas
+from combined_losses._backend.arrays import Partial, Rows, Tensor
 from combined_losses._backend.capture import Capture, Reader, columns, joined
 from combined_losses._backend.factors import Columns, Product
 from combined_losses._backend.protocol import GradientsOf, HasTotal
@@ -22,8 +21,15 @@ _Batch = TypeVar("_Batch")
 _Evaluation = TypeVar("_Evaluation", bound=HasTotal)
 
 around_step = plain.around_step
+as_one_replica = tensorflow_replicas.as_one_replica
+global_concat = tensorflow_replicas.global_concat
+global_max = tensorflow_replicas.global_max
+global_offset = tensorflow_replicas.global_offset
+global_sum = tensorflow_replicas.global_sum
+is_in_scope = tensorflow_replicas.is_in_scope
+replica_count = tensorflow_replicas.replica_count
 begin_together = plain.begin_together
-check_same = plain.check_same
+check_same = tensorflow_replicas.check_same
 choose_ranks = plain.choose_ranks
 whole = plain.whole
 recorded = plain.recorded
@@ -51,19 +57,6 @@ spatial_product = plain.spatial_product
 spatial_sum = plain.spatial_sum
 
 
-def replica_count() -> int:
-    context = tf.distribute.get_replica_context()
-    count: int = 1 if context is None else context.num_replicas_in_sync
-    return count
-
-
-def global_sum(value: Tensor) -> Tensor:
-    if replica_count() == 1:
-        return value
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
 def as_written(function: _Function) -> _Function:
     # In a `tf.function` AutoGraph would first rewrite all that is called, which takes seconds.
     # Keras exempts its own losses likewise.
@@ -79,51 +72,6 @@ def is_eager(variables: Iterable[keras.Variable]) -> bool:
 def read_variable(value: Tensor) -> Tensor:
     # A `tf.Variable` lacks attributes that Keras expects of tensors.
     return tf.convert_to_tensor(value) if isinstance(value, tf.Variable) else value
-
-
-def as_one_replica() -> contextlib.AbstractContextManager[Any]:
-    # Keras divides means by the number of replicas. Where a loss of the user's is called whole,
-    # nobody can tell which of the means in it Keras has divided.
-    if replica_count() == 1:
-        return contextlib.nullcontext()
-    number = tf.distribute.get_replica_context().replica_id_in_sync_group
-    alone: contextlib.AbstractContextManager[Any] = tf.distribute.ReplicaContext(
-        _strategy_of_one(), number
-    )
-    return alone
-
-
-@functools.lru_cache(maxsize=1)
-def _strategy_of_one() -> Strategy:
-    """TensorFlow's default strategy, which every new thread has."""
-    strategies: list[Strategy] = []
-    thread = threading.Thread(target=lambda: strategies.append(tf.distribute.get_strategy()))
-    thread.start()
-    thread.join()
-    return strategies[0]
-
-
-# The dtypes that replicas can gather.
-_GATHERED = (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64)
-
-
-def global_concat(value: Tensor) -> Tensor:
-    if replica_count() == 1:
-        return value
-    gather = tf.distribute.get_replica_context().all_gather
-    if value.dtype in _GATHERED:
-        return gather(value, axis=0)
-    # Large numbers of uint64 become negative in int64, and themselves again on the way back.
-    wide = tf.float32 if value.dtype.is_floating else tf.int64
-    return tf.cast(gather(tf.cast(value, wide), axis=0), value.dtype)
-
-
-def global_offset(size: Tensor) -> Tensor:
-    if replica_count() == 1:
-        return 0
-    context = tf.distribute.get_replica_context()
-    sizes = context.all_gather(tf.reshape(tf.cast(size, "int32"), (1,)), axis=0)
-    return tf.reduce_sum(sizes[: context.replica_id_in_sync_group])
 
 
 def jacobian(
@@ -184,13 +132,6 @@ def _identity_and_gradient(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], T
         return tf.where(is_finite, upstream, tf.zeros_like(upstream))
 
     return tf.identity(tensor), backward
-
-
-def is_in_scope(strategy: Strategy, variable: keras.Variable) -> bool:
-    if strategy is None:
-        return True
-    in_scope: bool = strategy.extended.variable_created_in_scope(variable.value)
-    return in_scope
 
 
 def evaluate_with_rows(
@@ -346,13 +287,6 @@ def attach(value: Tensor, points: Sequence[keras.Variable], gradients: Gradients
 
     tensors = (tf.convert_to_tensor(point.value) for point in points)
     return tf.custom_gradient(attached)(*tensors)
-
-
-def global_max(value: Tensor) -> Tensor:
-    if replica_count() == 1:
-        return value
-    context = tf.distribute.get_replica_context()
-    return tf.reduce_max(context.all_gather(value[None], axis=0), axis=0)
 
 
 def capture(model: keras.Model, arguments: tuple[Any, ...]) -> Capture:

@@ -15,6 +15,7 @@ import torch
 from combined_losses._backend.arrays import Tensor
 
 _ranks: Any = torch.distributed
+_CHECKED = "_same_on_ranks"
 
 
 class _Setting:
@@ -23,6 +24,7 @@ class _Setting:
     group: Any = None  # None: the default group; False: no ranks
     alone: int = 0  # how many blocks of `as_one_replica` we are in
     counting: int = 0  # in how many steps of validation
+    training: int = 0  # in how many steps of `fit`
 
 
 def choose_ranks(group: Any) -> Any:
@@ -187,9 +189,11 @@ def around_step(model: keras.Model, is_test: bool) -> Iterator[None]:
         return apply(_summed_gradients(gradients, variables), variables)
 
     vars(optimizer)["apply"] = apply_summed
+    _Setting.training += 1
     try:
         yield
     finally:
+        _Setting.training -= 1
         del vars(optimizer)["apply"]
 
 
@@ -237,9 +241,20 @@ def begin_together(model: keras.Model, describe: Callable[[], str]) -> None:
         _broadcast(variable.value)
 
 
-def check_same(what: str, description: Callable[[], str]) -> None:
-    if replica_count() > 1:
-        _check_same(what, description())
+def check_same(loss: Any, learned: Callable[[], Sequence[keras.Variable]]) -> None:
+    if _CHECKED in vars(loss):
+        return
+    vars(loss)[_CHECKED] = True  # past Keras, which tracks what is set
+    _check_same(f"The loss '{loss.name}'", repr(loss))
+    for variable in learned():
+        variable.value.register_hook(_averaged)
+
+
+def _averaged(gradient: Tensor) -> Tensor:
+    """The gradient of what a loss learns, in a loop: `DistributedDataParallel` does not see it."""
+    if _Setting.training or _Setting.alone or not is_distributed():
+        return gradient
+    return _summed(gradient) / _ranks.get_world_size(_Setting.group)
 
 
 def _check_same(what: str, description: str) -> None:

@@ -115,7 +115,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
                 "here they stay as they are.",
                 stacklevel=2,
             )
-        check_ranks(self)
+        check_ranks(self, lambda: self.trainable_variables)
         return whole(self._total_of(y_true, y_pred, sample_weight))
 
     _reducing_call = __call__  # see `Loss`

@@ -1,12 +1,11 @@
 """Losses that several processes of torch call together: each has a part of the batch."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from combined_losses._backend import backend
 from combined_losses._core.keras_types import KerasLoss
 from combined_losses._numerics.arrays import Tensor
-
-_CHECKED = "_same_on_ranks"
 
 
 class distributed:
@@ -46,11 +45,10 @@ class distributed:
         backend.choose_ranks(self._before)
 
 
-def check_ranks(loss: KerasLoss) -> None:
-    """Raises in all processes unless they call the same loss; looks once."""
-    if backend.replica_count() > 1 and _CHECKED not in vars(loss):
-        vars(loss)[_CHECKED] = True  # past Keras, which tracks what is set
-        backend.check_same(f"The loss '{loss.name}'", lambda: repr(loss))
+def check_ranks(loss: KerasLoss, learned: Callable[[], Sequence[Any]] = tuple) -> None:
+    """Raises in all processes unless they call the same loss; `learned` gives what it learns."""
+    if backend.replica_count() > 1:
+        backend.check_same(loss, learned)
 
 
 def whole(total: Tensor) -> Tensor:

@@ -70,6 +70,8 @@ def _along(inside: Tensor, axis: int) -> Tensor:
 def _nearest(squared: Tensor, straight: Tensor, axis: int) -> Tensor:
     """Along lines: the smaller of `straight_j` and of `squared_i + (i - j)^2` at the best i."""
     lines = ops.moveaxis(squared, axis, -1)
+    if lines.shape[0] == 0:
+        return straight  # no backend maps over no blocks
     shape = ops.shape(lines)
     position = ops.arange(shape[-1], dtype=squared.dtype)
     shift = ops.square(ops.expand_dims(position, -1) - position)

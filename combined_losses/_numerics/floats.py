@@ -108,6 +108,12 @@ def em1x(u: Tensor) -> Tensor:
     return ops.where(small, ops.square(near) * series, tangent)
 
 
+def over_last(function: Callable[..., Tensor], x: Tensor, **options: bool) -> Tensor:
+    """A maximum, or the like, over the last axis, also for an empty batch, where Keras raises."""
+    function = ops.sum if x.shape[0] == 0 else function
+    return function(x, axis=-1, **options)
+
+
 def log_softmax(logits: Tensor) -> Tensor:
     """The logarithms of the probabilities over the last axis."""
     return _over_classes(ops.log_softmax, logits)

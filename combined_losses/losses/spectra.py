@@ -168,6 +168,12 @@ class STFT(_Spectral):
 
     def _magnitude(self, signal: Tensor) -> Tensor:
         signal = _channels_first(signal)
+        if signal.shape[0] == 0:  # no backend reflects the ends of no signals
+            one = ops.zeros((1, *ops.shape(signal)[1:]), signal.dtype)
+            return self._magnitude_of(ops.concatenate([signal, one]))[:0]
+        return self._magnitude_of(signal)
+
+    def _magnitude_of(self, signal: Tensor) -> Tensor:
         real, imaginary = ops.stft(signal, self.window, self.hop, self.fft_size, self._hann)
         return ops.sqrt(ops.square(real) + ops.square(imaginary) + 1e-8)
 

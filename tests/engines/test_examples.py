@@ -1,36 +1,23 @@
 """`examples/several_machines`: two processes, started as people start them, print the same."""
 
-import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import keras
 
-from tests.processes import PACKAGE, free_port
+from tests.engines.starting import together, workers
+from tests.processes import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "several_machines"
 
 
 def run_together(commands, environments):
     """What several processes print, of which each waits for the others."""
-    path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": path, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command, environment in zip(commands, environments, strict=True)
-    ]
-    found = [process.communicate(timeout=240) for process in processes]
-    for process, (_, err) in zip(processes, found, strict=True):
-        assert process.returncode == 0, err
-    return "".join(out for out, _ in found)
+    found = together(commands, environments, timeout=240)
+    for code, _, err in found:
+        assert code == 0, err
+    return "".join(out for _, out, _ in found)
 
 
 def started_by_torch(script):
@@ -45,13 +32,7 @@ def started_by_jax(script):
 
 
 def started_by_tensorflow(script):
-    workers = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    configs = [
-        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        for index in range(2)
-    ]
-    environments = [{"TF_CONFIG": json.dumps(config)} for config in configs]
-    return run_together([[sys.executable, script, "--quick"]] * 2, environments)
+    return run_together([[sys.executable, script, "--quick"]] * 2, workers(2))
 
 
 def test_both_processes_print_the_same():

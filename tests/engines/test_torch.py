@@ -1,45 +1,19 @@
-"""torch.distributed: two ranks with unequal parts of a batch, beside one device with all of it."""
+"""torch.distributed: what ranks must not do, and what a process without ranks does."""
 
-import os
-import subprocess
 import sys
 
 import keras
 import pytest
 
 import combined_losses as cl
-from tests.processes import PACKAGE, free_port
+from tests.engines.starting import ranks, together
 
 on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="an engine of torch")
-ROOT = PACKAGE.parent
 
 
 def on_two_ranks(*command):
     """What both ranks print, and their exit codes."""
-    path = os.pathsep.join(filter(None, [os.getcwd(), str(ROOT), os.environ.get("PYTHONPATH")]))
-    port = str(free_port())
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env={**os.environ, "PYTHONPATH": path, "RANK": str(rank), "PORT": port},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    found = [rank.communicate(timeout=240) for rank in ranks]
-    return [(rank.returncode, *each) for rank, each in zip(ranks, found, strict=True)]
-
-
-@on_torch
-def test_two_ranks_are_one_device():
-    """Every loss, and every rule in loops and in `fit`: one start of the processes for all."""
-    for code, out, err in on_two_ranks("-m", "tests.engines.ranks", "all"):
-        assert code == 0, err
-        *wrong, last = out.splitlines()
-        assert wrong == []
-        assert int(last.removeprefix("done ")) >= 220
+    return together([[sys.executable, *command]] * 2, ranks(2), timeout=240)
 
 
 PROGRAM = """

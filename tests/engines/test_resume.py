@@ -1,0 +1,44 @@
+"""One of two processes is killed in the middle of an epoch; both go on from the last file."""
+
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from tests.engines.cases import MAKE_RULE
+from tests.engines.starting import ENGINES, run
+
+# A draw, the end of an epoch, learned weights, steps of its own, and gradients.
+FEW = ("ReLoBRaLo", "DynamicWeightAverage", "UncertaintyWeighting", "FAMO", "GradNorm")
+OF_THIS_BACKEND = [name for name, s in ENGINES.items() if s.backend == keras.backend.backend()]
+
+
+def check(engine, names, folder):
+    for how, dies in (("whole", False), ("killed", True), ("killed", False)):
+        arguments = [str(folder), how, ",".join(names)]
+        found = run(engine, *arguments, module="tests.engines.resuming", ends_with_one=dies)
+        if dies:
+            assert found[-1][0] == -signal.SIGKILL, found
+        else:
+            assert {code for code, _, _ in found} == {0}, found
+    count = len(found)
+    states = [
+        [*np.load(folder / f"{how}_{process}.npz").values()]
+        for how in ("whole", "killed")
+        for process in range(count)
+    ]
+    for state in states[1:]:
+        for array, expected in zip(state, states[0], strict=True):
+            np.testing.assert_array_equal(array, expected)
+
+
+@pytest.mark.parametrize("engine", OF_THIS_BACKEND)
+def test_a_training_that_was_killed_ends_as_one_that_was_not(engine, tmp_path):
+    check(engine, FEW, tmp_path)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", OF_THIS_BACKEND)
+def test_so_does_one_with_every_rule(engine, tmp_path):
+    check(engine, MAKE_RULE, tmp_path)
