@@ -98,7 +98,7 @@ def check_same(loss: Any, learned: Callable[[], Sequence[keras.Variable]]) -> No
     tf.debugging.Assert(
         tf.reduce_all(tf.equal(context.all_gather(number, axis=0), number)),
         [
-            f"The loss '{loss.name}' must be the same in all processes. Received: in process "
-            f"{context.replica_id_in_sync_group} {loss!r}"
+            f"The loss '{loss.name}' must be the same in all processes. Received: in this one "
+            f"{loss!r}"
         ],
     )

@@ -1,4 +1,4 @@
-"""A replica that a last batch leaves nothing: every loss is 0 there, and an error would stop all."""
+"""A replica that a last batch leaves nothing: every loss is 0 there; an error would stop all."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
-from tests.contracts.registry import CASES
+from tests.contracts.registry import CASES, VARIANTS
 from tests.gradients import value_and_gradient
 
 pytestmark = pytest.mark.skipif(
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.loss.__name__)
+@pytest.mark.parametrize("case", [*CASES, *VARIANTS], ids=lambda case: case.name)
 def test_a_loss_of_no_samples_is_0(case):
     for arguments in ({}, case.arguments):
         loss = case.make(**arguments)

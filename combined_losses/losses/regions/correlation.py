@@ -83,7 +83,7 @@ class MatthewsCorrelation(OfClasses):
         number = a + fp + fn + d
         a, fn, fp, d = (div(each, number) for each in (a, fn, fp, d))
         sides = a + fp, a + fn, d + fp, d + fn
-        defined = ops.min(ops.stop_gradient(ops.stack(sides)), axis=0) > 0
+        defined = ops.all(ops.stop_gradient(ops.stack(sides)) > 0, axis=0)
         root = ops.ones_like(a)
         for side in sides:  # four roots: their product cannot overflow
             root = root * ops.sqrt(ops.where(defined, side, 1.0))

@@ -151,7 +151,8 @@ def _extension(error: Tensor, truth: Tensor, weight: Tensor | None) -> tuple[Ten
     # as only pixels of weight 0 came.
     jaccard = ops.stop_gradient(div(found + added, size + added))
     before = ops.pad(jaccard[..., :-1], ((0, 0), (0, 0), (1, 0)))
-    return ops.sum(ops.relu(error) * (jaccard - before), axis=-1), size[..., 0]
+    values = ops.sum(ops.relu(error) * (jaccard - before), axis=-1)
+    return values, ops.sum(size, axis=-1)  # of one number, or none where there are no pixels
 
 
 def _ranked(array: Tensor, order: Tensor) -> Tensor:
