@@ -195,7 +195,8 @@ def main():
     backend, table = keras.backend.backend(), []
     print(f"{backend}, keras {keras.__version__}; least of {args.rounds} rounds")
     for what, (prepare, sizes, formula) in GROWTHS.items():
-        sizes = [size for size in sizes if size <= max(sizes) * args.most] or sizes[:2]
+        few = [size for size in sizes if size <= max(sizes) * args.most]
+        sizes = few if len(few) > 1 else sizes[:2]  # a slope needs two
         times = [seconds(prepare(size), args.rounds) for size in sizes]
         slope = exponent(sizes, times)
         table.append([what, sizes[0], 1e3 * times[0], sizes[-1], 1e3 * times[-1], slope, formula])
