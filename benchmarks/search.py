@@ -14,6 +14,7 @@ error of u). Lower is better everywhere.
     python benchmarks/search.py --compare    every rule on the same problems, 3 seeds
 
 With `--compare` the trainings are kept in `compare-<problem>.db`: started again, it goes on.
+It fails if a training has no result.
 """
 
 import argparse
@@ -198,8 +199,7 @@ def searched(problem):
         storage=None,
         **problem.fit,
     )
-    best = min(found.trials, key=lambda run: run.values.get(problem.objective, np.inf))
-    return dict(best.parameters)
+    return {name: w for name, w in found.best.parameters.items() if name in problem.losses()}
 
 
 def by_grid(problem):
@@ -242,7 +242,7 @@ def search_against_grid(name):
 
 def compared(name):
     """Every rule on one problem, with 3 seeds; goes on where it was stopped."""
-    problem = PROBLEMS[name]()
+    problem, start = PROBLEMS[name](), time.perf_counter()
     found = cl.compare(
         problem.build,
         problem.train,
@@ -252,8 +252,48 @@ def compared(name):
         storage=f"compare-{name.replace(' ', '-')}.db",
         **problem.fit,
     )
-    print(f"{name}\n{found}\n", flush=True)
+    print(f"{name}, {time.perf_counter() - start:.0f} s\n{found}\n", flush=True)
     return found
+
+
+def compare_all(problems, path):
+    """The table of every rule on every problem."""
+    results = {name: compared(name) for name in problems}
+    names = dict.fromkeys(run.name for each in results.values() for run in each.runs)
+    rows = [
+        [name, *(gain_of(each, name) for each in results.values()), time_of(results, name)]
+        for name in names
+        if name not in ("equal weights", "as compiled")  # they are the same here
+    ]
+    columns = {**dict.fromkeys(problems, "{:+.0f} ({:+.0f} to {:+.0f})"), "a step": "{:.1f}"}
+    title = (
+        "By how many % of its error a rule is better than equal weights, mean and 95 % interval of "
+        "3 seeds; and how many times as long a step takes, the median of the problems; "
+        f"{keras.backend.backend()}"
+    )
+    recording.keep(path, "compare", title=title, label="rule", columns=columns, rows=rows)
+    failed = {f"{name}: {run.name}" for name in results for run in without_result(results[name])}
+    if failed:
+        sys.exit(f"no result: {failed}")
+
+
+def without_result(found):
+    return [run for run in found.runs if run.state != "finished"]
+
+
+def gain_of(found, name):
+    """The gain in % of the error with equal weights, and its interval."""
+    key = found.objectives[0].key
+    gain = found.differences.get(name, {}).get(key)
+    return gain and [
+        100 * each / found.equal.values[key] for each in (gain.mean, gain.low, gain.high)
+    ]
+
+
+def time_of(results, name):
+    """How many times as long as with equal weights a step takes, the median of the problems."""
+    runs = [(each, run) for each in results.values() for run in each.finished if run.name == name]
+    return float(np.median([each.time_of_step(run) for each, run in runs])) if runs else None
 
 
 def main():
@@ -264,23 +304,14 @@ def main():
     args = parser.parse_args()
     backend, rows = keras.backend.backend(), []
     if args.compare:
-        results = {name: compared(name) for name in args.only}
-        names = list(dict.fromkeys(run.name for each in results.values() for run in each.runs))
-        rows = [[name, *(gain_of(each, name) for each in results.values())] for name in names]
-        columns = dict.fromkeys(args.only, "{:+.2g} ({:+.2g} to {:+.2g})")
-        title = f"better than equal weights by, with 95 % intervals; {backend}"
-        recording.keep(args.json, "compare", title=title, label="rule", columns=columns, rows=rows)
+        compare_all(args.only, args.json)
         return
-    rows = [search_against_grid(name) for name in args.only]
     columns = dict.fromkeys(("search", "grid", "equal weights"), "{:.3g} ± {:.2g}")
     columns |= {"search worse by": "{:+.2g}", "noise": "{:.2g}"}
-    title = f"error on test data, 5 fresh seeds; {backend}"
-    recording.keep(args.json, "grid", title=title, label="problem", columns=columns, rows=rows)
-
-
-def gain_of(found, name):
-    gain = found.differences.get(name, {}).get(found.objectives[0].key)
-    return None if gain is None else [gain.mean, gain.low, gain.high]
+    title = f"Error on test data, mean ± standard deviation of 5 fresh seeds; {backend}"
+    for name in args.only:
+        rows.append(search_against_grid(name))
+        recording.keep(args.json, "grid", title=title, label="problem", columns=columns, rows=rows)
 
 
 if __name__ == "__main__":

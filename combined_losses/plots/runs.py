@@ -73,7 +73,7 @@ def pareto(
     keys = [_shared_key(last_values, name) for name in names]
     points = np.array([[last[key] for key in keys] for last in last_values.values()], float)
     finite = np.isfinite(points).all(axis=1)
-    front = finite & ~_dominated(points)
+    front = finite & ~dominated(points)
     is_new, ax = ax is None, ax or new_axes()
     line = draw_front(ax, points[front])
     handles = [_draw_run(ax, index, points, front[index]) for index in range(len(points))]
@@ -157,7 +157,7 @@ def _shared_key(last_values: Mapping[str, LastValues], name: str) -> str:
     )
 
 
-def _dominated(points: "NDArray[np.float64]") -> "NDArray[np.bool_]":
+def dominated(points: "NDArray[np.float64]") -> "NDArray[np.bool_]":
     """For each point, whether another is as low in both coordinates and lower in one of them.
 
     A point that is not finite neither dominates nor is dominated.
@@ -165,8 +165,8 @@ def _dominated(points: "NDArray[np.float64]") -> "NDArray[np.bool_]":
     finite: NDArray[np.bool_] = np.all(np.isfinite(points), axis=1)
     as_low = np.all(points[:, None] <= points, axis=2)
     lower = np.any(points[:, None] < points, axis=2)
-    dominated: NDArray[np.bool_] = np.any(as_low & lower & finite[:, None], axis=0)
-    return dominated
+    found: NDArray[np.bool_] = np.any(as_low & lower & finite[:, None], axis=0)
+    return found
 
 
 def _draw_run(ax: "Axes", index: int, points: "NDArray[np.float64]", filled: bool) -> "Line2D":

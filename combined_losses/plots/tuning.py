@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from combined_losses.plots.runs import draw_front, pareto
+from combined_losses.plots.runs import dominated, draw_front, pareto
 from combined_losses.plots.style import COLOURS, MARKERS, add_legend, pick, spread_out, wrap
 
 if TYPE_CHECKING:
@@ -107,8 +107,10 @@ def _front(found: Search, ax: "Axes") -> None:
     for i, point in enumerate(points[1]):
         colour, marker = pick(COLOURS, i + 1), pick(MARKERS, i + 1)
         handles += ax.plot(*point, marker, markersize=9, color=colour, markeredgecolor="black")
-    front = np.array([[run.values[g.key] for g in goals] for run in found.pareto])
-    handles.append(draw_front(ax, front, [goal.sign for goal in goals]))
+    # The front in what is drawn: with more objectives other runs are not dominated either.
+    signs = [goal.sign for goal in goals]
+    drawn = np.concatenate([each.reshape(-1, 2) for each in points])
+    handles.append(draw_front(ax, drawn[~dominated(np.array(signs) * drawn)], signs))
     ax.set_xlabel(wrap(str(goals[0]), 40), parse_math=False)
     ax.set_ylabel(wrap(str(goals[1]), 30), parse_math=False)
     labels = ["trials"] * bool(runs) + [run.name for run in marked]

@@ -12,7 +12,15 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from combined_losses._core.shell import quiet_if_command
 from combined_losses.callbacks import TerminateOnComponentNaN
+from combined_losses.tuning.arguments import check_count
+from combined_losses.tuning.given import (
+    described_data,
+    described_model,
+    fit_arguments,
+    is_plain,
+)
 from combined_losses.tuning.objectives import Objective, all_finite, check_keys, values_in
 from combined_losses.tuning.settings import Setting, composite_of
 
@@ -68,31 +76,49 @@ class Bench:
         seed: int,
         fit: Mapping[str, Any],
     ) -> None:
+        if not callable(build):
+            raise ValueError(
+                "`build` must be a function without arguments that returns a new compiled model. "
+                f"Received: {build!r} of type {type(build).__name__}"
+            )
+        check_count("seed", seed, 0)
+        check_count("epochs", fit.get("epochs", 1), 1)
         self.build = build
         self.objectives = objectives
         self.seed = seed
-        self._data = _fit_arguments(data, validation)
-        self._fit = dict(fit)
-        self._check_build()
+        self._data = fit_arguments(data, validation)
+        self._fit = {"epochs": 1, **fit}
 
-    def _check_build(self) -> None:
-        """Raises if `build` returns what cannot be trained anew again and again."""
+    @contextlib.contextmanager
+    def first_model(self) -> Iterator[keras.Model]:
+        """A new model, after a look at what `build` returns; freed after the block.
+
+        Raises if models cannot be trained anew again and again, or do not log the objectives.
+        """
         with freed():
-            first = self._model()
-            self._try_first_step(first)
-            second = self.build()
-            composite = composite_of(first)
-            ids = {id(v) for v in (*first.variables, *composite.variables)}
-            shared = [
-                v for v in (*second.variables, *composite_of(second).variables) if id(v) in ids
-            ]
-            if first is second or shared or composite is composite_of(second):
-                raise ValueError(
-                    "`build` must make a new model and a new loss in every call, or trainings go "
-                    "on from one another: create the layers, the optimizer and the CompositeLoss "
-                    "inside of it. Received: "
-                    + ("the same model twice" if first is second else "two models that share them")
-                )
+            tried = self._model()
+            self._try_first_step(tried)
+            keras.utils.set_random_seed(self.seed)
+            model = self.build()
+            _check_apart(tried, model)
+            del tried
+            yield model
+            del model
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs a training has."""
+        return int(self._fit["epochs"])
+
+    def described(self, model: keras.Model) -> dict[str, Any]:
+        """By what a storage knows the same trainings again: a part of JSON."""
+        return {
+            "objectives": [list(goal) for goal in self.objectives],
+            "seed": self.seed,
+            **{name: value for name, value in self._fit.items() if is_plain(value)},
+            **described_data(self._data),
+            **described_model(model),
+        }
 
     def _model(self, seed: int = 0) -> keras.Model:
         keras.utils.set_random_seed(self.seed + seed)
@@ -110,7 +136,8 @@ class Bench:
         arguments = {**self._fit, "epochs": 1, "steps_per_epoch": 1, "callbacks": None}
         if self._data.get("validation_data") is not None:
             arguments["validation_steps"] = 1
-        history = model.fit(**self._data, **{**arguments, "verbose": 0})
+        with quiet_if_command():  # on torch and JAX, Keras imports TensorFlow at this moment
+            history = model.fit(**self._data, **{**arguments, "verbose": 0})
         keys = [key for key in history.history if not key.endswith("_weight")]
         check_keys(self.objectives, keys)
 
@@ -203,37 +230,25 @@ class _Watch(keras.callbacks.Callback):
             self.is_stopped = self.model.stop_training = True
 
 
-def _fit_arguments(data: Any, validation: Any) -> dict[str, Any]:
-    """The arguments of `fit` for data and validation."""
-    found: dict[str, Any] = dict(zip(("x", "y", "sample_weight"), _as_tuple(data), strict=False))
-    if isinstance(validation, float):
-        return {**found, "validation_split": validation}
-    if validation is not None:
-        validation = _as_tuple(validation)
-        found["validation_data"] = validation[0] if len(validation) == 1 else validation
-    return found
-
-
-def _as_tuple(data: Any) -> tuple[Any, ...]:
-    """`(x, y)` or `(x, y, sample_weight)`; a data set alone."""
-    if isinstance(data, (tuple, list)):
-        if not 2 <= len(data) <= 3:
-            raise ValueError(
-                "`data` must be (x, y), (x, y, sample_weight), or a data set. "
-                f"Received: {len(data)} entries"
-            )
-        return tuple(data)
-    if hasattr(data, "__next__"):
+def _check_apart(first: keras.Model, second: keras.Model) -> None:
+    """Raises if two models, or their composites, share what trainings change."""
+    ours, theirs = composite_of(first), composite_of(second)
+    ids = {id(v) for v in (*first.variables, *ours.variables)}
+    shared = any(id(v) in ids for v in (*second.variables, *theirs.variables))
+    if first is second or shared or ours is theirs:
         raise ValueError(
-            "`data` is read once for every training: pass arrays, or a data set that can be read "
-            f"again. Received: {type(data).__name__}, which can be read once"
+            "`build` must make a new model and a new loss in every call, or trainings go on from "
+            "one another: create the layers, the optimizer and the CompositeLoss inside of it. "
+            "Received: "
+            + ("the same model twice" if first is second else "two models that share them")
         )
-    return (data,)
 
 
 @contextlib.contextmanager
 def freed() -> Iterator[None]:
-    """After the block nothing of the models that it made is left in memory."""
+    """Frees the models that were made in the block, and what is left of those before it."""
+    # Frames that have ended by now still held the last model when its own block was left.
+    gc.collect()
     try:
         yield
     finally:
@@ -251,4 +266,5 @@ def new_garbage_alone() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()
         gc.unfreeze()

@@ -105,8 +105,9 @@ def run_compare(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace, function: Callable[..., Shown], options: dict[str, Any]) -> None:
     require({name: name for name in NEEDED}, "search")
-    if args.html is not None and not args.html.absolute().parent.is_dir():
-        raise InputError(f"--html must be in a folder that exists, received {str(args.html)!r}")
+    html: Path | None = args.html
+    if html is not None and (html.is_dir() or not html.absolute().parent.is_dir()):
+        raise InputError(f"--html must be a file in a folder that exists, received {str(html)!r}")
     data = tuple(each for each in read_arrays(args.data) if each is not None)
     try:
         found = function(
@@ -123,9 +124,12 @@ def _run(args: argparse.Namespace, function: Callable[..., Shown], options: dict
     except ValueError as error:
         raise InputError(str(error)) from error
     print(found)
-    if args.html is not None:
-        found.to_html(args.html)
-        print(f"Written: {args.html}")
+    if html is not None:
+        try:
+            found.to_html(html)
+        except OSError as error:
+            raise InputError(f"{html} cannot be written: {error.strerror}") from error
+        print(f"Written: {html}")
 
 
 def _range_of(text: str) -> tuple[str, tuple[float, float]]:

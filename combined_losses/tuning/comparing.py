@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from combined_losses import weightings
+from combined_losses._core.checks import check_weight
+from combined_losses._core.names import quoted
 from combined_losses.tuning.arguments import check_count, check_installed
 from combined_losses.tuning.bench import Bench, Build, new_garbage_alone
 from combined_losses.tuning.comparison import Comparison
-from combined_losses.tuning.grid import joined_runs, train_next
+from combined_losses.tuning.grid import joined_runs, train_all
 from combined_losses.tuning.objectives import Objectives, as_objectives
 from combined_losses.tuning.progress import Progress
 from combined_losses.tuning.references import COMPILED, EQUAL
@@ -85,33 +87,29 @@ def compare(
     check_count("seeds", seeds, 2)
     goals = as_objectives(objectives)
     bench = Bench(build, data, validation, goals, seed, fit)
-    with bench.model(Setting()) as model:
+    with bench.first_model() as model:
         composite = composite_of(model)
-        equal = equal_weights(composite)
-        settings = {EQUAL: equal, COMPILED: Setting(), **_settings(rules, equal, composite.names)}
+        equal, known = equal_weights(composite), composite._node.settable_names
+        settings = {EQUAL: equal, COMPILED: Setting(), **_settings(rules, equal, known)}
+        described = {"rules": list(settings), "seeds": seeds, **bench.described(model)}
         del model, composite
-    described = {
-        "rules": list(settings),
-        "objectives": [list(goal) for goal in goals],
-        "seeds": seeds,
-        "seed": seed,
-        "epochs": fit.get("epochs", 1),
-    }
     study = Study(storage, name, described, goals, seed)
     count, names = len(settings) * seeds, list(settings)
 
-    def training(number: int) -> tuple[str, Setting, int]:
+    def named(number: int) -> tuple[str, int]:
         """All rules with the first seed, then with the second one."""
-        with_seed, place = divmod(number, len(names))
-        return names[place], settings[names[place]], with_seed
+        return names[number % len(names)], number // len(names)
+
+    def training(number: int) -> tuple[str, Setting, int]:
+        rule, with_seed = named(number)
+        return rule, settings[rule], with_seed
 
     with Progress(count - len(study.trials), verbose) as progress:
         try:
-            while train_next(study, bench, count, training, progress):
-                pass
+            train_all(study, bench, count, training, progress)
         except KeyboardInterrupt:
             progress.say("stopped; what there is is compared")
-    return Comparison(goals, joined_runs(study, lambda number: names[number % len(names)]))
+    return Comparison(goals, joined_runs(study, named))
 
 
 def _settings(
@@ -127,15 +125,21 @@ def _settings(
     found: dict[str, Setting] = {}
     for given in rules:
         if isinstance(given, Mapping):
-            unknown = [name for name in given if name not in components]
-            if unknown:
-                raise ValueError(
-                    f"The weights in `rules` name components: {list(components)}. "
-                    f"Received: {unknown[0]!r}"
-                )
+            _check_weights(given, components)
             found[f"weights {dict(given)}"] = Setting({**equal.weights, **given}, rule=None)
         else:
             rule = rule_of(given)
             if rule is not None:  # equal weights are there already
                 found[label_of(rule)] = Setting(equal.weights, rule=rule)
     return found
+
+
+def _check_weights(weights: Mapping[str, float], components: Sequence[str]) -> None:
+    unknown = [name for name in weights if name not in components]
+    if unknown:
+        raise ValueError(
+            f"The weights in `rules` name components, {quoted(components)}. "
+            f"Received: {unknown[0]!r}"
+        )
+    for name, value in weights.items():
+        check_weight(name, value)  # raises

@@ -80,6 +80,8 @@ class Comparison(Shown):
         count = len(self.differences)
         chance = (1 - CONFIDENCE) / 2 * count
         seeds = len(next(iter(self.equal.per_seed.values()))) if self.equal else 0
+        if seeds < 2:
+            return f"{objective.key}: with one seed the noise is unknown."
         if not found:
             return (
                 f"{objective.key}: no rule beats equal weights by more than the noise of {seeds} "

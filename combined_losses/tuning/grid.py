@@ -1,7 +1,7 @@
 """Trainings in a fixed order: the number of a trial says which it is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from combined_losses.tuning.bench import Bench, Failed
 from combined_losses.tuning.progress import Progress
@@ -9,6 +9,9 @@ from combined_losses.tuning.results import Run, as_record, from_record, joined_s
 from combined_losses.tuning.settings import Setting
 from combined_losses.tuning.study import LOGICAL, RECORD, Study
 from combined_losses.tuning.tables import line_of
+
+Training: TypeAlias = Callable[[int], tuple[str, Setting, int]]
+"""From the number of a training to its name, its setting and its seed."""
 
 
 def trained(
@@ -21,17 +24,18 @@ def trained(
         return Run(name, dict(parameters), state="failed", note=str(failed))
 
 
-def train_next(
-    study: Study,
-    bench: Bench,
-    count: int,
-    training: Callable[[int], tuple[str, Setting, int]],
-    progress: Progress,
-) -> bool:
-    """Trains the next one; False where `count` have been begun.
+def train_all(
+    study: Study, bench: Bench, count: int, training: Training, progress: Progress
+) -> None:
+    """Trains until `count` trainings have ended, those of other processes too."""
+    while _train_next(study, bench, count, training, progress) or study.is_waited_for(count):
+        pass
 
-    `training` gives the name, the setting and the seed of a number.
-    """
+
+def _train_next(
+    study: Study, bench: Bench, count: int, training: Training, progress: Progress
+) -> bool:
+    """Trains the next one; False where `count` have been begun."""
     with study.trial(count) as trial:
         if trial is None:
             return False
@@ -44,11 +48,18 @@ def train_next(
     return True
 
 
-def joined_runs(study: Study, name_of: Callable[[int], str]) -> list[Run]:
-    """One run for each name, of all seeds that it has been trained with, in order."""
+def joined_runs(study: Study, named: Callable[[int], tuple[str, int]]) -> list[Run]:
+    """One run for each name, of the seeds that it has been trained with.
+
+    Where one is missing, because another process still works on it or the user has stopped, those
+    after it are left out: differences between runs are taken seed by seed. `named` gives the name
+    and the seed of a number.
+    """
     found: dict[str, list[Run]] = {}
     for trial in study.trials:
         if RECORD in trial.user_attrs:
-            name = name_of(trial.user_attrs[LOGICAL])
-            found.setdefault(name, []).append(from_record(name, trial.user_attrs[RECORD]))
-    return [joined_seeds(name, runs) for name, runs in found.items()]
+            name, seed = named(trial.user_attrs[LOGICAL])
+            runs = found.setdefault(name, [])
+            if len(runs) == seed:
+                runs.append(from_record(name, trial.user_attrs[RECORD]))
+    return [joined_seeds(name, runs) for name, runs in found.items() if runs]

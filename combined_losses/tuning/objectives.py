@@ -49,7 +49,7 @@ def as_objectives(given: Objectives) -> tuple[Objective, ...]:
 
 
 def _as_list(given: Objectives) -> Iterable[Any]:
-    return [given] if isinstance(given, str) or not isinstance(given, Sequence) else given
+    return given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
 
 
 def _pair(text: Any) -> tuple[str, Any]:

@@ -57,6 +57,14 @@ class Space:
             else:
                 self._ranges[name] = _as_range(name, given)
         self.names: list[str] = list(parameters)
+        both = [
+            name for name in ends if name in parameters and name.partition(".")[0] in parameters
+        ]
+        if both:
+            raise ValueError(
+                "`parameters` give a component either a weight or other arguments of its schedule: "
+                f"a weight ends the schedule. Received: both for {quoted(both)}"
+            )
 
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
         """One value for each parameter; of a rule its label."""

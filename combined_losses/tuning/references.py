@@ -8,20 +8,21 @@ import keras
 import numpy as np
 
 from combined_losses.diagnosis import diagnose
-from combined_losses.tuning.bench import Bench
 from combined_losses.tuning.settings import Setting, composite_of, equal_weights
 
 EQUAL, PROPOSED, COMPILED = "equal weights", "proposed by diagnose", "as compiled"
 ROWS, BATCHES = 1000, 10  # what `diagnose` looks at, of arrays and of a data set
 
 
-def settings(bench: Bench) -> dict[str, Setting]:
-    """The setting of each reference, by name; without a proposal where `diagnose` has none."""
-    with bench.model(Setting()) as model:
-        equal = equal_weights(composite_of(model))
-        proposed = _proposed(model, bench.batches)
-        del model
-    found = {EQUAL: equal}
+def settings(model: keras.Model, data: tuple[Any, Any, Any]) -> dict[str, Setting]:
+    """The setting of each reference, by name; without a proposal where `diagnose` has none.
+
+    Args:
+        model: a new model.
+        data: `(x, y, sample_weight)`.
+    """
+    found = {EQUAL: equal_weights(composite_of(model))}
+    proposed = _proposed(model, data)
     if proposed is not None:
         found[PROPOSED] = proposed
     return {**found, COMPILED: Setting()}

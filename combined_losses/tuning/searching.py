@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from combined_losses._core.checks import is_number
+from combined_losses._core.names import quoted
 from combined_losses.tuning import references
 from combined_losses.tuning.arguments import check_count, check_installed
 from combined_losses.tuning.bench import Bench, Build, Failed, Report, Stopped, new_garbage_alone
@@ -46,8 +48,9 @@ def search(
 
     Every trial is an ordinary `fit` of a new model. Three references are trained beside the trials:
     equal weights, the weights that `cl.diagnose` proposes, and the weights as compiled. With one
-    objective Optuna's TPE sampler proposes the trials, and a trial that is worse than the median at
-    the same epoch is stopped. With several, the same sampler looks for the Pareto front.
+    objective Optuna's TPE sampler proposes the trials, and a trial that is worse than the median of
+    the earlier ones after half of its epochs is stopped. With several, the same sampler looks for
+    the Pareto front.
 
     A search that was killed goes on where it was when the same call is made again. Several
     processes that make the same call divide the trials. Needs `pip install
@@ -71,7 +74,8 @@ def search(
             fresh seeds: the best of many noisy trials looks better than it is. Default 3; 0: never.
         prefer: for several objectives the importance of each, default 1: see
             `SearchResult.best`.
-        storage: the path of an SQLite file, a URL as Optuna takes it, or None: in memory.
+        storage: the path of an SQLite file, a URL as Optuna takes it, or None: in memory. It is
+            refused if it holds a search of other data, of another model or with other arguments.
         name: the name of the search in the storage.
         seed: the seed of the sampler, and the first seed of the trainings.
         verbose: 1 (default): a progress bar, and a line for each trial; 0: nothing.
@@ -121,21 +125,30 @@ def search(
     check_count("confirm", confirm, 0)
     goals = as_objectives(objectives)
     bench = Bench(build, data, validation, goals, seed, fit)
-    with bench.model(Setting()) as model:
-        space = Space(parameters, composite_of(model))
-        del model
+    _check_preference(prefer, goals)
     _warn_of_weighted(goals)
-    described = {
-        "parameters": space.described(),
-        "objectives": [list(goal) for goal in goals],
-        "seeds": seeds,
-        "seed": seed,
-        "epochs": fit.get("epochs", 1),
-        "batch_size": fit.get("batch_size"),
-    }
-    study = Study(storage, name, described, goals, seed)
-    job = _Search(bench, space, study, goals, range(seeds), verbose)
+    with bench.first_model() as model:
+        space = Space(parameters, composite_of(model))
+        described = {"parameters": space.described(), "seeds": seeds, **bench.described(model)}
+        study = Study(storage, name, described, goals, seed)
+        settings = references.settings(model, bench.batches)
+        del model
+    job = _Search(bench, space, study, settings, range(seeds), verbose)
     return job.run(trials, confirm, dict(prefer or {}))
+
+
+def _check_preference(prefer: Any, objectives: Sequence[Objective]) -> None:
+    if prefer is None:
+        return
+    keys = [goal.key for goal in objectives]
+    sound = isinstance(prefer, Mapping) and all(
+        key in keys and is_number(value) and value > 0 for key, value in prefer.items()
+    )
+    if not sound:
+        raise ValueError(
+            f"`prefer` must be a dict from objectives, {quoted(keys)}, to positive numbers. "
+            f"Received: {prefer!r}"
+        )
 
 
 def _warn_of_weighted(objectives: Sequence[Objective]) -> None:
@@ -145,7 +158,7 @@ def _warn_of_weighted(objectives: Sequence[Objective]) -> None:
             f"'{weighted[0]}' is a sum with the weights that are searched, so that the smallest "
             "weights make it small. Take a metric or the value of one component as the objective. "
             f"Received: objectives with {weighted}",
-            stacklevel=3,
+            stacklevel=4,  # of the caller of `search`, which is decorated
         )
 
 
@@ -157,13 +170,13 @@ class _Search:
         bench: Bench,
         space: Space,
         study: Study,
-        objectives: Sequence[Objective],
+        settings: Mapping[str, Setting],
         seeds: range,
         verbose: int,
     ) -> None:
         self.bench, self.space, self.study = bench, space, study
-        self.objectives, self.seeds, self.verbose = objectives, seeds, verbose
-        self.settings = references.settings(bench)
+        self.settings, self.seeds, self.verbose = settings, seeds, verbose
+        self.objectives = bench.objectives
 
     def run(self, trials: int, confirm: int, prefer: Mapping[str, float]) -> SearchResult:
         """All of it; returns early, with what there is, when the user interrupts."""
@@ -173,7 +186,7 @@ class _Search:
             try:
                 for name in self.settings:
                     self.reference(name, self.seeds)
-                while self.next_trial(trials):
+                while self.next_trial(trials) or self.study.is_waited_for(trials):
                     pass
                 return self._confirmed(confirm, prefer)
             except KeyboardInterrupt:
@@ -263,11 +276,12 @@ class _Search:
         """Tells the study the objective of each epoch; None where several cannot be compared."""
         if len(self.objectives) > 1:
             return None
-        key = self.objectives[0].key
+        goal, epochs = self.objectives[0], self.bench.epochs
+        half = epochs // 2 if epochs > 2 else 0  # earlier the order is not yet that of the end
 
         def report(epoch: int, values: Mapping[str, float]) -> bool:
-            trial.report(values[key], epoch)
-            return bool(trial.should_prune())
+            trial.report(values[goal.key], epoch)
+            return epoch + 1 == half and self.study.is_behind(values[goal.key], epoch, goal)
 
         return report
 

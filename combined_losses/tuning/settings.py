@@ -67,13 +67,14 @@ def label_of(rule: "Rule | _Kept") -> str:
 
 def rule_of(given: object) -> Rule:
     """A rule of its own, of a name such as `"UPGrad"`, a class, a rule, or None."""
-    if isinstance(given, str) and given.lower() != "none":
-        given = getattr(weightings, given, given)
+    if isinstance(given, str):
+        is_name = given in weightings.__all__ and is_rule(given)
+        given = getattr(weightings, given) if is_name else given
     if isinstance(given, type) and issubclass(given, Weighting):
         given = given()
     if isinstance(given, Weighting):
         return type(given).from_config(given.get_config())
-    if given is None or given == "none":
+    if given is None or (isinstance(given, str) and given.lower() == "none"):
         return None
     names = filter(is_rule, weightings.__all__)
     raise ValueError(

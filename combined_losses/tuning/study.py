@@ -6,7 +6,10 @@ same finished trials, in the order of these numbers, as one that was not.
 """
 
 import contextlib
+import datetime
+import itertools
 import json
+import statistics
 import threading
 import time
 import warnings
@@ -24,6 +27,8 @@ Frozen: TypeAlias = "optuna.trial.FrozenTrial"
 
 # Seconds: how often a trial says that it lives, and when one of another machine counts as dead.
 HEARTBEAT, GRACE = 30, 120
+LEAST_ENDED = 5  # trials, before one is stopped
+MOMENT = 5  # seconds that a process may take between ending a trial and having it repeated
 
 # The attributes of trials and of the study that this package writes.
 LOGICAL, REPEATS, OWNER, WHOLE = "number", "repeats", "owner", "all suggested"
@@ -31,6 +36,9 @@ RECORD = "run"  # what a trial has reached
 SEARCH = "search"
 
 _DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
+
+
+_AT_WORK: set[int] = set()  # the trials that threads of this process work on, by their ids
 
 
 class Study:
@@ -63,7 +71,7 @@ class Study:
                 study_name=name,
                 load_if_exists=True,
                 directions=[_DIRECTIONS[objective.direction] for objective in objectives],
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+                pruner=optuna.pruners.NopPruner(),  # `is_behind` says which trials are stopped
             )
             known = self._study.user_attrs.get(SEARCH)
             if known is None:
@@ -120,33 +128,50 @@ class Study:
         A trial whose block is left by an exception is repeated, here or by another process.
         """
         self._repeat_the_dead()
-        if not self._all("WAITING") and len(self.trials) >= count:
+        self._repeat_the_lost(count)
+        if not self._is_one_left(count):
             yield None
             return
         with _no_warnings():
             trial = self._study.ask()
         trial.set_user_attr(OWNER, this_process())
-        number = self._logical(trial.number, trial.user_attrs)
-        if number >= count:  # another process was faster
+        number = self._logical(trial.number)
+        if number >= count:  # another process was faster, or it is to be repeated later
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            if REPEATS in trial.user_attrs:
+                self._repeat(self._all()[trial.number])
             yield None
             return
         trial.set_user_attr(LOGICAL, number)
         self._study.sampler = self._optuna.samplers.TPESampler(
             seed=(self._seed + 1_000_003 * (number + 1)) % 2**32, multivariate=False
         )
-        with self._beating(trial.number):
+        with self._at_work(trial.number):
             try:
                 yield trial
+            except self._optuna.exceptions.UpdateFinishedTrialError:
+                return  # it took so long that another process has had it repeated
             except BaseException:
                 self._give_up(trial.number)
                 raise
 
-    def _logical(self, number: int, attributes: Mapping[str, Any]) -> int:
+    def _is_one_left(self, count: int) -> bool:
+        """Whether one of the first `count` trials has not been begun, or is to be repeated."""
+        waiting = self._optuna.trial.TrialState.WAITING
+        found = [(number, trial.state) for number, trial in self._numbered() if number < count]
+        return len({number for number, _ in found}) < count or waiting in dict(found).values()
+
+    def _logical(self, number: int) -> int:
         """The logical number of a trial."""
-        if REPEATS in attributes:
-            return int(attributes[REPEATS])
-        return sum(REPEATS not in each.user_attrs for each in self._all()[:number])
+        return self._numbered()[number][0]
+
+    def _numbered(self) -> list[tuple[int, Frozen]]:
+        """All trials in order, each after its logical number."""
+        trials, new = self._all(), itertools.count()
+        return [
+            (int(trial.user_attrs[REPEATS]) if REPEATS in trial.user_attrs else next(new), trial)
+            for trial in trials
+        ]
 
     def is_suggested(self, trial: "optuna.Trial") -> None:
         """Says that a trial has all of its parameters, so that a repeat has the same."""
@@ -165,27 +190,71 @@ class Study:
         else:
             self._study.tell(trial, state=states.PRUNED if is_pruned else states.FAIL)
 
+    def is_behind(self, value: float, epoch: int, objective: Objective) -> bool:
+        """Whether a trial is worse at an epoch than the median of those that have ended.
+
+        Asked once in a trial, so that the trials that were stopped are in that median. One of the
+        finished trials alone becomes stricter with each trial, and stops nearly all.
+        """
+        others = [trial.intermediate_values for trial in self._all("COMPLETE", "PRUNED")]
+        found = [values[epoch] for values in others if epoch in values]
+        if len(found) < LEAST_ENDED:
+            return False
+        return objective.sign * value > objective.sign * float(statistics.median(found))
+
     def importances(self, objectives: Sequence[Objective]) -> dict[str, dict[str, float]]:
         """For each objective the share of each parameter in what moves it; {} if unknown."""
         importance, found = self._optuna.importance, {}
-        for index, objective in enumerate(objectives):
+        # What the best trials have in common: the best tenth, but at least five.
+        share = min(0.5, max(0.1, 5 / max(len(self._all("COMPLETE")), 1)))
+        for i, objective in enumerate(objectives):
             with _no_warnings(), contextlib.suppress(ValueError, RuntimeError):
                 found[objective.key] = importance.get_param_importances(
                     self._study,
-                    evaluator=importance.PedAnovaImportanceEvaluator(),
-                    target=lambda trial, index=index: trial.values[index],
+                    evaluator=importance.PedAnovaImportanceEvaluator(target_quantile=share),
+                    # The evaluator takes lower values for better.
+                    target=lambda trial, i=i, sign=objective.sign: sign * trial.values[i],
                 )
         return found
 
     # Trials that nobody works on any more.
 
+    def is_waited_for(self, count: int) -> bool:
+        """Waits a second where another process works on one of the first `count` trials.
+
+        Returns False where none does; if that process dies, `trial` has its trial again.
+        """
+        running = self._optuna.trial.TrialState.RUNNING
+        if not any(n < count and trial.state == running for n, trial in self._numbered()):
+            return False
+        time.sleep(1)
+        return True
+
     def _repeat_the_dead(self) -> None:
         for trial in self._all("RUNNING"):
-            if is_dead(trial.user_attrs.get(OWNER)):
+            owner = trial.user_attrs.get(OWNER)
+            # A process may be killed before it has said that a trial is its own.
+            is_left = owner is None and _age(trial.datetime_start) > GRACE
+            is_mine = owner == this_process() and self._id_of(trial.number) not in _AT_WORK
+            if is_dead(owner) or is_left or is_mine:
                 self._give_up(trial.number)
         if isinstance(self._storage, self._optuna.storages.RDBStorage):
             with _no_warnings():
                 self._optuna.storages.fail_stale_trials(self._study)
+
+    def _repeat_the_lost(self, count: int) -> None:
+        """Has trials repeated whose process was killed between ending and repeating them."""
+        failed = self._optuna.trial.TrialState.FAIL
+        lost, covered = {}, set()
+        for number, trial in self._numbered():
+            has_ended = trial.state == failed and _age(trial.datetime_complete) > MOMENT
+            if has_ended and RECORD not in trial.user_attrs:
+                lost[number] = trial
+            else:
+                covered.add(number)
+        for number, trial in lost.items():
+            if number < count and number not in covered:
+                self._repeat(trial)
 
     def _give_up(self, number: int) -> None:
         """Ends a trial without a result and has it repeated, unless another process has done so."""
@@ -199,7 +268,7 @@ class Study:
     def _repeat(self, trial: Frozen) -> None:
         """Has the parameters of a trial tried before new ones."""
         parameters = trial.params if WHOLE in trial.user_attrs else {}
-        number = self._logical(trial.number, trial.user_attrs)
+        number = self._logical(trial.number)
         self._study.enqueue_trial(parameters, user_attrs={REPEATS: number})
 
     def _id_of(self, number: int) -> int:
@@ -207,12 +276,23 @@ class Study:
         return int(self._storage.get_trial_id_from_study_id_trial_number(study, number))
 
     @contextlib.contextmanager
-    def _beating(self, number: int) -> Iterator[None]:
+    def _at_work(self, number: int) -> Iterator[None]:
+        """Says, all the while, that this process works on a trial."""
+        trial_id = self._id_of(number)
+        _AT_WORK.add(trial_id)
+        try:
+            with self._beating(trial_id):
+                yield
+        finally:
+            _AT_WORK.discard(trial_id)
+
+    @contextlib.contextmanager
+    def _beating(self, trial_id: int) -> Iterator[None]:
         """Tells other machines, all the while, that somebody works on a trial."""
         if not isinstance(self._storage, self._optuna.storages.RDBStorage):
             yield
             return
-        end, trial_id = threading.Event(), self._id_of(number)
+        end = threading.Event()
 
         def beat() -> None:
             while not end.wait(HEARTBEAT):
@@ -235,7 +315,7 @@ def _readable(storage: str | Path | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        first = str(error.__cause__ or error).strip().splitlines()[0]
+        first = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             "`storage` must be the path of an SQLite file, or the URL of a database, that this "
             "process can write to and that nobody holds locked. "
@@ -261,3 +341,8 @@ def _no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _age(moment: datetime.datetime | None) -> float:
+    """The seconds since a moment of Optuna's, which knows no time zones."""
+    return 0.0 if moment is None else (datetime.datetime.now() - moment).total_seconds()

@@ -83,6 +83,8 @@ def interval(gain: Difference | None) -> str:
     """A difference with its interval; "–" where there is none."""
     if gain is None:
         return "–"
+    if math.isnan(gain.low):
+        return f"{gain.mean:+.3g}"
     return f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g})"
 
 

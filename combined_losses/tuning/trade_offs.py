@@ -1,6 +1,5 @@
 """`pareto`: what one component costs in another, as a front of trainings."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from combined_losses._core.names import log_key, quoted
 from combined_losses.tuning.arguments import check_count, check_installed
 from combined_losses.tuning.bench import Bench, Build, freed, new_garbage_alone
 from combined_losses.tuning.front import Front
-from combined_losses.tuning.grid import joined_runs, train_next
+from combined_losses.tuning.grid import joined_runs, train_all
 from combined_losses.tuning.objectives import Objective
 from combined_losses.tuning.progress import Progress
 from combined_losses.tuning.results import Run
@@ -99,14 +98,10 @@ def pareto(
     prefix = "" if validation is None else "val_"
     goals = _objectives(parts, prefix)
     bench = Bench(build, data, validation, goals, seed, fit)
-    described = {
-        "parts": list(parts),
-        "points": points,
-        "method": method,
-        "seeds": seeds,
-        "seed": seed,
-        "epochs": fit.get("epochs", 1),
-    }
+    with bench.first_model() as model:
+        described = {"parts": list(parts), "points": points, "method": method, "seeds": seeds}
+        described |= bench.described(model)
+        del model
     study = Study(storage, name, described, goals, seed)
     job = _Job(study, bench, parts, names, points, method, seeds)
     with Progress(points * seeds - len(study.trials), verbose) as progress:
@@ -167,26 +162,24 @@ class _Job:
         self.utopia = self.nadir = np.full(2, np.nan)
 
     def run(self, progress: Progress) -> None:
-        ends = 2 * self.seeds
-        while self._next(ends, progress):
-            pass
-        while sum(trial.state.is_finished() for trial in self.study.trials) < ends:
-            time.sleep(1)  # another process trains the last of them
-            self._next(ends, progress)
+        self._train(2 * self.seeds, progress)
         self._measure_ends()
-        while self._next(len(self.preferences) * self.seeds, progress):
-            pass
+        try:
+            self._train(len(self.preferences) * self.seeds, progress)
+        except KeyboardInterrupt:
+            progress.say("stopped; the front is of what there is")
 
-    def _next(self, count: int, progress: Progress) -> bool:
-        return train_next(self.study, self.bench, count, self._training, progress)
+    def _train(self, count: int, progress: Progress) -> None:
+        train_all(self.study, self.bench, count, self._training, progress)
 
     def _training(self, number: int) -> tuple[str, Setting, int]:
+        name, seed = self._named(number)
+        return name, self._setting(self.preferences[number // self.seeds]), seed
+
+    def _named(self, number: int) -> tuple[str, int]:
         point, seed = divmod(number, self.seeds)
         share = self.preferences[point]
-        return self._name(share), self._setting(share), seed
-
-    def _name(self, share: float) -> str:
-        return f"{share:.3g} : {1 - share:.3g}"
+        return f"{share:.3g} : {1 - share:.3g}", seed
 
     def _setting(self, share: float) -> Setting:
         """The weights, or the rule, of a preference for the first part."""
@@ -233,4 +226,4 @@ class _Job:
 
     def runs(self) -> list[Run]:
         """One run for each preference that has been trained with, the two ends first."""
-        return joined_runs(self.study, lambda n: self._name(self.preferences[n // self.seeds]))
+        return joined_runs(self.study, self._named)

@@ -37,7 +37,8 @@ def search(make=build, **kwargs):
         "seeds": 1,
         "confirm": 0,
     }
-    return cl.search(make, (X, Y), **fit(**{**given, **kwargs}))
+    data = kwargs.pop("data", (X, Y))
+    return cl.search(make, data, **fit(**{**given, **kwargs}))
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -1,11 +1,16 @@
 """`cl.compare` and `cl.pareto` on small problems; what their numbers mean, on given runs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import combined_losses as cl
 from combined_losses.tuning import Comparison, Front, Run
+from combined_losses.tuning.grid import joined_runs
 from combined_losses.tuning.objectives import as_objectives
+from combined_losses.tuning.results import as_record
+from combined_losses.tuning.study import LOGICAL, RECORD
 from tests.tuning.small import NotFinite, X, Y, build, fit, model_of
 
 GOALS = as_objectives("val_mae:min")
@@ -55,7 +60,7 @@ def test_a_comparison_goes_on(tmp_path):
 
     def broken():
         calls.append(1)
-        if len(calls) == 7:
+        if len(calls) == 6:
             raise KeyboardInterrupt
         return build()
 
@@ -77,6 +82,20 @@ def test_the_interval_is_that_of_paired_differences():
     expected = stats.ttest_rel(base, other).confidence_interval(0.95)
     np.testing.assert_allclose((gain.low, gain.high), expected)
     assert gain.mean == pytest.approx(np.mean(base - other))
+
+
+def test_seeds_are_compared_in_pairs_also_where_one_is_missing():
+    """Another process may still work on a seed in the middle."""
+    names = ["equal weights", "other"]
+    done = [
+        SimpleNamespace(user_attrs={LOGICAL: number, RECORD: as_record(run("", float(number)))})
+        for number in (0, 1, 2, 4, 5)  # 3 is seed 1 of the other
+    ]
+    runs = joined_runs(SimpleNamespace(trials=done), lambda n: (names[n % 2], n // 2))
+    assert [each.per_seed["val_mae"] for each in runs] == [[0.0, 2.0, 4.0], [1.0]]
+    found = Comparison(GOALS, runs)
+    assert found.differences["other"]["val_mae"].mean == -1.0
+    assert "nan" not in str(found)
 
 
 @pytest.mark.parametrize("direction", ["min", "max"])
@@ -109,6 +128,7 @@ WRONG = {
     "no list": ({"rules": "UPGrad"}, "`rules` must be a list.*Received: 'UPGrad'"),
     "unknown rule": ({"rules": ["UPGrd"]}, "'UPGrad'.*Received: 'UPGrd'"),
     "unknown component": ({"rules": [{"undr": 1.0}]}, "name components.*'undr'"),
+    "a weight that is none": ({"rules": [{"under": "1"}]}, "weight of component 'under'.*'1'"),
 }
 
 
@@ -134,6 +154,23 @@ def test_what_a_front_has(method):
         for i, goal in enumerate(found.objectives):
             assert each.values[goal.key] < found.nadir[i]
     assert found.hypervolume > 0
+
+
+def test_a_front_that_was_stopped_has_what_there_is(tmp_path):
+    calls = []
+
+    def broken():
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return build()
+
+    storage = {"storage": tmp_path / "a.db", "points": 4, "epochs": 30}
+    part = pareto(broken, **storage)
+    assert [each.name for each in part.runs] == ["1 : 0", "0 : 1", "0.667 : 0.333"]
+    whole = pareto(**storage)
+    assert [each.per_seed for each in whole.runs[:3]] == [each.per_seed for each in part.runs]
+    assert len(whole.runs) == 4
 
 
 def area(points):

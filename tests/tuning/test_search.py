@@ -1,6 +1,13 @@
 """`cl.search` on small problems."""
 
+import gc
 import json
+import os
+import signal
+import subprocess
+import sys
+import weakref
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +15,10 @@ import pytest
 from keras import ops
 
 import combined_losses as cl
+from tests.processes import PACKAGE
 from tests.tuning.small import NotFinite, X, Y, build, model_of, search
+
+ROOT = Path(__file__).parents[2]
 
 REFERENCES = ["equal weights", "proposed by diagnose", "as compiled"]
 
@@ -133,7 +143,7 @@ def test_an_error_in_a_training_is_recorded_and_not_fatal():
 
     def make():
         calls.append(1)
-        if len(calls) == 9:
+        if len(calls) == 7:
             raise RuntimeError("out of memory")
         return build()
 
@@ -148,7 +158,7 @@ def test_ctrl_c_keeps_what_there_is():
 
     def make():
         calls.append(1)
-        if len(calls) == 9:
+        if len(calls) == 7:
             raise KeyboardInterrupt
         return build()
 
@@ -159,8 +169,63 @@ def test_ctrl_c_keeps_what_there_is():
 def test_a_trial_that_is_worse_than_the_median_is_stopped():
     found = search(parameters={"under": (1e-3, 1e3)}, trials=14, epochs=4)
     stopped = [run for run in found.trials if run.state == "stopped"]
-    assert stopped and all(run.note.startswith("after epoch") for run in stopped)
+    assert stopped and all(run.note == "after epoch 2" for run in stopped)
+    assert len(stopped) <= 9  # not the first five
     assert all(run not in found.finished for run in stopped)
+
+
+def test_models_are_freed_between_trainings():
+    models, alive = [], []
+
+    def make():
+        alive.append(sum(model() is not None for model in models))
+        model = build()
+        models.append(weakref.ref(model))
+        return model
+
+    found = search(make, trials=3, confirm=1)
+    assert alive == [0, 1, *[0] * (len(models) - 2)]  # the second is compared with the first
+    gc.collect()
+    assert found.trials and not any(model() is not None for model in models)
+
+
+KILLED = """
+import os, signal, sys
+from tests.tuning import small
+
+built = []
+
+
+def make():
+    built.append(1)
+    if len(built) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return small.build()
+
+
+found = small.search(make, trials=4, storage="search.db", epochs=3)
+print([(dict(run.parameters), run.values, run.state, run.note) for run in found.runs])
+"""
+
+
+@pytest.mark.thorough
+def test_a_search_that_was_killed_has_the_runs_of_one_that_was_not(tmp_path):
+    path = os.pathsep.join([str(PACKAGE.parent), str(ROOT)])
+    printed = {}
+    for folder, killed_at in (("whole", 0), ("part", 7), ("part", 0)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(killed_at)],
+            cwd=tmp_path / folder,
+            env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == (-signal.SIGKILL if killed_at else 0), done.stderr
+        printed[folder] = done.stdout.strip().splitlines()[-1:]
+    assert printed["part"] == printed["whole"]
+    assert printed["whole"]
 
 
 # Bad input.
@@ -177,6 +242,24 @@ WRONG = {
     "no validation": ({"validation": None}, "pass `validation=`.*Received: 'val_mae'"),
     "no trials": ({"trials": 0}, "`trials` must be an integer of at least 1.*Received: 0"),
     "no seeds": ({"seeds": 0}, "`seeds`.*Received: 0"),
+    "part of a trial": ({"trials": 2.5}, "`trials` must be an integer.*Received: 2.5"),
+    "no epochs": ({"epochs": 0}, "`epochs` must be an integer of at least 1.*Received: 0"),
+    "no seed": ({"seed": "a"}, "`seed` must be an integer of at least 0.*Received: 'a'"),
+    "no function": ({"make": 3}, "`build` must be a function.*Received: 3 of type int"),
+    "no objective": ({"objectives": None}, "`objectives` must be.*Received: None"),
+    "twice": ({"objectives": ["mae:min", "mae:max"]}, "must be different log keys"),
+    "a share of 1": ({"validation": 1.0}, "`validation` must be a share.*Received: 1.0"),
+    "a share of 0": ({"validation": 0}, "`validation` must be a share.*Received: 0"),
+    "an array alone": ({"validation": X}, "`validation` must be .x, y.*Received: ndarray"),
+    "four parts": ({"validation": (X, Y, Y, Y)}, "`validation` must be .x, y.*4 entries"),
+    "no rules": ({"parameters": {"weighting": "UPGrad"}}, "must be a list of rules"),
+    "rules that are alike": ({"parameters": {"weighting": [None, "none"]}}, "different rules"),
+    "a schedule as a rule": ({"parameters": {"weighting": ["LinearRamp"]}}, "'LinearRamp'"),
+    "a base as a rule": ({"parameters": {"weighting": ["Weighting"]}}, "'Weighting'$"),
+    "choices that are alike": ({"parameters": {"under": [1, 1.0]}}, "different finite numbers"),
+    "an argument of no schedule": ({"parameters": {"under.end": (0.1, 1.0)}}, "'under.end'"),
+    "an unknown preference": ({"prefer": {"val_mea": 1}}, "`prefer` must be.*'val_mea'"),
+    "a preference of 0": ({"prefer": {"val_mae": 0}}, "`prefer` must be.*'val_mae': 0"),
 }
 
 
@@ -184,6 +267,53 @@ WRONG = {
 def test_what_cannot_be_searched(given, message):
     with pytest.raises(ValueError, match=message):
         search(**given)
+
+
+def test_a_weight_and_another_argument_of_its_schedule():
+    def make():
+        ramp = cl.weightings.LinearRamp(steps=4, end=1.0)
+        return model_of(cl.CompositeLoss({"fit": "mse", "far": "mae"}, weights={"far": ramp}))
+
+    with pytest.raises(ValueError, match=r"a weight ends the schedule.*both for 'far.end'"):
+        search(make, parameters={"far": (0.1, 1.0), "far.end": (0.1, 1.0)})
+
+
+@pytest.mark.parametrize(
+    "data", [None, X, {"x": X, "y": Y}, "data.npz"], ids=["none", "array", "dict", "path"]
+)
+def test_data_in_another_form(data):
+    with pytest.raises(ValueError, match=r"`data` must be .x, y.*Received: "):
+        search(data=data)
+
+
+OTHERS = {
+    "data": {"data": (X, Y + 1)},
+    "labels of validation": {"validation": (X, Y)},
+    "share of validation": {"validation": 0.5},
+    "model": {
+        "make": lambda: model_of(
+            cl.CompositeLoss({"fit": "mse", "under": "mae"}, weights={"fit": 2.0})
+        )
+    },
+    "batches": {"batch_size": 12},
+    "epochs": {"epochs": 3},
+    "seed": {"seed": 1},
+    "range": {"parameters": {"under": (0.01, 20.0)}},
+    "objective": {"objectives": "val_fit_loss"},
+}
+
+
+@pytest.fixture(scope="module")
+def storage_of_a_search(tmp_path_factory):
+    storage = tmp_path_factory.mktemp("searches") / "search.db"
+    search(storage=storage, trials=1)
+    return storage
+
+
+@pytest.mark.parametrize("given", OTHERS.values(), ids=OTHERS)
+def test_a_storage_of_another_search(given, storage_of_a_search):
+    with pytest.raises(ValueError, match="`storage` holds another search"):
+        search(storage=storage_of_a_search, **given)
 
 
 def uncompiled():

@@ -103,6 +103,17 @@ def test_one_parameter_is_drawn_against_the_objective():
 
 
 @pytest.mark.backend_free
+def test_the_front_of_three_objectives_is_that_of_the_two_that_are_drawn():
+    found = search_of(["val_mae", "val_auc", "val_time"])
+    (ax,) = found.plot("front").axes
+    points = {tuple(run.values[key] for key in ("val_mae", "val_auc")) for run in found.finished}
+    best = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
+    (line,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
+    assert set(zip(*line.get_data(orig=True), strict=True)) == best
+    assert len(found.pareto) > len(best)
+
+
+@pytest.mark.backend_free
 def test_the_values_are_those_of_the_runs():
     found = search_of(["val_mae"])
     (ax,) = found.plot("values").axes

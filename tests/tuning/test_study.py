@@ -11,8 +11,10 @@ import time
 import numpy as np
 import pytest
 
+from combined_losses.tuning import study as study_module
 from combined_losses.tuning.objectives import as_objectives
-from combined_losses.tuning.study import LOGICAL, RECORD, Study
+from combined_losses.tuning.owners import this_process
+from combined_losses.tuning.study import LOGICAL, OWNER, RECORD, Study
 from tests.processes import PACKAGE
 
 GOALS = as_objectives("loss:min")
@@ -119,6 +121,74 @@ def test_a_trial_that_the_user_interrupts_is_repeated_with_its_parameters():
         take(broken, 4, number_of_errors=1)
     assert [take(broken, 4) for _ in range(3)] == expected[1:]
     assert take(broken, 4) is None
+
+
+def left_behind(study, owner=None):
+    """A trial that was begun, as a process that was killed leaves it."""
+    trial = study._study.ask()
+    if owner is not None:
+        trial.set_user_attr(OWNER, owner)
+    return trial
+
+
+@pytest.mark.backend_free
+def test_a_trial_without_an_owner_is_repeated_after_a_while(monkeypatch):
+    study, plain = (Study(None, "search", SEARCH, GOALS, seed=3) for _ in range(2))
+    left_behind(study)
+    assert study.is_waited_for(1)
+    assert take(study, 1) is None  # its process may be about to say that it is its own
+    monkeypatch.setattr(study_module, "GRACE", -1)
+    assert [take(study, 3) for _ in range(4)] == [take(plain, 3) for _ in range(4)]
+
+
+@pytest.mark.backend_free
+def test_a_trial_whose_process_was_killed_before_it_had_it_repeated(monkeypatch):
+    study, plain = (Study(None, "search", SEARCH, GOALS, seed=3) for _ in range(2))
+    study.tell(left_behind(study), None)
+    monkeypatch.setattr(study_module, "MOMENT", -1)
+    assert [take(study, 3) for _ in range(4)] == [take(plain, 3) for _ in range(4)]
+
+
+@pytest.mark.backend_free
+def test_a_trial_that_this_process_has_dropped_is_repeated():
+    """Ctrl-C may come between two lines."""
+    study, plain = (Study(None, "search", SEARCH, GOALS, seed=3) for _ in range(2))
+    left_behind(study, this_process())
+    assert [take(study, 3) for _ in range(4)] == [take(plain, 3) for _ in range(4)]
+
+
+@pytest.mark.backend_free
+def test_a_trial_of_a_machine_that_says_nothing_any_more_is_repeated(tmp_path):
+    slow, quick = (Study(tmp_path / "a.db", "search", SEARCH, GOALS, seed=3) for _ in range(2))
+    with slow.trial(1) as trial:
+        a = trial.suggest_float("a", 0.01, 10.0, log=True)
+        slow.is_suggested(trial)
+        trial.set_user_attr(OWNER, "elsewhere 1 1")
+        assert quick.is_waited_for(1) and take(quick, 1) is None
+        with sqlite3.connect(tmp_path / "a.db") as database:
+            database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+        assert take(quick, 1) == (0, a)
+        trial.set_user_attr(RECORD, 7.0)  # it was only slow: what comes too late is dropped
+        raise AssertionError("not reached")
+    assert [trial.values for trial in slow.trials] == [[a]]
+    assert not slow.is_waited_for(1)
+
+
+@pytest.mark.backend_free
+def test_what_matters_for_a_maximum_is_what_matters_for_the_minimum_of_its_negative():
+    found = []
+    for direction, sign in (("min", 1), ("max", -1)):
+        goals = as_objectives(f"score:{direction}")
+        study = Study(None, "search", SEARCH, goals, seed=0)
+        rng = np.random.default_rng(0)
+        for _ in range(30):
+            with study.trial(30) as trial:
+                trial.suggest_float("a", 0.01, 10.0, log=True)
+                b = trial.suggest_float("b", 0.01, 10.0, log=True)
+                study.tell(trial, [sign * (np.log(b / 5) ** 2 + 0.01 * rng.normal())])
+        found.append(study.importances(goals)["score"])
+    assert found[0] == found[1]
+    assert found[0]["b"] > found[0]["a"]
 
 
 @pytest.mark.backend_free
