@@ -183,6 +183,29 @@ def categorical_focal():
     return Picture(PROBABILITY, curves, y_max=3)
 
 
+@picture_of("AsymmetricFocal")
+def asymmetric_focal():
+    loss, absent = make("AsymmetricFocal"), np.zeros((60, 1))
+    p = RIGHT[:, None]
+    entropy = keras.losses.BinaryCrossentropy(reduction="none")
+    curves = [
+        Curve("absent tag", RIGHT, values(loss, absent, p)),
+        Curve("present tag", RIGHT, values(loss, 1 - absent, p)),
+        Curve("absent, cross-entropy", RIGHT, values(entropy, absent, p), other=True),
+    ]
+    return Picture("probability of the tag", curves, y_max=3)
+
+
+@picture_of("PolyCrossEntropy")
+def poly_cross_entropy():
+    y, p = np.tile([1.0, 0.0], (60, 1)), np.stack([RIGHT, 1 - RIGHT], axis=-1)
+    curves = [
+        Curve(f"ε = {e}", RIGHT, values(make("PolyCrossEntropy", e), y, p), other=e == 0)
+        for e in (2, 0, -1)
+    ]
+    return Picture(PROBABILITY, curves, y_max=3)
+
+
 @picture_of("WeightedKappa")
 def weighted_kappa():
     """Ten perfect predictions of five grades, of which one is moved."""

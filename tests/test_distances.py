@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from combined_losses._numerics.distances import to_other_kind
-from combined_losses.losses.boundaries import signed_distance
+from combined_losses.losses import distance_maps, signed_distance
 from tests.messages import raises
 from tests.oracles.boundaries import other_kind
 
@@ -106,6 +106,56 @@ def test_samples_and_channels_do_not_see_each_other():
     found = in_graph(masks)
     for n, c in np.ndindex(5, 4):
         close(found[n, ..., c], other_kind(masks[n, ..., c]))
+
+
+# Neighbours that are not 1 apart.
+
+SPACINGS = {2: ([1.0, 0.2], [0.37, 1.0], [1e-3, 1.0]), 3: ([1.0, 1.0, 0.2], [0.1, 0.6, 1.0])}
+
+
+@pytest.mark.parametrize("name", ["random", "sparse", "corner", "hole", "wide", "volume", "row"])
+def test_they_are_those_of_scipy_with_any_spacing(name):
+    mask = MASKS[name]
+    for spacing in SPACINGS[mask.ndim]:
+        squares = to_other_kind(
+            ops.convert_to_tensor(mask[None, ..., None]), tuple(range(1, mask.ndim + 1)), spacing
+        )
+        found = np.sqrt(ops.convert_to_numpy(squares))[0, ..., 0]
+        np.testing.assert_allclose(found, other_kind(mask, spacing), rtol=1e-5, atol=1e-6)
+
+
+def test_a_long_line_is_exact_with_a_spacing():
+    """Differences of places are taken before they are multiplied."""
+    mask = single(3, 4000, at=(0, 0))
+    squares = to_other_kind(ops.convert_to_tensor(mask[None, ..., None]), (1, 2), [1.0, 0.3])
+    found = np.sqrt(ops.convert_to_numpy(squares))[0, ..., 0]
+    np.testing.assert_allclose(found, other_kind(mask, [1.0, 0.3]), rtol=1e-6)
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("name", ["blob", "sparse", "empty", "full", "volume"])
+@pytest.mark.parametrize("unit", [1e-25, 1.0, 1e25])
+def test_the_helper_takes_a_spacing(name, unit):
+    mask = MASKS[name]
+    for spacing in (*SPACINGS[mask.ndim], 0.6):
+        steps = np.broadcast_to(spacing, mask.ndim) * unit
+        distance = other_kind(mask, [*steps])
+        expected = np.where(mask & (distance > 0), min(steps) - distance, distance)
+        found = signed_distance(mask, spacing=(unit * np.asarray(spacing)).tolist())
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * unit)
+
+
+@pytest.mark.backend_free
+def test_a_spacing_that_does_not_fit():
+    mask = MASKS["blob"]
+    with raises(ValueError, "`spacing` of signed_distance", "each of the 2 axes", "[1.0]"):
+        signed_distance(mask, spacing=[1.0])
+    with raises(ValueError, "`spacing` of signed_distance", "above 0", "Received: [1.0, 0]"):
+        signed_distance(mask, spacing=[1.0, 0])
+    with raises(ValueError, "`spacing` of distance_maps", "each of the 1 axes"):
+        distance_maps(mask[None], spacing=[1.0, 2.0])
+    with raises(ValueError, "`mask` of distance_maps", "rank 3", "(20, 23)"):
+        distance_maps(mask)
 
 
 # Compiled.

@@ -29,7 +29,7 @@ def reduce_values(
     of losses are scaled for distribution only here, and in `Leaf` for scalars.
     """
     axes = None if axes is None else tuple(axes)
-    weights = _weights_of(values, batch) if batch.weighted else {}
+    weights = weights_of(values, batch) if batch.weighted else {}
     combined = product(weights.values()) if weights else None
     if combined is not None:
         # A product alone would not do: 0 * inf is NaN.
@@ -66,8 +66,11 @@ def per_sample(values: Tensor) -> Tensor:
     return ops.mean(values, axis=axes) if axes else values
 
 
-def _weights_of(values: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Sample weights and mask in the dtype of the values, without those that do not fit them."""
+def weights_of(values: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Sample weights and mask in the dtype of the values, without those that do not fit them.
+
+    Each has the rank of the values.
+    """
     fitted = {what: fit_from_left(weight, values) for what, weight in batch.weights()}
     return {
         what: ops.cast(weight, values.dtype)

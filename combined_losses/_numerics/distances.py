@@ -1,7 +1,7 @@
 """Exact Euclidean distances between the pixels of masks, inside the graph."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from keras import ops
@@ -15,14 +15,18 @@ _FAR = float(2**15)
 _PAIRS = 2**20
 
 
-def to_other_kind(inside: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Squared distance from every pixel to the nearest pixel of the other kind, in pixels, float32.
+def to_other_kind(
+    inside: Tensor, axes: tuple[int, ...], spacing: Sequence[float] | None = None
+) -> Tensor:
+    """Squared distance from every pixel to the nearest pixel of the other kind, float32.
 
     The two kinds are inside and outside: one pass gives the distances for both.
 
     Args:
         inside: booleans, `(batch, spatial..., channels)`.
         axes: the spatial axes, each shorter than 2^15.
+        spacing: for each axis the distance of two neighbours, at most 1. None: 1 for all, which is
+            faster, and exact.
 
     Returns:
         An array of the shape of `inside`; 0 where the mask of a sample and channel is empty or
@@ -35,12 +39,15 @@ def to_other_kind(inside: Tensor, axes: tuple[int, ...]) -> Tensor:
     # For each further axis, the result at pixel j is the minimum over i of h_i + (i - j)^2. Here
     # h_i leads to the other kind than that of i, although the goal is the other kind than that of
     # j. The minimum is right all the same: where i and j differ in kind, i itself is a goal, at
-    # (i - j)^2. That is less, because h_i is at least 1, and `straight` contains it.
+    # (i - j)^2. That is less, because h_i is above 0, and `straight` contains it.
     squared = None
-    for axis in axes:
+    for axis, step in zip(axes, spacing or [1.0] * len(axes), strict=True):
+        along = _along(inside, axis)
+        if step != 1:  # a line of one kind stays as far as it is
+            along = ops.where(along < _FAR, step * along, along)
         # A mask of one kind has no distances. Its 0 stays, because every later step is a minimum.
-        straight = ops.where(mixed, ops.square(_along(inside, axis)), *_float32(0.0))
-        squared = straight if squared is None else _nearest(squared, straight, axis)
+        straight = ops.where(mixed, ops.square(along), *_float32(0.0))
+        squared = straight if squared is None else _nearest(squared, straight, axis, step)
     return squared
 
 
@@ -67,14 +74,18 @@ def _along(inside: Tensor, axis: int) -> Tensor:
     return ops.while_loop(lambda step, _: step < size, extend, first)[1]
 
 
-def _nearest(squared: Tensor, straight: Tensor, axis: int) -> Tensor:
-    """Along lines: the smaller of `straight_j` and of `squared_i + (i - j)^2` at the best i."""
+def _nearest(squared: Tensor, straight: Tensor, axis: int, step: float) -> Tensor:
+    """Along lines: the smaller of `straight_j` and of `squared_i + (i - j)^2` at the best i.
+
+    Neighbours are `step` apart.
+    """
     lines = ops.moveaxis(squared, axis, -1)
     if lines.shape[0] == 0:
         return straight  # no backend maps over no blocks
     shape = ops.shape(lines)
     position = ops.arange(shape[-1], dtype=squared.dtype)
-    shift = ops.square(ops.expand_dims(position, -1) - position)
+    shift = ops.expand_dims(position, -1) - position
+    shift = ops.square(shift if step == 1 else step * shift)
     # Compare all pairs of a line at once, in blocks of lines that fit into a processor's cache.
     blocks, number = _blocks(lines)
     nearest = ops.map(lambda b: ops.min(ops.expand_dims(b, -2) + shift, axis=-1), blocks)
@@ -124,13 +135,15 @@ def _moved(framed: Tensor, axis: int, shift: Tensor, size: Tensor) -> Iterator[T
     return (ops.slice(framed, along * (margin + offset), shape) for offset in (shift, -shift))
 
 
-def nearest_other(inside: NDArray[np.bool_], axes: tuple[int, ...]) -> NDArray[np.float64]:
+def nearest_other(
+    inside: NDArray[np.bool_], axes: tuple[int, ...], spacing: Sequence[float]
+) -> NDArray[np.float64]:
     """`to_other_kind` for a NumPy array, in float64 and without a framework."""
     mixed = inside.any(axis=axes, keepdims=True) & ~inside.all(axis=axes, keepdims=True)
     squared = [np.where(inside == kind, 0.0, _FAR * _FAR) for kind in (False, True)]
-    for axis in axes:
+    for axis, step in zip(axes, spacing, strict=True):
         position = np.arange(inside.shape[axis], dtype="float64")
-        shift = np.square(position[:, None] - position)
+        shift = np.square(step * (position[:, None] - position))
         for kind, lines in enumerate(squared):
             lines = np.moveaxis(lines, axis, -1)
             # One row of `shift` at a time: all pairs at once may not fit into memory.

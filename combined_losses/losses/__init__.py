@@ -1,19 +1,21 @@
 """Domain losses: `y_true, y_pred` in, one value for each sample (or element) out."""
 
 from combined_losses._core.loss import Loss
-from combined_losses.losses.boundaries import (
-    BoundaryDisagreement,
-    HausdorffDistance,
-    SignedDistanceBoundary,
-    SobelEdge,
-    signed_distance,
-)
+from combined_losses.losses.boundaries import BoundaryDisagreement, SobelEdge
 from combined_losses.losses.boxes import CIoU, DIoU, GIoU, IoU
 from combined_losses.losses.classification import (
+    AsymmetricFocal,
     BinaryFocal,
     CategoricalFocal,
+    PolyCrossEntropy,
     SparseCategoricalFocal,
     WeightedKappa,
+)
+from combined_losses.losses.contours import (
+    HausdorffDistance,
+    SignedDistanceBoundary,
+    distance_maps,
+    signed_distance,
 )
 from combined_losses.losses.distributions import BetaNLL, GaussianCRPS, GaussianKL, GaussianNLL
 from combined_losses.losses.embeddings import (
@@ -58,6 +60,7 @@ __all__ = [
     "SSIM",
     "STFT",
     "AsymmetricError",
+    "AsymmetricFocal",
     "BetaNLL",
     "BinaryFocal",
     "BoundaryDisagreement",
@@ -89,6 +92,7 @@ __all__ = [
     "NTXent",
     "PeakSignalToNoise",
     "Pinball",
+    "PolyCrossEntropy",
     "SignedDistanceBoundary",
     "SobelEdge",
     "SparseCategoricalFocal",
@@ -102,6 +106,7 @@ __all__ = [
     "dice_bce",
     "dice_ce",
     "dice_focal",
+    "distance_maps",
     "generalized_dice_focal",
     "signed_distance",
     "unified_focal",

@@ -1,4 +1,4 @@
-"""Boundaries: edges and contours of fields. Values of shape `(batch,)`."""
+"""Boundaries: the edges of fields. Values of shape `(batch,)`."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -8,28 +8,15 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from combined_losses._core.checks import are_finite, at_least, check_number
+from combined_losses._core.checks import are_finite, at_least
 from combined_losses._core.data_format import Format, channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
 from combined_losses._numerics.arrays import ArrayLike, Tensor
-from combined_losses._numerics.distances import nearest_other, to_other_kind
 from combined_losses._numerics.edges import edges, mean_edge
-from combined_losses._numerics.floats import magnitude, weighted_mean
-from combined_losses.losses.regions.base import (
-    LogitsMasks,
-    MultilabelArguments,
-    probabilities,
-    spatial_axes,
-)
+from combined_losses._numerics.floats import magnitude
 
-__all__ = [
-    "BoundaryDisagreement",
-    "HausdorffDistance",
-    "SignedDistanceBoundary",
-    "SobelEdge",
-    "signed_distance",
-]
+__all__ = ["BoundaryDisagreement", "SobelEdge"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -195,197 +182,3 @@ def _correlated(image: Tensor, kernel: NDArray[np.float64]) -> Tensor:
         for (row, column), factor in np.ndenumerate(kernel)
         if factor
     )
-
-
-class _Contour(LogitsMasks):
-    """A loss that measures masks by the distances of their pixels (abstract).
-
-    A subclass implements `distances(y_true, y_pred, axes, diagonal)`: one number for each pixel,
-    from the masks, their spatial axes and the diagonal of an image in pixels.
-    """
-
-    has_channels = True
-    target_kind = "shares"
-    neutral_target = 0.0  # pixels of weight 0 are background, in the prediction too
-
-    def distances(
-        self, y_true: Tensor, y_pred: Tensor, axes: tuple[int, ...], diagonal: Tensor
-    ) -> Tensor:
-        raise NotImplementedError
-
-    @channels_last
-    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        rank = len(y_pred.shape)
-        if rank < 3:
-            raise ValueError(
-                f"{type(self).__name__} compares masks (batch, spatial..., channels), of rank 3 or "
-                f"more. Received: y_pred of shape {tuple(y_pred.shape)}"
-            )
-        if self.from_logits:
-            y_pred = probabilities(y_pred, self.multilabel)
-        if sample_weight is not None:
-            y_pred = ops.where(sample_weight > 0, y_pred, 0.0)
-        axes = spatial_axes(y_pred)
-        sides = [ops.cast(ops.shape(y_pred)[axis], y_pred.dtype) for axis in axes]
-        diagonal = ops.sqrt(sum(ops.square(side) for side in sides))
-        values, all_axes = self.distances(y_true, y_pred, axes, diagonal), (*axes, rank - 1)
-        return weighted_mean(values, sample_weight, all_axes)
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class SignedDistanceBoundary(_Contour):
-    """The mean distance of the predicted mask from the true contour, with a sign.
-
-    The mean of `y_pred * phi` over pixels and channels. Outside the true mask, `y_true > 0.5`,
-    `phi` is the distance to it; inside, minus the distance to its rim (0 for the pixels of the
-    rim); both divided by the image's diagonal. The farther away a false positive is, the more it
-    costs; overlap losses do not see that. Add it to one of those, with a small and growing weight
-    (`weights={"boundary": cl.weightings.LinearRamp(1000)}`). The value may be negative, and is no
-    measure of quality. Distances are exact and Euclidean, computed inside the graph.
-
-    Args:
-        from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
-            False: probabilities.
-        multilabel: whether the channels are independent of each other, as masks that may overlap:
-            logits go through a sigmoid in each, and weights and missing labels are those of single
-            entries. Default False: classes that exclude each other.
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
-            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
-        reduction, name, dtype: as in `combined_losses.losses.Loss`.
-
-    Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
-    `(batch,)`, in diagonals of the image. A channel whose truth is empty or full gives 0 with
-    gradient 0: pair it with a region loss. Weights and masks of pixels act inside the mean; pixels
-    of weight 0 are background.
-
-    Raises:
-        ValueError: if `from_logits` is no flag, or the shapes differ.
-
-    Example: a false positive two pixels away from the only true pixel, which lies on the rim.
-
-    >>> import numpy as np
-    >>> import combined_losses as cl
-    >>> y_true = np.array([[1.0, 0.0, 0.0, 0.0]]).reshape(1, 1, 4, 1)
-    >>> y_pred = np.array([[1.0, 0.0, 1.0, 0.0]]).reshape(1, 1, 4, 1)
-    >>> loss = cl.losses.SignedDistanceBoundary()
-    >>> round(float(loss(y_true, y_pred)), 4)  # 2 / sqrt(17) / 4
-    0.1213
-
-    Kervadec et al. 2019, arXiv 1812.07032.
-    """
-
-    def distances(
-        self, y_true: Tensor, y_pred: Tensor, axes: tuple[int, ...], diagonal: Tensor
-    ) -> Tensor:
-        inside = y_true > 0.5
-        distance = ops.sqrt(to_other_kind(inside, axes))
-        # In an empty or full mask the distance is 0 everywhere; the minimum keeps it 0.
-        to_rim = ops.minimum(1 - distance, 0.0)
-        return y_pred * ops.cast(ops.where(inside, to_rim, distance), y_pred.dtype) / diagonal
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class HausdorffDistance(_Contour):
-    """The squared error of each pixel, weighted by its distance from both contours.
-
-    The mean of `(p - y)^2 (d_p^alpha + d_y^alpha)` over pixels and channels. `d_p` is the distance
-    to the nearest pixel of the other kind in the mask `p > 0.5`, `d_y` that in `y > 0.5`, both
-    divided by the image's diagonal. The Hausdorff distance itself, the largest distance between two
-    contours, depends on a single pixel; this loss approximates it, so far-off islands and missed
-    parts dominate. Distances are exact and Euclidean, computed inside the graph, without a
-    gradient. Add it to a region loss.
-
-    Args:
-        alpha: the power of the distance, above 0. Default 2.0; with a larger one only the farthest
-            pixels matter.
-        from_logits: whether `y_pred` holds logits (one channel: sigmoid, several: softmax). Default
-            False: probabilities.
-        multilabel: whether the channels are independent of each other, as masks that may overlap:
-            logits go through a sigmoid in each, and weights and missing labels are those of single
-            entries. Default False: classes that exclude each other.
-        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
-            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
-            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
-        reduction, name, dtype: as in `combined_losses.losses.Loss`.
-
-    Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal, 2-D or 3-D; values
-    `(batch,)`, of at least 0. The distances of an empty or full mask are 0: if the truth is empty
-    and no prediction is above 0.5, the loss is 0 with gradient 0, so pair it with a region loss.
-    Weights and masks of pixels act inside the mean; pixels of weight 0 are background.
-
-    Raises:
-        ValueError: if an argument is outside its range, or the shapes differ.
-
-    Example: one of two true pixels is missed.
-
-    >>> import numpy as np
-    >>> import combined_losses as cl
-    >>> y_true = np.array([[1.0, 1.0, 0.0, 0.0]]).reshape(1, 1, 4, 1)
-    >>> y_pred = np.array([[1.0, 0.0, 0.0, 0.0]]).reshape(1, 1, 4, 1)
-    >>> loss = cl.losses.HausdorffDistance(alpha=1.0)
-    >>> round(float(loss(y_true, y_pred)), 4)  # (1 + 1) / sqrt(17) / 4
-    0.1213
-
-    Karimi & Salcudean 2019, arXiv 1904.10030.
-    """
-
-    def __init__(
-        self, alpha: float = 2.0, from_logits: bool = False, **kwargs: Unpack[MultilabelArguments]
-    ) -> None:
-        super().__init__(from_logits=from_logits, **kwargs)
-        check_number("HausdorffDistance", "alpha", alpha, minimum=0, exclusive=True)
-        self.alpha = alpha
-
-    def distances(
-        self, y_true: Tensor, y_pred: Tensor, axes: tuple[int, ...], diagonal: Tensor
-    ) -> Tensor:
-        # Both masks in one pass, as a batch of twice the size.
-        masks = ops.concatenate([y_pred > 0.5, y_true > 0.5], axis=0)
-        squared = ops.cast(to_other_kind(masks, axes), y_pred.dtype) / ops.square(diagonal)
-        powers = squared if self.alpha == 2 else ops.power(squared, self.alpha / 2)
-        samples = ops.shape(y_pred)[0]
-        return ops.square(y_pred - y_true) * (powers[:samples] + powers[samples:])
-
-
-def signed_distance(mask: ArrayLike, axes: Sequence[int] | None = None) -> NDArray[np.float32]:
-    """The distance of each pixel to the contour of a mask, in pixels; negative inside.
-
-    Outside the mask it is the distance to the nearest pixel of the mask; inside it is minus the
-    distance to the rim, that is, 1 minus the distance to the nearest pixel outside. It is the `phi`
-    of `SignedDistanceBoundary` before the division by the diagonal: NumPy in and NumPy out, for
-    data pipelines that store it with the data.
-
-    Args:
-        mask: an array of booleans or numbers; a pixel is inside if it is above 0.5.
-        axes: the axes of one image. Default None: all of an array of rank 1 to 3, such as
-            `(height, width)`; all but the first and the last of one of higher rank, such as
-            `(batch, height, width, channels)`.
-
-    Returns:
-        A float32 array of the shape of `mask`, exact (Euclidean); 0 where a mask is empty or full.
-
-    Raises:
-        ValueError: if the mask has no axis, or `axes` is empty or names an axis that it lacks.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from combined_losses.losses.boundaries import signed_distance
-    >>> signed_distance(np.array([[0, 1, 1, 1, 0, 0]])).tolist()
-    [[1.0, 0.0, -1.0, 0.0, 1.0, 2.0]]
-
-    Limit: `scipy.ndimage.distance_transform_edt`. Kervadec et al. 2019, arXiv 1812.07032.
-    """
-    mask = np.asarray(mask)
-    inside = mask if mask.dtype == bool else mask > 0.5
-    rank = inside.ndim
-    if axes is None:
-        axes = tuple(range(rank)) if rank < 4 else tuple(range(1, rank - 1))
-    if not rank or not axes or any(not -rank <= axis < rank for axis in axes):
-        raise ValueError(
-            f"The argument `axes` of signed_distance must name axes of the mask, at least one. "
-            f"Received: axes={axes!r} and a mask of shape {inside.shape}"
-        )
-    distance = np.sqrt(nearest_other(inside, tuple(axis % rank for axis in axes)))
-    return np.where(inside, np.minimum(1 - distance, 0), distance).astype("float32")

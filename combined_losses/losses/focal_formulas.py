@@ -8,7 +8,7 @@ from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import slog
 
 
-def _fade(miss: Tensor, entropy: Tensor, gamma: float) -> Tensor:
+def fade(miss: Tensor, entropy: Tensor, gamma: float) -> Tensor:
     """`max(miss, 1e-30)^gamma * entropy`, gamma > 0; the entropy may have either sign."""
     # For gamma < 1 the derivative of the power at 0 is infinite. So we put a floor under miss,
     # relu(miss - floor) + floor, which passes no gradient below the floor. It equals
@@ -20,6 +20,13 @@ def _fade(miss: Tensor, entropy: Tensor, gamma: float) -> Tensor:
         return miss * miss * entropy
     miss = ops.relu(miss - 1e-30) + 1e-30 if gamma < 1 else ops.relu(miss)
     return miss**gamma * entropy
+
+
+def miss_and_entropy(
+    y: Tensor, p: Tensor, from_logits: bool, steepest: float | None
+) -> tuple[Tensor, Tensor]:
+    """The probability of the wrong class and the cross-entropy of each element."""
+    return _of_logits(y, p) if from_logits else _of_probabilities(y, p, steepest)
 
 
 def smoothed(y: Tensor, smoothing: float, classes: int = 2) -> Tensor:
@@ -45,8 +52,8 @@ def binary(
         return _entropy_of_logits(y, p)
     if gamma == 0:
         return _entropy(y, as_probability(p, y), steepest)
-    miss, entropy = _of_logits(y, p) if from_logits else _of_probabilities(y, p, steepest)
-    return _fade(miss, entropy, gamma)
+    miss, entropy = miss_and_entropy(y, p, from_logits, steepest)
+    return fade(miss, entropy, gamma)
 
 
 def _with_weight(
@@ -65,7 +72,7 @@ def _with_weight(
         wrong = 1 - right
         positive, negative = -slog(right, steepest), -slog(wrong, steepest)
     entropy = pos_weight * y * positive + (1 - y) * negative
-    return entropy if gamma == 0 else _fade(y * wrong + (1 - y) * right, entropy, gamma)
+    return entropy if gamma == 0 else fade(y * wrong + (1 - y) * right, entropy, gamma)
 
 
 def _of_probabilities(y: Tensor, p: Tensor, steepest: float | None) -> tuple[Tensor, Tensor]:
@@ -109,11 +116,11 @@ def of_log_probability(log_p: Tensor, gamma: float) -> Tensor:
     """`max(1 - p, 1e-30)^gamma log(p)`, computed from `log(p)`."""
     if gamma == 0:
         return log_p
-    return _fade(-ops.expm1(log_p), log_p, gamma)
+    return fade(-ops.expm1(log_p), log_p, gamma)
 
 
 def of_probability(p: Tensor, gamma: float, steepest: float | None) -> Tensor:
     """`max(1 - p, 1e-30)^gamma log(p)`, computed from `p`; `steepest` is as in `slog`."""
     p = as_probability(p, 1.0)  # the label is 1: where it is 0, the caller multiplies by 0
     log_p = slog(p, steepest)
-    return log_p if gamma == 0 else _fade(1 - p, log_p, gamma)
+    return log_p if gamma == 0 else fade(1 - p, log_p, gamma)

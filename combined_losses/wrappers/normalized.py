@@ -10,13 +10,11 @@ import numpy as np
 from keras import ops
 
 from combined_losses._backend import backend
-from combined_losses._core.alignment import align, fit_from_left, is_used, of_rank
+from combined_losses._core.alignment import fit_from_left, is_used, of_rank
 from combined_losses._core.batch import Batch
-from combined_losses._core.checks import LARGEST, check_target, is_float
-from combined_losses._core.compound import traits_of
+from combined_losses._core.checks import LARGEST, check_target
 from combined_losses._core.config import check_no_lambda, serialize_function, signature_config
 from combined_losses._core.data_format import as_given, moved
-from combined_losses._core.domains import domain_of, is_void
 from combined_losses._core.evaluation import Evaluation
 from combined_losses._core.keras_types import LossLike
 from combined_losses._core.names import check_log_keys
@@ -27,7 +25,7 @@ from combined_losses._numerics.arrays import Dtype, Tensor
 from combined_losses.wrappers import levels
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.outputs import OnOutput
-from combined_losses.wrappers.resizing import void_numbers
+from combined_losses.wrappers.positives import positives
 
 __all__ = ["Normalized"]
 
@@ -114,11 +112,6 @@ class Normalized(Wrapper):
         self._levels = self._as_levels()
         self._refuse_moving()
         check_log_keys(self.component_names, self.name)
-        innermost = self._node.innermost_loss()
-        self._voids, self._exclusive = (
-            void_numbers(self.loss),
-            domain_of(innermost).targets == "classes",
-        )
 
     def _check_by(self) -> None:
         by, owner = self.by, f"Normalized ('{self.name}')"
@@ -254,7 +247,8 @@ class Normalized(Wrapper):
             ones = reduce_values(ops.ones_like(values), batch, "sum")
             return ops.cast(ones, "float32")
         if self.by == "positives":
-            return _added_up(self._positives(values, batch), batch, self._rows(values, batch))
+            found = positives(self._node, values, batch, above=0.0)
+            return _added_up(found, batch, self._rows(values, batch))
         if not callable(self.by):
             return None
         given = as_given(batch)  # a function of the user's is given the data as they are
@@ -264,22 +258,6 @@ class Normalized(Wrapper):
         if batch.channels == "moved":
             counts = moved(counts, batch.channel_rank)
         return _added_up(counts, batch, len(counts.shape))
-
-    def _positives(self, values: Tensor, batch: Batch) -> Tensor:
-        """1 for each target that is above 0, in the shape of the targets."""
-        traits = traits_of(self.loss)
-        y_true, y_pred = align(batch.y_true, batch.y_pred, traits.has_channels)
-        if not is_float(y_true):
-            y_true = ops.cast(y_true, "int32")  # booleans have no order
-        found = ops.cast(y_true > 0, "float32")
-        void = is_void(ops.cast(y_true, "float32"), self._voids)
-        if void is not None:
-            found = ops.where(void, ops.zeros_like(found), found)
-        of_rows = values is not None and len(values.shape) == len(y_pred.shape) - 1
-        same = len(y_true.shape) == len(y_pred.shape) and y_pred.shape[traits.axis] != 1
-        if self._exclusive and of_rows and same:
-            found = ops.moveaxis(found, traits.axis, -1)[..., 1:]
-        return found
 
     def _rows(self, values: Tensor, batch: Batch) -> int:
         """The number of first axes of the targets that tell rows apart."""

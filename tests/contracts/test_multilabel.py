@@ -11,7 +11,7 @@ from tests.gradients import gradient
 from tests.messages import raises
 
 Masked, PerChannel, PerElement = cl.wrappers.Masked, cl.wrappers.PerChannel, cl.wrappers.PerElement
-FOCAL = cl.losses.CategoricalFocal
+FOCAL, POLY = cl.losses.CategoricalFocal, cl.losses.PolyCrossEntropy
 HAVE_IT = [case for case in CASES if hasattr(case.make(), "multilabel")]
 every_loss = pytest.mark.parametrize("case", HAVE_IT, ids=lambda case: case.loss.__name__)
 
@@ -40,11 +40,11 @@ def softmax(z):
 def of_known(case, truth, logits, void):
     """The twin's float64 loss, computed only from the entries that are known."""
     loss = case.loss
-    if loss is FOCAL:
-        # Without logits: BinaryFocal of every element, gamma = 2.
+    if loss in (FOCAL, POLY):
+        # Of every element: BinaryFocal with gamma = 2, or cross-entropy plus what is missing.
         p, y = 1 / (1 + np.exp(-np.float64(logits))), np.float64(truth)
-        miss = y * (1 - p) + (1 - y) * p
-        terms = miss**2 * -np.log(np.where(y > 0.5, p, 1 - p))
+        miss, entropy = y * (1 - p) + (1 - y) * p, -np.log(np.where(y > 0.5, p, 1 - p))
+        terms = miss**2 * entropy if loss is FOCAL else entropy + miss
         return terms.shape[-1] * terms[~void].mean()
     if hasattr(case.make(), "ignore_value"):
         known = np.where(void, np.nan, truth)
@@ -57,7 +57,7 @@ def of_known(case, truth, logits, void):
 
 
 def test_every_loss_of_logits_and_several_channels_has_it():
-    without = {"BinaryFocal", "SparseCategoricalFocal"}
+    without = {"AsymmetricFocal", "BinaryFocal", "SparseCategoricalFocal"}
     of_logits = {case.loss.__name__ for case in CASES if hasattr(case.make(), "from_logits")}
     assert {case.loss.__name__ for case in HAVE_IT} == of_logits - without
 
@@ -84,7 +84,7 @@ def test_the_default_is_a_softmax_as_before(case):
 
 @every_loss
 def test_without_logits_it_only_marks_the_channels(case):
-    if case.loss is FOCAL:
+    if case.loss in (FOCAL, POLY):
         pytest.skip("its formula is another one")
     marked, plain = case.make(multilabel=True), case.make()
     assert value(marked, TRUTH, sigmoid(LOGITS)) == value(plain, TRUTH, sigmoid(LOGITS))

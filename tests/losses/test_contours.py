@@ -1,11 +1,14 @@
 """What the losses of contours claim: distances as slopes, linearity, masks without a contour."""
 
+import keras
 import numpy as np
 import pytest
 
 import combined_losses as cl
-from combined_losses.losses.boundaries import signed_distance
+from combined_losses.losses import distance_maps, signed_distance
+from tests.composite.children import value
 from tests.losses.compiled import slope, values
+from tests.messages import raises
 
 Signed, Hausdorff = cl.losses.SignedDistanceBoundary, cl.losses.HausdorffDistance
 
@@ -221,3 +224,88 @@ def test_weights_of_pixels_act_inside_and_void_ones_are_background(loss, from_lo
     close(found, expected, rtol=2e-5)
     sloped = slope(loss, y_seen, p_seen, weight, from_logits=from_logits)
     assert np.all(np.isfinite(sloped)) and np.all(sloped[void] == 0) and np.any(sloped != 0)
+
+
+# Neighbours that are not 1 apart.
+
+
+@both
+def test_the_unit_of_the_spacing_does_not_matter(loss):
+    expected = values(loss, Y_TRUE, Y_PRED, spacing=[2.0, 0.5])
+    for unit in (1e-20, 3.0, 1e20):
+        close(values(loss, Y_TRUE, Y_PRED, spacing=[2.0 * unit, 0.5 * unit]), expected)
+        close(values(loss, Y_TRUE, Y_PRED, spacing=unit), values(loss, Y_TRUE, Y_PRED))
+    assert np.all(expected != values(loss, Y_TRUE, Y_PRED))
+
+
+@both
+def test_a_spacing_belongs_to_its_axis(loss):
+    turned = Y_TRUE.swapaxes(1, 2).copy(), Y_PRED.swapaxes(1, 2).copy()
+    expected = values(loss, Y_TRUE, Y_PRED, spacing=[3.0, 1.0])
+    close(values(loss, *turned, spacing=(1.0, 3.0)), expected)
+    first = np.moveaxis(Y_TRUE, -1, 1), np.moveaxis(Y_PRED, -1, 1)
+    close(values(loss, *first, spacing=[3.0, 1.0], data_format="channels_first"), expected)
+
+
+def test_a_false_alarm_in_the_next_slice_costs_the_thickness():
+    centre = images((2, 2))
+    diagonal = np.hypot(3 * 5, 6)
+    for pixel, distance in (((2, 3), 1), ((3, 2), 3), ((4, 5), np.sqrt(45))):
+        alarm = centre + images(pixel)
+        close(values(Signed, centre, alarm, spacing=[3.0, 1.0]), distance / diagonal / 30)
+
+
+@both
+def test_a_spacing_for_other_axes_is_an_error(loss):
+    with raises(
+        ValueError, f"`spacing` of {loss.__name__}", "each of the 2 axes", "[1.0, 2.0, 3.0]"
+    ):
+        loss(spacing=[1.0, 2.0, 3.0])(Y_TRUE, Y_PRED)
+
+
+@pytest.mark.parametrize("spacing", [None, 2.0, [3.0, 1.0]])
+def test_maps_that_were_computed_before_are_those_of_the_loss(spacing):
+    maps = distance_maps(Y_TRUE, spacing)
+    assert maps.dtype == "float32" and maps.shape == Y_TRUE.shape
+    close(
+        values(Signed, maps, Y_PRED, precomputed=True),
+        values(Signed, Y_TRUE, Y_PRED, spacing=spacing),
+    )
+    close(
+        slope(Signed, maps, Y_PRED, precomputed=True),
+        slope(Signed, Y_TRUE, Y_PRED, spacing=spacing),
+    )
+
+
+def test_maps_of_thin_volumes_and_of_masks_without_a_contour():
+    maps = distance_maps(VOLUME_TRUE, [5.0, 1.0, 1.0])
+    expected = values(Signed, VOLUME_TRUE, VOLUME_PRED, spacing=[5.0, 1.0, 1.0])
+    close(values(Signed, maps, VOLUME_PRED, precomputed=True), expected)
+    for constant in (0.0, 1.0):
+        assert np.all(distance_maps(np.full((2, 4, 4, 1), constant), 0.1) == 0)
+
+
+def test_weights_and_missing_distances_act_as_those_of_masks():
+    maps = distance_maps(Y_TRUE)
+    weight = RNG.uniform(0.5, 2.0, (3, 5, 6)).astype("float32")
+    found = values(Signed, maps, Y_PRED, weight, precomputed=True)
+    terms = (maps * Y_PRED).mean(axis=-1)
+    close(found, [np.average(t, weights=w) for t, w in zip(terms, weight, strict=True)])
+    missing = np.where(weight[..., None] > 1, maps, np.nan).astype("float32")
+    loss = cl.wrappers.Masked(Signed(precomputed=True, reduction="none"))
+    there = (weight > 1).astype("float32")
+    close(value(loss, missing, Y_PRED), values(Signed, maps, Y_PRED, there, precomputed=True))
+
+
+def test_maps_have_a_spacing_already():
+    with raises(
+        ValueError, "`precomputed=True`", "`spacing` must be None", "Received: spacing=2.0"
+    ):
+        Signed(precomputed=True, spacing=2.0)
+
+
+def test_maps_are_not_flagged_as_masks_out_of_range():
+    model = cl.Sequential([keras.Input((5, 6, 2)), keras.layers.Identity()])
+    model.compile("sgd", loss=cl.CompositeLoss({"contour": Signed(precomputed=True)}))
+    found = cl.diagnose(model, Y_PRED, distance_maps(Y_TRUE))
+    assert "targets out of range" not in str(found.flags)

@@ -32,6 +32,8 @@ SEGMENTS = {
     "BinaryFocal": (LOGITS, petals, 0.9),
     "CategoricalFocal": (LOGITS, shadow_leaf_petal, 0.8),
     "SparseCategoricalFocal": (LOGITS, shadow_leaf_petal, 0.8),
+    "AsymmetricFocal": (LOGITS, petals, 0.9),
+    "PolyCrossEntropy": (LOGITS, shadow_leaf_petal, 0.8),
     "combo": (LOGITS, petals, 0.9),
     "dice_bce": (LOGITS, petals, 0.9),
     "dice_ce": (LOGITS, shadow_leaf_petal, 0.8),

@@ -1,4 +1,4 @@
-"""Twins of `combined_losses.losses.boundaries`."""
+"""Twins of `combined_losses.losses.boundaries` and `combined_losses.losses.contours`."""
 
 import numpy as np
 from scipy import ndimage
@@ -47,19 +47,21 @@ def sobel_edge(y_true, y_pred, kernel=None):
     return values, gradient
 
 
-def other_kind(inside):
+def other_kind(inside, spacing=None):
     """The distance of every pixel of one mask to the nearest of the other kind; 0 without one."""
     if inside.all() or not inside.any():
         return np.zeros(inside.shape)
-    to_rest, to_mask = (ndimage.distance_transform_edt(mask) for mask in (inside, ~inside))
+    to_rest, to_mask = (
+        ndimage.distance_transform_edt(mask, sampling=spacing) for mask in (inside, ~inside)
+    )
     return np.where(inside, to_rest, to_mask)
 
 
-def _distances(masks):
+def _distances(masks, spacing):
     """`other_kind` of every sample and channel of `(batch, spatial..., channels)`."""
     found = np.zeros(masks.shape)
     for n, c in np.ndindex(len(masks), masks.shape[-1]):
-        found[n, ..., c] = other_kind(masks[n, ..., c])
+        found[n, ..., c] = other_kind(masks[n, ..., c], spacing)
     return found
 
 
@@ -68,20 +70,31 @@ def _mean(terms, slope):
     return terms.mean(axis=tuple(range(1, terms.ndim))), slope / terms[0].size
 
 
-def signed_distance_boundary(y_true, y_pred, from_logits=False, multilabel=False):
+def _diagonal(masks, spacing):
+    return np.linalg.norm(np.float64(masks.shape[1:-1]) * (1 if spacing is None else spacing))
+
+
+def signed_distance_boundary(
+    y_true, y_pred, from_logits=False, multilabel=False, spacing=None, precomputed=False
+):
     p, back = activated(y_pred, from_logits, multilabel)
-    inside = np.float64(y_true) > 0.5
-    distance = _distances(inside)
-    mixed = distance > 0  # a pixel of an empty or full mask has no distance
-    phi = np.where(inside, np.where(mixed, 1 - distance, 0), distance)
-    phi = phi / np.linalg.norm(y_pred.shape[1:-1])
+    phi = np.float64(y_true)
+    if not precomputed:
+        inside = phi > 0.5
+        distance = _distances(inside, spacing)
+        mixed = distance > 0  # a pixel of an empty or full mask has no distance
+        least = np.min(1 if spacing is None else spacing)
+        phi = np.where(inside, np.where(mixed, least - distance, 0), distance)
+        phi = phi / _diagonal(y_pred, spacing)
     values, slope = _mean(p * phi, phi)
     return values, back(slope)
 
 
-def hausdorff_distance(y_true, y_pred, alpha=2.0, from_logits=False, multilabel=False):
+def hausdorff_distance(
+    y_true, y_pred, alpha=2.0, from_logits=False, multilabel=False, spacing=None
+):
     p, back = activated(y_pred, from_logits, multilabel)
-    y, diagonal = np.float64(y_true), np.linalg.norm(y_pred.shape[1:-1])
-    weight = sum((_distances(mask > 0.5) / diagonal) ** alpha for mask in (p, y))
+    y, diagonal = np.float64(y_true), _diagonal(y_pred, spacing)
+    weight = sum((_distances(mask > 0.5, spacing) / diagonal) ** alpha for mask in (p, y))
     values, slope = _mean((p - y) ** 2 * weight, 2 * (p - y) * weight)
     return values, back(slope)

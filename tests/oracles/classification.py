@@ -117,6 +117,71 @@ def sparse_categorical_focal(y_true, y_pred, **arguments):
     return categorical_focal(np.eye(y_pred.shape[-1])[labels], y_pred, **arguments)
 
 
+def asymmetric_focal(
+    y_true,
+    y_pred,
+    gamma_pos=1.0,
+    gamma_neg=4.0,
+    margin=0.05,
+    label_smoothing=0.0,
+    from_logits=False,
+):
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    elements = y_pred.shape[-1]
+    for index in np.ndindex(*y_pred.shape):
+        y, z = float(y_true[index]), float(y_pred[index])
+        y = y * (1 - label_smoothing) + label_smoothing / 2
+        if from_logits:
+            p, back = _sigmoid(z), _sigmoid(z) * _sigmoid(-z)
+            wrong, log_p, by_log_p = _sigmoid(-z), -np.logaddexp(0, -z), 1 / _sigmoid(z)
+            free, by_free = -np.logaddexp(0, z), -1 / _sigmoid(-z)
+        else:
+            p, back, wrong = z, 1.0, 1 - z
+            (log_p, by_log_p), (free, by_free) = _log(p), _log(1 - p)
+            by_free = -by_free
+        q, moves = p, 1.0
+        if margin > 0:
+            q, moves = max(p - margin, 0.0), float(p > margin)
+            free, by_free = math.log(min(1 - p + margin, 1)), -moves / (1 - q)
+        (right, by_wrong), (hard, by_q) = _power(wrong, gamma_pos), _power(q, gamma_neg)
+        values[index[:-1]] -= (y * right * log_p + (1 - y) * hard * free) / elements
+        slope = y * (right * by_log_p - by_wrong * log_p)
+        slope += (1 - y) * (hard * by_free + by_q * moves * free)
+        gradient[index] = -slope * back / elements
+    return values, gradient
+
+
+def poly_cross_entropy(
+    y_true,
+    y_pred,
+    epsilon=1.0,
+    class_weight=None,
+    label_smoothing=0.0,
+    multilabel=False,
+    from_logits=False,
+):
+    """Cross-entropy, which is focal with gamma 0, and the term of what is missing."""
+    options = {"from_logits": from_logits, "label_smoothing": label_smoothing}
+    values, gradient = categorical_focal(
+        y_true, y_pred, 0.0, class_weight, multilabel=multilabel, **options
+    )
+    z = np.float64(y_pred)
+    y, price = np.float64(y_true), np.float64(1.0 if class_weight is None else class_weight)
+    y = y * (1 - label_smoothing) + label_smoothing / (2 if multilabel else z.shape[-1])
+    # The terms are linear in p: epsilon (1 - p) for y, and of tags epsilon p for 1 - y.
+    by_p = -epsilon * price * (y - (1 - y) if multilabel else y)
+    p = z
+    if from_logits:
+        p = 1 / (1 + np.exp(-z)) if multilabel else np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    terms = epsilon * price * (y * (1 - p) + ((1 - y) * p if multilabel else 0))
+    slope = by_p
+    if from_logits and multilabel:
+        slope = by_p * p * (1 - p)
+    elif from_logits:
+        slope = p * (by_p - np.sum(p * by_p, axis=-1, keepdims=True))
+    return values + terms.sum(axis=-1), gradient + slope
+
+
 def weighted_kappa(y_true, y_pred, num_classes, power=2, sample_weight=None):
     """Values, and the gradient of their sum; both with frequencies weighted by `sample_weight`."""
     y_true, y_pred = np.asarray(y_true), np.float64(y_pred)

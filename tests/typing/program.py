@@ -128,6 +128,7 @@ def own_loop(loss: cl.CompositeLoss) -> None:
 def losses() -> list[cl.losses.Loss]:
     return [
         cl.losses.AsymmetricError(under_weight=2, over_weight=1.0, power=2.0),
+        cl.losses.AsymmetricFocal(gamma_pos=0.0, margin=0.1, from_logits=True),
         cl.losses.BetaNLL(beta=0.5, name="beta"),
         cl.losses.BinaryFocal(gamma=2.0, alpha=0.25, from_logits=True),
         cl.losses.BinaryFocal(alpha=[0.2, 0.8], pos_weight=2.0, label_smoothing=0.1),
@@ -147,7 +148,7 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.GaussianKL(dtype="float64"),
         cl.losses.GaussianNLL(reduction=None),
         cl.losses.GeneralizedDice(weighting="square"),
-        cl.losses.HausdorffDistance(alpha=2.0),
+        cl.losses.HausdorffDistance(alpha=2.0, spacing=0.5),
         cl.losses.IoU(),
         cl.losses.Jaccard(ignore_value=255, power=2, log=True),
         cl.losses.Linex(sharpness=-1.0),
@@ -158,9 +159,11 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.NTXent(temperature=0.5),
         cl.losses.PeakSignalToNoise(),
         cl.losses.Pinball(quantile=[0.1, 0.9]),
+        cl.losses.PolyCrossEntropy(epsilon=2.0, class_weight=[1.0, 2.0]),
         cl.losses.SISDR(zero_mean=False),
         cl.losses.SSIM(filter_size=7),
-        cl.losses.SignedDistanceBoundary(),
+        cl.losses.SignedDistanceBoundary(spacing=[3.0, 1.0, 1.0]),
+        cl.losses.SignedDistanceBoundary(precomputed=True),
         cl.losses.SobelEdge(),
         cl.losses.SparseCategoricalFocal(),
         cl.losses.SupervisedContrastive(),
@@ -181,7 +184,8 @@ def losses_of_several_parts() -> list[cl.CompositeLoss]:
 
 
 def presets() -> list[cl.CompositeLoss]:
-    print(cl.losses.signed_distance(np.ones((1, 4, 4, 1))).shape)
+    print(cl.losses.signed_distance(np.ones((1, 4, 4, 1)), spacing=2.0).shape)
+    print(cl.losses.distance_maps(np.ones((1, 4, 4, 1)), spacing=[2.0, 1.0]).shape)
     return [
         cl.losses.combo(alpha=0.5),
         cl.losses.dice_bce(from_logits=True, label_smoothing=0.1),
@@ -201,9 +205,11 @@ def wrappers() -> list[cl.wrappers.Wrapper]:
         cl.wrappers.Activated("binary_crossentropy", "sigmoid"),
         cl.wrappers.ClassWeighted("categorical_crossentropy", [1.0, 2.0]),
         cl.wrappers.DeepSupervision(cl.losses.Dice(), weights="exp"),
+        cl.wrappers.Hardest("mse", fraction=0.1, over="batch"),
         cl.wrappers.Masked("mse", mask_value=-1.0),
         cl.wrappers.MultiScale("mse", scales=(1, 2)),
         cl.wrappers.Normalized("mse", by="positives"),
+        cl.wrappers.NormalizedByPositives(cl.losses.BinaryFocal(), over="sample"),
         cl.wrappers.OnOutput("mse", "head"),
         cl.wrappers.OneHot("categorical_crossentropy", num_classes=3),
         cl.wrappers.PerChannel("mse", names=["u", "v"], weights={"u": 2.0}),

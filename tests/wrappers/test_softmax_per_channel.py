@@ -16,7 +16,8 @@ LOGITS = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype("float32")
 TRUTH = np.eye(3, dtype="float32")[np.random.default_rng(1).integers(0, 3, (2, 4, 5))]
 
 OF_LOGITS = [case.loss for case in CASES if hasattr(case.make(), "from_logits")]
-WITH_SOFTMAX = [loss for loss in OF_LOGITS if loss is not cl.losses.BinaryFocal]
+WITHOUT = (cl.losses.AsymmetricFocal, cl.losses.BinaryFocal)
+WITH_SOFTMAX = [loss for loss in OF_LOGITS if loss not in WITHOUT]
 MULTILABEL = [loss for loss in WITH_SOFTMAX if loss is not cl.losses.SparseCategoricalFocal]
 KERAS = [
     "categorical_crossentropy",
@@ -103,7 +104,8 @@ def test_the_form_that_the_message_names_is_right(loss):
     """The sum over channels is the loss of all, which for region losses is their mean."""
     if loss in (cl.losses.GeneralizedDice, cl.losses.LovaszSoftmax):
         pytest.skip("it weighs its classes by what the sample has of them")
-    times = 1 if loss is cl.losses.CategoricalFocal else 3
+    sums = (cl.losses.CategoricalFocal, cl.losses.PolyCrossEntropy)
+    times = 1 if loss in sums else 3
     form = Activated(PerChannel(loss()), "softmax")
     expected = times * value(loss(from_logits=True), TRUTH, LOGITS)
     np.testing.assert_allclose(value(form, TRUTH, LOGITS), expected, rtol=1e-5)

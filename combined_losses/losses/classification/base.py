@@ -1,4 +1,4 @@
-"""What the losses of classes share: the dtype of a prediction, and labels that may be unknown."""
+"""What the losses of classes share: the dtype of a prediction, arguments, unknown labels."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +8,22 @@ import keras
 from keras import ops
 
 from combined_losses._core.checks import check_number
-from combined_losses._core.loss import Loss
+from combined_losses._core.loss import ChannelLoss, Loss
+from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import accumulating
 
 # The largest slope by a float16 prediction. At a probability near 0 it would be 1e7, which is
 # infinite in float16: its largest number is 65504.
 _STEEPEST = 2.0**14
+
+
+class OfClasses(ChannelLoss):
+    """A loss of classes that may have channels; it casts its predictions itself (abstract)."""
+
+    @property
+    def traits(self) -> Traits:
+        return super().traits._replace(casts_prediction=False)
 
 
 def cast_prediction(
@@ -48,3 +57,13 @@ def check_each(owner: str, name: str, value: Any, **bounds: Any) -> None:
     except ValueError as error:
         allowed = str(error).partition(" Received: ")[0]
         raise ValueError(f"{allowed[:-1]}, or a list of such. Received: {value!r}") from None
+
+
+def tensor_of(name: str, numbers: Sequence[float], loss: Loss, y_pred: Tensor) -> Tensor:
+    """An argument as a tensor; raises unless it has one number for each class."""
+    if y_pred.shape[-1] not in (len(numbers), None):
+        raise ValueError(
+            f"The argument `{name}` of {type(loss).__name__} must have one number for each of the "
+            f"{y_pred.shape[-1]} classes of y_pred. Received: {numbers!r}"
+        )
+    return ops.convert_to_tensor(numbers, y_pred.dtype)

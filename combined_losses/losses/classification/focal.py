@@ -15,11 +15,16 @@ from combined_losses._core.checks import (
 )
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
-from combined_losses._core.loss import ChannelLoss
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Once, Tensor
 from combined_losses._numerics.floats import log_softmax
-from combined_losses.losses.classification.base import cast_prediction, check_each, known_labels
+from combined_losses.losses.classification.base import (
+    OfClasses,
+    cast_prediction,
+    check_each,
+    known_labels,
+    tensor_of,
+)
 from combined_losses.losses.focal_formulas import (
     binary,
     of_log_probability,
@@ -30,16 +35,8 @@ from combined_losses.losses.focal_formulas import (
 __all__ = ["BinaryFocal", "CategoricalFocal", "SparseCategoricalFocal"]
 
 
-class _Focal(ChannelLoss):
-    """A focal loss; it casts its predictions itself (abstract)."""
-
-    @property
-    def traits(self) -> Traits:
-        return super().traits._replace(casts_prediction=False)
-
-
 @keras.saving.register_keras_serializable("combined_losses")
-class BinaryFocal(_Focal):
+class BinaryFocal(OfClasses):
     """Binary cross-entropy that fades out predictions which are right already.
 
     `mean(a * miss^gamma * ce)`: `ce = -pos_weight y log(p) - (1 - y) log(1 - p)` is the
@@ -136,17 +133,17 @@ class BinaryFocal(_Focal):
         y_pred, steepest = cast_prediction(self, y_pred, factors)
         y_true = smoothed(y_true, self.label_smoothing)
         if several:
-            pos_weight = _tensor_of("pos_weight", pos_weight, self, y_pred)
+            pos_weight = tensor_of("pos_weight", pos_weight, self, y_pred)
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest, pos_weight)
         if alpha is None:
             return values
         if isinstance(alpha, Sequence):
-            alpha = _tensor_of("alpha", alpha, self, y_pred)
+            alpha = tensor_of("alpha", alpha, self, y_pred)
         return values * (alpha * y_true + (1 - alpha) * (1 - y_true))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class CategoricalFocal(_Focal):
+class CategoricalFocal(OfClasses):
     """Cross-entropy of one-hot classes that fades out predictions which are right already.
 
     `-sum_c w_c y_c (1 - p_c)^gamma log(p_c)`. Use it where a few classes are rare; for integer
@@ -241,7 +238,7 @@ class CategoricalFocal(_Focal):
         y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
         y_true = smoothed(y_true, self.label_smoothing, y_pred.shape[-1])
         if self.class_weight is not None:
-            y_true = y_true * _tensor_of("class_weight", self.class_weight, self, y_pred)
+            y_true = y_true * tensor_of("class_weight", self.class_weight, self, y_pred)
         if self.from_logits:
             log_p = log_softmax(y_pred) if once is None else once(log_softmax, y_pred)
             values = of_log_probability(log_p, self.gamma)
@@ -256,11 +253,11 @@ class CategoricalFocal(_Focal):
         values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
         if self.class_weight is None:
             return values
-        return values * _tensor_of("class_weight", self.class_weight, self, y_pred)
+        return values * tensor_of("class_weight", self.class_weight, self, y_pred)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class SparseCategoricalFocal(_Focal):
+class SparseCategoricalFocal(OfClasses):
     """Cross-entropy of integer labels that fades out predictions which are right already.
 
     `-w_y (1 - p_y)^gamma log(p_y)`, `p_y` the probability of the true class: `CategoricalFocal`
@@ -352,7 +349,7 @@ class SparseCategoricalFocal(_Focal):
             values = of_probability(scores, self.gamma, steepest)
         weight = self.class_weight
         if weight is not None:
-            weight = _tensor_of("class_weight", weight, self, y_pred)
+            weight = tensor_of("class_weight", weight, self, y_pred)
         if not share:
             return values if weight is None else values * ops.take(weight, labels)
         values = values if weight is None else values * weight
@@ -369,13 +366,3 @@ def _check_labels(y_true: Tensor, y_pred: Tensor) -> None:
             f"targets. Received: y_true of shape {true} and y_pred of shape {pred}"
         )
     check_target_shape("SparseCategoricalFocal", y_true, y_pred, pred[:-1], (*pred[:-1], 1))
-
-
-def _tensor_of(name: str, numbers: Sequence[float], loss: _Focal, y_pred: Tensor) -> Tensor:
-    """An argument as a tensor; raises unless it has one number for each class."""
-    if y_pred.shape[-1] not in (len(numbers), None):
-        raise ValueError(
-            f"The argument `{name}` of {type(loss).__name__} must have one number for each of the "
-            f"{y_pred.shape[-1]} classes of y_pred. Received: {numbers!r}"
-        )
-    return ops.convert_to_tensor(numbers, y_pred.dtype)
