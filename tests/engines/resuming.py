@@ -65,11 +65,15 @@ class Kill(keras.callbacks.Callback):
 
 
 def fit(engine, model, names, folder, callbacks):
-    """`fit` from the last file on, on this process's rows; the first process writes the files."""
+    """`fit` from the last file on, on this process's rows; each process has files of its own.
+
+    On JAX all must write: to bring the state back from the devices is an act of all processes.
+    """
+    folder = folder / str(engine.process)
+    folder.mkdir(exist_ok=True)
     first = restored(model, folder)
-    if engine.process == 0:
-        path = folder / "{epoch}.weights.h5"
-        callbacks = [keras.callbacks.ModelCheckpoint(path, save_weights_only=True), *callbacks]
+    path = folder / "{epoch}.weights.h5"
+    callbacks = [keras.callbacks.ModelCheckpoint(path, save_weights_only=True), *callbacks]
     x, y = data(names)
     own = slice(engine.process, None, engine.processes)
     model.fit(

@@ -13,7 +13,7 @@ from tests.engines.starting import ENGINES, TOLERANCE, differences
 BACKEND = keras.backend.backend()
 OF_THIS_BACKEND = [name for name, start in ENGINES.items() if start.backend == BACKEND]
 # So many cases of each group. Each case of JAX is a program to compile.
-AT_MOST = {"torch": 0, "tensorflow": 12, "jax": 6}[BACKEND]
+AT_MOST = {"torch": 0, "tensorflow": 3, "jax": 4}[BACKEND]
 GROUPS = ["losses", "pairs", "trainings", "changes"]
 
 
@@ -27,4 +27,4 @@ def test_an_engine_is_one_device(engine):
         if BACKEND == "torch":
             assert len(lines) >= 4 * len(CASES) + len(MAKE_RULE)
         else:
-            assert len(lines) >= 3 * AT_MOST
+            assert len(lines) >= 3 * AT_MOST  # the workers of TensorFlow have no `fit` to change

@@ -6,12 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from tests.engines.cases import MAKE_RULE
 from tests.engines.starting import ENGINES, run
 
 # A draw, the end of an epoch, learned weights, steps of its own, and gradients.
 FEW = ("ReLoBRaLo", "DynamicWeightAverage", "UncertaintyWeighting", "FAMO", "GradNorm")
-OF_THIS_BACKEND = [name for name, s in ENGINES.items() if s.backend == keras.backend.backend()]
+TWO_PROCESSES = [
+    name
+    for name in ("torch, 2 ranks", "JAX, DataParallel, 2 processes")
+    if ENGINES[name].backend == keras.backend.backend()
+]
 
 
 def check(engine, names, folder):
@@ -33,12 +36,6 @@ def check(engine, names, folder):
             np.testing.assert_array_equal(array, expected)
 
 
-@pytest.mark.parametrize("engine", OF_THIS_BACKEND)
+@pytest.mark.parametrize("engine", TWO_PROCESSES)
 def test_a_training_that_was_killed_ends_as_one_that_was_not(engine, tmp_path):
     check(engine, FEW, tmp_path)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("engine", OF_THIS_BACKEND)
-def test_so_does_one_with_every_rule(engine, tmp_path):
-    check(engine, MAKE_RULE, tmp_path)
