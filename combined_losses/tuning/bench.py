@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -187,7 +188,8 @@ class Bench:
         """Trains a new model. A frame of its own, so that nothing holds the model afterwards."""
         with self.model(setting, seed) as model:
             callbacks = [*copy.deepcopy(self._fit.get("callbacks") or []), watch]
-            model.fit(**self._data, **{**self._fit, "callbacks": callbacks, "verbose": 0})
+            with _without_advice():
+                model.fit(**self._data, **{**self._fit, "callbacks": callbacks, "verbose": 0})
 
 
 class _Watch(keras.callbacks.Callback):
@@ -242,6 +244,21 @@ def _check_apart(first: keras.Model, second: keras.Model) -> None:
             "Received: "
             + ("the same model twice" if first is second else "two models that share them")
         )
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Hides TensorFlow's advice against many compiled steps: each training has to have its own."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 @contextlib.contextmanager
