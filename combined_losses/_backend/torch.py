@@ -186,12 +186,19 @@ class _BinaryEntropy(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None]:
         logit, minus_label = ctx.saved_tensors
         of_label = upstream * logit if ctx.needs_input_grad[1] else None
         return upstream * (torch.sigmoid(logit) + minus_label), of_label
+
+    @staticmethod
+    def jvp(ctx: Any, of_logit: Tensor | None, of_label: Tensor | None) -> Tensor:
+        logit, minus_label = ctx.saved_tensors
+        pairs = (of_logit, torch.sigmoid(logit) + minus_label), (of_label, logit)
+        return sum(tangent * slope for tangent, slope in pairs if tangent is not None)
 
 
 def binary_entropy(logit: Tensor, minus_label: Tensor) -> Tensor:
@@ -359,7 +366,8 @@ def _memory_of(rule: Reader, k: int, points: list[Tensor]) -> list[Tensor]:
 
 
 def is_hard(labels: Tensor) -> bool:
-    if labels.requires_grad or not _is_known(labels):
+    tangent = torch.autograd.forward_ad.unpack_dual(labels).tangent  # of a derivative by them
+    if labels.requires_grad or tangent is not None or not _is_known(labels):
         return False
     # Where it is 0, faster than by two comparisons.
     return lies_within(torch.addcmul(labels, labels, labels, value=-1), 0, 0)

@@ -357,3 +357,17 @@ def test_labels_of_0_and_1_are_no_exception_among_soft_ones(gamma):
     close(hard, mixed[:6], atol=0)
     close(by_logits(6), by_logits(7)[:6], atol=0)
     close(by_labels(6), by_labels(7)[:6], atol=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of torch alone")
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_derivatives_taken_forward_are_those_taken_backward(gamma):
+    import torch
+
+    loss = cl.losses.BinaryFocal(gamma, from_logits=True)
+    y, z = torch.tensor([[0.0, 1.0, 1.0]]), torch.tensor([[0.5, -2.0, 3.0]])
+    for arrays in ((y, z), (0.8 * y + 0.1, z)):
+        ones = tuple(map(torch.ones_like, arrays))
+        forward = torch.func.jvp(loss, arrays, ones)[1]
+        backward = sum(each.sum() for each in torch.func.grad(loss, argnums=(0, 1))(*arrays))
+        torch.testing.assert_close(forward, backward)
