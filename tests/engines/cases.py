@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -103,9 +104,21 @@ def compared(engine, make, split, *data, masked=False):
     return difference([*found, part], [*numbers, slope[rows]])
 
 
+def _wrapped():
+    """Wrappers whose values depend on the whole batch, as cases."""
+    rng = np.random.default_rng(0)
+    data = {name: rng.random((8, 5, 2)).astype("float32") for name in ("y_true", "y_pred")}
+    wrappers = {
+        "Hardest": lambda: cl.wrappers.Hardest("mse", fraction=0.3, over="batch"),
+        "NormalizedByPositives": lambda: cl.wrappers.NormalizedByPositives("mse"),
+    }
+    for name, make in wrappers.items():
+        yield SimpleNamespace(name=name, make=make, arguments={}, **data)
+
+
 def losses(engine):
     """Every loss, with and without arguments, missing labels and sample weights."""
-    for case in (*CASES, *VARIANTS):
+    for case in (*CASES, *VARIANTS, *_wrapped()):
         for arguments in ({}, case.arguments):
             for name, make, *data in _variants(engine, case, arguments):
                 for split in engine.splits:
