@@ -259,7 +259,7 @@ def compared(name):
 def compare_all(problems, path):
     """The table of every rule on every problem."""
     results = {name: compared(name) for name in problems}
-    names = dict.fromkeys(run.name for each in results.values() for run in each.runs)
+    names = dict.fromkeys(without_place(run.name) for each in results.values() for run in each.runs)
     rows = [
         [name, *(gain_of(each, name) for each in results.values()), time_of(results, name)]
         for name in names
@@ -277,6 +277,11 @@ def compare_all(problems, path):
         sys.exit(f"no result: {failed}")
 
 
+def without_place(name):
+    """The name of a rule, which on burgers reads gradients at the parameters."""
+    return name.partition("(")[0]
+
+
 def without_result(found):
     return [run for run in found.runs if run.state != "finished"]
 
@@ -284,7 +289,8 @@ def without_result(found):
 def gain_of(found, name):
     """The gain in % of the error with equal weights, and its interval."""
     key = found.objectives[0].key
-    gain = found.differences.get(name, {}).get(key)
+    gains = {without_place(each): gain for each, gain in found.differences.items()}
+    gain = gains.get(name, {}).get(key)
     return gain and [
         100 * each / found.equal.values[key] for each in (gain.mean, gain.low, gain.high)
     ]
@@ -292,7 +298,12 @@ def gain_of(found, name):
 
 def time_of(results, name):
     """How many times as long as with equal weights a step takes, the median of the problems."""
-    runs = [(each, run) for each in results.values() for run in each.finished if run.name == name]
+    runs = [
+        (each, run)
+        for each in results.values()
+        for run in each.finished
+        if without_place(run.name) == name
+    ]
     return float(np.median([each.time_of_step(run) for each, run in runs])) if runs else None
 
 

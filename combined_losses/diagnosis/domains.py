@@ -45,13 +45,15 @@ def out_of_domain(
     index: int, part: Part, evidence: Evidence, summary: Summary
 ) -> Iterator[Finding]:
     """What a component was given that its losses do not mean."""
-    if evidence.without_gradient[index] and not evidence.reacts[index]:
-        return  # its value is the same whatever it is given
+    is_constant = evidence.without_gradient[index] and not evidence.reacts[index]
+    if is_constant and evidence.always_zero[index]:
+        return  # its value is 0 whatever it is given
     domains = evidence.domains.get(part.name, [])
     findings: list[Finding] = []
     for (domain, classes), facts in zip(domains, evidence.facts_of(part.name), strict=False):
         findings += _targets(domain, classes, *facts[:4])
-        findings += _predictions(domain, *facts[4:])
+        if not is_constant:  # else its value is the same whatever is predicted
+            findings += _predictions(domain, *facts[4:])
     findings += evidence.notes.get(part.name, [])
     yield from dict.fromkeys(findings)
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from combined_losses import weightings
 from combined_losses._core.checks import check_weight
 from combined_losses._core.names import quoted
 from combined_losses.tuning.arguments import check_count, check_installed
@@ -18,7 +17,7 @@ from combined_losses.tuning.settings import (
     Setting,
     composite_of,
     equal_weights,
-    is_rule,
+    every_rule,
     label_of,
     rule_of,
 )
@@ -52,7 +51,8 @@ def compare(
     Args:
         build, data, validation, objectives: as in `cl.search`.
         rules: names such as `"UPGrad"`, rules, classes of rules, or dicts of fixed weights, such as
-            `{"under": 0.3}`. None (default): every rule of `cl.weightings` at its defaults.
+            `{"under": 0.3}`. None (default): every rule of `cl.weightings` at its defaults; those of
+            gradients at the parameters if a component acts on the model by more than its output.
         seeds: how often each is trained, at least 2. Default 5.
         storage: None (default): in memory; or as in `cl.search`: the comparison can then be killed
             and goes on, and several processes divide it.
@@ -90,7 +90,8 @@ def compare(
     with bench.first_model() as model:
         composite = composite_of(model)
         equal, known = equal_weights(composite), composite._node.settable_names
-        settings = {EQUAL: equal, COMPILED: Setting(), **_settings(rules, equal, known)}
+        tried = every_rule(composite) if rules is None else rules
+        settings = {EQUAL: equal, COMPILED: Setting(), **_settings(tried, equal, known)}
         described = {"rules": list(settings), "seeds": seeds, **bench.described(model)}
         del model, composite
     study = Study(storage, name, described, goals, seed)
@@ -113,11 +114,9 @@ def compare(
 
 
 def _settings(
-    rules: Sequence[RuleLike] | None, equal: Setting, components: Sequence[str]
+    rules: Sequence[RuleLike], equal: Setting, components: Sequence[str]
 ) -> dict[str, Setting]:
     """The setting of each rule, by the name that the table shows."""
-    if rules is None:
-        rules = [name for name in weightings.__all__ if is_rule(name)]
     if not isinstance(rules, (list, tuple)):
         raise ValueError(
             f"`rules` must be a list of rules, such as ['UPGrad', 'FAMO']. Received: {rules!r}"

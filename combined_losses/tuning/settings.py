@@ -83,6 +83,18 @@ def rule_of(given: object) -> Rule:
     )
 
 
+def every_rule(composite: CompositeLoss) -> list[Weighting]:
+    """Every rule at its defaults.
+
+    Those that read gradients read them at the parameters where a component acts on the model by
+    more than its output: at the output they would not see all of it.
+    """
+    rules = [getattr(weightings, name)() for name in weightings.__all__ if is_rule(name)]
+    if not any(node.acts_beyond_output() for node in composite._node.nodes.values()):
+        return rules
+    return [type(rule)(gradients="parameters") if rule.reads_gradients else rule for rule in rules]
+
+
 def is_rule(name: str) -> bool:
     """Whether a name of `cl.weightings` is a rule that can be made without arguments."""
     cls = getattr(weightings, name)

@@ -12,7 +12,7 @@ from tests.contracts.registry import CASES
 pytestmark = pytest.mark.depends_on_version
 
 TARGETS, PREDICTIONS = "targets out of range", "predictions out of range"
-OURS = {f"{i} {case.loss.__name__}": case for i, case in enumerate(CASES)}
+OURS = {case.name: case for case in CASES}
 OF_KERAS = {name: child for name, child in KERAS_CHILDREN.items() if name != "CTC"}
 
 

@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from keras import ops
 
 import combined_losses as cl
 from combined_losses.tuning import Comparison, Front, Run
 from combined_losses.tuning.grid import joined_runs
 from combined_losses.tuning.objectives import as_objectives
 from combined_losses.tuning.results import as_record
+from combined_losses.tuning.settings import every_rule
 from combined_losses.tuning.study import LOGICAL, RECORD
 from tests.tuning.small import NotFinite, X, Y, build, fit, model_of
 
@@ -52,6 +54,20 @@ def test_a_rule_has_fixed_weights_of_1():
     first, second = (compare(make, rules=["Average"]) for make in (build, heavy))
     assert first.runs[2].per_seed == second.runs[2].per_seed
     assert first.runs[1].per_seed != second.runs[1].per_seed  # as compiled
+
+
+def test_by_default_every_rule_sees_all_gradients():
+    """Also of a component that differentiates the model, past its output."""
+
+    def slope(model, x, y, y_pred):
+        return ops.square(cl.input_gradients(model, x)[:, :1, 0])
+
+    with_slope = cl.CompositeLoss({"fit": "mse", "slope": cl.wrappers.OnInputs(slope)})
+    plain, beyond = every_rule(build().loss), every_rule(with_slope)
+    assert [type(rule) for rule in plain] == [type(rule) for rule in beyond]
+    places = {rule.place for rule in beyond if rule.reads_gradients}
+    assert places == {"parameters"}
+    assert "output" in {rule.place for rule in plain if rule.reads_gradients}
 
 
 def test_a_comparison_goes_on(tmp_path):
