@@ -51,8 +51,8 @@ def compare(
     Args:
         build, data, validation, objectives: as in `cl.search`.
         rules: names such as `"UPGrad"`, rules, classes of rules, or dicts of fixed weights, such as
-            `{"under": 0.3}`. None (default): every rule of `cl.weightings` at its defaults; those of
-            gradients at the parameters if a component acts on the model by more than its output.
+            `{"under": 0.3}`. None (default): every rule of `cl.weightings` at its defaults, those
+            of gradients at the parameters if a component acts on the model by more than its output.
         seeds: how often each is trained, at least 2. Default 5.
         storage: None (default): in memory; or as in `cl.search`: the comparison can then be killed
             and goes on, and several processes divide it.

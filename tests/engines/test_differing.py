@@ -5,6 +5,8 @@ import pytest
 
 from tests.engines.starting import ENGINES, run
 
+pytestmark = pytest.mark.slow  # see test_engines.py
+
 TWO_PROCESSES = [
     name
     for name, start in ENGINES.items()

@@ -10,8 +10,14 @@ from tests.contracts.registry import CASES
 from tests.engines.cases import MAKE_RULE
 from tests.engines.starting import ENGINES, TOLERANCE, differences
 
+pytestmark = pytest.mark.slow  # other backends have other cases, so their times are in no list
+
 BACKEND = keras.backend.backend()
-OF_THIS_BACKEND = [name for name, start in ENGINES.items() if start.backend == BACKEND]
+OF_THIS_BACKEND = [
+    pytest.param(name, marks=pytest.mark.thorough if " 4 " in name else ())
+    for name, start in ENGINES.items()
+    if start.backend == BACKEND
+]
 # So many cases of each group. Each case of JAX is a program to compile.
 AT_MOST = {"torch": 0, "tensorflow": 3, "jax": 4}[BACKEND]
 GROUPS = ["losses", "pairs", "trainings", "changes"]

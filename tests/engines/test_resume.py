@@ -8,6 +8,8 @@ import pytest
 
 from tests.engines.starting import ENGINES, run
 
+pytestmark = pytest.mark.slow  # see test_engines.py
+
 # A draw, the end of an epoch, learned weights, steps of its own, and gradients.
 FEW = ("ReLoBRaLo", "DynamicWeightAverage", "UncertaintyWeighting", "FAMO", "GradNorm")
 TWO_PROCESSES = [
