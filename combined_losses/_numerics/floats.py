@@ -108,10 +108,18 @@ def em1x(u: Tensor) -> Tensor:
     return ops.where(small, ops.square(near) * series, tangent)
 
 
-def over_last(function: Callable[..., Tensor], x: Tensor, **options: bool) -> Tensor:
-    """A maximum, or the like, over the last axis, also for an empty batch, where Keras raises."""
+def over_axes(
+    function: Callable[..., Tensor],
+    x: Tensor,
+    axis: int | tuple[int, ...] = -1,
+    **options: bool,
+) -> Tensor:
+    """A maximum, or the like, over axes of each sample, also for an empty batch.
+
+    There Keras raises, and with `initial` it forgets the axes on torch.
+    """
     function = ops.sum if x.shape[0] == 0 else function
-    return function(x, axis=-1, **options)
+    return function(x, axis=axis, **options)
 
 
 def log_softmax(logits: Tensor) -> Tensor:

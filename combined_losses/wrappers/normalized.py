@@ -22,6 +22,7 @@ from combined_losses._core.node import Node, node_of
 from combined_losses._core.presence import any_present, presence
 from combined_losses._core.reduction import PER_COMPONENT, reduce_values
 from combined_losses._numerics.arrays import Dtype, Tensor
+from combined_losses._numerics.floats import over_axes
 from combined_losses.wrappers import levels
 from combined_losses.wrappers.base import Wrapper
 from combined_losses.wrappers.outputs import OnOutput
@@ -320,7 +321,7 @@ def _added_up(counts: Tensor, batch: Batch, rows: int) -> Tensor:
             counts = ops.where(fitted, counts, ops.zeros_like(counts))
     if len(counts.shape) > rows:
         axes = tuple(range(rows, len(counts.shape)))
-        counts = ops.max(counts, axis=axes, initial=0.0)  # torch has no maximum of an empty batch
+        counts = over_axes(ops.max, counts, axes)
     return ops.sum(counts)
 
 

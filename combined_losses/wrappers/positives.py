@@ -15,6 +15,7 @@ from combined_losses._core.keras_types import CompositeArguments, LossLike
 from combined_losses._core.node import Node
 from combined_losses._core.over import Over, check_over
 from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.floats import over_axes
 from combined_losses.wrappers.resizing import void_numbers
 from combined_losses.wrappers.values import OfValues, as_columns, of_mean
 
@@ -85,7 +86,7 @@ class NormalizedByPositives(OfValues):
         found = positives(self._node, values, batch, above=0.5)
         if len(found.shape) > len(values.shape):
             axes = tuple(range(len(values.shape), len(found.shape)))
-            found = ops.max(found, axis=axes, initial=0.0)
+            found = over_axes(ops.max, found, axes)
         if weight is not None:
             found = ops.where(weight > 0, found * weight, 0.0)
         total, number = (ops.sum(as_columns(each), axis=1) for each in (values, found))

@@ -9,7 +9,7 @@ from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import div, over_last
+from combined_losses._numerics.floats import div, over_axes
 from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, Pairs, pairs_of
 
 __all__ = ["NTXent", "SupervisedContrastive"]
@@ -137,7 +137,7 @@ _NOTHING = -1e30
 
 def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
     """The logsumexp of each row over a mask; about `_NOTHING`, with slope 0, for an empty mask."""
-    return over_last(ops.logsumexp, ops.where(mask, logits, _NOTHING))
+    return over_axes(ops.logsumexp, ops.where(mask, logits, _NOTHING))
 
 
 def _cosines(pairs: Pairs) -> Tensor:
@@ -152,7 +152,7 @@ def _normalised(x: Tensor) -> Tensor:
     """`x / sqrt(max(|x|^2, 1e-12))`, even where the square would overflow."""
     # A vector whose largest element is above 1 is first divided by it. That keeps the direction,
     # and the vector stays longer than 1e-6, so that the floor below plays no part.
-    largest = over_last(ops.max, ops.abs(x), keepdims=True)
+    largest = over_axes(ops.max, ops.abs(x), keepdims=True)
     x = x / ops.stop_gradient(ops.maximum(largest, 1.0))
     square = ops.sum(ops.square(x), axis=-1, keepdims=True)
     floor = 1e-12

@@ -8,7 +8,7 @@ from keras import ops
 from combined_losses._backend import backend
 from combined_losses._core.loss import Loss
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import bounded, div, over_last
+from combined_losses._numerics.floats import bounded, div, over_axes
 
 
 class LabelledLoss(Loss):
@@ -106,7 +106,7 @@ def _within(y_pred: Tensor, sample_weight: Tensor | None, limit: float) -> Tenso
     counts = ops.isfinite(sizes)
     if sample_weight is not None:  # a sample of weight 0 must not change the factor
         counts = ops.logical_and(counts, ops.expand_dims(ops.not_equal(sample_weight, 0), -1))
-    row = over_last(ops.max, ops.where(counts, sizes, 0.0))
+    row = over_axes(ops.max, ops.where(counts, sizes, 0.0))
     largest = ops.max(backend.global_concat(row), initial=limit)
     return y_pred * (limit / largest)
 

@@ -12,6 +12,7 @@ from combined_losses._core.checks import check_number
 from combined_losses._core.names import quoted
 from combined_losses._core.over import added_up
 from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.floats import over_axes
 from combined_losses.losses.regions.counts import (
     Counted,
     CountedArguments,
@@ -345,8 +346,7 @@ class GeneralizedDice(Counted):
         # Relative to the smallest present class, whose weight is the largest. So nothing overflows,
         # and 1 is the weight of absent classes, too.
         sizes = ops.where(present, size, math.inf)
-        # Without `initial` an empty batch is refused.
-        smallest = ops.min(sizes, axis=-1, keepdims=True, initial=math.inf)
+        smallest = over_axes(ops.min, sizes, keepdims=True)
         ratio = ops.where(present, smallest / ops.where(present, size, 1.0), 1.0)
         weight = ops.power(ratio, _POWERS[self.weighting])
         return weight / ops.sum(weight, axis=-1, keepdims=True)
