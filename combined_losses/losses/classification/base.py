@@ -1,4 +1,4 @@
-"""What the losses of classes share: the dtype of a prediction, arguments, unknown labels."""
+"""What the losses of classes share: dtypes, arguments, unknown labels, rows of one-hot classes."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
+from combined_losses._core.data_format import channels_last
 from combined_losses._core.loss import ChannelLoss, Loss
 from combined_losses._core.traits import Traits
-from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import accumulating
+from combined_losses._numerics.arrays import Once, Tensor
+from combined_losses._numerics.floats import accumulating, log_softmax
+from combined_losses.losses.focal_formulas import smoothed
 
 # The largest slope by a float16 prediction. At a probability near 0 it would be 1e7, which is
 # infinite in float16: its largest number is 65504.
@@ -67,3 +70,58 @@ def tensor_of(name: str, numbers: Sequence[float], loss: Loss, y_pred: Tensor) -
             f"{y_pred.shape[-1]} classes of y_pred. Received: {numbers!r}"
         )
     return ops.convert_to_tensor(numbers, y_pred.dtype)
+
+
+class OfOneHot(OfClasses):
+    """A cross-entropy, or the like, of one-hot rows, or of independent labels (abstract).
+
+    A subclass implements `of_right` and `of_labels`, and sets `class_weight`, `label_smoothing`,
+    `multilabel` and `from_logits`.
+    """
+
+    neutral_target = 1.0
+    target_kind = "classes"
+    prediction_kind = "probabilities"
+
+    class_weight: Sequence[float] | None
+    label_smoothing: float
+    multilabel: bool
+    from_logits: bool
+
+    def of_right(self, p: Tensor, log_p: Tensor | None, steepest: float | None) -> Tensor:
+        """Minus the value of each class if it is the right one, from `log_p`, or else from `p`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `of_right`.")
+
+    def of_labels(self, y_true: Tensor, y_pred: Tensor, steepest: float | None) -> Tensor:
+        """The value of each label that is independent of the others."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `of_labels`.")
+
+    @property
+    def traits(self) -> Traits:
+        apart, softmax = self.multilabel, self.from_logits and not self.multilabel
+        return super().traits._replace(
+            elementwise=apart, summed=apart, apart=apart, softmax=softmax
+        )
+
+    @channels_last
+    def call(self, y_true: Tensor, y_pred: Tensor, *, once: Once | None = None) -> Tensor:
+        if self.multilabel:
+            return ops.sum(self.elements(y_true, y_pred), axis=-1)
+        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
+        y_true = smoothed(y_true, self.label_smoothing, y_pred.shape[-1])
+        if self.class_weight is not None:
+            y_true = y_true * tensor_of("class_weight", self.class_weight, self, y_pred)
+        log_p = None
+        if self.from_logits:
+            log_p = log_softmax(y_pred) if once is None else once(log_softmax, y_pred)
+        values = self.of_right(y_pred, log_p, steepest)
+        return -ops.sum(backend.ordered_as(values, y_true, once) * values, axis=-1)
+
+    def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """With `multilabel`: what each channel adds to the value, in the shape of `y_pred`."""
+        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
+        y_true = smoothed(y_true, self.label_smoothing)
+        values = self.of_labels(y_true, y_pred, steepest)
+        if self.class_weight is None:
+            return values
+        return values * tensor_of("class_weight", self.class_weight, self, y_pred)

@@ -6,7 +6,6 @@ from typing import Any, Unpack
 import keras
 from keras import ops
 
-from combined_losses._backend import backend
 from combined_losses._core.checks import (
     check_class_weight,
     check_flag,
@@ -16,10 +15,11 @@ from combined_losses._core.checks import (
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.traits import Traits
-from combined_losses._numerics.arrays import Once, Tensor
+from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import log_softmax
 from combined_losses.losses.classification.base import (
     OfClasses,
+    OfOneHot,
     cast_prediction,
     check_each,
     known_labels,
@@ -143,7 +143,7 @@ class BinaryFocal(OfClasses):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class CategoricalFocal(OfClasses):
+class CategoricalFocal(OfOneHot):
     """Cross-entropy of one-hot classes that fades out predictions which are right already.
 
     `-sum_c w_c y_c (1 - p_c)^gamma log(p_c)`. Use it where a few classes are rare; for integer
@@ -198,10 +198,6 @@ class CategoricalFocal(OfClasses):
     unless told otherwise. Lin et al. 2017, arXiv 1708.02002.
     """
 
-    neutral_target = 1.0
-    target_kind = "classes"
-    prediction_kind = "probabilities"
-
     def __init__(
         self,
         gamma: float = 2.0,
@@ -224,36 +220,13 @@ class CategoricalFocal(OfClasses):
         self.label_smoothing = label_smoothing
         self.from_logits = from_logits
 
-    @property
-    def traits(self) -> Traits:
-        apart, softmax = self.multilabel, self.from_logits and not self.multilabel
-        return super().traits._replace(
-            elementwise=apart, summed=apart, apart=apart, softmax=softmax
-        )
+    def of_right(self, p: Tensor, log_p: Tensor | None, steepest: float | None) -> Tensor:
+        if log_p is not None:
+            return of_log_probability(log_p, self.gamma)
+        return of_probability(p, self.gamma, steepest)
 
-    @channels_last
-    def call(self, y_true: Tensor, y_pred: Tensor, *, once: Once | None = None) -> Tensor:
-        if self.multilabel:
-            return ops.sum(self.elements(y_true, y_pred), axis=-1)
-        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
-        y_true = smoothed(y_true, self.label_smoothing, y_pred.shape[-1])
-        if self.class_weight is not None:
-            y_true = y_true * tensor_of("class_weight", self.class_weight, self, y_pred)
-        if self.from_logits:
-            log_p = log_softmax(y_pred) if once is None else once(log_softmax, y_pred)
-            values = of_log_probability(log_p, self.gamma)
-        else:
-            values = of_probability(y_pred, self.gamma, steepest)
-        return -ops.sum(backend.ordered_as(values, y_true, once) * values, axis=-1)
-
-    def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """With `multilabel`: what each channel adds to the value, in the shape of `y_pred`."""
-        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
-        y_true = smoothed(y_true, self.label_smoothing)
-        values = binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
-        if self.class_weight is None:
-            return values
-        return values * tensor_of("class_weight", self.class_weight, self, y_pred)
+    def of_labels(self, y_true: Tensor, y_pred: Tensor, steepest: float | None) -> Tensor:
+        return binary(y_true, y_pred, self.gamma, self.from_logits, steepest)
 
 
 @keras.saving.register_keras_serializable("combined_losses")

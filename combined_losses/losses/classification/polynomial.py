@@ -6,22 +6,19 @@ from typing import Unpack
 import keras
 from keras import ops
 
-from combined_losses._backend import backend
 from combined_losses._core.checks import check_class_weight, check_flag, check_number
-from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.probabilities import as_probability
-from combined_losses._core.traits import Traits
-from combined_losses._numerics.arrays import Once, Tensor
-from combined_losses._numerics.floats import log_softmax, slog
-from combined_losses.losses.classification.base import OfClasses, cast_prediction, tensor_of
-from combined_losses.losses.focal_formulas import miss_and_entropy, smoothed
+from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.floats import slog
+from combined_losses.losses.classification.base import OfOneHot
+from combined_losses.losses.focal_formulas import miss_and_entropy
 
 __all__ = ["PolyCrossEntropy"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class PolyCrossEntropy(OfClasses):
+class PolyCrossEntropy(OfOneHot):
     """Cross-entropy plus a price of the probability that the true class lacks.
 
     `sum_c w_c y_c (-log p_c + epsilon (1 - p_c))`: the first term of the series of the logarithm,
@@ -67,10 +64,6 @@ class PolyCrossEntropy(OfClasses):
     Leng et al. 2022, arXiv 2204.12511 (Poly-1).
     """
 
-    neutral_target = 1.0
-    target_kind = "classes"
-    prediction_kind = "probabilities"
-
     def __init__(
         self,
         epsilon: float = 1.0,
@@ -94,35 +87,12 @@ class PolyCrossEntropy(OfClasses):
         self.multilabel = multilabel
         self.from_logits = from_logits
 
-    @property
-    def traits(self) -> Traits:
-        apart, softmax = self.multilabel, self.from_logits and not self.multilabel
-        return super().traits._replace(
-            elementwise=apart, summed=apart, apart=apart, softmax=softmax
-        )
+    def of_right(self, p: Tensor, log_p: Tensor | None, steepest: float | None) -> Tensor:
+        if log_p is not None:
+            return self.epsilon * ops.expm1(log_p) + log_p  # 1 - p = -expm1(log p)
+        p = as_probability(p, 1.0)  # where the label is 0, the value is multiplied by 0
+        return slog(p, steepest) - self.epsilon * (1 - p)
 
-    @channels_last
-    def call(self, y_true: Tensor, y_pred: Tensor, *, once: Once | None = None) -> Tensor:
-        if self.multilabel:
-            return ops.sum(self.elements(y_true, y_pred), axis=-1)
-        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
-        y_true = smoothed(y_true, self.label_smoothing, y_pred.shape[-1])
-        if self.class_weight is not None:
-            y_true = y_true * tensor_of("class_weight", self.class_weight, self, y_pred)
-        if self.from_logits:
-            log_p = log_softmax(y_pred) if once is None else once(log_softmax, y_pred)
-            values = self.epsilon * ops.expm1(log_p) + log_p  # 1 - p = -expm1(log p)
-        else:
-            p = as_probability(y_pred, 1.0)  # where the label is 0, the value is multiplied by 0
-            values = slog(p, steepest) - self.epsilon * (1 - p)
-        return -ops.sum(backend.ordered_as(values, y_true, once) * values, axis=-1)
-
-    def elements(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """With `multilabel`: what each channel adds to the value, in the shape of `y_pred`."""
-        y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
-        y_true = smoothed(y_true, self.label_smoothing)
+    def of_labels(self, y_true: Tensor, y_pred: Tensor, steepest: float | None) -> Tensor:
         miss, entropy = miss_and_entropy(y_true, y_pred, self.from_logits, steepest)
-        values = entropy + self.epsilon * miss
-        if self.class_weight is None:
-            return values
-        return values * tensor_of("class_weight", self.class_weight, self, y_pred)
+        return entropy + self.epsilon * miss
