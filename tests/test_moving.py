@@ -9,6 +9,8 @@ import pytest
 import combined_losses as cl
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "moving").glob("*.md"))
+# What a row says of a loss that is not here, and the name that it will have.
+MISSING = re.compile(r"not here yet(?:: `(\w+)`)?")
 
 
 def read_rows(page):
@@ -18,7 +20,7 @@ def read_rows(page):
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if not line.startswith("|"):
             inside = False
-        elif re.search(r"^there\b|tfa\.losses", cells[0]) and len(cells) == 3:
+        elif re.match(r"there\b", cells[0]) and len(cells) == 3:
             inside = True
         elif inside and not line.startswith("|---"):
             found.append((cells[0], cells[1]))
@@ -34,36 +36,15 @@ EVERY_ROW = [
 @pytest.mark.backend_free
 def test_the_libraries_have_their_tables():
     assert {name for name, rows in ROWS.items() if rows} == {
+        "every_loss.md",
         "libmtl.md",
-        "monai.md",
         "physicsnemo_deepxde.md",
-        "segmentation_models.md",
-        "tensorflow_addons.md",
         "torchjd.md",
     }
 
 
-@pytest.mark.backend_free
-def test_every_loss_of_addons_is_in_its_table():
-    losses = {
-        "ContrastiveLoss",
-        "GIoULoss",
-        "LiftedStructLoss",
-        "NpairsLoss",
-        "NpairsMultilabelLoss",
-        "PinballLoss",
-        "SigmoidFocalCrossEntropy",
-        "SparsemaxLoss",
-        "TripletHardLoss",
-        "TripletSemiHardLoss",
-        "WeightedKappaLoss",
-    }
-    rows = ROWS["tensorflow_addons.md"]
-    assert losses == {name for old, _ in rows for name in re.findall(r"`(\w+)\(", old)}
-
-
 @pytest.mark.parametrize("new", EVERY_ROW)
 def test_what_stands_for_a_name_is_a_loss_or_a_rule(new):
-    if new != "-":
-        made = eval(new.strip("`"), {"cl": cl})
+    if new != "-" and not MISSING.fullmatch(new):
+        made = eval(new.strip("`"), {"cl": cl, "keras": keras})
         assert isinstance(made, (keras.losses.Loss, cl.weightings.Weighting))
