@@ -267,6 +267,62 @@ def ciou():
     return over_boxes("CIoU", "DIoU", ratio, truth, predicted, label, ticks=(0.25, 1, 4))
 
 
+@picture_of("EIoU")
+def eiou():
+    """The same centre and aspect ratio."""
+    side = np.linspace(0.1, 2, 61)
+    truth, predicted = boxes(-0.5, -0.5, 0.5, 0.5), boxes(-side / 2, -side / 2, side / 2, side / 2)
+    label = "side, the true one is 1"
+    return over_boxes("EIoU", "CIoU", side, truth, predicted, label)
+
+
+@picture_of("SIoU")
+def siou():
+    """The sum of what is added to IoU, of two unit squares."""
+    degrees = np.linspace(0, 90, 61)
+    dx, dy = 2 * np.cos(np.deg2rad(degrees)), 2 * np.sin(np.deg2rad(degrees))
+    predicted = boxes(dx, dy, dx + 1, dy + 1)
+    label = "direction of the way, in degrees"
+    return over_boxes("SIoU", "DIoU", degrees, boxes(0, 0, 1, 1), predicted, label)
+
+
+@picture_of("DistributionFocal")
+def distribution_focal():
+    """Two peaks, at 2 and 6, and one between them."""
+    bins, x = np.arange(9), np.linspace(0, 8, 81)
+    two = -0.5 * np.minimum(np.abs(bins - 2), np.abs(bins - 6)) ** 2
+    rows = {"peaks at 2 and 6": two, "one at 4": -0.5 * (bins - 4) ** 2}
+    curves = [
+        Curve(label, x, values(DFL, x, np.tile(row, (len(x), 1)))) for label, row in rows.items()
+    ]
+    return Picture("target", curves)
+
+
+DFL = make("DistributionFocal", from_logits=True)
+
+
+def over_probability(losses: dict) -> Picture:
+    p = np.linspace(0.01, 0.99, 99)
+    curves = [
+        Curve(label, p, values(loss, np.full((len(p), 1), y), p[:, None]), other)
+        for label, (loss, y, other) in losses.items()
+    ]
+    return Picture("probability", curves)
+
+
+@picture_of("QualityFocal")
+def quality_focal():
+    focal = make("QualityFocal")
+    losses = {"y = 0.8": (focal, 0.8, False), "0.3": (focal, 0.3, False)}
+    return over_probability({**losses, "BinaryFocal, 0.8": (make("BinaryFocal"), 0.8, True)})
+
+
+@picture_of("Varifocal")
+def varifocal():
+    losses = {f"y = {y}": (make("Varifocal"), y, False) for y in (0.9, 0.4)}
+    return over_probability({**losses, "0": (make("Varifocal"), 0.0, False)})
+
+
 # Embeddings.
 
 

@@ -2,13 +2,15 @@
 
 from combined_losses._core.loss import Loss
 from combined_losses.losses.boundaries import BoundaryDisagreement, SobelEdge
-from combined_losses.losses.boxes import CIoU, DIoU, GIoU, IoU
+from combined_losses.losses.boxes import CIoU, DIoU, DistributionFocal, EIoU, GIoU, IoU, SIoU
 from combined_losses.losses.classification import (
     AsymmetricFocal,
     BinaryFocal,
     CategoricalFocal,
     PolyCrossEntropy,
+    QualityFocal,
     SparseCategoricalFocal,
+    Varifocal,
     WeightedKappa,
 )
 from combined_losses.losses.contours import (
@@ -25,7 +27,12 @@ from combined_losses.losses.embeddings import (
     SupervisedContrastive,
     TripletSemiHard,
 )
-from combined_losses.losses.images import SSIM, MultiScaleSSIM, PeakSignalToNoise, TotalVariation
+from combined_losses.losses.images import (
+    SSIM,
+    MultiScaleSSIM,
+    PeakSignalToNoise,
+    TotalVariation,
+)
 from combined_losses.losses.presets import (
     combo,
     dice_bce,
@@ -72,6 +79,8 @@ __all__ = [
     "ContrastivePairs",
     "DIoU",
     "Dice",
+    "DistributionFocal",
+    "EIoU",
     "Expectile",
     "FocalTversky",
     "GIoU",
@@ -93,6 +102,8 @@ __all__ = [
     "PeakSignalToNoise",
     "Pinball",
     "PolyCrossEntropy",
+    "QualityFocal",
+    "SIoU",
     "SignedDistanceBoundary",
     "SobelEdge",
     "SparseCategoricalFocal",
@@ -101,6 +112,7 @@ __all__ = [
     "TripletSemiHard",
     "Tversky",
     "UnderestimationPenalty",
+    "Varifocal",
     "WeightedKappa",
     "combo",
     "dice_bce",

@@ -74,6 +74,8 @@ def of_each(case, y_true, y_pred, weight, there):
 
 def in_units(case, scale):
     """What a unit does to the predictions of a target: a factor and a term for each of the k."""
+    if case.name == "distribution_focal":  # shares of bins, which have no unit
+        return np.ones_like(scale)[:, None], 0.0
     if case.layout == "columns":
         return 1 / scale[:, None], 0.0
     power = 1 if case.name == "laplace" else 2  # of the log-scale, or the log-variance

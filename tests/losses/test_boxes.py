@@ -10,11 +10,12 @@ from tests.composite.children import value
 from tests.gradients import compiled, gradient
 from tests.messages import raises
 
-IoU, GIoU, DIoU, CIoU = LOSSES = cl.losses.IoU, cl.losses.GIoU, cl.losses.DIoU, cl.losses.CIoU
+NAMES = ("IoU", "GIoU", "DIoU", "CIoU", "EIoU", "SIoU")
+IoU, GIoU, DIoU, CIoU, EIoU, SIoU = LOSSES = [getattr(cl.losses, name) for name in NAMES]
 FORMATS = ("xyxy", "yxyx", "xywh", "center_xywh")
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 every_format = pytest.mark.parametrize("format", FORMATS)
-sees_distance = pytest.mark.parametrize("loss", [GIoU, DIoU, CIoU])
+sees_distance = pytest.mark.parametrize("loss", [GIoU, DIoU, CIoU, EIoU, SIoU])
 
 RNG = np.random.default_rng(0)
 
@@ -24,11 +25,11 @@ def close(actual, expected, rtol=2e-5, atol=2e-6):
 
 
 def values(loss, y_true, y_pred, format="xyxy"):
-    return value(loss(format, reduction="none"), y_true, y_pred)
+    return value(loss(format=format, reduction="none"), y_true, y_pred)
 
 
 def slope(loss, y_true, y_pred, format="xyxy"):
-    own = loss(format, reduction="none")
+    own = loss(format=format, reduction="none")
     return gradient(lambda p: own(y_true, p), y_pred)
 
 
@@ -136,6 +137,38 @@ def test_where_the_centres_are_the_same_diou_is_iou():
     assert np.mean(values(CIoU, *boxes) - values(DIoU, *boxes)) > 1e-3
 
 
+def test_where_the_sides_are_the_same_eiou_is_diou():
+    shifted = Y_TRUE + np.tile(RNG.normal(scale=0.2, size=(len(Y_TRUE), 2)), 2)
+    shifted = shifted.astype("float32")
+    close(values(EIoU, Y_TRUE, shifted), values(DIoU, Y_TRUE, shifted))
+
+
+def test_siou_is_that_of_the_arcsine_of_the_paper():
+    t, p = np.float64(Y_TRUE), np.float64(Y_PRED)
+    way = (p[:, :2] + p[:, 2:] - t[:, :2] - t[:, 2:]) / 2
+    angle = np.arcsin(np.abs(way[:, 1]) / np.hypot(*way.T))
+    gamma = 2 - (1 - 2 * np.sin(angle - np.pi / 4) ** 2)
+    whole = np.maximum(t[:, 2:], p[:, 2:]) - np.minimum(t[:, :2], p[:, :2])
+    distance = np.sum(1 - np.exp(-gamma[:, None] * (way / whole) ** 2), axis=-1)
+    sides = t[:, 2:] - t[:, :2], p[:, 2:] - p[:, :2]
+    unlike = np.abs(sides[0] - sides[1]) / np.maximum(*sides)
+    shape = np.sum((1 - np.exp(-unlike)) ** 4, axis=-1)
+    close(values(SIoU, Y_TRUE, Y_PRED), values(IoU, Y_TRUE, Y_PRED) + (distance + shape) / 2)
+
+
+def test_siou_prices_a_way_along_an_axis_most():
+    """Two unit squares, their centres 1 apart: 45 degrees cost least."""
+    angle = np.linspace(0, np.pi / 2, 9)
+    way = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    unit = np.tile(np.float32([0, 0, 1, 1]), (9, 1))
+    g = 2 - np.abs(np.sin(2 * angle))
+    share = way / (1 + np.abs(way))
+    overlap = np.prod(np.maximum(1 - np.abs(way), 0), axis=-1)
+    expected = 1 - overlap / (2 - overlap)
+    expected += np.sum(1 - np.exp(-g[:, None] * share**2), axis=-1) / 2
+    close(values(SIoU, unit, (unit + np.tile(way, 2)).astype("float32")), expected)
+
+
 def test_where_the_aspect_ratios_are_the_same_ciou_is_diou():
     begin, factor = Y_PRED[:, :2], RNG.uniform(0.3, 2.0, (len(Y_TRUE), 1))
     similar = np.concatenate([begin, begin + factor * (Y_TRUE[:, 2:] - Y_TRUE[:, :2])], axis=-1)
@@ -177,20 +210,25 @@ def test_truth_and_prediction_may_be_swapped(loss):
 
 def test_the_values_are_in_their_ranges_and_in_order():
     boxes = some(2000)
-    iou, giou, diou, ciou = (values(loss, *boxes) for loss in LOSSES)
-    for found, largest in ((iou, 1), (giou, 2), (diou, 2), (ciou, 2.5)):
-        assert -1e-6 <= found.min() < 0.3 * largest
-        assert 0.6 * largest < found.max() <= largest + 1e-6, largest
-    assert np.all(iou <= giou + 1e-6)
-    assert np.all(iou <= diou + 1e-6)
-    assert np.all(diou <= ciou + 1e-6)
+    found = {name: values(loss, *boxes) for name, loss in zip(NAMES, LOSSES, strict=True)}
+    for name, largest in zip(NAMES, (1, 2, 2, 2.5, 3.25, 2.5), strict=True):
+        assert -1e-6 <= found[name].min() < 0.3 * largest
+        assert 0.6 * largest < found[name].max() <= largest + 1e-6, name
+    pairs = ["IoU GIoU", "IoU DIoU", "DIoU CIoU", "DIoU EIoU", "IoU SIoU"]
+    for less, more in map(str.split, pairs):
+        assert np.all(found[less] <= found[more] + 1e-6)
 
 
 def test_the_ranges_are_used_up_to_their_ends():
     """Two points far apart, in the limit; flat and upright for the aspect ratio."""
     flat, upright = np.array([[[0, 0, 1, 1e-3]], [[900, 900, 900.001, 901]]], "float32")
     expected = [1, 2, 2, 2.5]
-    close([values(loss, flat, upright)[0] for loss in LOSSES], expected, atol=0.01)
+    close([values(loss, flat, upright)[0] for loss in LOSSES[:4]], expected, atol=0.01)
+    corner = np.array([[[0, 0, 1, 1e-4]], [[1, 1e-4 - 1, 1 + 1e-4, 1e-4]]], "float32")
+    close(values(EIoU, *corner), 3.25, atol=0.01)
+    nearly_along = np.array([[[0, 0, 1, 1]], [[1e6, 1e3, 1e6 + 1e-3, 1e3 + 1e-3]]], "float32")
+    steepest = value(SIoU(theta=1.0), *nearly_along)
+    close(steepest, 2.5, atol=0.01)
 
 
 def test_an_inverted_box_has_area_0():
@@ -224,7 +262,7 @@ def test_boxes_apart_are_pushed_together(loss, format):
     assert np.all(values(loss, UNIT, APART) > values(loss, UNIT, UNIT + 0.9 * (APART - UNIT)))
 
 
-@pytest.mark.parametrize("loss", [DIoU, CIoU])
+@pytest.mark.parametrize("loss", [DIoU, CIoU, EIoU, SIoU])
 def test_inside_of_the_other_box_the_centre_still_counts(loss):
     whole, part = np.array([[[0, 0, 4, 4]], [[2.5, 2.5, 3.5, 3.5]]], "float32")
     for y_true, y_pred, sign in ((whole, part, 1), (part, whole, -1)):
@@ -272,7 +310,7 @@ def jitted(function):
 def test_a_last_axis_that_is_not_of_four_is_an_error(loss, shape):
     boxes, parts = np.ones(shape), ("Dense(4)", "OnSlice", f"Received: y_pred of shape {shape}")
     with raises(ValueError, f"{loss.__name__} compares boxes", "(batch, 4)", "'xywh'", *parts):
-        loss("xywh")(boxes, boxes)
+        loss(format="xywh")(boxes, boxes)
 
 
 @every_loss
@@ -286,7 +324,7 @@ def test_a_box_without_a_batch_is_an_error(loss):
 def test_an_unknown_format_is_told_the_known_ones(loss):
     known = "'xyxy', 'yxyx', 'xywh' or 'center_xywh'"
     with raises(ValueError, known, "convert_format", "Received: 'rel_xyxy'"):
-        loss("rel_xyxy")
+        loss(format="rel_xyxy")
 
 
 def test_targets_of_another_shape_are_an_error():

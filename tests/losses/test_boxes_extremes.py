@@ -11,7 +11,8 @@ from tests.gradients import gradient
 from tests.masks import masked
 from tests.oracles import boxes as oracles
 
-IoU, GIoU, DIoU, CIoU = LOSSES = cl.losses.IoU, cl.losses.GIoU, cl.losses.DIoU, cl.losses.CIoU
+NAMES = ("IoU", "GIoU", "DIoU", "CIoU", "EIoU", "SIoU")
+IoU, GIoU, DIoU, CIoU, EIoU, SIoU = LOSSES = [getattr(cl.losses, name) for name in NAMES]
 FORMATS = ("xyxy", "yxyx", "xywh", "center_xywh")
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 every_format = pytest.mark.parametrize("format", FORMATS)
@@ -50,7 +51,7 @@ def close(actual, expected, rtol=1e-5, atol=1e-6):
 @every_loss
 def test_every_pair_of_extremes_has_a_finite_value_and_gradient(loss, format):
     """The same four numbers in every format; the prediction may have any, the truth too."""
-    own = loss(format, reduction="none")
+    own = loss(format=format, reduction="none")
     assert np.all(np.isfinite(value(own, PAIRS[:, 0], PAIRS[:, 1])))
     assert np.all(np.isfinite(slope(own, PAIRS[:, 0], PAIRS[:, 1])))
 
@@ -90,7 +91,7 @@ def test_float16_has_no_part_in_the_computation(loss):
 
 def test_two_empty_boxes_cost_1():
     empty = np.zeros((1, 4), "float32")
-    assert [float(value(loss(), empty, empty)) for loss in LOSSES] == [1, 1, 1, 1]
+    assert [float(value(loss(), empty, empty)) for loss in LOSSES] == [1] * 6
 
 
 @pytest.mark.parametrize("size", [1e-4, 1e-2, 1e2, 1e6])
@@ -225,7 +226,7 @@ def test_a_model_of_mixed_precision_trains(loss, policy):
                 layers.Reshape(target.shape[1:], dtype=policy),
             ]
         )
-        model.compile(keras.optimizers.Adam(0.1), loss=loss("center_xywh"))
+        model.compile(keras.optimizers.Adam(0.1), loss=loss(format="center_xywh"))
         options = {"sample_weight": sample_weight, "batch_size": 4, "verbose": 0}
         history = model.fit(x, target, epochs=20, **options).history["loss"]
         assert np.all(np.isfinite(history))
@@ -300,7 +301,7 @@ def test_numbers_whose_squares_overflow_are_finite(loss, format):
                 pair[sides, column] = bad
                 pairs.append(pair)
     pairs = np.array(pairs)
-    own = loss(format, reduction="none")
+    own = loss(format=format, reduction="none")
     assert np.all(np.isfinite(value(own, pairs[:, 0], pairs[:, 1])))
     assert np.all(np.isfinite(slope(own, pairs[:, 0], pairs[:, 1])))
 

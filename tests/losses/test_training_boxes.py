@@ -18,7 +18,14 @@ from tests.losses.training import make, rows, train
 SIDE = 16
 CENTRES = {"format": "center_xywh"}
 # Arguments, by class. A network starts with boxes of a half by a half: they meet the true ones.
-BOXES = {"IoU": CENTRES, "GIoU": CENTRES, "DIoU": CENTRES, "CIoU": CENTRES}
+BOXES = {
+    "IoU": CENTRES,
+    "GIoU": CENTRES,
+    "DIoU": CENTRES,
+    "CIoU": CENTRES,
+    "EIoU": CENTRES,
+    "SIoU": CENTRES,
+}
 TABLES = (BOXES,)
 BOUND = 0.75
 

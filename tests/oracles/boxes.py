@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from tests.oracles.classification import _log
+
 
 @dataclasses.dataclass(frozen=True)
 class Number:
@@ -44,6 +46,21 @@ def smallest(a, b):
 
 def at_least(a, floor):
     return a if a.value > floor else Number(floor)
+
+
+def size_of(a):
+    """The magnitude; its slope at 0 is 0."""
+    return Number(abs(a.value), np.sign(a.value) * a.slope)
+
+
+def exp(a):
+    return Number(math.exp(a.value), math.exp(a.value) * a.slope)
+
+
+def power(a, exponent):
+    if a.value == 0:
+        return Number(0.0)
+    return Number(a.value**exponent, exponent * a.value ** (exponent - 1) * a.slope)
 
 
 def corners(box, format):
@@ -87,10 +104,17 @@ def overlap(true, pred):
     return area(shared(true, pred)) / at_least(union(true, pred), 1e-12)
 
 
+def ways_between(true, pred):
+    return [HALF * (pred[i] + pred[i + 2]) - HALF * (true[i] + true[i + 2]) for i in (0, 1)]
+
+
+def spans_of(box):
+    return [at_least(side, 0.0) for side in sides(box)]
+
+
 def distance(true, pred):
     """The squared distance of the centres, as a share of that of the farthest corners."""
-    ways = [HALF * (pred[i] + pred[i + 2]) - HALF * (true[i] + true[i + 2]) for i in (0, 1)]
-    spans = [at_least(side, 0.0) for side in sides(enclosing(true, pred))]
+    ways, spans = ways_between(true, pred), spans_of(enclosing(true, pred))
     squares = spans[0] * spans[0] + spans[1] * spans[1]
     return (ways[0] * ways[0] + ways[1] * ways[1]) / at_least(squares, 1e-12)
 
@@ -122,8 +146,28 @@ def loss_of_ciou(true, pred):
     return loss_of_diou(true, pred) + Number(alpha) * v
 
 
+def loss_of_eiou(true, pred):
+    found = loss_of_diou(true, pred)
+    spans = zip(spans_of(true), spans_of(pred), spans_of(enclosing(true, pred)), strict=True)
+    for t, p, whole in spans:
+        found = found + (t - p) * (t - p) / at_least(whole * whole, 1e-12)
+    return found
+
+
+def loss_of_siou(true, pred, theta=4.0):
+    dx, dy = ways_between(true, pred)
+    g = Number(2.0) - Number(2.0) * size_of(dx * dy) / at_least(dx * dx + dy * dy, 1e-12)
+    found, zero = Number(0.0), Number(0.0)
+    for way, whole in zip((dx, dy), spans_of(enclosing(true, pred)), strict=True):
+        found = found + ONE - exp(zero - g * way * way / at_least(whole * whole, 1e-12))
+    for t, p in zip(spans_of(true), spans_of(pred), strict=True):
+        unlike = size_of(t - p) / at_least(largest(t, p), 1e-12)
+        found = found + power(ONE - exp(zero - unlike), theta)
+    return ONE - overlap(true, pred) + HALF * found
+
+
 def _twin(loss):
-    def twin(y_true, y_pred, format="xyxy"):
+    def twin(y_true, y_pred, format="xyxy", **arguments):
         values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
         for index in np.ndindex(*values.shape):
             true = [Number(float(number)) for number in y_true[index]]
@@ -131,7 +175,7 @@ def _twin(loss):
                 Number(float(number), slope)
                 for number, slope in zip(y_pred[index], np.eye(4), strict=True)
             ]
-            found = loss(corners(true, format), corners(pred, format))
+            found = loss(corners(true, format), corners(pred, format), **arguments)
             values[index], gradient[index] = found.value, found.slope
         return values, gradient
 
@@ -139,3 +183,28 @@ def _twin(loss):
 
 
 iou, giou, diou, ciou = map(_twin, (loss_of_iou, loss_of_giou, loss_of_diou, loss_of_ciou))
+eiou, siou = map(_twin, (loss_of_eiou, loss_of_siou))
+
+
+def distribution_focal(y_true, y_pred, low=0.0, high=None, from_logits=False):
+    """Cross-entropy with the two bins around each target."""
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    y_true = np.reshape(y_true, values.shape)
+    last = y_pred.shape[-1] - 1
+    high = last if high is None else high
+    for index in np.ndindex(*values.shape):
+        place = min(max((float(y_true[index]) - low) / (high - low) * last, 0.0), last)
+        first, row = min(math.floor(place), last - 1), np.float64(y_pred[index])
+        shares = {first: first + 1 - place, first + 1: place - first}
+        for k, share in shares.items():
+            if from_logits:
+                values[index] += share * (
+                    np.log(np.sum(np.exp(row - row.max()))) + row.max() - row[k]
+                )
+                gradient[index] += share * np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+                gradient[index][k] -= share
+            else:
+                log, slope = _log(row[k])
+                values[index] -= share * log
+                gradient[index][k] -= share * slope
+    return values, gradient

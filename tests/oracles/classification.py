@@ -151,6 +151,35 @@ def asymmetric_focal(
     return values, gradient
 
 
+def quality_focal(y_true, y_pred, beta=2.0, from_logits=False):
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    elements = y_pred.shape[-1]
+    for index in np.ndindex(*y_pred.shape):
+        y, z = float(y_true[index]), float(y_pred[index])
+        _, entropy, _, slope_entropy = _binary(y, z, from_logits)
+        p, back = (_sigmoid(z), _sigmoid(z) * _sigmoid(-z)) if from_logits else (z, 1.0)
+        power, slope_power = _power(abs(y - p), beta)
+        values[index[:-1]] += power * entropy / elements
+        slope = power * slope_entropy + slope_power * np.sign(p - y) * back * entropy
+        gradient[index] = slope / elements
+    return values, gradient
+
+
+def varifocal(y_true, y_pred, alpha=0.75, gamma=2.0, from_logits=False):
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    elements = y_pred.shape[-1]
+    for index in np.ndindex(*y_pred.shape):
+        y, z = float(y_true[index]), float(y_pred[index])
+        miss, entropy, slope_miss, slope_entropy = _binary(y, z, from_logits)
+        weight, slope_weight = y, 0.0
+        if y == 0:  # what such an element misses is p
+            power, slope_power = _power(miss, gamma)
+            weight, slope_weight = alpha * power, alpha * slope_power * slope_miss
+        values[index[:-1]] += weight * entropy / elements
+        gradient[index] = (weight * slope_entropy + slope_weight * entropy) / elements
+    return values, gradient
+
+
 def poly_cross_entropy(
     y_true,
     y_pred,

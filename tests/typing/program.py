@@ -141,6 +141,8 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.ContrastivePairs(),
         cl.losses.DIoU(format="xywh"),
         cl.losses.Dice(smooth=1.0, include_background=False, from_logits=True),
+        cl.losses.DistributionFocal(low=-1.0, high=1.0, from_logits=True),
+        cl.losses.EIoU(format="xywh"),
         cl.losses.Expectile(0.9),
         cl.losses.FocalTversky(gamma=0.75),
         cl.losses.GIoU(),
@@ -160,7 +162,9 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.PeakSignalToNoise(),
         cl.losses.Pinball(quantile=[0.1, 0.9]),
         cl.losses.PolyCrossEntropy(epsilon=2.0, class_weight=[1.0, 2.0]),
+        cl.losses.QualityFocal(beta=1.0),
         cl.losses.SISDR(zero_mean=False),
+        cl.losses.SIoU(theta=2.0, format="center_xywh"),
         cl.losses.SSIM(filter_size=7),
         cl.losses.SignedDistanceBoundary(spacing=[3.0, 1.0, 1.0]),
         cl.losses.SignedDistanceBoundary(precomputed=True),
@@ -171,6 +175,7 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.TripletSemiHard(),
         cl.losses.Tversky(fp_weight=0.3, fn_weight=0.7),
         cl.losses.UnderestimationPenalty(weight=1.0),
+        cl.losses.Varifocal(alpha=0.5, gamma=1.0, from_logits=True),
         cl.losses.WeightedKappa(num_classes=5),
     ]
 

@@ -1,7 +1,7 @@
 """Classification: classes against probabilities or logits.
 
-`focal.py`, `asymmetric.py` and `polynomial.py` compare them one by one, `ordinal.py` by their
-order.
+`focal.py`, `asymmetric.py` and `polynomial.py` compare them one by one, `quality.py` with labels
+that say how good an object is, `ordinal.py` by their order.
 """
 
 from combined_losses.losses.classification.asymmetric import AsymmetricFocal
@@ -12,12 +12,15 @@ from combined_losses.losses.classification.focal import (
 )
 from combined_losses.losses.classification.ordinal import WeightedKappa
 from combined_losses.losses.classification.polynomial import PolyCrossEntropy
+from combined_losses.losses.classification.quality import QualityFocal, Varifocal
 
 __all__ = [
     "AsymmetricFocal",
     "BinaryFocal",
     "CategoricalFocal",
     "PolyCrossEntropy",
+    "QualityFocal",
     "SparseCategoricalFocal",
+    "Varifocal",
     "WeightedKappa",
 ]

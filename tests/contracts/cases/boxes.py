@@ -4,6 +4,7 @@ import numpy as np
 
 import combined_losses as cl
 from tests.contracts.case import NOT_A_NUMBER, Case
+from tests.contracts.cases.classification import probabilities
 from tests.oracles import boxes
 
 NOT_A_FORMAT = ["", "XYXY", "rel_xyxy", "center_yxhw", ["xyxy"], *NOT_A_NUMBER]
@@ -20,9 +21,9 @@ def near(seed):
     return {"y_true": y_true.astype("float32"), "y_pred": y_pred.astype("float32")}
 
 
-def case(loss, oracle, seed, format):
-    arguments = {"format": format}
-    refused = {"format": NOT_A_FORMAT}
+def case(loss, oracle, seed, format, refused=None, **arguments):
+    arguments = {"format": format, **arguments}
+    refused = {"format": NOT_A_FORMAT, **(refused or {})}
     return Case(loss=loss, oracle=oracle, **near(seed), arguments=arguments, refused=refused)
 
 
@@ -31,4 +32,28 @@ CASES = [
     case(cl.losses.GIoU, boxes.giou, seed=2, format="center_xywh"),
     case(cl.losses.DIoU, boxes.diou, seed=3, format="xywh"),
     case(cl.losses.CIoU, boxes.ciou, seed=4, format="center_xywh"),
+    case(cl.losses.EIoU, boxes.eiou, seed=5, format="xywh"),
+    case(
+        cl.losses.SIoU,
+        boxes.siou,
+        seed=6,
+        format="center_xywh",
+        theta=1.5,
+        refused={"theta": [0.9, *NOT_A_NUMBER]},
+    ),
+    Case(
+        loss=cl.losses.DistributionFocal,
+        oracle=boxes.distribution_focal,
+        y_true=np.random.default_rng(7).uniform(-1.4, 2.4, (4, 3, 1)).astype("float32"),
+        y_pred=probabilities(4, 3, 5, seed=8),
+        arguments={"low": -1.0, "high": 2.2, "from_logits": True},
+        refused={
+            "low": NOT_A_NUMBER,
+            "high": [0.0, -1, *NOT_A_NUMBER[:-1]],
+            "from_logits": [0, 1, None, "yes"],
+        },
+        perfect=lambda y_true: np.eye(5, dtype="float32")[
+            np.clip(np.rint(y_true[..., 0]), 0, 4).astype(int)
+        ],
+    ),
 ]

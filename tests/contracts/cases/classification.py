@@ -18,6 +18,11 @@ def probabilities(*shape, seed):
     return (shares / (shares.sum(-1, keepdims=True) if shape[-1] > 1 else 1)).astype("float32")
 
 
+def qualities(*shape, seed):
+    """Half of them 0: no object."""
+    return np.maximum(np.random.default_rng(seed).uniform(-1, 1, shape), 0).astype("float32")
+
+
 def labels(*shape, seed):
     return np.random.default_rng(seed).integers(0, CLASSES, shape)
 
@@ -124,6 +129,26 @@ CASES = [
             "label_smoothing": NOT_SMOOTH,
             "from_logits": NOT_A_FLAG,
             "multilabel": NOT_A_FLAG,
+        },
+    ),
+    Case(
+        loss=cl.losses.QualityFocal,
+        oracle=classification.quality_focal,
+        y_true=probabilities(4, 3, 2, seed=31),
+        y_pred=probabilities(4, 3, 2, seed=32),
+        arguments={"beta": 1.5, "from_logits": True},
+        refused={"beta": [-0.1, *NOT_A_NUMBER], "from_logits": NOT_A_FLAG},
+    ),
+    Case(
+        loss=cl.losses.Varifocal,
+        oracle=classification.varifocal,
+        y_true=qualities(4, 3, 2, seed=33),
+        y_pred=probabilities(4, 3, 2, seed=34),
+        arguments={"alpha": 0.25, "gamma": 1.5, "from_logits": True},
+        refused={
+            "alpha": [-0.1, *NOT_A_NUMBER],
+            "gamma": [-0.1, *NOT_A_NUMBER],
+            "from_logits": NOT_A_FLAG,
         },
     ),
     Case(
