@@ -68,6 +68,14 @@ def partials(
     return forward.partials(function, points, wanted, jax)
 
 
+def whole_numbers_from_host(
+    function: Callable[..., Any], arrays: Sequence[Tensor], shape: tuple[Any, ...]
+) -> Tensor:
+    result = jax.ShapeDtypeStruct(shape, "int32")
+    fixed = [jax.lax.stop_gradient(array) for array in arrays]
+    return jax.pure_callback(function, result, *fixed, vmap_method="sequential")
+
+
 def finite_gradient(tensor: Tensor) -> Tensor:
     return _with_finite_gradient(tensor)
 

@@ -198,6 +198,20 @@ class Backend(Protocol):
         Also None where the function raises an `ArithmeticError` or a `LinAlgError`.
         """
 
+    def whole_numbers_from_host(
+        self, function: Callable[..., Any], arrays: Sequence[Tensor], shape: tuple[Any, ...]
+    ) -> Tensor:
+        """What a function of NumPy arrays gives, whole numbers of a shape, in int32.
+
+        Also in a compiled step, which waits for it. No gradient goes through. TensorFlow's XLA
+        cannot call it.
+
+        Args:
+            function: takes NumPy arrays and returns one, of the dtype int32.
+            arrays: what it is given.
+            shape: that of its result; on TensorFlow sizes may be None.
+        """
+
     # Conditions and checks.
 
     def either(self, condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T:

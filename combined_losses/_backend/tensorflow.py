@@ -57,6 +57,15 @@ spatial_product = plain.spatial_product
 spatial_sum = plain.spatial_sum
 
 
+def whole_numbers_from_host(
+    function: Callable[..., Any], arrays: Sequence[Tensor], shape: tuple[Any, ...]
+) -> Tensor:
+    fixed = [tf.stop_gradient(array) for array in arrays]
+    found = tf.numpy_function(function, fixed, tf.int32, stateful=False)
+    found.set_shape(shape)
+    return found
+
+
 def as_written(function: _Function) -> _Function:
     # In a `tf.function` AutoGraph would first rewrite all that is called, which takes seconds.
     # Keras exempts its own losses likewise.

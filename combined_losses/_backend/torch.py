@@ -259,6 +259,21 @@ def on_host(function: Callable[..., Any], arrays: Sequence[Tensor]) -> Tensor | 
     return torch.from_numpy(found).to(arrays[0])
 
 
+def whole_numbers_from_host(
+    function: Callable[..., Any], arrays: Sequence[Tensor], shape: tuple[Any, ...]
+) -> Tensor:
+    return _on_host(function, arrays)
+
+
+def _called_on_host(function: Callable[..., Any], arrays: Sequence[Tensor]) -> Tensor:
+    found = function(*(array.detach().cpu().numpy() for array in arrays))
+    return torch.from_numpy(found).to(arrays[0].device)
+
+
+# The function is no operation of torch: a compiled step stops there.
+_on_host = torch.compiler.disable(_called_on_host)
+
+
 def either(condition: Tensor, yes: Callable[[], _T], no: Callable[[], _T]) -> _T:
     return yes() if bool(condition) else no()
 

@@ -97,10 +97,16 @@ def variables_of(things: Iterable[Any]) -> list[Any]:
 
 
 class OwnedModels(Sequence[Any]):
-    """Models that are saved with a loss. Not a list, which Keras's saver would save by itself."""
+    """Models that are saved with a loss. Not a list, which Keras's saver would save by itself.
 
-    def __init__(self, models: Iterable[Any]) -> None:
+    Args:
+        models: the models.
+        owner: the name of the class of the loss, for messages.
+    """
+
+    def __init__(self, models: Iterable[Any], owner: str) -> None:
         self._models = tuple(models)
+        self._owner = owner
 
     def __getitem__(self, index: Any) -> Any:
         return self._models[index]
@@ -125,8 +131,9 @@ class OwnedModels(Sequence[Any]):
         found = len(keras_private.names_in(store))
         if found != len(variables):
             raise ValueError(
-                f"The models {[model.name for model in self]} of OnInputs have {len(variables)} "
-                "variables: load the weights into a model whose loss has the same models, built. "
+                f"The models {[model.name for model in self]} of {self._owner} have "
+                f"{len(variables)} variables: load the weights into a model whose loss has the "
+                "same models, built. "
                 f"Received: {found} variables"
             )
         for index, variable in enumerate(variables):

@@ -7,8 +7,10 @@ from combined_losses.wrappers.elements import PerElement
 from combined_losses.wrappers.hardest import Hardest
 from combined_losses.wrappers.inputs import OnInputs
 from combined_losses.wrappers.masks import ClassWeighted, Masked, OneHot
+from combined_losses.wrappers.matched import Matched
 from combined_losses.wrappers.normalized import Normalized
 from combined_losses.wrappers.outputs import OnOutput
+from combined_losses.wrappers.permuted import Permuted
 from combined_losses.wrappers.positives import NormalizedByPositives
 from combined_losses.wrappers.predictions import Activated, PredictionOnly, StopGradient
 from combined_losses.wrappers.scales import MultiScale
@@ -20,6 +22,7 @@ __all__ = [
     "DeepSupervision",
     "Hardest",
     "Masked",
+    "Matched",
     "MultiScale",
     "Normalized",
     "NormalizedByPositives",
@@ -29,6 +32,7 @@ __all__ = [
     "OneHot",
     "PerChannel",
     "PerElement",
+    "Permuted",
     "PredictionOnly",
     "Scaled",
     "StopGradient",

@@ -107,7 +107,7 @@ class OnInputs(LossAsNode):
             )
         self.function = function
         self.output = output
-        self.models = None if models is None else OwnedModels(models)
+        self.models = None if models is None else OwnedModels(models, "OnInputs")
 
     def __repr__(self) -> str:
         return short_loss(self, self.name != derive_name(self.function)[0])

@@ -105,12 +105,14 @@ def compared(engine, make, split, *data, masked=False):
 
 
 def _wrapped():
-    """Wrappers whose values depend on the whole batch, as cases."""
+    """Wrappers whose values depend on the whole batch, or on the host, as cases."""
     rng = np.random.default_rng(0)
     data = {name: rng.random((8, 5, 2)).astype("float32") for name in ("y_true", "y_pred")}
     wrappers = {
         "Hardest": lambda: cl.wrappers.Hardest("mse", fraction=0.3, over="batch"),
         "NormalizedByPositives": lambda: cl.wrappers.NormalizedByPositives("mse"),
+        "Permuted": lambda: cl.wrappers.Permuted("mse"),
+        "Matched": lambda: cl.wrappers.Matched("mse"),
     }
     for name, make in wrappers.items():
         yield SimpleNamespace(name=name, make=make, arguments={}, **data)

@@ -84,9 +84,9 @@ class DistributionFocal(Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred, steepest = cast_prediction(self, y_pred)
-        bins = y_pred.shape[-1]
-        high = bins - 1 if self.high is None and bins else self.high
-        if bins is None or bins < 2 or not self.low < high:
+        bins = y_pred.shape[-1] or 0
+        high = bins - 1 if self.high is None else self.high
+        if bins < 2 or not self.low < high:
             raise ValueError(
                 "DistributionFocal needs predictions (batch, ..., K) of K >= 2 bins from `low` to "
                 f"`high`, which is K - 1 unless it is given. Received: low={self.low!r}, "
