@@ -20,7 +20,6 @@ Ends with 1 if anything fails. Results: docs/devices.md.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -70,14 +69,6 @@ def measured(engine, groups, at_most):
     return [engine, *counts, worst, len(fails)]
 
 
-def of_others(path, engines):
-    """The rows that the file has of engines that are not measured now."""
-    if path is None or not path.exists():
-        return []
-    rows = json.loads(path.read_text(encoding="utf-8"))["tables"]["cases"]["rows"]
-    return [row for row in rows if row[0] not in engines]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=ENGINES, default=list(ENGINES))
@@ -94,7 +85,7 @@ def main():
         title="Cases that were compared with one device on the whole batch",
         label="engine",
         columns=COLUMNS,
-        rows=of_others(args.json, args.only) + rows,
+        rows=recording.rows_of_others(args.json, "cases", rows) + rows,
         packages=("tensorflow", "jax", "torch"),
     )
     return int(any(row[-1] for row in rows))

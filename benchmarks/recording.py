@@ -74,6 +74,15 @@ def keep(path, name, *, title, label, columns, rows, packages=(), notes=()):
     path.write_text(written(content), encoding="utf-8")
 
 
+def rows_of_others(path, name, rows):
+    """The rows of the table in the file whose labels are not among those of these rows."""
+    if path is None or not path.exists():
+        return []
+    table = json.loads(path.read_text(encoding="utf-8"))["tables"].get(name, {"rows": []})
+    labels = [row[0] for row in rows]
+    return [row for row in table["rows"] if row[0] not in labels]
+
+
 def written(content):
     """JSON with one row of a table in a line, so that a diff shows the rows that changed."""
     tables = []

@@ -33,6 +33,7 @@ global_max = plain.global_max
 global_offset = plain.global_offset
 global_sum = plain.global_sum
 is_in_scope = plain.is_in_scope
+strategy = plain.strategy
 is_hard = plain.is_hard
 lies_within = plain.lies_within
 on_host = plain.on_host

@@ -149,6 +149,10 @@ def as_one_replica() -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+def strategy() -> Strategy:
+    return None
+
+
 def is_in_scope(strategy: Strategy, variable: keras.Variable) -> bool:
     return True
 

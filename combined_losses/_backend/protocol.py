@@ -259,6 +259,9 @@ class Backend(Protocol):
     def as_one_replica(self) -> contextlib.AbstractContextManager[Any]:
         """In the block Keras and this package compute as if there were one replica."""
 
+    def strategy(self) -> Strategy:
+        """The strategy whose replicas compute this batch together; None outside of a replica."""
+
     def is_in_scope(self, strategy: Strategy, variable: keras.Variable) -> bool:
         """Whether a variable was made inside the scope of a strategy, or there is no strategy."""
 

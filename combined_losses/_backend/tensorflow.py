@@ -27,6 +27,7 @@ global_max = tensorflow_replicas.global_max
 global_offset = tensorflow_replicas.global_offset
 global_sum = tensorflow_replicas.global_sum
 is_in_scope = tensorflow_replicas.is_in_scope
+strategy = tensorflow_replicas.strategy
 replica_count = tensorflow_replicas.replica_count
 begin_together = plain.begin_together
 check_same = tensorflow_replicas.check_same

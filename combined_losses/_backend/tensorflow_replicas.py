@@ -22,6 +22,11 @@ def replica_count() -> int:
     return count
 
 
+def strategy() -> Strategy:
+    context = tf.distribute.get_replica_context()
+    return None if context is None else context.strategy
+
+
 def global_sum(value: Tensor) -> Tensor:
     if replica_count() == 1:
         return value

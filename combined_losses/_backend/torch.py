@@ -26,6 +26,7 @@ in_float64 = plain.in_float64
 is_compiling = plain.is_compiling
 is_eager = plain.is_eager
 is_in_scope = plain.is_in_scope
+strategy = plain.strategy
 is_threaded = plain.is_threaded
 is_traced = plain.is_traced
 read_variable = plain.read_variable

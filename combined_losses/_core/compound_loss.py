@@ -20,7 +20,7 @@ from combined_losses._core.keras_types import KerasLossClass
 from combined_losses._core.limited import Limited
 from combined_losses._core.node import MadeOfNodes
 from combined_losses._core.operators import Operators
-from combined_losses._core.ranks import check_ranks, whole
+from combined_losses._core.ranks import check_ranks, check_scope, whole
 from combined_losses._core.reduction import REDUCTIONS_OF_COMPOUNDS
 from combined_losses._core.short_call import short_loss
 from combined_losses._core.step import LoopStep, call_in, loop_step, loop_step_of
@@ -144,6 +144,8 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
                 return node.evaluate(batch).total
             if constant and node.moves:
                 self._raise_constant()
+            if node.moves:
+                check_scope(backend.strategy(), self.name, self.variables)
             return self._evaluate_in(step, batch)
 
     def _evaluate_in(self, step: LoopStep, batch: Batch) -> Tensor:

@@ -1,9 +1,12 @@
-"""Losses that several processes of torch call together: each has a part of the batch."""
+"""Losses that several processes or replicas call together: each has a part of the batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from combined_losses._backend import backend
+import keras
+
+from combined_losses._backend import backend, keras_private
+from combined_losses._backend.arrays import Strategy
 from combined_losses._core.keras_types import KerasLoss
 from combined_losses._numerics.arrays import Tensor
 
@@ -49,6 +52,22 @@ def check_ranks(loss: KerasLoss, learned: Callable[[], Sequence[Any]] = tuple) -
     """Raises in all processes unless they call the same loss; `learned` gives what it learns."""
     if backend.replica_count() > 1:
         backend.check_same(loss, learned)
+
+
+def check_scope(strategy: Strategy, name: str, moving: Sequence[keras.Variable]) -> None:
+    """Raises if what moves with the weights of a loss was made outside the scope of a strategy.
+
+    Each of them would be one variable, which each replica moves once in a step.
+    """
+    if keras_private.replicas_of(strategy) == 1:
+        return
+    outside = [v for v in moving if not backend.is_in_scope(strategy, v)]
+    if outside:
+        raise ValueError(
+            f"'{name}' has weights that move: make it inside `strategy.scope()`, like the model, "
+            "else each replica would move them. "
+            f"Received: {len(outside)} variables made outside"
+        )
 
 
 def whole(total: Tensor) -> Tensor:

@@ -1,31 +1,13 @@
-"""Checks of what a model is compiled with, beside its losses: its strategy and its optimizer."""
+"""Checks of what a model is compiled with, beside its losses: its optimizer."""
 
 import warnings
 from collections.abc import Sequence
 
 import keras
 
-from combined_losses._backend import backend, keras_private
-from combined_losses._backend.arrays import Strategy
+from combined_losses._backend import keras_private
 from combined_losses._core.compound import Compound, weighted_means
 from combined_losses._core.names import quoted
-
-
-def check_scope(strategy: Strategy, compounds: Sequence[Compound]) -> None:
-    """Raises if weights that move were made outside the scope of a strategy.
-
-    Such a weight would be one variable, which each replica moves once in a step.
-    """
-    if keras_private.replicas_of(strategy) == 1:
-        return
-    for compound in compounds:
-        outside = [v for v in compound.variables if not backend.is_in_scope(strategy, v)]
-        if compound.moves and outside:
-            raise ValueError(
-                f"'{compound.name}' has weights that move: make it inside `strategy.scope()`, like "
-                "the model, else each replica would move them. "
-                f"Received: {len(outside)} variables made outside"
-            )
 
 
 def warn_of_accumulation(

@@ -11,11 +11,11 @@ import keras
 from combined_losses._backend import keras_private
 from combined_losses._core.compound import Compound
 from combined_losses._core.outputs import Place, penalty_names, places_of, single_names
+from combined_losses._core.ranks import check_scope
 from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.composite import reading
 from combined_losses.composite.total import WeightedSum
 from combined_losses.training import routing
-from combined_losses.training.compile_checks import check_scope
 from combined_losses.training.fit_callbacks import with_callbacks
 from combined_losses.training.logs import Results, fill_in, in_order
 from combined_losses.training.owned_by_losses import OwnedByLosses
@@ -94,7 +94,8 @@ class ModelState:
         if list(places) == [""]:
             routing.check_single(self.loss, self.loss_weights, single_names(model, y_pred))
         strategy = keras_private.strategy_of(model)
-        check_scope(strategy, self.compounds)
+        for loss in self.compounds:
+            check_scope(strategy, loss.name, loss.variables if loss.moves else ())
         reading.check_layers(model, self.gradient_rules)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             names = penalty_names(model)

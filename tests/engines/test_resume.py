@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.engines.cases import MAKE_RULE
 from tests.engines.starting import ENGINES, run
 
 pytestmark = pytest.mark.slow  # see test_engines.py
@@ -14,8 +15,9 @@ pytestmark = pytest.mark.slow  # see test_engines.py
 FEW = ("ReLoBRaLo", "DynamicWeightAverage", "UncertaintyWeighting", "FAMO", "GradNorm")
 TWO_PROCESSES = [
     name
-    for name in ("torch, 2 ranks", "JAX, DataParallel, 2 processes")
-    if ENGINES[name].backend == keras.backend.backend()
+    for name, start in ENGINES.items()
+    if "2 ranks" in name or "2 processes" in name
+    if start.backend == keras.backend.backend()
 ]
 
 
@@ -41,3 +43,9 @@ def check(engine, names, folder):
 @pytest.mark.parametrize("engine", TWO_PROCESSES)
 def test_a_training_that_was_killed_ends_as_one_that_was_not(engine, tmp_path):
     check(engine, FEW, tmp_path)
+
+
+@pytest.mark.thorough  # every rule is a program to compile
+@pytest.mark.parametrize("engine", TWO_PROCESSES)
+def test_so_does_one_with_any_rule(engine, tmp_path):
+    check(engine, tuple(MAKE_RULE), tmp_path)
