@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+import tests.curves_of_distributions  # noqa: F401 (it registers its pictures)
 from combined_losses.losses import signed_distance
 from tests import curves_of_fields
 from tests.curves_of_losses import PICTURES, Picture

@@ -60,7 +60,7 @@ class CallsLoss(Node):
         self.opaque = own_call if opaque is None else opaque
         # Losses of this library compute in float32 or more, whatever dtype they were made with.
         self.dtype = accumulating(loss.dtype) if ours else loss.dtype
-        self.weighs = ours and _takes_weight(type(loss).call)
+        self.weighs = ours and traits.takes_weights and _takes_weight(type(loss).call)
         # The formula of a `Formatted` loss, which takes data that have the channels last.
         self._of_last = getattr(_call_of(loss), "of_channels_last", None)
         # Replaces targets of weight 0. None: rows may influence each other, so targets stay.

@@ -7,12 +7,13 @@ from typing import Self
 import keras
 from keras import ops
 
-from combined_losses._core import checks, layouts
-from combined_losses._core.alignment import align
+from combined_losses._core import checks, layouts, neutral
+from combined_losses._core.alignment import align, at_every_place, is_used, product
 from combined_losses._core.batch import Batch
 from combined_losses._core.calling import CallsLoss
 from combined_losses._core.traits import Traits, is_default, is_ours, says
 from combined_losses._numerics.arrays import Tensor
+from combined_losses._numerics.floats import div
 
 
 class OfLabels(CallsLoss):
@@ -22,6 +23,8 @@ class OfLabels(CallsLoss):
         """Whether weights or mask have one entry for each label, and the loss can use that."""
         if keras.tree.is_nested(batch.y_pred):
             return False
+        if self.traits.row_rank:
+            return bool(layouts.of_targets(batch, self.traits.row_rank))
         y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         if self.traits.layout is not None:
             return layouts.tells_apart(batch, y_true, y_pred, self.traits.layout)
@@ -34,6 +37,8 @@ class OfLabels(CallsLoss):
 
     def _of_labels(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
         """The values of single labels if the loss allows it, else of rows: see `_of_rows`."""
+        if self.traits.row_rank:
+            return self._of_shares(batch, label)
         y_true, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         if self.traits.same_shape:
             checks.check_equal_shapes(label, y_true, y_pred)
@@ -56,6 +61,23 @@ class OfLabels(CallsLoss):
         if self.traits.apart and self.weighs:
             return self.values(batch, label)
         return self._of_rows(batch, label)
+
+    def _of_shares(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
+        """The values of rows whose targets are scored together; a row counts by its share of them.
+
+        So the mean is over the targets that are there, as where each has a value of its own.
+        """
+        found = {
+            what: at_every_place(ops.cast(weight, self.dtype), batch.y_true)
+            for what, weight in layouts.of_targets(batch, self.traits.row_rank).items()
+        }
+        inside = product(found.values())
+        shares = {what: ops.mean(weight, axis=-1) for what, weight in found.items()}
+        if len(found) == 2:  # together they weigh a row; the mask alone is what a mean divides by
+            shares["sample_weight"] = div(ops.mean(inside, axis=-1), shares["mask"])
+        y_true = neutral.neutralised(batch.y_true, is_used(inside), self._neutral)
+        batch = batch.replaced(y_true=y_true, **shares)
+        return self._of_neutral(batch, self._neutral, label, sample_weight=inside), batch
 
     def _of_rows(self, batch: Batch, label: str) -> tuple[Tensor, Batch]:
         """The values of rows: a row counts only if none of its labels is missing."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from combined_losses._core.alignment import of_rank
@@ -27,10 +28,24 @@ def tells_apart(batch: Batch, y_true: Tensor, y_pred: Tensor, layout: str | None
     """
     if layout != "blocks" or y_true is None or len(y_true.shape) != len(y_pred.shape):
         return False
+    return bool(_finer(batch, y_true))
+
+
+def of_targets(batch: Batch, row_rank: int) -> dict[str, Tensor]:
+    """The weights and mask that differ between the targets of one row, see `Traits.row_rank`."""
+    y_true, rank = batch.y_true, len(batch.y_pred.shape)
+    given = y_true is not None and not keras.tree.is_nested(y_true)
+    # Else each row has one target, and no axis for it.
+    return _finer(batch, y_true) if given and len(y_true.shape) == rank - row_rank + 1 else {}
+
+
+def _finer(batch: Batch, y_true: Tensor) -> dict[str, Tensor]:
+    """The weights and mask that have one entry for each target on the last axis of `y_true`."""
+    if y_true.shape[-1] == 1:
+        return {}
+    weights = {what: of_rank(weight, y_true) for what, weight in batch.weights()}
     rank = len(y_true.shape)
-    weights = [of_rank(weight, y_true) for _, weight in batch.weights()]
-    finer = any(len(w.shape) == rank and w.shape[-1] != 1 for w in weights)
-    return y_true.shape[-1] != 1 and finer
+    return {what: w for what, w in weights.items() if len(w.shape) == rank and w.shape[-1] != 1}
 
 
 class PredictionsApart:

@@ -42,6 +42,11 @@ class Traits(NamedTuple):
     whole_rows: bool = False  # a row of y_true is one object; some of its numbers may mean "none"
     takes_ids: bool = False  # y_true holds class ids, whose mean would make no sense
     layout: str | None = None  # which predictions belong to which target, see `layouts`
+    # If not 0: the targets on the last axis of y_true are scored together, by all that y_pred holds
+    # on so many last axes. The loss takes the weights of single targets.
+    row_rank: int = 0
+    # False: weights act on its values, even if its `call` takes some, as that of a sibling does.
+    takes_weights: bool = True
 
 
 LAYOUTS = (None, "blocks", "columns")

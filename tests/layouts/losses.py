@@ -60,10 +60,12 @@ class LayoutCase:
     oracle: Callable
     layout: str
     count: int  # predictions of each target
+    of_amounts: bool = False  # whether targets are at least 0
 
     def data(self, *shape, seed=0):
         """Targets of a shape, and predictions for them."""
         y_true = normal(*shape, seed=seed + 21)
+        y_true = np.abs(y_true) if self.of_amounts else y_true
         if self.layout == "columns":
             return y_true, normal(*shape, self.count, seed=seed + 22)
         return y_true, normal(*shape[:-1], shape[-1] * self.count, seed=seed + 22)
@@ -101,7 +103,8 @@ def _of_registry(case):
     def oracle(y_true, y_pred):
         return case.values(y_true, y_pred, **arguments)
 
-    return LayoutCase(made.name, make, oracle, made.prediction_layout, count)
+    amounts = made.target_kind == "amounts"
+    return LayoutCase(made.name, make, oracle, made.prediction_layout, count, amounts)
 
 
 _OURS = [_of_registry(c) for c in CASES if getattr(c.make(), "prediction_layout", None)]

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy import special
 
 _erf = np.vectorize(math.erf)
 
@@ -56,3 +57,71 @@ def gaussian_kl(y_true, y_pred):
     excess = slope - centre + slope * (s - centre)
     values = 0.5 * np.sum(mean**2 + excess, axis=-1)
     return values, np.concatenate([mean, slope / 2], axis=-1)
+
+
+def laplace_nll(y_true, y_pred):
+    error, s = halves(y_true, y_pred)
+    inverse, slope = linexp(-s)
+    by_centre, by_s = -np.sign(error) * inverse, 1 - np.abs(error) * slope
+    return mean_and_gradient(s + np.abs(error) * inverse, by_centre, by_s)
+
+
+def student_t_nll(y_true, y_pred, df=3.0):
+    error, s = halves(y_true, y_pred)
+    inverse, slope = linexp(-s)
+    square = (error * inverse) ** 2 / df
+    values = s + (df + 1) / 2 * np.log1p(square)
+    pull = (df + 1) / (1 + square) / df * error * inverse
+    return mean_and_gradient(values, -pull * inverse, 1 - pull * error * slope)
+
+
+def log_normal_nll(y_true, y_pred, epsilon=1e-7):
+    log = np.log(np.maximum(np.float64(y_true), epsilon))
+    values, gradient = gaussian_nll(log, y_pred)
+    return values + log.reshape(halves(log, y_pred)[0].shape).mean(axis=-1), gradient
+
+
+def negative_binomial_nll(y_true, y_pred):
+    """By the log-gammas of scipy, in float64, where the sizes are small enough for them."""
+    m, a = np.split(np.float64(y_pred), 2, axis=-1)
+    y = np.float64(y_true).reshape(m.shape)
+    mu, r = np.exp(m), np.exp(a)
+    values = special.gammaln(y + 1) - special.gammaln(r + y) + special.gammaln(r)
+    values += r * np.log1p(mu / r) + y * np.log1p(r / mu)
+    by_m = r * (mu - y) / (r + mu)
+    by_a = r * (special.digamma(r) - special.digamma(r + y) + np.log1p(mu / r))
+    return mean_and_gradient(values, by_m, by_a + r * (y - mu) / (r + mu))
+
+
+def by_differences(values_of, y_pred, step=1e-5):
+    """The values, and the gradient of their sum by central differences in float64."""
+    y_pred = np.float64(y_pred)
+    gradient = np.zeros(y_pred.shape)
+    for index in np.ndindex(*y_pred.shape):
+        moved = y_pred.copy()
+        moved[index] += step
+        above = values_of(moved).sum()
+        moved[index] -= 2 * step
+        gradient[index] = (above - values_of(moved).sum()) / (2 * step)
+    return values_of(y_pred), gradient
+
+
+def mixture_nll(y_true, y_pred, components=3):
+    """Row by row and component by component, from the densities."""
+    k = components
+    size = (y_pred.shape[-1] - k) // (2 * k)
+    targets = np.float64(y_true).reshape(-1, size)
+
+    def values_of(y_pred):
+        found = []
+        for y, p in zip(targets, y_pred.reshape(-1, y_pred.shape[-1]), strict=True):
+            shares = np.exp(p[:k] - p[:k].max())
+            shares /= shares.sum()
+            density = 0.0
+            for c in range(k):
+                m, s = (p[at + c * size : at + (c + 1) * size] for at in (k, k + k * size))
+                density += shares[c] * np.exp(-0.5 * np.sum(s + (y - m) ** 2 * linexp(-s)[0]))
+            found.append(-np.log(density) / size)
+        return np.reshape(found, y_pred.shape[:-1])
+
+    return by_differences(values_of, y_pred)

@@ -12,6 +12,13 @@ def certain(y_true):
     return np.concatenate([y_true, np.full_like(y_true, -3.0)], axis=-1)
 
 
+def two_certain(y_true):
+    """Two components alike, with logits of 0."""
+    logits, means = np.zeros_like(y_true[..., :1]), [y_true, y_true]
+    variances = np.full_like(y_true, -3.0)
+    return np.concatenate([logits, logits, *means, variances, variances], axis=-1)
+
+
 CASES = [
     Case(
         loss=cl.losses.GaussianNLL,
@@ -42,5 +49,46 @@ CASES = [
         y_true=normal(4, 3, 2, seed=7),
         y_pred=normal(4, 3, 4, seed=8),
         perfect=lambda y_true: np.zeros_like(certain(y_true)),
+    ),
+    Case(
+        loss=cl.losses.LaplaceNLL,
+        oracle=distributions.laplace_nll,
+        y_true=normal(4, 3, 2, seed=9),
+        y_pred=normal(4, 3, 4, seed=10),
+        perfect=certain,
+    ),
+    Case(
+        loss=cl.losses.StudentTNLL,
+        oracle=distributions.student_t_nll,
+        y_true=normal(4, 3, 2, seed=11),
+        y_pred=normal(4, 3, 4, seed=12),
+        arguments={"df": 1.5},
+        refused={"df": [0, -1.0, *NOT_A_NUMBER]},
+        perfect=certain,
+    ),
+    Case(
+        loss=cl.losses.LogNormalNLL,
+        oracle=distributions.log_normal_nll,
+        y_true=np.exp(normal(4, 3, 2, seed=13)),
+        y_pred=normal(4, 3, 4, seed=14),
+        arguments={"epsilon": 0.8},
+        refused={"epsilon": [0, -1.0, *NOT_A_NUMBER]},
+        perfect=certain,
+    ),
+    Case(
+        loss=cl.losses.NegativeBinomialNLL,
+        oracle=distributions.negative_binomial_nll,
+        y_true=np.random.default_rng(15).integers(0, 9, (4, 3, 2)).astype("float32"),
+        y_pred=normal(4, 3, 4, seed=16),
+        perfect=certain,
+    ),
+    Case(
+        loss=cl.losses.MixtureNLL,
+        oracle=distributions.mixture_nll,
+        y_true=normal(4, 3, 2, seed=17),
+        y_pred=normal(4, 3, 10, seed=18),
+        required={"components": 2},
+        refused={"components": [0, 1.5, *NOT_A_NUMBER]},
+        perfect=two_certain,
     ),
 ]

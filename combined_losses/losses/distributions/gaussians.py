@@ -1,8 +1,4 @@
-"""Distributions: a target against a predicted Gaussian. Values of shape `y_pred.shape[:-1]`.
-
-A prediction `(batch, ..., 2 D)` holds the D means, then the D log-variances: the model ends in a
-layer `Dense(2 * D)` without an activation.
-"""
+"""A target against a predicted Gaussian: the D means, then the D log-variances."""
 
 import math
 from typing import Unpack
@@ -10,13 +6,14 @@ from typing import Unpack
 import keras
 from keras import ops
 
-from combined_losses._core.checks import check_number, check_target_shape
+from combined_losses._core.checks import check_number
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import em1x, linexp
+from combined_losses._numerics.floats import linexp
+from combined_losses.losses.distributions.blocks import in_units, parts
 
-__all__ = ["BetaNLL", "GaussianCRPS", "GaussianKL", "GaussianNLL"]
+__all__ = ["BetaNLL", "GaussianCRPS", "GaussianNLL"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -57,10 +54,11 @@ class GaussianNLL(Loss):
     prediction_layout = "blocks"
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return ops.mean(_nll(*_error("GaussianNLL", y_true, y_pred)), axis=-1)
+        target, mean, log_variance = parts("GaussianNLL", y_true, y_pred)
+        return ops.mean(_nll(target - mean, log_variance), axis=-1)
 
     def rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
-        return _in_units("GaussianNLL", y_pred, scale)
+        return in_units("GaussianNLL", y_pred, scale)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -109,12 +107,13 @@ class BetaNLL(Loss):
         self.beta = beta
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        error, log_variance = _error("BetaNLL", y_true, y_pred)
+        target, mean, log_variance = parts("BetaNLL", y_true, y_pred)
+        error = target - mean
         weight = ops.stop_gradient(linexp(self.beta * log_variance))
         return ops.mean(weight * _nll(error, log_variance), axis=-1)
 
     def rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
-        return _in_units("BetaNLL", y_pred, scale)
+        return in_units("BetaNLL", y_pred, scale)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -158,7 +157,8 @@ class GaussianCRPS(Loss):
     prediction_layout = "blocks"
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        error, log_variance = _error("GaussianCRPS", y_true, y_pred)
+        target, mean, log_variance = parts("GaussianCRPS", y_true, y_pred)
+        error = target - mean
         sigma = linexp(ops.where(log_variance < -40, -40.0, log_variance) / 2)
         w = error / sigma
         # The paper's sigma * w * erf(...) would be 0 * inf for a narrow Gaussian. We write `error`
@@ -168,82 +168,9 @@ class GaussianCRPS(Loss):
         return ops.mean(error * ops.erf(w / math.sqrt(2)) + spread, axis=-1)
 
     def rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
-        return _in_units("GaussianCRPS", y_pred, scale)
-
-
-@keras.saving.register_keras_serializable("combined_losses")
-class GaussianKL(Loss):
-    """The KL divergence from the standard Gaussian: `sum(0.5 * (m^2 + exp(s) - 1 - s))`.
-
-    The divergence of N(m, exp(s)) from N(0, 1), with `[m | s] = y_pred`: the regulariser of a
-    variational autoencoder, on the output of its encoder. It reads no target: `y_true` is ignored,
-    and may be None.
-
-    Args:
-        reduction, name, dtype: as in `combined_losses.losses.Loss`.
-
-    Shapes: `y_pred` `(batch, ..., 2 D)`, the means and then the log-variances; `y_true` any.
-    Values `y_pred.shape[:-1]`: the sum over D.
-
-    Raises:
-        ValueError: if the last axis of `y_pred` is odd.
-
-    Example:
-
-    >>> import numpy as np
-    >>> import combined_losses as cl
-    >>> loss = cl.losses.GaussianKL(reduction="none")
-    >>> [float(v) for v in loss(None, np.array([[0.0, 0.0, 0.0, 0.0], [3.0, 1.0, 0.0, 0.0]]))]
-    [0.0, 5.0]
-
-    Limits: at the prior, m = s = 0, value and gradient are 0. The loss is linear in s below -20 and
-    above 20, so it is finite for every s. It is a sum over D: beside a reconstruction loss that is
-    a mean, the balance of the two depends on D.
-
-    Reference: Kingma & Welling, Auto-Encoding Variational Bayes, 2014, arXiv 1312.6114.
-    """
-
-    same_shape = False
-    has_channels = True
-    neutral_target = 1.0
-    needs_target = False
-
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        mean, log_variance = _halves("GaussianKL", y_pred)
-        return ops.sum(0.5 * (ops.square(mean) + em1x(log_variance)), axis=-1)
-
-    def rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
-        return _in_units("GaussianKL", y_pred, scale)
-
-
-def _in_units(owner: str, y_pred: Tensor, scale: Tensor) -> Tensor:
-    """Predictions for targets divided by `scale`: `m / scale` and `s - 2 log |scale|`."""
-    mean, log_variance = _halves(owner, y_pred)
-    return ops.concatenate([mean / scale, log_variance - 2 * ops.log(ops.abs(scale))], axis=-1)
+        return in_units("GaussianCRPS", y_pred, scale)
 
 
 def _nll(error: Tensor, log_variance: Tensor) -> Tensor:
     """The negative log-likelihood of each element, without its constant."""
     return 0.5 * (log_variance + ops.square(error) * linexp(-log_variance))
-
-
-def _error(owner: str, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
-    """The errors of the means and the log-variances, each `(batch, ..., D)`."""
-    mean, log_variance = _halves(owner, y_pred)
-    *rows, size = tuple(mean.shape)
-    allowed = [(*rows, size), tuple(rows)] if size == 1 else [(*rows, size)]
-    check_target_shape(owner, y_true, y_pred, *allowed)
-    return ops.reshape(y_true, ops.shape(mean)) - mean, log_variance
-
-
-def _halves(owner: str, y_pred: Tensor) -> tuple[Tensor, Tensor]:
-    """The means and the log-variances: the two halves of the last axis."""
-    shape = tuple(y_pred.shape)
-    if len(shape) < 2 or shape[-1] is None or shape[-1] % 2:
-        raise ValueError(
-            f"{owner} needs predictions of shape (batch, ..., 2 * D), the D means and then the D "
-            "log-variances: for targets of D numbers end the model with keras.layers.Dense(2 * D). "
-            f"Received: y_pred of shape {shape}"
-        )
-    size = shape[-1] // 2
-    return y_pred[..., :size], y_pred[..., size:]

@@ -1,0 +1,70 @@
+"""The curves of the losses of distributions and of sets of samples, for docs/which_loss.md."""
+
+import numpy as np
+
+from tests.curves_of_losses import ERROR, Curve, Picture, make, picture_of, values
+
+
+def in_two(loss, errors, second) -> np.ndarray:
+    """The values at targets of 0, with predictions of two numbers."""
+    pairs = np.stack(np.broadcast_arrays(errors, second), -1)
+    return values(loss, np.zeros((len(errors), 1)), pairs.astype(float))
+
+
+@picture_of("LaplaceNLL")
+def laplace_nll():
+    curves = [
+        Curve(f"scale {b}", ERROR, in_two(make("LaplaceNLL"), ERROR, np.log(b)))
+        for b in (0.5, 1, 2)
+    ]
+    return Picture("error of the median", curves, y_max=5)
+
+
+@picture_of("StudentTNLL")
+def student_t_nll():
+    far = np.linspace(-8, 8, 81)
+    curves = [Curve(f"df = {df}", far, in_two(make("StudentTNLL", df), far, 0)) for df in (1, 4)]
+    curves.append(Curve("Gaussian", far, in_two(make("GaussianNLL"), far, 0), other=True))
+    return Picture("error of the centre", curves, y_max=10)
+
+
+@picture_of("LogNormalNLL")
+def log_normal_nll():
+    y = np.linspace(0.05, 4, 80)
+    curves = [
+        Curve(
+            f"σ = {s}",
+            y,
+            values(make("LogNormalNLL"), y[:, None], np.tile([0.0, 2 * np.log(s)], (80, 1))),
+        )
+        for s in (0.5, 1)
+    ]
+    return Picture("target; the median is 1", curves, y_max=5)
+
+
+@picture_of("NegativeBinomialNLL")
+def negative_binomial_nll():
+    counts, m = np.arange(21.0), np.log(5.0)
+    curves = [
+        Curve(
+            f"size {r}",
+            counts,
+            values(make("NegativeBinomialNLL"), counts[:, None], np.tile([m, np.log(r)], (21, 1))),
+        )
+        for r in (1, 5)
+    ]
+    poisson = np.tile([m, 20.0], (21, 1))
+    of_poisson = values(make("NegativeBinomialNLL"), counts[:, None], poisson)
+    return Picture("count; the mean is 5", [*curves, Curve("Poisson", counts, of_poisson, True)])
+
+
+@picture_of("MixtureNLL")
+def mixture_nll():
+    y = np.linspace(-3, 3, 61)
+    two = np.tile([0.0, 0.0, -1.5, 1.5, np.log(0.25), np.log(0.25)], (61, 1))
+    one = np.tile([0.0, np.log(1.5**2 + 0.25)], (61, 1))
+    curves = [
+        Curve("two components", y, values(make("MixtureNLL", 2), y[:, None], two)),
+        Curve("one Gaussian", y, values(make("GaussianNLL"), y[:, None], one), other=True),
+    ]
+    return Picture("target; the answers are ±1.5", curves, y_max=4)
