@@ -7,18 +7,17 @@ import functools
 
 import keras
 import numpy as np
-import pytest
 from keras import layers
 from scipy import stats
 
 import combined_losses as cl
-from tests.losses.training import make, predicted, rows, train
+from tests.losses.training import make, predicted, rows, start
 
 # What the plain loss fits with one or two outputs, and the distribution with two or more.
 OUTLIERS = {"LaplaceNLL": {}, "StudentTNLL": {}}
 AMOUNTS = {"LogNormalNLL": {}}
 COUNTS = {"NegativeBinomialNLL": {}}
-ANSWERS = {"MixtureNLL": {"components": 4}}
+ANSWERS = {"MixtureNLL": {"components": 5}}
 TABLES = (OUTLIERS, AMOUNTS, COUNTS, ANSWERS)
 
 
@@ -34,11 +33,20 @@ def network(inputs, outputs, activation=None):
 
 
 def fitted(loss, data, outputs, activation=None, epochs=40):
-    """The predictions for new inputs of a network that was trained on the first two of `data`."""
+    """The predictions for new inputs of a network that was trained on the first two of `data`.
+
+    As in `train`, but with a rate that falls to 0: sharp distributions want small last steps.
+    """
     x, y, unseen = data[:3]
     model = network(x.shape[1], outputs, activation)
-    train(model, loss, x, y, epochs)
-    return predicted(model, unseen)
+    start(model)
+    rate = keras.optimizers.schedules.CosineDecay(0.02, 10 * epochs)
+    model.compile(keras.optimizers.Adam(rate), loss=loss)
+    steps = [np.concatenate([array] * 10) for array in (x, y)]
+    options = {"batch_size": len(x), "shuffle": False, "verbose": 0}
+    history = model.fit(*steps, epochs=epochs, **options).history
+    assert np.all(np.isfinite(history["loss"])) and history["loss"][-1] < history["loss"][0]
+    return np.float64(predicted(model, unseen))
 
 
 def column(numbers):
@@ -75,13 +83,12 @@ def amounts(seed):
     """Their median and their spread grow with x, by powers of ten."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, 600)
-    return column(x), column(np.exp(2 * x + (0.7 + 0.4 * x) * rng.normal(size=600)))
+    return column(x), column(np.exp(2 * x + (0.8 + 0.4 * x) * rng.normal(size=600)))
 
 
-@functools.cache
-def all_amounts():
-    (x, y), (unseen, truth) = amounts(0), amounts(1)
-    return x, y, unseen, truth[:, 0]
+def train_and_new(of):
+    (x, y), (unseen, truth) = of(0), of(100)
+    return x, y, unseen, np.float64(truth[:, 0])
 
 
 def worst_coverage(inside, x):
@@ -92,46 +99,43 @@ def worst_coverage(inside, x):
 
 @rows(AMOUNTS)
 def test_intervals_of_amounts_hold_what_they_say(key):
-    _, _, unseen, truth = all_amounts()
-    width = stats.norm.ppf(0.9)
-    m, s = fitted(make(key, AMOUNTS[key]), all_amounts(), 2).T
-    low, high = (np.exp(m + sign * width * np.exp(s / 2)) for sign in (-1, 1))
-    assert worst_coverage((low < truth) & (truth < high), unseen) < 0.08
-    assert np.all(low > 0)
-    m, s = fitted(cl.losses.GaussianNLL(), all_amounts(), 2).T
-    low, high = (m + sign * width * np.exp(s / 2) for sign in (-1, 1))
-    assert worst_coverage((low < truth) & (truth < high), unseen) > 0.1
-    assert np.mean(low < 0) > 0.5
+    """The Gaussian of the amounts themselves expects most of them below 0."""
+    data = train_and_new(amounts)
+    unseen, truth = data[2:]
+    m, s = fitted(make(key, AMOUNTS[key]), data, 2).T
+    law = stats.lognorm(np.exp(s / 2), scale=np.exp(m))
+    assert worst_coverage((law.ppf(0.1) < truth) & (truth < law.ppf(0.9)), unseen) < 0.1
+    m, s = fitted(cl.losses.GaussianNLL(), data, 2).T
+    plain = stats.norm(m, np.exp(s / 2))
+    assert np.mean(plain.ppf(0.1) < 0) > 0.4
+    assert law.logpdf(truth).mean() > plain.logpdf(truth).mean() + 0.3
 
 
 # Counts.
 
 
 def counts(seed):
-    """Of size 1.5, and a mean that goes up and down."""
+    """Of size 0.7, and a mean that goes up and down."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-2, 2, 600)
     mean = np.exp(1.5 + np.sin(2 * x))
-    return column(x), column(rng.negative_binomial(1.5, 1.5 / (1.5 + mean)))
+    return column(x), column(rng.negative_binomial(0.7, 0.7 / (0.7 + mean)))
 
 
-@functools.cache
-def all_counts():
-    (x, y), (unseen, truth) = counts(0), counts(1)
-    return x, y, unseen, truth[:, 0]
+def share_inside(law, counts):
+    """Of new counts, in the interval from the quantile 0.05 to the quantile 0.95."""
+    return np.mean(counts <= law.ppf(0.95)) - np.mean(counts < law.ppf(0.05))
 
 
 @rows(COUNTS)
 def test_intervals_of_counts_are_wide_enough(key):
-    """Of 90 %. The log-likelihood of new counts is that of scipy too."""
-    truth = all_counts()[3]
-    m, a = np.float64(fitted(make(key, COUNTS[key]), all_counts(), 2)).T
+    data = train_and_new(counts)
+    m, a = fitted(make(key, COUNTS[key]), data, 2).T
     law = stats.nbinom(np.exp(a), 1 / (1 + np.exp(m - a)))
-    assert 0.86 < np.mean(truth <= law.ppf(0.95)) - np.mean(truth < law.ppf(0.05)) < 0.98
-    mean = np.float64(fitted("poisson", all_counts(), 1, activation="exponential"))[:, 0]
-    plain = stats.poisson(mean)
-    assert np.mean(truth <= plain.ppf(0.95)) - np.mean(truth < plain.ppf(0.05)) < 0.7
-    assert law.logpmf(truth).mean() > plain.logpmf(truth).mean() + 1
+    assert 0.88 < share_inside(law, data[3]) < 0.99
+    plain = stats.poisson(fitted("poisson", data, 1, activation="exponential")[:, 0])
+    assert share_inside(plain, data[3]) < 0.7
+    assert law.logpmf(data[3]).mean() > plain.logpmf(data[3]).mean() + 1
 
 
 # Several answers.
@@ -141,40 +145,38 @@ def forward(x):
     return x + 0.3 * np.sin(2 * np.pi * x)
 
 
+# Where there are three answers, on a scale of the network's inputs.
+FOLD = np.linspace(0.42, 0.58, 100)
+
+
 @functools.cache
 def inverse_problem():
-    """Which x gives y = x + 0.3 sin(2 pi x)? In the middle there are three."""
+    """Which x gives y = x + 0.3 sin(2 pi x)? Both scaled to [-2, 2]; small x are frequent."""
     rng = np.random.default_rng(0)
-    x = rng.uniform(0, 1, 800)
-    y = forward(x) + 0.01 * rng.normal(size=800)
-    return column(y), column(x), column(np.linspace(0.1, 0.9, 200))
+    x = rng.beta(1, 2, 600)
+    y = forward(x) + 0.01 * rng.normal(size=600)
+    return column(4 * y - 2), column(4 * x - 2), column(4 * FOLD - 2)
 
 
-def share_right(answers, y):
+def share_right(answers):
     """The share of answers that the forward equation leads back to y."""
-    return np.mean(np.abs(forward(answers) - y) < 0.1)
+    return np.mean(np.abs(forward((answers + 2) / 4) - FOLD[:, None]) < 0.04)
 
 
 @rows(ANSWERS)
 def test_answers_of_an_inverse_problem_solve_it(key):
-    """Samples of the mixture do; those of one Gaussian, or the mean, mostly do not."""
-    rng, y = np.random.default_rng(1), inverse_problem()[2]
-    k = ANSWERS[key]["components"]
-    loss = make(key, ANSWERS[key])
-    found = np.float64(fitted(loss, inverse_problem(), 3 * k, epochs=80))
+    """Samples of the mixture do, of several branches; those of one Gaussian do not, nor the mean.
+
+    With the seeds 0 to 4 the shares were 0.993 to 0.999, 0.37 to 0.39, and 0.24 to 0.33.
+    """
+    rng, k = np.random.default_rng(1), ANSWERS[key]["components"]
+    found = fitted(make(key, ANSWERS[key]), inverse_problem(), 3 * k, epochs=60)
     logits, means, s = np.split(found, 3, axis=1)
-    chosen = np.argmax(logits[:, None] + rng.gumbel(size=(200, 50, k)), axis=2)
-    samples = np.take_along_axis(means, chosen, 1) + rng.normal(size=(200, 50)) * np.exp(
-        np.take_along_axis(s, chosen, 1) / 2
-    )
-    assert share_right(samples, y) > 0.8
-    m, s = np.float64(fitted(cl.losses.GaussianNLL(), inverse_problem(), 2, epochs=80)).T[..., None]
-    assert share_right(m + np.exp(s / 2) * rng.normal(size=(200, 50)), y) < 0.6
-    assert share_right(np.float64(fitted("mse", inverse_problem(), 1, epochs=80)), y) < 0.75
-
-
-@pytest.mark.backend_free
-def test_there_are_several_answers():
-    x = np.linspace(0, 1, 2001)
-    near = np.abs(forward(x) - 0.5) < 1e-3
-    assert np.ptp(x[near]) > 0.5
+    chosen = np.argmax(logits[:, None] + rng.gumbel(size=(100, 50, k)), axis=2)
+    means, s = (np.take_along_axis(array, chosen, 1) for array in (means, s))
+    samples = means + rng.normal(size=(100, 50)) * np.exp(s / 2)
+    assert share_right(samples) > 0.9
+    assert np.mean(np.ptp(samples, axis=1)) > 1.5  # the outer branches are 2.3 apart
+    m, s = fitted(cl.losses.GaussianNLL(), inverse_problem(), 2, epochs=60).T[..., None]
+    assert share_right(m + np.exp(s / 2) * rng.normal(size=(100, 50))) < 0.6
+    assert share_right(fitted("mse", inverse_problem(), 1, epochs=60)) < 0.6
