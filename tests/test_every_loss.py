@@ -43,6 +43,13 @@ def test_every_loss_of_a_library_has_a_row(library):
 
 
 @pytest.mark.backend_free
+@pytest.mark.parametrize("module, name", sorted(set(re.findall(r"\bcl\.(\w+)\.(\w+)", PAGE))))
+def test_every_name_of_ours_is_here(module, name):
+    """Also those of the notes."""
+    assert name in getattr(cl, module).__all__
+
+
+@pytest.mark.backend_free
 def test_every_section_is_compared():
     assert set(SECTIONS) == {"Keras", *LISTS}
 
