@@ -1,5 +1,7 @@
 """The curves of the losses of masks, images and signals, for the pictures of docs/which_loss.md."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 
@@ -275,6 +277,15 @@ def multi_scale_ssim():
     loss = make("MultiScaleSSIM", power_factors=(0.2, 0.3, 0.5))
     shown = [(kind, loss, kind) for kind in ("noise", "broad stain")]
     return over_change([*shown, ("SSIM, stain", make("SSIM"), "broad stain")])
+
+
+@picture_of("Perceptual")
+def perceptual():
+    """A network that sees means of 4 x 4 pixels."""
+    eye = keras.Sequential([keras.Input((64, 64, 1)), keras.layers.AveragePooling2D(4, name="eye")])
+    loss = make("Perceptual", eye, ["eye"])
+    picture = over_change([(kind, loss, kind) for kind in ("noise", "broad stain")])
+    return replace(picture, curves=[*picture.curves, Curve("mse", RMS, RMS**2, other=True)])
 
 
 @picture_of("TotalVariation")

@@ -41,6 +41,7 @@ from combined_losses.losses.images import (
     SSIM,
     MultiScaleSSIM,
     PeakSignalToNoise,
+    Perceptual,
     TotalVariation,
 )
 from combined_losses.losses.presets import (
@@ -114,6 +115,7 @@ __all__ = [
     "NTXent",
     "NegativeBinomialNLL",
     "PeakSignalToNoise",
+    "Perceptual",
     "Pinball",
     "PolyCrossEntropy",
     "QualityFocal",

@@ -22,44 +22,23 @@ from combined_losses._core.checks import (
 )
 from combined_losses._core.keras_types import KerasLoss, LossArguments, Reduction
 from combined_losses._core.loss import Loss
-from combined_losses._core.names import make_unique, snake_case
+from combined_losses._core.names import make_unique
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Dtype, Tensor
 from combined_losses._numerics.floats import accumulating, decibels, div, weighted_mean
-from combined_losses.composite.loss import CompositeLoss
+from combined_losses.losses.parts import OfParts
 from combined_losses.losses.stft_arguments import (
     TERMS,
     check_resolution,
     check_weights,
     resolutions_of,
 )
-from combined_losses.wrappers.base import Wrapper
 
 __all__ = ["SISDR", "STFT", "MultiResolutionSTFT"]
 
 
-class _Spectral(Wrapper):
-    """A loss whose parts are those of a composite inside, which sees a view of the data (abstract).
-
-    It is a `Wrapper`, although no user gives it the loss inside: so reductions, weights, masks and
-    names of parts work as they do in every wrapper.
-    """
-
-    def __init__(
-        self,
-        losses: Mapping[str, KerasLoss],
-        weights: Mapping[str, float] | Sequence[float] | None,
-        reduction: Reduction,
-        name: str | None,
-        dtype: Dtype,
-    ) -> None:
-        own = name or snake_case(type(self).__name__)
-        super().__init__(CompositeLoss(losses, weights, name=own), reduction, own, dtype)
-        self.name_is_given = name is not None
-
-
 @keras.saving.register_keras_serializable("combined_losses")
-class STFT(_Spectral):
+class STFT(OfParts):
     """How far two signals' short-time spectra differ, in magnitude and not in phase.
 
     The sum of two terms, which the logs show as parts. With the magnitudes Y and P of one sample,
@@ -190,7 +169,7 @@ class STFT(_Spectral):
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class MultiResolutionSTFT(_Spectral):
+class MultiResolutionSTFT(OfParts):
     """The mean of `STFT` at several resolutions, each a part of its own.
 
     A long window resolves tones, a short one moments: a signal can be wrong and still look right at

@@ -8,13 +8,14 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 
 import combined_losses as cl
 
 DATA = Path(__file__).parents[1] / "data"
-FILES, KINDS = ("losses", "losses2"), ("cases", "weighted_cases")
-ARRAYS = ("y_true", "y_pred", "values", "grad", "sample_weight")
+FILES, KINDS = ("losses", "losses2"), ("cases", "weighted_cases", "special_cases")
+ARRAYS = ("y_true", "y_pred", "values", "grad", "sample_weight", "kernel0", "kernel1")
 KEPT = ("id", "loss", "where", "kwargs", "compare_gradient", "note")
 TOLERANCES = ("value_rtol", "value_atol", "grad_rtol", "grad_atol")
 
@@ -23,7 +24,8 @@ def read_cases(kind="cases", where="losses", files=FILES, folder=DATA):
     """The entries of a kind, each with its arrays.
 
     Args:
-        kind: "cases", or "weighted_cases", whose values are those under a `sample_weight`.
+        kind: "cases"; "weighted_cases", whose values are those under a `sample_weight`; or
+            "special_cases", which bring the kernels of a network.
         where: "losses" or "wrappers", the module of the class.
     """
     found = []
@@ -42,9 +44,22 @@ def made(entry, **kwargs):
     """The loss or wrapper of an entry."""
     arguments = {**entry["kwargs"], **kwargs}
     child = arguments.get("loss")
+    if "kernel0" in entry:
+        arguments |= {"model": network_of(entry), "layers": ["first", "second"]}
     if isinstance(child, dict):
         arguments["loss"] = getattr(cl.losses, child["class_name"])(**child["config"])
     return getattr(getattr(cl, entry.get("where", "losses")), entry["loss"])(**arguments)
+
+
+def network_of(entry):
+    """The two convolutions of a special case."""
+    kernels = {"first": entry["kernel0"], "second": entry["kernel1"]}
+    model = keras.Sequential([keras.Input(entry["y_pred"].shape[1:])])
+    for name, kernel in kernels.items():
+        options = {"padding": "same", "activation": "relu", "use_bias": False, "name": name}
+        model.add(keras.layers.Conv2D(kernel.shape[-1], 3, **options))
+        model.layers[-1].set_weights([kernel])
+    return model
 
 
 def is_taken(entry):

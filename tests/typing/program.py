@@ -186,10 +186,13 @@ def losses() -> list[cl.losses.Loss]:
 
 
 def losses_of_several_parts() -> list[cl.CompositeLoss]:
+    eye = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="edges")])
     resolutions = cl.losses.MultiResolutionSTFT(fft_sizes=(64, 9), hops=(16, 4), windows=(32, 9))
     return [
         resolutions + cl.losses.STFT(fft_size=64, hop=16, window=32),
         0.5 * resolutions,
+        "mse" + cl.losses.Perceptual(eye, ["edges"], weights=[0.5], preprocessing="vgg16"),
+        0.1 * cl.losses.Perceptual(eye, ["edges"], style=True, preprocessing=np.abs),
     ]
 
 
