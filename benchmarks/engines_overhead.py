@@ -1,7 +1,7 @@
 """What does a composite cost on several devices or processes, beside Keras's plain loss there?
 
-On 1, 2, 4 and 8 replicas, devices and ranks, which the CPUs of this machine simulate: the median time
-of a step of a network of 66,000 parameters and 512 samples, with
+On 1, 2, 4 and 8 replicas, devices and ranks, which the CPUs of this machine simulate: the median
+time of a step of a network of 66,000 parameters and 512 samples, with
 
 - plain: one `keras.losses.MeanSquaredError`;
 - composite: eight components, each with its metric;
