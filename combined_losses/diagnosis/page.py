@@ -23,7 +23,9 @@ _STYLE = """
   border-bottom: 1px solid #d8d8d8; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .cl-diagnosis thead th { border-bottom: 2px solid #1a1a1a; }
 .cl-diagnosis th:first-child, .cl-diagnosis td:first-child,
-.cl-diagnosis th:last-child, .cl-diagnosis td:last-child { text-align: left; }
+.cl-diagnosis th:last-child, .cl-diagnosis td:last-child,
+.cl-diagnosis .cl-text { text-align: left; }
+.cl-diagnosis td:last-child { min-width: 10em; }
 .cl-diagnosis td:first-child, .cl-diagnosis td:last-child { white-space: pre-wrap; }
 .cl-diagnosis .cl-flag { color: #a03c00; font-weight: 600; }
 .cl-diagnosis code { font-family: ui-monospace, monospace; background: #f3f3f3;

@@ -112,7 +112,7 @@ class Comparison(Shown):
             ratio = self.time_of_step(run)
             row += ["–" if math.isnan(ratio) else f"{ratio:.2f}", tables.ended(run)]
             rows.append(row)
-        return head, rows
+        return tables.with_endings(head, rows)
 
     def _more_columns(self, run: Run) -> dict[str, object]:
         found: dict[str, object] = {"time_of_step": self.time_of_step(run)}

@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 def fragment(head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     """The sentences and the table, as a part of a page."""
-    first = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    kinds = [' class="cl-text"' if name == "parameters" else "" for name in head]
+    first, *others = (
+        "".join(
+            f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(row, kinds, strict=True)
+        )
+        for tag, row in (("th", head), *(("td", row) for row in rows))
     )
+    body = "\n".join(f"<tr>{row}</tr>" for row in others)
     said = "\n".join(f"<p>{escape(line)}</p>" for line in lines)
     table = f"<table><thead><tr>{first}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     return styled(f"{said}\n{table}")

@@ -38,7 +38,7 @@ class Best:
     >>> best.parameters, best.exceeds_noise
     ({'under': 0.3}, False)
     >>> print(best)  # doctest: +NORMALIZE_WHITESPACE
-    The best run is trial 0 (under=0.3). It beats equal weights in val_mae by +0.2
+    The best run is trial 0 (under=0.3). It beats equal weights in val_mae: by +0.2
     (95 % interval -0.1 to +0.5): not more than the noise.
     """
 

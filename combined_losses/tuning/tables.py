@@ -51,7 +51,14 @@ def cells(
         [run.name, *(with_spread(run, goal) for goal in objectives), parameters(run), ended(run)]
         for run in sorted(runs, key=lambda run: order(run, objectives[0]))
     ]
-    return ["run", *map(str, objectives), "parameters", "ended"], rows
+    return with_endings(["run", *map(str, objectives), "parameters", "ended"], rows)
+
+
+def with_endings(head: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The table, without its last column where that says nothing."""
+    if any(row[-1] for row in rows):
+        return head, rows
+    return head[:-1], [row[:-1] for row in rows]
 
 
 def order(run: Run, objective: Objective) -> float:
@@ -101,17 +108,24 @@ def sentence_of(
         return f"{what} Equal weights have no result to compare it with."
     if run.name == "equal weights":
         return "No run beats equal weights."
-    said = [what, *(_gain(key, gain, "") for key, gain in gains.items())]
-    fresh = [_gain(key, gain, ", with fresh seeds") for key, gain in confirmed.items()]
-    return " ".join([*said, *fresh])
+    said = [what]
+    for key, gain in (confirmed or gains).items():
+        how = "With fresh seeds, which did not choose it, it" if confirmed else "It"
+        said.append(f"{how} {_gain(key, gain)}: {_verdict(gain)}.")
+        if confirmed and key in gains:
+            said.append(f"With the seeds that chose it, the difference is {gains[key]}.")
+    return " ".join(said)
 
 
-def _gain(key: str, gain: Difference, how: str) -> str:
-    verdict = "more than the noise over seeds" if gain.exceeds_noise else "not more than the noise"
+def _gain(key: str, gain: Difference) -> str:
+    beats = "beats" if gain.mean > 0 else "does not beat"
+    found = f"{beats} equal weights in {key}: by {gain.mean:+.3g}"
     if math.isnan(gain.low):
-        verdict = "with one seed the noise is unknown"
-        return f"It beats equal weights in {key} by {gain.mean:+.3g}{how}; {verdict}."
-    return (
-        f"It beats equal weights in {key} by {gain.mean:+.3g}{how} "
-        f"(95 % interval {gain.low:+.3g} to {gain.high:+.3g}): {verdict}."
-    )
+        return found
+    return f"{found} (95 % interval {gain.low:+.3g} to {gain.high:+.3g})"
+
+
+def _verdict(gain: Difference) -> str:
+    if math.isnan(gain.low):
+        return "with one seed the noise is unknown"
+    return "more than the noise over seeds" if gain.exceeds_noise else "not more than the noise"

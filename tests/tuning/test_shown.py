@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from combined_losses.__main__ import main
-from combined_losses.tuning import Comparison, Front, Run, SearchResult
+from combined_losses.tuning import Best, Comparison, Difference, Front, Run, SearchResult
 from combined_losses.tuning.objectives import as_objectives
 from tests.tuning.small import X, Y
 
@@ -211,3 +211,17 @@ def test_errors_of_the_command_are_one_line(folder, capsys, words, message):
     assert code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_fresh_seeds_decide_whether_the_best_is_more_than_noise():
+    run = Run("trial 3", {"under": 0.3}, {"val_mae": [1.0, 2.0]})
+    by_luck = {"val_mae": Difference(mean=0.4, low=0.1, high=0.7)}
+    fresh = {"val_mae": Difference(mean=-0.1, low=-0.3, high=0.1)}
+    assert str(Best(run, by_luck, fresh)) == (
+        "The best run is trial 3 (under=0.3). With fresh seeds, which did not choose it, it does "
+        "not beat equal weights in val_mae: by -0.1 (95 % interval -0.3 to +0.1): not more than "
+        "the noise. With the seeds that chose it, the difference is +0.4, 95 % interval +0.1 to "
+        "+0.7."
+    )
+    assert not Best(run, by_luck, fresh).exceeds_noise
+    assert Best(run, by_luck, {}).exceeds_noise
