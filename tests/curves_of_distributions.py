@@ -1,5 +1,7 @@
 """The curves of the losses of distributions and of sets of samples, for docs/which_loss.md."""
 
+from statistics import NormalDist
+
 import numpy as np
 
 from tests.curves_of_losses import ERROR, Curve, Picture, make, picture_of, values
@@ -68,3 +70,54 @@ def mixture_nll():
         Curve("one Gaussian", y, values(make("GaussianNLL"), y[:, None], one), other=True),
     ]
     return Picture("target; the answers are ±1.5", curves, y_max=4)
+
+
+@picture_of("QuantileCRPS")
+def quantile_crps():
+    """Quantiles of N(0, 1)."""
+    curves = []
+    for number in (3, 19):
+        levels = [(k + 1) / (number + 1) for k in range(number)]
+        y_pred = np.tile([NormalDist().inv_cdf(q) for q in levels], (61, 1))
+        found = values(make("QuantileCRPS", levels), ERROR[:, None], y_pred)
+        curves.append(Curve(f"{number} levels", ERROR, found))
+    gaussian = values(make("GaussianCRPS"), ERROR[:, None], np.zeros((61, 2)))
+    curves.append(Curve("Gaussian", ERROR, gaussian, other=True))
+    return Picture("target; N(0, 1) is predicted", curves)
+
+
+@picture_of("EnsembleCRPS")
+def ensemble_crps():
+    """The mean over targets of N(0, 1)."""
+    spread = np.linspace(0, 3, 31)
+    y = np.array([[NormalDist().inv_cdf((k + 0.5) / 200)] for k in range(200)])
+    curves = []
+    for fair in (True, False):
+        loss = make("EnsembleCRPS", fair=fair)
+        drawn = np.random.default_rng(1).normal(size=(200, 5))
+        found = np.array([values(loss, y, s * drawn).mean() for s in spread])
+        curves.append(Curve("fair" if fair else "fair=False", spread, found))
+    return Picture("spread of 5 members; that of targets is 1", curves)
+
+
+@picture_of("EnergyScore")
+def energy_score():
+    """Pairs of targets of correlation 0.8; each target alone is N(0, 1)."""
+    rng, correlation = np.random.default_rng(0), np.linspace(-0.95, 0.95, 20)
+
+    def pairs(r, *shape):
+        first, other = rng.normal(size=(2, *shape))
+        return np.stack([first, r * first + np.sqrt(1 - r**2) * other], axis=-1)
+
+    y, noise = pairs(0.8, 4000), rng.normal(size=(2, 4000, 8))
+    found, alone = [], []
+    for r in correlation:
+        members = np.stack([noise[0], r * noise[0] + np.sqrt(1 - r**2) * noise[1]], axis=-1)
+        found.append(values(make("EnergyScore"), y, members).mean())
+        loss = make("EnsembleCRPS")
+        alone.append(sum(values(loss, y[:, k], members[..., k]).mean() for k in (0, 1)))
+    curves = [
+        Curve("energy score", correlation, np.array(found)),
+        Curve("of each alone", correlation, np.array(alone), other=True),
+    ]
+    return Picture("correlation of the members; 0.8 is right", curves)

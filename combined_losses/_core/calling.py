@@ -123,7 +123,7 @@ class CallsLoss(Node):
         _, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         coupled = self.traits.couples_batch and not self.traits.weighs_batch
         of_samples = coupled and len(y_pred.shape) > 1
-        like = y_pred[:, 0] if of_samples else y_pred
+        like = y_pred[..., 0] if of_samples else y_pred  # rows, or samples
         fitted = []
         for what, weight in inside:
             fitted.append(at_every_place(ops.cast(weight, self.dtype), like))

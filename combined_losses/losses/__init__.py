@@ -21,6 +21,8 @@ from combined_losses.losses.contours import (
 )
 from combined_losses.losses.distributions import (
     BetaNLL,
+    EnergyScore,
+    EnsembleCRPS,
     GaussianCRPS,
     GaussianKL,
     GaussianNLL,
@@ -52,7 +54,7 @@ from combined_losses.losses.presets import (
     generalized_dice_focal,
     unified_focal,
 )
-from combined_losses.losses.quantiles import Pinball
+from combined_losses.losses.quantiles import Pinball, QuantileCRPS
 from combined_losses.losses.regions import (
     CenterlineDice,
     Dice,
@@ -92,6 +94,8 @@ __all__ = [
     "Dice",
     "DistributionFocal",
     "EIoU",
+    "EnergyScore",
+    "EnsembleCRPS",
     "Expectile",
     "FocalTversky",
     "GIoU",
@@ -119,6 +123,7 @@ __all__ = [
     "Pinball",
     "PolyCrossEntropy",
     "QualityFocal",
+    "QuantileCRPS",
     "SIoU",
     "SignedDistanceBoundary",
     "SobelEdge",

@@ -1,6 +1,7 @@
 """Quantiles: bounds, one or several, that the target stays below in given shares of the cases."""
 
 import decimal
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeGuard, Unpack
 
@@ -25,7 +26,7 @@ from combined_losses._core.reduction import PER_COMPONENT, reduce_values
 from combined_losses._core.short_call import short_call, unchosen
 from combined_losses._numerics.arrays import Dtype, Tensor
 
-__all__ = ["Pinball"]
+__all__ = ["Pinball", "QuantileCRPS"]
 
 
 class _Prices(Loss):
@@ -38,7 +39,7 @@ class _Prices(Loss):
         self.quantile = quantile
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return _prices(self.quantile, y_true, y_pred)
+        return _prices("Pinball", self.quantile, y_true, y_pred)
 
 
 # Saved under the name `Pinball`. The class `Pinball` below registers that name later and replaces
@@ -219,7 +220,61 @@ class Pinball(Loss):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if isinstance(self.quantile, (int, float)):
             return ops.mean(_price([self.quantile], y_true - y_pred), axis=-1)
-        return ops.mean(_prices(self.quantile, y_true, y_pred), axis=-1)
+        return ops.mean(_prices("Pinball", self.quantile, y_true, y_pred), axis=-1)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class QuantileCRPS(Loss):
+    """The continuous ranked probability score, of a distribution that quantiles stand for.
+
+    `2 sum_k w_k pinball_k`, where w_k is the width of the cell of level k: from the middle between
+    it and the level before (or 0) to the middle between it and the next (or 1). Use it to predict a
+    whole distribution without a formula for it. Uneven levels, such as a dense tail, count by the
+    width of their cells; in `Pinball` each counts alike. In units of the target.
+
+    Args:
+        quantiles: the levels, a list of increasing numbers above 0 and below 1. Required.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: `y_pred` `(batch, ..., Q)`, one column for each level; `y_true` `(batch, ..., 1)` or
+    `(batch, ...)`. Values `y_pred.shape[:-1]`.
+
+    Raises:
+        ValueError: if the levels are no such list, or a shape does not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> loss = cl.losses.QuantileCRPS(quantiles=[0.25, 0.75])
+    >>> float(loss(np.array([3.0]), np.array([[1.0, 5.0]])))  # twice `Pinball`, at even levels
+    1.0
+
+    Limits: one level of 0.5 is the mean absolute error. With many levels it is the score itself.
+    Nothing keeps the columns in order: crossing is allowed and not priced.
+
+    Reference: Laio & Tamea, Verification tools for probabilistic forecasts of continuous
+    hydrological variables, Hydrol. Earth Syst. Sci. 2007.
+    """
+
+    same_shape = False
+    prediction_layout = "columns"
+
+    def __init__(self, quantiles: Sequence[float], **kwargs: Unpack[LossArguments]) -> None:
+        super().__init__(**kwargs)
+        if not _are_levels(quantiles):
+            raise ValueError(
+                "The argument `quantiles` of QuantileCRPS must be a list of increasing numbers "
+                f"above 0 and below 1. Received: {quantiles!r}"
+            )
+        self.quantiles = quantiles
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        levels = np.asarray(self.quantiles, "float64")
+        edges = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [1.0]])
+        widths = ops.convert_to_tensor(2 * np.diff(edges), y_pred.dtype)
+        prices = _prices("QuantileCRPS", self.quantiles, y_true, y_pred)
+        return ops.sum(widths * prices, axis=-1)
 
 
 def _reduced(columns: Tensor, batch: Batch, reduction: str | None) -> Tensor:
@@ -232,17 +287,17 @@ def _reduced(columns: Tensor, batch: Batch, reduction: str | None) -> Tensor:
     return ops.transpose(ops.mean(found, axis=inner) if inner else found)
 
 
-def _prices(quantiles: Sequence[float], y_true: Tensor, y_pred: Tensor) -> Tensor:
+def _prices(owner: str, quantiles: Sequence[float], y_true: Tensor, y_pred: Tensor) -> Tensor:
     """The pinball loss of each quantile of each target, in the shape of the predictions."""
     size = len(quantiles)
     if len(y_pred.shape) < 2 or y_pred.shape[-1] != size:
         raise ValueError(
-            f"The {size} quantiles of Pinball need predictions of shape (batch, ..., {size}), "
+            f"The {size} quantiles of {owner} need predictions of shape (batch, ..., {size}), "
             f"one column each: end the model with keras.layers.Dense({size}). "
             f"Received: y_pred of shape {tuple(y_pred.shape)}"
         )
     rows = tuple(y_pred.shape[:-1])
-    checks.check_target_shape("Pinball", y_true, y_pred, (*rows, 1), rows)
+    checks.check_target_shape(owner, y_true, y_pred, (*rows, 1), rows)
     return _price(quantiles, ops.reshape(y_true, (*ops.shape(y_pred)[:-1], 1)) - y_pred)
 
 
@@ -267,6 +322,14 @@ def _is_list(quantile: float | Sequence[float]) -> TypeGuard[Sequence[float]]:
 
 def _is_share(number: object) -> bool:
     return isinstance(number, (int, float)) and 0 < number < 1
+
+
+def _are_levels(quantiles: object) -> bool:
+    """Whether they are a list of increasing shares."""
+    if not isinstance(quantiles, (list, tuple)) or not quantiles:
+        return False
+    known = all(map(_is_share, quantiles))
+    return known and all(a < b for a, b in itertools.pairwise(quantiles))
 
 
 def _names_of(quantiles: Sequence[float]) -> tuple[str, ...]:

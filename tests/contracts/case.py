@@ -17,6 +17,7 @@ class Case:
             a class share them out.
         label: of a variant, what its arguments are.
         fixed: arguments that have one value only.
+        repeats: whether with `over="batch"` every value is one number of the whole batch.
         required: the arguments without a default.
         wrapped: whether the tests of the wrappers go over it too; it must take any numbers.
         refused: values that the constructor must refuse, for each argument that has a domain.
@@ -40,6 +41,7 @@ class Case:
     steep: bool = False
     label: str = ""
     fixed: tuple = ()
+    repeats: bool = True
 
     # A loss with parts is no `cl.losses.Loss`, and does not have all of these attributes.
 
@@ -53,11 +55,15 @@ class Case:
 
         Then the weights of samples act inside it, and are not multiplied in again.
         """
-        return self.arguments.get("over") == "batch"
+        return self.repeats and self.is_over_batch
+
+    @property
+    def is_over_batch(self):
+        return getattr(self.make(**self.arguments), "over", None) == "batch"
 
     @property
     def couples_batch(self):
-        return self.is_one_number or getattr(self.loss, "couples_batch", False)
+        return self.is_over_batch or getattr(self.loss, "couples_batch", False)
 
     @property
     def same_shape(self):

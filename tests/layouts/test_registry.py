@@ -45,7 +45,7 @@ def check_others(loss, case):
     others = [k for k in range(before.shape[-1]) if k % size]
     row = next(i for i in np.ndindex(before.shape[:-1]) if np.any(before[i][others] != 0))
     holes = np.array(case.y_true, "float32")
-    holes[(*row, 0)] = np.nan
+    holes[(*row[: holes.ndim - 1], 0)] = np.nan
     try:
         slope = gradient(lambda p: Masked(loss)(holes, p), case.y_pred)
     except ValueError as error:

@@ -50,13 +50,52 @@ def gaussian_crps(y_true, y_pred):
     return mean_and_gradient(values, -_erf(w / math.sqrt(2)), by_log_variance)
 
 
-def gaussian_kl(y_true, y_pred):
+def gaussian_kl(y_true, y_pred, free_bits=0.0, over="sample", sample_weight=None):
+    """Dimension by dimension; the weights of rows act in the mean over the batch."""
     mean, s = np.split(np.float64(y_pred), 2, axis=-1)
     centre = np.clip(s, -20, 20)
     slope = np.expm1(centre)
-    excess = slope - centre + slope * (s - centre)
-    values = 0.5 * np.sum(mean**2 + excess, axis=-1)
-    return values, np.concatenate([mean, slope / 2], axis=-1)
+    each = 0.5 * (mean**2 + slope - centre + slope * (s - centre))
+    used = each
+    if over == "batch":
+        weight = np.ones(len(each)) if sample_weight is None else np.float64(sample_weight)
+        weight = np.broadcast_to(weight.reshape(-1, *[1] * (each.ndim - 1)), each.shape)
+        used = np.average(each, weights=weight, axis=tuple(range(each.ndim - 1)))
+        used = np.broadcast_to(used, each.shape)
+    free = (used <= free_bits) & (free_bits > 0)
+    values = np.where(free, free_bits, each).sum(axis=-1)
+    by_mean, by_s = (np.where(free, 0, part) for part in (mean, slope / 2))
+    return values, np.concatenate([by_mean, by_s], axis=-1)
+
+
+def ensemble_crps(y_true, y_pred, fair=True):
+    """All pairs, by loops."""
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    size = y_pred.shape[-1]
+    targets = np.float64(y_true).reshape(y_pred.shape[:-1])
+    for row in np.ndindex(*y_pred.shape[:-1]):
+        x, y = np.float64(y_pred[row]), targets[row]
+        pairs = 2 * size * (size - 1) if fair else 2 * size**2
+        values[row] = np.mean(np.abs(x - y)) - sum(abs(a - b) for a in x for b in x) / pairs
+        for i in range(size):
+            spread = sum(np.sign(x[i] - b) for b in x) * 2 / pairs
+            gradient[row][i] = np.sign(x[i] - y) / size - spread
+    return values, gradient
+
+
+def energy_score(y_true, y_pred, beta=1.0, fair=True):
+    size, targets = y_pred.shape[-2], np.float64(y_true)
+
+    def values_of(y_pred):
+        found = np.zeros(y_pred.shape[:-2])
+        for row in np.ndindex(*found.shape):
+            x, y = y_pred[row], targets[row]
+            pairs = 2 * size * (size - 1) if fair else 2 * size**2
+            between = sum(np.linalg.norm(a - b) ** beta for a in x for b in x)
+            found[row] = np.mean([np.linalg.norm(a - y) ** beta for a in x]) - between / pairs
+        return found
+
+    return by_differences(values_of, y_pred)
 
 
 def laplace_nll(y_true, y_pred):

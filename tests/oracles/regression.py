@@ -39,6 +39,21 @@ def pinball(y_true, y_pred, quantile=0.5, parts=False):
     return values, gradient
 
 
+def quantile_crps(y_true, y_pred, quantiles):
+    """Each level counts as much as the levels that are nearer to it than to any other."""
+    grid = (np.arange(200000) + 0.5) / 200000
+    nearest = np.argmin(np.abs(grid[:, None] - np.array(quantiles)), axis=1)
+    widths = np.bincount(nearest, minlength=len(quantiles)) / len(grid)
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    for k, q in enumerate(quantiles):
+        value, slope = pinball(
+            np.reshape(y_true, y_pred.shape[:-1])[..., None], y_pred[..., k : k + 1], q
+        )
+        values += 2 * widths[k] * value
+        gradient[..., k] = 2 * widths[k] * slope[..., 0]
+    return values, gradient
+
+
 def expectile(y_true, y_pred, expectile=0.5):
     """|t - 1[e < 0]| e^2, as Newey & Powell write it."""
     error = np.float64(y_true) - np.float64(y_pred)

@@ -8,12 +8,15 @@ single targets, also where a row of them is scored together (`rows.py`): a missi
 
 from combined_losses.losses.distributions.counts import NegativeBinomialNLL
 from combined_losses.losses.distributions.divergences import GaussianKL
+from combined_losses.losses.distributions.ensembles import EnergyScore, EnsembleCRPS
 from combined_losses.losses.distributions.gaussians import BetaNLL, GaussianCRPS, GaussianNLL
 from combined_losses.losses.distributions.likelihoods import LaplaceNLL, LogNormalNLL, StudentTNLL
 from combined_losses.losses.distributions.mixtures import MixtureNLL
 
 __all__ = [
     "BetaNLL",
+    "EnergyScore",
+    "EnsembleCRPS",
     "GaussianCRPS",
     "GaussianKL",
     "GaussianNLL",

@@ -48,7 +48,28 @@ CASES = [
         oracle=distributions.gaussian_kl,
         y_true=normal(4, 3, 2, seed=7),
         y_pred=normal(4, 3, 4, seed=8),
+        arguments={"free_bits": 0.4, "over": "batch"},
+        refused={"free_bits": [-0.1, *NOT_A_NUMBER], "over": ["rows", None, True]},
+        repeats=False,
         perfect=lambda y_true: np.zeros_like(certain(y_true)),
+    ),
+    Case(
+        loss=cl.losses.EnsembleCRPS,
+        oracle=distributions.ensemble_crps,
+        y_true=normal(4, 3, 1, seed=19),
+        y_pred=normal(4, 3, 5, seed=20),
+        arguments={"fair": False},
+        refused={"fair": [1, "yes", None]},
+        perfect=lambda y_true: np.repeat(y_true, 5, axis=-1),
+    ),
+    Case(
+        loss=cl.losses.EnergyScore,
+        oracle=distributions.energy_score,
+        y_true=normal(4, 3, 2, seed=21),
+        y_pred=normal(4, 3, 5, 2, seed=22),
+        arguments={"fair": False, "beta": 1.5},
+        refused={"fair": [1, "yes", None], "beta": [0, 2, -1.0, *NOT_A_NUMBER]},
+        perfect=lambda y_true: np.repeat(y_true[..., None, :], 5, axis=-2),
     ),
     Case(
         loss=cl.losses.LaplaceNLL,
@@ -90,5 +111,17 @@ CASES = [
         required={"components": 2},
         refused={"components": [0, 1.5, *NOT_A_NUMBER]},
         perfect=two_certain,
+    ),
+]
+
+VARIANTS = [
+    Case(
+        loss=cl.losses.GaussianKL,
+        label="of rows",
+        oracle=distributions.gaussian_kl,
+        y_true=normal(4, 3, 2, seed=7),
+        y_pred=normal(4, 3, 4, seed=8),
+        arguments={"free_bits": 0.3},
+        perfect=lambda y_true: np.zeros_like(certain(y_true)),
     ),
 ]

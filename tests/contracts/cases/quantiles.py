@@ -33,4 +33,13 @@ CASES = [
     ),
     of_three(parts=False),
     of_three(parts=True),
+    Case(
+        loss=cl.losses.QuantileCRPS,
+        oracle=regression.quantile_crps,
+        y_true=normal(4, 3, 1, seed=9),
+        y_pred=normal(4, 3, 3, seed=10),
+        required={"quantiles": [0.1, 0.7, 0.95]},
+        refused={"quantiles": [[], [0.5, 0.5], [0.7, 0.2], [0.0, 0.5], [0.5, 1], 0.5, ["a"], None]},
+        perfect=lambda y_true: np.repeat(y_true, 3, axis=-1),
+    ),
 ]
