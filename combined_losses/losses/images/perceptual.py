@@ -64,7 +64,8 @@ class Perceptual(OfParts):
     >>> import keras
     >>> import numpy as np
     >>> import combined_losses as cl
-    >>> eye = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.AveragePooling2D(name="mean")])
+    >>> pool = keras.layers.AveragePooling2D(2, name="mean")
+    >>> eye = keras.Sequential([keras.Input((4, 4, 1)), pool])
     >>> loss = cl.losses.Perceptual(eye, ["mean"])
     >>> y_true, chessboard = np.full((1, 4, 4, 1), 0.5), np.indices((4, 4)).sum(axis=0) % 2
     >>> float(loss(y_true, chessboard[None, ..., None].astype("float32")))
