@@ -73,9 +73,11 @@ from combined_losses.losses.regression import (
     Linex,
     UnderestimationPenalty,
 )
+from combined_losses.losses.samples import MMD, Sinkhorn, SlicedWasserstein
 from combined_losses.losses.spectra import SISDR, STFT, MultiResolutionSTFT
 
 __all__ = [
+    "MMD",
     "SISDR",
     "SSIM",
     "STFT",
@@ -126,6 +128,8 @@ __all__ = [
     "QuantileCRPS",
     "SIoU",
     "SignedDistanceBoundary",
+    "Sinkhorn",
+    "SlicedWasserstein",
     "SobelEdge",
     "SparseCategoricalFocal",
     "StudentTNLL",
