@@ -121,3 +121,42 @@ def energy_score():
         Curve("of each alone", correlation, np.array(alone), other=True),
     ]
     return Picture("correlation of the members; 0.8 is right", curves)
+
+
+# Sets of samples: eight members, and the same ones moved.
+
+FAR = np.linspace(0, 4, 41)
+
+
+def of_moved(loss, columns=1) -> np.ndarray:
+    members = np.random.default_rng(0).normal(size=(8, columns))
+    return np.array([values(loss, members, members + step)[0] for step in FAR / columns**0.5])
+
+
+@picture_of("MMD")
+def mmd():
+    curves = [Curve(f"bandwidth {s}", FAR, of_moved(make("MMD", [s]))) for s in (0.5, 2.0)]
+    curves.append(Curve("0.5, 1, 2, 4", FAR, of_moved(make("MMD", [0.5, 1.0, 2.0, 4.0]))))
+    return Picture("by how much a set is moved", curves)
+
+
+@picture_of("SlicedWasserstein")
+def sliced_wasserstein():
+    angles = np.linspace(0, np.pi, 50, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=-1).tolist()
+    curves = [
+        Curve("one dimension", FAR, of_moved(make("SlicedWasserstein", [[1.0]]))),
+        Curve("two", FAR, of_moved(make("SlicedWasserstein", circle), 2)),
+        Curve("MMD", FAR, of_moved(make("MMD", [1.0])), other=True),
+    ]
+    return Picture("by how much a set is moved", curves, y_max=8)
+
+
+@picture_of("Sinkhorn")
+def sinkhorn():
+    curves = [
+        Curve("debiased", FAR, of_moved(make("Sinkhorn", 0.5))),
+        Curve("not", FAR, of_moved(make("Sinkhorn", 0.5, debias=False))),
+        Curve("MMD", FAR, of_moved(make("MMD", [1.0])), other=True),
+    ]
+    return Picture("by how much a set is moved", curves, y_max=8)

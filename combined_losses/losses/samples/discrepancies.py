@@ -30,8 +30,8 @@ class MMD(OfMembers):
 
     Args:
         bandwidths: widths of the Gaussian kernel, above 0, in units of the members. Take several,
-            from the distance of neighbours to that of the sets: where all members are many
-            bandwidths apart the gradient vanishes. Default `(1.0,)`.
+            from the distance of neighbours to that of the sets: sets that are many bandwidths apart
+            do not pull each other. Default `(1.0,)`.
         unbiased: whether to leave out `i = j` in the first two sums, each then divided by
             `1 - sum a_i^2`: on average 0 for two sets of one distribution, so it may be negative.
             A single member has the term 0. Default False.

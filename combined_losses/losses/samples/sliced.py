@@ -21,7 +21,7 @@ __all__ = ["SlicedWasserstein"]
 
 @keras.saving.register_keras_serializable("combined_losses")
 class SlicedWasserstein(OfMembers):
-    """The Wasserstein distance of two sets, as the mean over their shadows on many lines.
+    """The Wasserstein distance of two sets: the mean over their shadows on many lines.
 
     On a line the best way to move one set onto the other keeps the order: the k-th smallest of one
     goes to the k-th smallest of the other. The value is the mean over directions and ranks of
