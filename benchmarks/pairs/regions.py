@@ -4,6 +4,7 @@ import sys
 import types
 
 import numpy as np
+import torch
 from keras import ops
 from scipy.ndimage import gaussian_filter
 
@@ -45,6 +46,12 @@ def classes_and_probabilities(rng):
     return y_true, np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
 
 
+def maps_and_probabilities(rng):
+    """The distances of each mask, as for every epoch."""
+    y_true, p = masks_and_probabilities(rng)
+    return cl.losses.distance_maps(y_true), p
+
+
 def labels_and_logits(rng):
     y_true, logits = classes(rng)
     return y_true.argmax(-1).astype("int32"), logits
@@ -72,11 +79,24 @@ def prediction_first(loss):
     return lambda y_true, y_pred: loss(y_pred, y_true)
 
 
-def overlap(y_true, p, fp_weight=0.5, fn_weight=0.5, smooth=0.5):
+def overlap(y_true, p, fp_weight=0.5, fn_weight=0.5, smooth=0.5, axes=(1, 2)):
     """The Tversky loss; with the defaults it is Dice with `smooth=1`."""
-    tp, of_true, of_pred = (ops.sum(each, axis=(1, 2)) for each in (y_true * p, y_true, p))
+    tp, of_true, of_pred = (ops.sum(each, axis=axes) for each in (y_true * p, y_true, p))
     wrong = fp_weight * (of_pred - tp) + fn_weight * (of_true - tp)
     return ops.mean(wrong / (tp + wrong + smooth))
+
+
+def log_dice_of_batch(y_true, p):
+    """As segmentation_models.pytorch has it: `log_loss=True`, for a mask."""
+    both, total = (y_true * p).sum(), (y_true + p).sum()
+    return -torch.log(((2 * both + 1) / (total + 1)).clamp(min=1e-7))
+
+
+def dice_of_two(y_true, p):
+    """The second and the third of the channels, which come first."""
+    y_true, p = y_true[:, 1:], p[:, 1:]
+    both, total = (y_true * p).sum((2, 3)), (y_true + p).sum((2, 3))
+    return (1 - (2 * both + 1) / (total + 1)).mean()
 
 
 def dice_and_entropy(y_true, logits):
@@ -119,6 +139,34 @@ PAIRS = {
         lambda: monai.DiceLoss(**SMOOTH),
         bare=overlap,
     ),
+    "Dice, batch": _pair(
+        masks_and_probabilities,
+        lambda: cl.losses.Dice(over="batch"),
+        lambda: monai.DiceLoss(batch=True, **SMOOTH),
+        bare=lambda y_true, p: overlap(y_true, p, axes=(0, 1, 2)),
+    ),
+    "Dice, batch, 3 classes": _pair(
+        classes_and_probabilities,
+        lambda: cl.losses.Dice(over="batch"),
+        lambda: monai.DiceLoss(batch=True, **SMOOTH),
+        bare=lambda y_true, p: overlap(y_true, p, axes=(0, 1, 2)),
+    ),
+    "Dice, squares": _pair(
+        masks_and_probabilities,
+        lambda: cl.losses.Dice(power=2),
+        lambda: monai.DiceLoss(squared_pred=True, **SMOOTH),
+    ),
+    "Dice, log, batch": Pair(
+        masks_and_probabilities,
+        lambda: cl.losses.Dice(log=True, over="batch"),
+        lambda: log_dice_of_batch,
+    ),
+    "Dice, 2 of 3 classes": Pair(
+        classes_and_probabilities,
+        lambda: cl.losses.Dice(classes=[1, 2]),
+        lambda: dice_of_two,
+        channels_first,
+    ),
     "dice_bce": _pair(
         masks,
         lambda: cl.losses.dice_bce(from_logits=True),
@@ -143,6 +191,22 @@ PAIRS = {
         monai.GeneralizedDiceLoss,
         bare=generalized,
     ),
+    "GeneralizedDice, batch": _pair(
+        classes_and_probabilities,
+        lambda: cl.losses.GeneralizedDice(smooth=1e-5, over="batch"),
+        lambda: monai.GeneralizedDiceLoss(batch=True),
+    ),
+    "MatthewsCorrelation": _pair(
+        masks_and_probabilities, cl.losses.MatthewsCorrelation, lambda: monai.MCCLoss()
+    ),
+    "SignedDistanceBoundary": _pair(
+        masks_and_probabilities, cl.losses.SignedDistanceBoundary, monai.BoundaryLoss
+    ),
+    "SignedDistance., precomp.": Pair(
+        maps_and_probabilities,
+        lambda: cl.losses.SignedDistanceBoundary(precomputed=True),
+        lambda: lambda maps, p: (maps * p).mean(),
+    ),
     "HausdorffDistance": _pair(
         masks_and_probabilities, cl.losses.HausdorffDistance, monai.HausdorffDTLoss
     ),
@@ -151,6 +215,11 @@ PAIRS = {
     ),
     "LovaszHinge": _pair(
         masks, cl.losses.LovaszHinge, lambda: toolbelt.BinaryLovaszLoss(per_image=True)
+    ),
+    "LovaszHinge, batch": _pair(
+        masks,
+        lambda: cl.losses.LovaszHinge(over="batch"),
+        lambda: toolbelt.BinaryLovaszLoss(per_image=False),
     ),
     "LovaszSoftmax": _pair(
         classes_and_probabilities,
