@@ -36,6 +36,7 @@ SOUND = (0.5, 1, 2, 3, -0.5)
 NOT_CHECKED = {
     # These stand for "missing": nan is allowed, and any other number is only compared with.
     ("Masked", "mask_value"),
+    ("Matched", "mask_value"),
     ("OneHot", "ignore_value"),
     # These are no numbers, but are not checked before the first call shows the shapes.
     ("Masked", "mask"),
