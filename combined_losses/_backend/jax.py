@@ -28,6 +28,7 @@ whole = plain.whole
 recorded = plain.recorded
 as_one_replica = plain.as_one_replica
 as_written = plain.as_written
+forgetting = plain.forgetting
 global_concat = plain.global_concat
 global_max = plain.global_max
 global_offset = plain.global_offset

@@ -117,6 +117,10 @@ def is_hard(labels: Tensor) -> bool:
     return False
 
 
+def forgetting() -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
 def as_written(function: _Function) -> _Function:
     return function
 

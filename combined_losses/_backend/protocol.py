@@ -228,6 +228,12 @@ class Backend(Protocol):
 
     # Compiling, and what can be known meanwhile.
 
+    def forgetting(self) -> contextlib.AbstractContextManager[None]:
+        """At the end of the block the framework forgets what it would keep of functions for ever.
+
+        What was compiled in the block must not be used any more.
+        """
+
     def as_written(self, function: _Function) -> _Function:
         """`function`, which nobody rewrites when a function that calls it is compiled."""
 

@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from combined_losses._backend import keras_private, plain, reverse, tensorflow_replicas
+from combined_losses._backend import (
+    keras_private,
+    plain,
+    reverse,
+    tensorflow_memory,
+    tensorflow_replicas,
+)
 from combined_losses._backend.arrays import Partial, Rows, Tensor
 from combined_losses._backend.capture import Capture, Reader, columns, joined
 from combined_losses._backend.factors import Columns, Product
@@ -23,6 +29,7 @@ _Batch = TypeVar("_Batch")
 _Evaluation = TypeVar("_Evaluation", bound=HasTotal)
 
 around_step = plain.around_step
+forgetting = tensorflow_memory.forgetting
 as_one_replica = tensorflow_replicas.as_one_replica
 global_concat = tensorflow_replicas.global_concat
 global_max = tensorflow_replicas.global_max

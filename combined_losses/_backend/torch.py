@@ -20,6 +20,7 @@ _Batch = TypeVar("_Batch")
 _Evaluation = TypeVar("_Evaluation", bound=HasTotal)
 
 as_written = plain.as_written
+forgetting = plain.forgetting
 complete_state = plain.complete_state
 entries = plain.entries
 in_float64 = plain.in_float64

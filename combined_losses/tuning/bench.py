@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from combined_losses._backend import backend
 from combined_losses._core.shell import quiet_if_command
 from combined_losses.callbacks import TerminateOnComponentNaN
 from combined_losses.tuning.arguments import check_count
@@ -267,7 +268,8 @@ def freed() -> Iterator[None]:
     # Frames that have ended by now still held the last model when its own block was left.
     gc.collect()
     try:
-        yield
+        with backend.forgetting():
+            yield
     finally:
         keras.utils.clear_session(free_memory=True)
 

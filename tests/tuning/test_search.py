@@ -189,6 +189,19 @@ def test_models_are_freed_between_trainings():
     assert found.trials and not any(model() is not None for model in models)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others keep no graphs")
+def test_the_graphs_of_compiled_steps_are_freed_too():
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    def graphs():
+        gc.collect()
+        return sum(isinstance(each, FuncGraph) for each in gc.get_objects())
+
+    before = graphs()
+    search(build, trials=1, confirm=0)
+    assert graphs() == before
+
+
 KILLED = """
 import os, signal, sys
 from tests.tuning import small
