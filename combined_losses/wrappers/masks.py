@@ -38,7 +38,8 @@ class Masked(Wrapper):
     and the loss is that of the valid ones alone. What is valid or missing depends on the loss:
 
     - Single elements, for a loss of single elements (MSE, MAE, Huber, …) and for one with several
-      predictions of each target (`GaussianNLL`, `Pinball` of several quantiles).
+      predictions of each target (`GaussianNLL`, `Pinball` of several quantiles). A row that is
+      scored as one (`MixtureNLL`, `EnergyScore`) is scored by the targets that are there.
     - Rows, for a loss of classes: a row is missing if any of its targets is.
     - Rows, for a loss of boxes: with NaN a row is missing if any of its numbers is; with a number
       such as -1, if all of them are.

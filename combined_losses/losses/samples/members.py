@@ -61,7 +61,8 @@ class OfMembers(Loss):
         size = array.shape[-1]
         if self.over == "batch":
             rows = ops.reshape(array, (-1, size)) if len(array.shape) > 2 else array
-            return ops.expand_dims(backend.global_concat(rows), 0)
+            # TensorFlow's replicas forget the sizes of what they gather.
+            return ops.reshape(backend.global_concat(rows), (1, -1, size))
         if len(array.shape) == 3:
             return array
         batch, *middle, _ = ops.shape(array)  # no -1: it has no value for an empty batch

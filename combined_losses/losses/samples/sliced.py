@@ -120,7 +120,8 @@ class SlicedWasserstein(OfMembers):
             drawn = ops.convert_to_tensor(drawn, members.dtype)
         else:
             drawn = keras.random.normal(shape, dtype=members.dtype, seed=generator)
-        drawn = backend.global_concat(drawn)[: self._number]  # those of the first replica
+        # Those of the first replica.
+        drawn = ops.reshape(backend.global_concat(drawn)[: self._number], shape)
         return drawn / ops.sqrt(ops.sum(ops.square(drawn), axis=-1, keepdims=True) + 1e-30)
 
 
