@@ -27,11 +27,16 @@ def strategy() -> Strategy:
     return None if context is None else context.strategy
 
 
+def _placed(value: Tensor) -> Tensor:
+    """The value as the result of an operation: workers refuse an argument, which has no device."""
+    return tf.identity(value)
+
+
 def global_sum(value: Tensor) -> Tensor:
     if replica_count() == 1:
         return value
     context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, _placed(value))
 
 
 def global_max(value: Tensor) -> Tensor:
@@ -72,7 +77,7 @@ def global_concat(value: Tensor) -> Tensor:
         return value
     gather = tf.distribute.get_replica_context().all_gather
     if value.dtype in _GATHERED:
-        return gather(value, axis=0)
+        return gather(_placed(value), axis=0)
     # Large numbers of uint64 become negative in int64, and themselves again on the way back.
     wide = tf.float32 if value.dtype.is_floating else tf.int64
     return tf.cast(gather(tf.cast(value, wide), axis=0), value.dtype)

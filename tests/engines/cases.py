@@ -120,7 +120,9 @@ def _wrapped():
 
 def losses(engine):
     """Every loss, with and without arguments, missing labels and sample weights."""
-    for case in (*CASES, *VARIANTS, *_wrapped()):
+    gathers = [case for case in CASES if case.loss is cl.losses.TripletSemiHard]
+    others = [case for case in (*CASES, *VARIANTS, *_wrapped()) if case not in gathers]
+    for case in (*gathers, *others):  # also of few cases one gathers the predictions as they are
         for arguments in ({}, case.arguments):
             for name, make, *data in _variants(engine, case, arguments):
                 for split in engine.splits:
