@@ -105,7 +105,7 @@ def compared(engine, make, split, *data, masked=False):
 
 
 def _wrapped():
-    """Wrappers whose values depend on the whole batch, or on the host, as cases."""
+    """Losses beside the registry, as cases: of the whole batch, of the host, of a network."""
     rng = np.random.default_rng(0)
     data = {name: rng.random((8, 5, 2)).astype("float32") for name in ("y_true", "y_pred")}
     wrappers = {
@@ -113,9 +113,17 @@ def _wrapped():
         "NormalizedByPositives": lambda: cl.wrappers.NormalizedByPositives("mse"),
         "Permuted": lambda: cl.wrappers.Permuted("mse"),
         "Matched": lambda: cl.wrappers.Matched("mse"),
+        "Perceptual": lambda: cl.losses.Perceptual(_eye(), ["seen"]),
+        "Perceptual, style": lambda: cl.losses.Perceptual(_eye(), ["seen"], style=True),
     }
     for name, make in wrappers.items():
         yield SimpleNamespace(name=name, make=make, arguments={}, **data)
+
+
+def _eye():
+    """A network that is the same wherever it is made."""
+    options = {"kernel_initializer": "ones", "activation": "tanh", "name": "seen"}
+    return keras.Sequential([keras.Input((5, 2)), keras.layers.Conv1D(3, 2, **options)])
 
 
 def losses(engine):

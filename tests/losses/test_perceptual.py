@@ -167,6 +167,9 @@ def test_sample_weights_and_masks_are_those_of_images():
     found, slope = value_and_gradient(lambda y, p: loss(y, p, weight), bad_y, bad_p)
     close(found, (values * weight).mean(), rtol=1e-4)
     close(slope, gradient(lambda p: loss(Y, p, weight), P), rtol=1e-4)
+    for style in (False, True):
+        none = cl.CompositeLoss([Perceptual(network(), PARTS, style=style)])
+        assert value(none, Y[:0], P[:0]) == 0
     with raises(ValueError, "weight", "(5, 6, 6)"):
         loss(Y, P, np.ones((5, 6, 6), "float32"))
 

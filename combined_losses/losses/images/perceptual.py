@@ -1,5 +1,7 @@
 """Images by what a trained network sees in them."""
 
+import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -173,14 +175,23 @@ class _Eye:
         # No gradient into the network: it sees its variables as constants. (torch would compute it
         # for nothing, and keep it.)
         fixed = [(v, ops.stop_gradient(v.value)) for v in variables_of([self.network])]
+        # Some layers raise without samples, which a replica may have; TensorFlow tells none of it.
+        size = batch.y_pred.shape[0]
+        may_be_empty = size == 0 or (size is None and batch.replicas > 1)
+        see = self._seen_with_one_more if may_be_empty else self._seen
         with keras.StatelessScope(state_mapping=fixed):
-            return self._seen(batch.y_true), self._seen(batch.y_pred)
+            return see(batch.y_true), see(batch.y_pred)
 
     def _seen(self, images: Tensor) -> list[Tensor]:
         if self.preprocessing is not None:
             images = self.preprocessing(images)
         found: list[Tensor] = keras.tree.flatten(self.network(images, training=False))
         return found
+
+    def _seen_with_one_more(self, images: Tensor) -> list[Tensor]:
+        sizes = ops.shape(images)
+        more = ops.concatenate([images, ops.zeros((1, *sizes[1:]), images.dtype)])
+        return [found[: sizes[0]] for found in self._seen(more)]
 
 
 class _OfLayer(Wrapper):
@@ -223,9 +234,10 @@ def _gram(features: Tensor) -> Tensor:
     """`F^T F / (h w c)` of each sample, `(batch, c, c)`."""
     if len(features.shape) > 3 and keras.config.image_data_format() == "channels_first":
         features = ops.moveaxis(features, 1, -1)
-    sizes = ops.shape(features)
-    flat = ops.reshape(features, (sizes[0], -1, sizes[-1]))
-    count = ops.cast(ops.shape(flat)[1] * ops.shape(flat)[2], flat.dtype)
+    batch, *places, channels = ops.shape(features)
+    number = functools.reduce(operator.mul, places, 1)  # not -1, which an empty batch leaves open
+    flat = ops.reshape(features, (batch, number, channels))
+    count = ops.cast(number * channels, flat.dtype)
     return ops.matmul(ops.swapaxes(flat, 1, 2), flat) / count
 
 
