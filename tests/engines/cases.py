@@ -128,9 +128,10 @@ def _eye():
 
 def losses(engine):
     """Every loss, with and without arguments, missing labels and sample weights."""
-    gathers = [case for case in CASES if case.loss is cl.losses.TripletSemiHard]
-    others = [case for case in (*CASES, *VARIANTS, *_wrapped()) if case not in gathers]
-    for case in (*gathers, *others):  # also of few cases one gathers the predictions as they are
+    # Also of few cases one gathers the predictions as they are.
+    first = [case for case in CASES if case.loss is cl.losses.TripletSemiHard]
+    others = [case for case in CASES if case.loss is not cl.losses.TripletSemiHard]
+    for case in (*first, *others, *VARIANTS, *_wrapped()):
         for arguments in ({}, case.arguments):
             for name, make, *data in _variants(engine, case, arguments):
                 for split in engine.splits:
