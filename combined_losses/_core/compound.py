@@ -37,6 +37,7 @@ class Compound(Node):
 
     is_made_of_losses = True
     is_beyond_output = False  # whether it reaches the model by more than its output
+    calls_host = False  # whether every call waits for a function of NumPy arrays
     has_moving_weights: bool = False  # whether weights of its own components move
     compiled_in = False  # whether a compiled function holds its weights as constants
     weighting: Any = None  # the rule that moves the weights of its components

@@ -1,4 +1,4 @@
-"""Checks of what a model is compiled with, beside its losses: its optimizer."""
+"""Checks of what a model is compiled with, beside its losses: its optimizer, its compiler."""
 
 import warnings
 from collections.abc import Sequence
@@ -31,3 +31,14 @@ def warn_of_accumulation(
         "Received: reduction='mean_with_sample_weight'",
         stacklevel=4,
     )
+
+
+def check_compiler(model: keras.Model, compounds: Sequence[Compound]) -> None:
+    """Raises where XLA compiles a loss for TensorFlow that asks the host in every step."""
+    names = [each.name for loss in compounds for each in loss.compounds() if each.calls_host]
+    if names and keras.backend.backend() == "tensorflow" and model.jit_compile:
+        raise ValueError(
+            f"{quoted(names)} asks the host in every step, which XLA cannot do on TensorFlow: "
+            "compile the model with `jit_compile=False`. (Keras's default on a GPU is XLA.) "
+            "Received: jit_compile=True"
+        )

@@ -16,6 +16,7 @@ from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses.composite import reading
 from combined_losses.composite.total import WeightedSum
 from combined_losses.training import routing
+from combined_losses.training.compile_checks import check_compiler
 from combined_losses.training.fit_callbacks import with_callbacks
 from combined_losses.training.logs import Results, fill_in, in_order
 from combined_losses.training.owned_by_losses import OwnedByLosses
@@ -174,6 +175,7 @@ class ModelState:
                     "reduction, for example the default 'per_component'. "
                     f"Received: reduction={loss.reduction!r}"
                 )
+        check_compiler(model, self.compounds)
         if self.tracking is None:
             self.tracking_for(model)
 

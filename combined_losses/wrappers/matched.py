@@ -56,7 +56,8 @@ class Matched(OfValues):
     Raises:
         ImportError: if scipy is missing.
         ValueError: if an argument is outside its range, for a composite; when called, if the arrays
-            are no sets or a loss does not give one value for each row.
+            are no sets or a loss does not give one value for each row; in `fit`, if XLA compiles
+            the steps of TensorFlow.
 
     Example: the same points in another order, and one too many.
 
@@ -72,6 +73,8 @@ class Matched(OfValues):
     The pairs are those of `scipy.optimize.linear_sum_assignment`. Kuhn 1955; as a loss Carion et
     al. 2020 (DETR), arXiv 2005.12872.
     """
+
+    calls_host = True
 
     def __init__(
         self,

@@ -218,6 +218,18 @@ def test_it_trains_in_fit_with_partial_batches(jit):
     assert history[-1] < history[0]
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others can")
+def test_what_xla_cannot_do_is_said_before_it_tries():
+    y, p = sets(3, 4)
+    model = cl.Sequential([keras.Input((4, 2)), keras.layers.Dense(2)])
+    loss = cl.CompositeLoss({"set": Matched("mse", name="pairs")})
+    model.compile("sgd", loss=loss, jit_compile=True)
+    parts = ("'pairs' asks the host", "jit_compile=False", "Received: jit_compile=True")
+    for call in (model.fit, model.evaluate, model.train_on_batch):
+        with raises(ValueError, *parts):
+            call(p, y)
+
+
 def test_rules_that_read_gradients_see_it():
     y, p = sets(3, 3)
     inputs = keras.Input((3, 2))
