@@ -65,17 +65,29 @@ def score(boxes, found):
     return np.mean((a & b).sum(axis=(1, 2)) / (a | b).sum(axis=(1, 2)))
 
 
-@rows(BOXES)
-def test_it_finds_boxes(key):
-    x, boxes = digits_somewhere()
-    model = cl.Sequential(
+def finder():
+    return cl.Sequential(
         [
-            keras.Input(x.shape[1:]),
+            keras.Input((2 * SIDE,)),
             layers.Dense(48, activation="relu"),
             layers.Dense(4, activation="sigmoid"),
         ]
     )
-    before, after = train(model, make(key, BOXES[key]), x, boxes, epochs=10)
+
+
+@rows(BOXES)
+def test_it_finds_boxes(key):
+    x, boxes = digits_somewhere()
+    before, after = train(finder(), make(key, BOXES[key]), x, boxes, epochs=10)
     assert score(boxes, after) >= BOUND
     assert score(boxes, before) < BOUND - 0.3
     assert score(boxes, np.median(boxes, axis=0)) < BOUND - 0.3
+
+
+@rows(["EIoU", "SIoU"])
+def test_it_finds_them_sooner_than_the_squared_error(key):
+    """By 0.03 to 0.045 with the starts 0, 1 and 2, of which the first is kept."""
+    x, boxes = digits_somewhere()
+    _, after = train(finder(), make(key, BOXES[key]), x, boxes, epochs=5)
+    _, plain = train(finder(), cl.as_loss("mse"), x, boxes, epochs=5)
+    assert score(boxes, after) > score(boxes, plain) + 0.02
