@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from combined_losses._backend import backend
 from combined_losses._numerics.floats import div, em1x, linexp, slog
 from tests.gradients import gradient
 
@@ -69,3 +70,14 @@ KEEPING = {"linexp": linexp, "em1x": em1x, "slog": slog, "div": lambda x: div(1.
 @pytest.mark.parametrize("function", KEEPING.values(), ids=KEEPING)
 def test_what_is_not_a_number_stays_so(function):
     assert np.isnan(numbers(function, [np.nan]))
+
+
+@pytest.mark.parametrize("places", [None, [1, 20, 300, 150, 299]])
+def test_the_nth_largest_is_found_among_equal_and_infinite_numbers(places):
+    rows = np.random.default_rng(0).normal(size=(5, 300)).astype("float32")
+    rows[:, ::7], rows[:, 3::11], rows[2] = 0.0, -0.0, 1.5
+    rows[0, :20], rows[1, :40] = np.inf, -np.inf
+    given = None if places is None else ops.convert_to_tensor(np.array(places, "int32")[:, None])
+    found = backend.nth_largest(ops.convert_to_tensor(rows), 300 if places else 37, given)
+    expected = [row[n - 1] for row, n in zip(-np.sort(-rows), places or [37] * 5, strict=True)]
+    np.testing.assert_array_equal(ops.convert_to_numpy(found)[:, 0], expected)

@@ -275,6 +275,33 @@ def spatial_product(a: Tensor, b: Tensor) -> Tensor:
     return spatial_sum(jax.numpy.where(a != jax.numpy.inf, a * b, a))
 
 
+def nth_largest(rows: Tensor, most: Any, places: Tensor | None) -> Tensor:
+    places = jax.numpy.full((len(rows), 1), most) if places is None else places
+    if rows.dtype != "float32":
+        return plain.nth_largest(rows, most, places)
+    return _nth_by_bits(rows, places)
+
+
+def _nth_by_bits(rows: Tensor, places: Tensor) -> Tensor:
+    """Finds the number bit by bit: 32 times it counts how many are at least as large.
+
+    On a CPU that takes a fiftieth of the time of XLA's `top_k`, if many are asked for.
+    """
+    bits = jax.lax.bitcast_convert_type(rows, "uint32")
+    sign = jax.numpy.uint32(1 << 31)
+    # Keys in the order of the numbers: negative ones with all bits turned, others with the sign.
+    keys = jax.numpy.where(bits >= sign, ~bits, bits | sign)
+
+    def with_bit(index: Tensor, found: Tensor) -> Tensor:
+        larger = found | (sign >> index.astype("uint32"))
+        count = jax.numpy.sum(keys >= larger, axis=1, keepdims=True, dtype="int32")
+        return jax.numpy.where(count >= places, larger, found)
+
+    found = jax.lax.fori_loop(0, 32, with_bit, jax.numpy.zeros((len(rows), 1), "uint32"))
+    found = jax.numpy.where(found >= sign, found ^ sign, ~found)
+    return jax.lax.bitcast_convert_type(found, "float32")
+
+
 def order_down(rows: Tensor) -> Tensor:
     # The bits of a key that fit beside a place into 32: see `_order_by_digits`.
     bits = 32 - max(rows.shape[-1] - 1, 1).bit_length()

@@ -105,6 +105,11 @@ def order_down(rows: Tensor) -> Tensor:
     return ops.argsort(-rows, axis=-1)
 
 
+def nth_largest(rows: Tensor, most: Any, places: Tensor | None) -> Tensor:
+    largest = ops.top_k(rows, most)[0]
+    return largest[:, -1:] if places is None else ops.take_along_axis(largest, places - 1, axis=1)
+
+
 def requiring(tensor: Tensor, condition: Tensor, message: str) -> Tensor:
     return tensor  # all sizes are known, and were checked, before it is computed
 

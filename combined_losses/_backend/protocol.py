@@ -134,6 +134,15 @@ class Backend(Protocol):
     def order_down(self, rows: Tensor) -> Tensor:
         """The places of the numbers of each row, that of the largest first; in ties any order."""
 
+    def nth_largest(self, rows: Tensor, most: Any, places: Tensor | None) -> Tensor:
+        """The number at a place of each row, `(n, 1)`, counted from 1 for the largest one.
+
+        Args:
+            rows: `(n, m)`, float32, without a gradient.
+            most: the last place in question, at most m.
+            places: `(n, 1)`, int32, from 1 to `most`; None: `most` in each row.
+        """
+
     def places_after(self, rows: Tensor, values: Tensor) -> Tensor:
         """For each of the `values` of a row the place of the first greater one in a sorted row.
 

@@ -30,6 +30,7 @@ _Evaluation = TypeVar("_Evaluation", bound=HasTotal)
 
 around_step = plain.around_step
 forgetting = tensorflow_memory.forgetting
+nth_largest = plain.nth_largest
 as_one_replica = tensorflow_replicas.as_one_replica
 global_concat = tensorflow_replicas.global_concat
 global_max = tensorflow_replicas.global_max

@@ -261,6 +261,20 @@ def on_host(function: Callable[..., Any], arrays: Sequence[Tensor]) -> Tensor | 
     return torch.from_numpy(found).to(arrays[0])
 
 
+def nth_largest(rows: Tensor, most: Any, places: Tensor | None) -> Tensor:
+    if rows.device.type != "cpu" or torch.compiler.is_compiling():
+        return plain.nth_largest(rows, most, places)
+    try:
+        numbers = rows.detach().numpy()
+        ranks = [most] * len(rows) if places is None else places.ravel().tolist()
+    except RuntimeError:  # inside `torch.func.vmap` no number is known
+        return plain.nth_largest(rows, most, places)
+    # NumPy's partition takes a thirtieth of the time of torch's `topk`, if many are asked for.
+    places_up = [len(row) - rank for row, rank in zip(numbers, ranks, strict=True)]
+    found = [np.partition(row, up)[up] for row, up in zip(numbers, places_up, strict=True)]
+    return torch.tensor(np.array(found, numbers.dtype)[:, None])
+
+
 def whole_numbers_from_host(
     function: Callable[..., Any], arrays: Sequence[Tensor], shape: tuple[Any, ...]
 ) -> Tensor:

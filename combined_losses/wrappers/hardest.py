@@ -128,13 +128,12 @@ class Hardest(OfValues):
         most = self._number_of(ops.shape(every)[1])
         if isinstance(most, int) and not most:  # an empty batch
             return ops.zeros_like(scores), candidates
-        largest = ops.top_k(every, most)[0]
         number = ops.zeros_like(candidates) + ops.cast(most, candidates.dtype)
-        least = largest[:, -1:]
+        places = None
         if has_weights:
             number = ops.minimum(self._number_of(candidates), candidates)
-            place = ops.cast(ops.maximum(number - 1, 0), "int32")
-            least = ops.take_along_axis(largest, place, axis=1)
+            places = ops.cast(ops.maximum(number, 1), "int32")
+        least = backend.nth_largest(every, most, places)
         left = number - _number(every > least)
         share = div(left, _number(ops.equal(every, least)))
         at_least = ops.where(ops.equal(scores, least), share, 0.0)
