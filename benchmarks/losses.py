@@ -106,7 +106,7 @@ def main():
         title=backend,
         label="loss",
         columns=dict.fromkeys(("ours, ms", "theirs, ms", "ratio", "over bare"), "{:.2f}"),
-        rows=rows,
+        rows=recording.rows_of_others(arguments.json, backend, rows) + rows,
         packages=PEERS,
     )
 

@@ -281,7 +281,10 @@ class Backend(Protocol):
         """Whether a variable was made inside the scope of a strategy, or there is no strategy."""
 
     def global_sum(self, value: Tensor) -> Tensor:
-        """The sum of `value` over all replicas; its gradient is that of all of them together."""
+        """The sum over all replicas of a tensor, or of each in a list.
+
+        Its gradient is that of all of them together.
+        """
 
     def global_max(self, value: Tensor) -> Tensor:
         """The largest of `value` over all replicas."""

@@ -27,9 +27,9 @@ def strategy() -> Strategy:
     return None if context is None else context.strategy
 
 
-def _placed(value: Tensor) -> Tensor:
-    """The value as the result of an operation: workers refuse an argument, which has no device."""
-    return tf.identity(value)
+def _placed(values: Any) -> Any:
+    """A tensor, or a list of them, as results: workers refuse arguments, which have no device."""
+    return tf.nest.map_structure(tf.identity, values)
 
 
 def global_sum(value: Tensor) -> Tensor:
