@@ -161,6 +161,14 @@ def test_the_prior_costs_the_free_bits_and_has_no_slope():
         assert np.all(gradient(lambda p, f=loss: f(None, p), np.zeros((4, 6), "float32")) == 0)
 
 
+@pytest.mark.parametrize("over", ["sample", "batch"])
+@pytest.mark.parametrize("place", [1, 5], ids=["mean", "log-variance"])
+def test_what_is_not_a_number_is_no_free_bit(over, place):
+    code = CODES[:, 0].copy()
+    code[2, place] = np.nan
+    assert np.isnan(value(KL(0.5, over=over), None, code))
+
+
 def test_the_mean_over_the_batch_is_that_of_kingma():
     means = gaussian_kl(None, CODES[..., [0, 4]])[0].mean()
     each = [gaussian_kl(None, CODES[..., [k, k + 4]])[0].mean() for k in range(4)]

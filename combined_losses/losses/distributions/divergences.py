@@ -81,7 +81,8 @@ class GaussianKL(Loss):
         found = 0.5 * (ops.square(mean) + em1x(log_variance))
         if self.free_bits:
             used = found if self.over == "sample" else _means(found, sample_weight)
-            found = ops.where(ops.stop_gradient(used) > self.free_bits, found, self.free_bits)
+            # `<=`, so that NaN stays.
+            found = ops.where(ops.stop_gradient(used) <= self.free_bits, self.free_bits, found)
         return ops.sum(found, axis=-1)
 
     def rescaled(self, y_pred: Tensor, scale: Tensor) -> Tensor:
