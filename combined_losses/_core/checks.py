@@ -285,7 +285,9 @@ def is_number(value: object) -> bool:
 
 def are_finite(array: "NDArray[Any]") -> bool:
     """Whether a NumPy array holds only numbers that a float32 can hold."""
-    return array.dtype.kind in "fiu" and bool(np.all(np.abs(array) <= LARGEST))
+    # In float16 the largest number would be inf.
+    known = array.dtype.kind in "fiu"
+    return known and bool(np.all(np.abs(array.astype("float64")) <= LARGEST))
 
 
 def are_numbers(values: object) -> bool:

@@ -141,6 +141,17 @@ def test_sharp_and_blunt_plans_are_finite(epsilon):
     assert np.all(np.isfinite(gradient(lambda p: Sinkhorn(epsilon)(y, p), p)))
 
 
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("size", [1e4, 1e8])
+def test_large_numbers_are_transported_too(size, power):
+    """Such as amounts of money, which nobody has standardised: the rounding of a sum is large."""
+    loss, step = Sinkhorn(power=power), size * np.eye(3, dtype="float32")[:1]
+    y = size * np.float32([[0, 0, 0], [9, 0, 0], [0, 9, 0]])
+    close(value(loss, y, y + step) / size**power, 1, rtol=1e-4)
+    slope = gradient(lambda p: loss(y, p), y + step)
+    close(slope / size ** (power - 1), np.repeat([[power / 3, 0, 0]], 3, axis=0), atol=1e-3)
+
+
 # Sets of a sample; other numbers of members.
 
 SETS = RNG.normal(size=(3, 5, 2)).astype("float32")
@@ -154,6 +165,24 @@ def test_each_sample_has_sets_of_its_own(make):
     alone = [value(make(over="sample"), SETS[i : i + 1], OTHERS[i : i + 1]) for i in range(3)]
     close(values, np.mean(alone))
     close(value(make(over="sample"), SETS, OTHERS[:, :5]), np.mean(each))
+
+
+@pytest.mark.parametrize("make", [MMD, lambda over: Sinkhorn(2.0, over=over)])
+@pytest.mark.parametrize("over", ["sample", "batch"])
+def test_a_set_without_members_costs_nothing(make, over):
+    for y, p in ((SETS[:, :0], OTHERS), (SETS, OTHERS[:, :0])):
+        assert value(make(over=over), y, p) == 0
+        assert np.all(gradient(lambda p, y=y: make(over=over)(y, p), p) == 0)
+
+
+def test_the_directions_may_be_of_any_dtype():
+    """100^2 + 100^2 is no number of one byte."""
+    lines = np.array([[100, 100, 0], [0, 100, 100]])
+    expected = value(Sliced(lines.tolist()), Y_TRUE, Y_PRED)
+    for dtype in ("int8", "float16"):
+        close(value(Sliced(lines.astype(dtype)), Y_TRUE, Y_PRED), expected)
+    with raises(ValueError, "`projections` of SlicedWasserstein", "Received: "):
+        Sliced(np.array([[np.inf, 1.0]], "float16"))
 
 
 @every

@@ -46,7 +46,7 @@ class OfMembers(Loss):
         x, z = self._sets(y_true), self._sets(y_pred)
         weight = None if sample_weight is None else self._sets(sample_weight)[..., 0]
         if 0 in (*x.shape, *z.shape):  # nothing to compare, also not by a maximum
-            values = ops.sum(z, axis=(1, 2))
+            values = ops.sum(z[:, :0], axis=(1, 2))
         else:
             values = self.measure(x, z, weight)
         if self.over == "batch":

@@ -168,6 +168,7 @@ def _unit_rows(projections: object) -> NDArray[np.float64]:
     array = as_array(projections)
     if array.ndim != 2 or not array.size or not are_finite(array):
         _refuse("projections", _PROJECTIONS, projections)
+    array = array.astype("float64")  # the squares of small integers, or of float16, may overflow
     lengths = np.sqrt(np.sum(np.square(array), axis=-1, keepdims=True))
     if np.any(lengths == 0):
         _refuse("projections", _PROJECTIONS, projections)

@@ -155,8 +155,25 @@ def _transported(
     (f, g), (left, right) = potentials, sides
     dual = epsilon * (ops.sum(ops.exp(left) * f, axis=1) + ops.sum(ops.exp(right) * g, axis=1))
     scaled = ops.stop_gradient(cost) / epsilon
-    plan = ops.exp(ops.expand_dims(left + f, 2) + ops.expand_dims(right + g, 1) - scaled)
+    # The plan is `exp(left + f + right + g - scaled)`, where g brings each column to its sum,
+    # exp(right). It is computed like that, because the rounding of g is large where the costs are,
+    # and its exponential may be infinite.
+    columns = _softmax_of_columns(ops.expand_dims(left + f, 2) - scaled)
+    plan = ops.expand_dims(ops.exp(right), 1) * columns
     # At the optimum the potentials have no slope (the envelope theorem): what is left of that of
     # the dual is the slope of the cost under the plan.
     moved = ops.sum(plan * cost, axis=(1, 2))
     return dual + moved - ops.stop_gradient(moved)
+
+
+def _softmax_of_columns(rows: Tensor) -> Tensor:
+    share = ops.exp(rows - ops.max(rows, axis=1, keepdims=True))
+    # XLA may compute `rows` twice, and round it in another way for the maximum. Where all numbers
+    # are large, all shares are then 0: so that of the largest is set to 1.
+    some = rows
+    if not rows.shape[1]:  # there may be none, of which TensorFlow takes no maximum
+        some = ops.pad(rows, ((0, 0), (0, 1), (0, 0)), constant_values=-float("inf"))
+    places = ops.expand_dims(ops.arange(ops.shape(rows)[1], dtype="int32"), -1)
+    largest = ops.equal(places, ops.argmax(some, axis=1, keepdims=True))
+    share = ops.where(largest, 1.0, ops.minimum(share, 1.0))
+    return share / ops.sum(share, axis=1, keepdims=True)
