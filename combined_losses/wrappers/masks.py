@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -113,8 +113,7 @@ class Masked(Wrapper):
         self._whole_rows = has_whole_rows(self.loss)
 
     def _check_value(self, mask_value: float | None, mask: ArrayLike) -> None:
-        number = isinstance(mask_value, numbers.Real) and not isinstance(mask_value, bool)
-        if mask_value is not None and not (number and not LARGEST < abs(mask_value) < math.inf):
+        if mask_value is not None and not is_filling(mask_value):
             raise ValueError(
                 f"The argument `mask_value` of Masked ('{self.name}') must be nan, another number, "
                 f"which a float32 can hold, or None. Received: {shown(mask_value)}"
@@ -138,7 +137,7 @@ class Masked(Wrapper):
     def _valid(self, batch: Batch, label: str) -> Tensor:
         y_true, valid = batch.y_true, None
         if self.mask_value is not None and not math.isnan(self.mask_value):
-            valid = _differs(y_true, self.mask_value)
+            valid = differs(y_true, self.mask_value)
             if self._whole_rows and len(y_true.shape) > 1:
                 there = ops.any(valid, axis=-1, keepdims=True)
                 valid = ops.broadcast_to(there, ops.shape(y_true))
@@ -158,7 +157,14 @@ class Masked(Wrapper):
         return valid
 
 
-def _differs(y_true: Tensor, number: float) -> Tensor:
+def is_filling(number: Any) -> bool:
+    """Whether an argument may stand for targets that are none: nan, or what a float32 can hold."""
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        return False
+    return not LARGEST < abs(float(number)) < math.inf
+
+
+def differs(y_true: Tensor, number: float) -> Tensor:
     """Where targets differ from a number that their dtype may not hold, such as -1 in bytes."""
     dtype = keras.backend.standardize_dtype(y_true.dtype)
     if keras.backend.is_float_dtype(dtype):
@@ -166,6 +172,8 @@ def _differs(y_true: Tensor, number: float) -> Tensor:
     if not math.isfinite(number) or number != int(number):
         return ops.ones_like(y_true, dtype="bool")
     wide = "int64" if dtype in ("int64", "uint32", "uint64") else "int32"
+    if abs(number) > np.iinfo(wide).max:
+        return ops.ones_like(y_true, dtype="bool")
     return ops.not_equal(ops.cast(y_true, wide), int(number))
 
 

@@ -1,7 +1,6 @@
 """Sets: rows without an order, such as points, boxes or peaks, paired one to one at least cost."""
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -18,6 +17,7 @@ from combined_losses._core.compound import as_node
 from combined_losses._core.keras_types import CompositeArguments, LossLike
 from combined_losses._core.node import Inside, Node, node_of
 from combined_losses._numerics.arrays import Tensor
+from combined_losses.wrappers.masks import differs, is_filling
 from combined_losses.wrappers.values import OfValues
 
 if TYPE_CHECKING:
@@ -87,9 +87,10 @@ class Matched(OfValues):
     ) -> None:
         super().__init__(loss, **kwargs)
         check_number("Matched", "unmatched", unmatched, minimum=0)
-        if mask_value is not None and not _is_filling(mask_value):
+        if mask_value is not None and not is_filling(mask_value):
             raise ValueError(
-                "The argument `mask_value` of Matched must be a number, nan or None. "
+                "The argument `mask_value` of Matched must be nan, another number, which a float32 "
+                "can hold, or None. "
                 f"Received: {shown(mask_value)}"
             )
         self.cost = None if cost is None else as_child(cost, f"Matched ('{self.name}')", "cost")
@@ -148,10 +149,10 @@ class Matched(OfValues):
         there = ops.ones_like(y_true[..., 0], dtype="bool")
         if self.mask_value is not None:
             if math.isnan(self.mask_value):
-                fills = ops.isnan(ops.cast(y_true, "float32"))
+                counts = ops.logical_not(ops.isnan(ops.cast(y_true, "float32")))
             else:
-                fills = ops.equal(y_true, ops.cast(self.mask_value, y_true.dtype))
-            there = ops.logical_not(ops.all(fills, axis=-1))
+                counts = differs(y_true, self.mask_value)
+            there = ops.any(counts, axis=-1)
         for weight in weights:
             there = there if weight is None else ops.logical_and(there, weight > 0)
         return there
@@ -224,10 +225,6 @@ class Matched(OfValues):
         return ops.where(spoilt, float("nan"), value)
 
 
-def _is_filling(number: Any) -> bool:
-    return isinstance(number, numbers.Real) and not isinstance(number, bool)
-
-
 def _of_true_rows(batch: Batch, label: str) -> tuple[Batch, Tensor | None]:
     """The batch with the weights of samples alone, and those of the true rows, `(batch, N)`."""
     inner: list[Tensor] = []
@@ -239,7 +236,8 @@ def _of_true_rows(batch: Batch, label: str) -> tuple[Batch, Tensor | None]:
         if fitted is None:
             raise ValueError(
                 f"The {what} of component '{label}' must be one for each sample or for each true "
-                f"row, {tuple(batch.y_true.shape[:2])}. "
+                f"row, {tuple(batch.y_true.shape[:2])}; rows that only fill the truth up have the "
+                "`mask_value` of Matched. "
                 f"Received: {what} of shape {tuple(weight.shape)}"
             )
         inner.append(fitted)

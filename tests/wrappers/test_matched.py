@@ -96,6 +96,14 @@ def test_rows_that_fill_the_truth_are_none(filling):
     check(loss, twin(padded, p, squares, 0.5, there), padded, p)
 
 
+@pytest.mark.parametrize("dtype, filling", [("uint8", -1), ("int32", 0.5), ("int32", 1e10)])
+def test_a_filling_that_the_dtype_cannot_hold_fills_no_row(dtype, filling):
+    """-1 in bytes would be 255, and 0.5 in whole numbers 0."""
+    y = np.array([[[0, 0], [255, 255]]], dtype)
+    p = np.float32([[[255, 255], [1, 1]]])
+    close(value(Matched("mse", mask_value=filling), y, p), 0.5)
+
+
 def test_weights_of_true_rows_multiply_their_pair_and_0_is_no_row():
     y, p = sets(3, 4)
     weight = np.float32([[1, 0, 2], [0.5, 1, 1], [0, 0, 0], [3, 3, 0]])
@@ -280,9 +288,9 @@ def test_an_argument_outside_its_range(name, bad):
         Matched("mse", **{name: bad})
 
 
-@pytest.mark.parametrize("bad", ["nan", True, [1.0]])
+@pytest.mark.parametrize("bad", ["nan", True, [1.0], 1e300])
 def test_the_filling_is_a_number(bad):
-    with raises(ValueError, "`mask_value` of Matched", "nan or None", f"Received: {bad!r}"):
+    with raises(ValueError, "`mask_value` of Matched", "nan, another number", f"Received: {bad!r}"):
         Matched("mse", mask_value=bad)
 
 
