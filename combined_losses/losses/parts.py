@@ -1,6 +1,7 @@
 """The base of losses that report parts, such as one for each resolution of a spectrum."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from combined_losses._core.keras_types import KerasLoss, Reduction
 from combined_losses._core.names import snake_case
@@ -27,3 +28,9 @@ class OfParts(Wrapper):
         own = name or snake_case(type(self).__name__)
         super().__init__(CompositeLoss(losses, weights, name=own), reduction, own, dtype)
         self.name_is_given = name is not None
+        self._weights_at_first: dict[str, float] = self.loss.weights
+
+    def weights_now(self, given: Any) -> Any:
+        """For the config: the weights of the parts as they were given, until one has changed."""
+        weights: dict[str, float] = self.loss.weights
+        return given if weights == self._weights_at_first else weights

@@ -6,7 +6,7 @@ MultiResolutionSTFT()}` the logs hold `spectrum_loss`, `spectrum/fft_1024_loss`,
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import keras
 import numpy as np
@@ -110,6 +110,10 @@ class STFT(OfParts):
         self.weights = weights
         # The "hann" of `ops.stft` is not periodic on TensorFlow if its length is odd.
         self._hann = 0.5 - 0.5 * np.cos(2 * np.pi / window * np.arange(window))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "weights": self.weights_now(config["weights"])}
 
     def see(self, batch: Batch, label: str) -> Batch:
         """The batch of magnitudes, `(batch, channels, frames, bins)`."""

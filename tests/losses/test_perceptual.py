@@ -249,6 +249,15 @@ def test_it_comes_back_from_its_config():
     close(value(again, Y, P), value(loss, Y, P))
 
 
+@pytest.mark.parametrize("weights", [None, {"two": 0.5}], ids=["default", "given"])
+def test_a_config_has_the_weights_that_were_set(weights):
+    loss = cl.CompositeLoss({"seen": Perceptual(network(), PARTS, weights=weights)})
+    assert loss.losses["seen"].get_config()["weights"] == weights
+    loss.set_weight("seen/two", 0.25)
+    again = cl.CompositeLoss.from_config(loss.get_config())
+    assert [again.weight_of(f"seen/{part}") for part in PARTS] == [1.0, 0.25]
+
+
 @pytest.mark.parametrize("cls", [cl.Sequential, keras.Sequential], ids=["tracked", "plain"])
 def test_a_saved_model_has_the_network_once(cls, tmp_path):
     model = student(cls)
@@ -319,8 +328,9 @@ def test_arguments_outside_their_range():
     for bad in ([], "one", ["one", "one"], ["three"]):
         with raises(ValueError, "`layers` of Perceptual", "'one', 'norm'", f"Received: {bad!r}"):
             Perceptual(net, bad)
-    with raises(ValueError, "`weights` of Perceptual", "2 layers", "Received: [1.0]"):
-        Perceptual(net, PARTS, weights=[1.0])
+    for bad in ([1.0], 0.5):
+        with raises(ValueError, "`weights` of Perceptual", "2 layers", f"Received: {bad!r}"):
+            Perceptual(net, PARTS, weights=bad)
     with raises(ValueError, "`style` of Perceptual", "Received: 1"):
         Perceptual(net, PARTS, style=1)
     for bad in ("no_such", 3.0):

@@ -178,6 +178,7 @@ def test_a_lone_loss_reports_its_parts_too():
 def test_a_term_can_be_weighed_later_and_is_saved(tmp_path):
     loss = cl.CompositeLoss({"spectrum": stft()})
     loss.set_weight("spectrum/convergence", 0.0)
+    assert cl.CompositeLoss.from_config(loss.get_config()).weight_of("spectrum/convergence") == 0.0
     model, logs = evaluated(loss)
     close(logs["spectrum_loss"], logs["spectrum/log_magnitude_loss"])
     model.save(tmp_path / "m.keras")

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any
 
 import keras
@@ -102,12 +102,13 @@ class Perceptual(OfParts):
                 "keras.applications, such as 'vgg16', a function of images, a Keras layer or None. "
                 f"Received: {preprocessing!r}"
             )
-        if weights is not None and not isinstance(weights, dict) and len(weights) != len(layers):
-            raise ValueError(
-                "The argument `weights` of Perceptual must have one number for each of the "
-                f"{len(layers)} layers. Received: {weights!r}"
-            )
         eye = _Eye(_extractor(model, layers), prepare)
+        if not (weights is None or isinstance(weights, dict) or _has_length(weights, len(layers))):
+            raise ValueError(
+                "The argument `weights` of Perceptual must be None, a dict by the names of layers, "
+                f"or a list of one number for each of the {len(layers)} layers. "
+                f"Received: {weights!r}"
+            )
         judge = (_Style if style else _Features)()
         parts = {layer: _OfLayer(judge, eye, index) for index, layer in enumerate(layers)}
         super().__init__(parts, weights, reduction, name, dtype)
@@ -139,7 +140,12 @@ class Perceptual(OfParts):
     def get_config(self) -> dict[str, Any]:
         config = signature_config(self, without=["model", "preprocessing"])
         (model,) = self.model.serialized()
-        return {**config, "model": model, "preprocessing": self._serialized_preprocessing()}
+        return {
+            **config,
+            "model": model,
+            "weights": self.weights_now(config["weights"]),
+            "preprocessing": self._serialized_preprocessing(),
+        }
 
     def _serialized_preprocessing(self) -> Any:
         given = self.preprocessing
@@ -223,6 +229,10 @@ class _Style(Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return ops.sum(ops.square(_gram(y_pred) - _gram(y_true)), axis=(1, 2))
+
+
+def _has_length(values: object, length: int) -> bool:
+    return isinstance(values, Sized) and len(values) == length
 
 
 def _of_applications(name: str) -> Any:
