@@ -127,7 +127,7 @@ class Hardest(OfValues):
         candidates = _number(every > -math.inf)
         most = self._number_of(ops.shape(every)[1])
         if isinstance(most, int) and not most:  # an empty batch
-            return ops.zeros_like(scores), candidates
+            return ops.zeros_like(scores), ops.cast(candidates, scores.dtype)
         number = ops.zeros_like(candidates) + ops.cast(most, candidates.dtype)
         places = None
         if has_weights:
@@ -137,7 +137,8 @@ class Hardest(OfValues):
         left = number - _number(every > least)
         share = div(left, _number(ops.equal(every, least)))
         at_least = ops.where(ops.equal(scores, least), share, 0.0)
-        return ops.where(scores > least, 1.0, at_least), number
+        shares = ops.where(scores > least, 1.0, at_least)
+        return ops.cast(shares, scores.dtype), ops.cast(number, scores.dtype)
 
     def _number_of(self, size: Tensor) -> Tensor:
         """How many of a number of elements are chosen: an integer of an integer."""

@@ -83,7 +83,7 @@ class NormalizedByPositives(OfValues):
 
     def of_values(self, values: Tensor, weight: Tensor | None, batch: Batch, label: str) -> Tensor:
         check_target(label, batch.y_true)
-        found = positives(self._node, values, batch, above=0.5)
+        found = ops.cast(positives(self._node, values, batch, above=0.5), values.dtype)
         if len(found.shape) > len(values.shape):
             axes = tuple(range(len(values.shape), len(found.shape)))
             found = over_axes(ops.max, found, axes)

@@ -232,6 +232,16 @@ def test_an_empty_batch_is_0():
         assert value(loss, Y[:0], P[:0]) == 0
 
 
+@both
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["no weights", "weights"])
+def test_values_in_float64(over, weight):
+    loss = Hardest(keras.losses.MeanSquaredError(dtype="float64"), count=5, over=over)
+    data = [np.float64(a) for a in (Y, P, weight) if a is not None]
+    expected = hardest(SQUARES, weight, over=over, count=5)[0].mean()
+    close(value(loss, *data), expected)
+    close(value(loss, data[0][:0], data[1][:0]), 0)
+
+
 REFERENCES = [e for k in ("cases", "weighted_cases") for e in read_cases(k, "wrappers")]
 
 

@@ -56,6 +56,14 @@ def test_it_is_the_sum_over_the_positives(over, weight):
     close(slope[0, 0, 0], change / 2e-3, rtol=1e-2, atol=1e-3)
 
 
+@both
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["no weights", "weights"])
+def test_values_in_float64(over, weight):
+    loss = NormalizedByPositives(FOCAL(dtype="float64"), over=over)
+    data = [np.float64(a) for a in (Y, P, weight) if a is not None]
+    close(value(loss, *data), expected_of(VALUES, Y[..., 0], weight, over).mean())
+
+
 def test_the_mean_is_normalized():
     """Whose weights leave or keep a positive: they count 1 there, and their sum here."""
     there = np.minimum(WEIGHT, 1)
