@@ -145,7 +145,7 @@ def test_sharp_and_blunt_plans_are_finite(epsilon):
 @pytest.mark.parametrize("size", [1e4, 1e8])
 def test_large_numbers_are_transported_too(size, power):
     """Such as amounts of money, which nobody has standardised: the rounding of a sum is large."""
-    loss, step = Sinkhorn(power=power), size * np.eye(3, dtype="float32")[:1]
+    loss, step = Sinkhorn(iterations=5, power=power), size * np.eye(3, dtype="float32")[:1]
     y = size * np.float32([[0, 0, 0], [9, 0, 0], [0, 9, 0]])
     close(value(loss, y, y + step) / size**power, 1, rtol=1e-4)
     slope = gradient(lambda p: loss(y, p), y + step)
