@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from combined_losses._core.alignment import is_per_sample, product
+from combined_losses._core.alignment import fits, is_per_sample, product
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import is_integer, shown
 from combined_losses._core.compound import traits_of
@@ -87,6 +87,8 @@ class Permuted(OfValues):
     def _of_child(self, batch: Batch, imposed: bool, label: str) -> tuple[Tensor, Batch]:
         batch = self.one_array(batch, label)
         axis, sources = self._axis_of(batch, label)
+        for what, weight in batch.weights():
+            fits(label, what, weight, batch.y_true)  # raises: one for each step is none of sources
         costs: list[Tensor] = []
         weights: list[Weights] = []
         for i in range(sources):

@@ -181,6 +181,17 @@ def test_the_axis_is_an_integer_and_not_the_batch(bad):
         Permuted("mse", axis=bad)
 
 
+@pytest.mark.parametrize("size", [2, 5])
+def test_weights_of_other_axes_are_not_taken_for_those_of_sources(size):
+    """Such as one for each time step of signals (batch, sources, time)."""
+    y, p = np.zeros((2, 4, 3, 5), "float32")
+    with raises(ValueError, "The sample_weight of component 'mse'", f"shape (4, {size})"):
+        Permuted("mse", axis=1)(y, p, np.ones((4, size), "float32"))
+    masked = with_mask(p, np.ones((4, size), bool))
+    with raises(ValueError, "The mask of component 'mse'", f"shape (4, {size})"):
+        Permuted("mse", axis=1)(y, masked)
+
+
 def test_what_it_refuses_when_called():
     seven = np.zeros((2, 3, 7), "float32")
     parts = ("from 1 to 6 sources", "cl.wrappers.Matched", "Received: y_true of shape")
