@@ -122,16 +122,17 @@ class CallsLoss(Node):
             rest = batch.replaced(**{what: None for what, _ in inside})
         _, y_pred = align(batch.y_true, batch.y_pred, self.traits.has_channels)
         coupled = self.traits.couples_batch and not self.traits.weighs_batch
-        of_samples = coupled and len(y_pred.shape) > 1
-        like = y_pred[..., 0] if of_samples else y_pred  # rows, or samples
+        of_rows = (coupled or self.traits.weighs_rows) and len(y_pred.shape) > 1
+        like = y_pred[..., 0] if of_rows else y_pred  # rows, or samples
         fitted = []
         for what, weight in inside:
             fitted.append(at_every_place(ops.cast(weight, self.dtype), like))
             if fitted[-1] is None:
                 shapes = f"{tuple(weight.shape)} and y_pred of shape {tuple(y_pred.shape)}"
+                less = ", without the last axis" if of_rows else ""
                 raise ValueError(
                     f"The {what} of component '{label}' must have the shape of the predictions "
-                    f"from the left. Received: {what} of shape {shapes}"
+                    f"from the left{less}. Received: {what} of shape {shapes}"
                 )
         neutral = self.traits.neutral_target
         return self._of_neutral(batch, neutral, label, sample_weight=product(fitted)), rest

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from combined_losses._core import checks, layouts, neutral
-from combined_losses._core.alignment import align, at_every_place, is_used, product
+from combined_losses._core.alignment import align, at_every_place, fits, is_used, product
 from combined_losses._core.batch import Batch
 from combined_losses._core.calling import CallsLoss
 from combined_losses._core.traits import Traits, is_default, is_ours, says
@@ -67,6 +67,8 @@ class OfLabels(CallsLoss):
 
         So the mean is over the targets that are there, as where each has a value of its own.
         """
+        for what, weight in batch.weights():
+            fits(label, what, weight, batch.y_true)  # raises
         found = {
             what: at_every_place(ops.cast(weight, self.dtype), batch.y_true)
             for what, weight in layouts.of_targets(batch, self.traits.row_rank).items()

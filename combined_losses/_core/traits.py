@@ -47,6 +47,7 @@ class Traits(NamedTuple):
     row_rank: int = 0
     # False: weights act on its values, even if its `call` takes some, as that of a sibling does.
     takes_weights: bool = True
+    weighs_rows: bool = False  # the weights that its `call` takes have no last axis
 
 
 LAYOUTS = (None, "blocks", "columns")

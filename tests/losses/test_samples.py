@@ -213,6 +213,17 @@ def test_a_member_of_weight_0_leaves_both_sets(loss):
 
 
 @every
+def test_weights_of_single_numbers_are_an_error(loss):
+    """A member has one weight."""
+    for weight in (np.ones((12, 3)), np.ones((12, 2))):
+        with raises(ValueError, "sample_weight", "without the last axis", f"{weight.shape}"):
+            loss(Y_TRUE, Y_PRED, weight)
+    sets = type(loss)(**{**loss.get_config(), "over": "sample"})
+    with raises(ValueError, "sample_weight", "without the last axis", "(3, 5, 2)"):
+        sets(SETS, SETS, np.ones((3, 5, 2)))
+
+
+@every
 def test_a_missing_label_takes_its_member(loss):
     kept = WEIGHT > 0
     holes = Y_TRUE.copy()

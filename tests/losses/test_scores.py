@@ -120,6 +120,12 @@ def test_weights_of_targets_are_relative_in_a_row():
     close(value(loss, holes, OF_ROWS, some), value(masked, holes, OF_ROWS, weight))
 
 
+def test_weights_of_members_are_an_error():
+    y, members = np.zeros((6, 2, 3)), np.zeros((6, 2, 4, 3))
+    with raises(ValueError, "sample_weight of component 'energy_score'", "shape (6, 2, 4)"):
+        Energy()(y, members, np.ones((6, 2, 4)))
+
+
 def test_shapes_of_ensembles():
     with raises(ValueError, "EnergyScore", "Reshape((M, D))", "Received: y_pred of shape (6, 8)"):
         Energy()(Y_TRUE, MEMBERS)

@@ -39,12 +39,14 @@ class OfMembers(Loss):
     @property
     def traits(self) -> Traits:
         whole = self.over == "batch"
-        return super().traits._replace(couples_batch=whole, weighs_batch=whole)
+        return super().traits._replace(couples_batch=whole, weighs_batch=whole, weighs_rows=True)
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         self._check_shapes(y_true, y_pred, sample_weight is not None)
         x, z = self._sets(y_true), self._sets(y_pred)
-        weight = None if sample_weight is None else self._sets(sample_weight)[..., 0]
+        weight = sample_weight
+        if weight is not None:
+            weight = self._sets(ops.expand_dims(weight, -1))[..., 0]
         if 0 in (*x.shape, *z.shape):  # nothing to compare, also not by a maximum
             values = ops.sum(z[:, :0], axis=(1, 2))
         else:
