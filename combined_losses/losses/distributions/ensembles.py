@@ -128,10 +128,10 @@ class EnergyScore(OfRows):
         self.fair = fair
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        if len(y_pred.shape) < 3 or None in y_pred.shape[-2:]:
+        if len(y_pred.shape) < 3 or y_pred.shape[-1] is None:
             raise ValueError(
-                "EnergyScore needs a known number M of members and D of targets, predictions of "
-                "shape (batch, ..., M, D): end the model with keras.layers.Reshape((M, D)). "
+                "EnergyScore needs a known number D of targets, predictions of shape (batch, ..., "
+                "M, D): end the model with keras.layers.Reshape((M, D)). "
                 f"Received: y_pred of shape {tuple(y_pred.shape)}"
             )
         *rows, members, size = tuple(y_pred.shape)
@@ -146,7 +146,9 @@ class EnergyScore(OfRows):
             return error
         between = ops.expand_dims(y_pred, -2) - ops.expand_dims(y_pred, -3)
         weight = None if weight is None else ops.expand_dims(weight, -2)
-        pairs = members * (members - 1) if self.fair else members**2
+        number = ops.cast(ops.shape(y_pred)[-2], error.dtype)
+        # TensorFlow may not know yet that there is one member: then the sum of the pairs is 0.
+        pairs = ops.maximum(number * (number - 1), 1.0) if self.fair else number * number
         return error - ops.sum(self._powers(between, weight), axis=(-2, -1)) / (2 * pairs)
 
     def _powers(self, differences: Tensor, weight: Tensor | None) -> Tensor:
