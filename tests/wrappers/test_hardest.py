@@ -235,6 +235,8 @@ def test_an_empty_batch_is_0():
 @both
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["no weights", "weights"])
 def test_values_in_float64(over, weight):
+    if keras.backend.backend() == "jax":
+        pytest.skip("JAX computes in float32 unless its setting says otherwise")
     loss = Hardest(keras.losses.MeanSquaredError(dtype="float64"), count=5, over=over)
     data = [np.float64(a) for a in (Y, P, weight) if a is not None]
     expected = hardest(SQUARES, weight, over=over, count=5)[0].mean()

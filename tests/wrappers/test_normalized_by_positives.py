@@ -59,6 +59,8 @@ def test_it_is_the_sum_over_the_positives(over, weight):
 @both
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["no weights", "weights"])
 def test_values_in_float64(over, weight):
+    if keras.backend.backend() == "jax":
+        pytest.skip("JAX computes in float32 unless its setting says otherwise")
     loss = NormalizedByPositives(FOCAL(dtype="float64"), over=over)
     data = [np.float64(a) for a in (Y, P, weight) if a is not None]
     close(value(loss, *data), expected_of(VALUES, Y[..., 0], weight, over).mean())
