@@ -15,10 +15,8 @@ PerChannel, Activated = cl.wrappers.PerChannel, cl.wrappers.Activated
 LOGITS = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype("float32")
 TRUTH = np.eye(3, dtype="float32")[np.random.default_rng(1).integers(0, 3, (2, 4, 5))]
 
-OF_LOGITS = [case.loss for case in CASES if hasattr(case.make(), "from_logits")]
-WITHOUT = (cl.losses.AsymmetricFocal, cl.losses.BinaryFocal)
-WITH_SOFTMAX = [loss for loss in OF_LOGITS if loss not in WITHOUT]
-MULTILABEL = [loss for loss in WITH_SOFTMAX if loss is not cl.losses.SparseCategoricalFocal]
+MULTILABEL = [case.loss for case in CASES if hasattr(case.make(), "multilabel")]
+WITH_SOFTMAX = [*MULTILABEL, cl.losses.SparseCategoricalFocal]
 KERAS = [
     "categorical_crossentropy",
     keras.losses.categorical_crossentropy,
