@@ -18,7 +18,7 @@ from combined_losses._core.keras_types import CompositeArguments, LossLike
 from combined_losses._core.node import Inside, Node, node_of
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.wrappers.masks import differs, is_filling
-from combined_losses.wrappers.values import OfValues
+from combined_losses.wrappers.values import OfValuesAndTargets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ __all__ = ["Matched"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class Matched(OfValues):
+class Matched(OfValuesAndTargets):
     """A loss between two sets of rows, each row of the one paired with one of the other.
 
     Use it where the network gives a set: points, boxes, peaks, in any order. The pairs are those of
@@ -108,14 +108,6 @@ class Matched(OfValues):
     def nodes_inside(self) -> Inside:
         found: Inside = [(self._node, "")]
         return found if self.cost is None else [*found, (self._cost_node, None)]
-
-    @property
-    def needs_target(self) -> bool:
-        return True
-
-    @property
-    def reads_target(self) -> bool:
-        return True
 
     @property
     def couples_batch(self) -> bool:

@@ -16,7 +16,7 @@ from combined_losses._core.keras_types import CompositeArguments, LossLike
 from combined_losses._core.reduction import per_sample, weights_of
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import div
-from combined_losses.wrappers.values import OfValues
+from combined_losses.wrappers.values import OfValuesAndTargets, weighted
 
 __all__ = ["Permuted"]
 
@@ -25,7 +25,7 @@ Weights = dict[str, Tensor]  # "sample_weight" and "mask", each only if it acts 
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class Permuted(OfValues):
+class Permuted(OfValuesAndTargets):
     """A loss between sources in the order that suits each sample best.
 
     Use it where the truth has several sources without an order, such as the voices of a recording:
@@ -71,14 +71,6 @@ class Permuted(OfValues):
             )
         self.axis = axis
         self._check_single()
-
-    @property
-    def needs_target(self) -> bool:
-        return True
-
-    @property
-    def reads_target(self) -> bool:
-        return True
 
     @property
     def couples_batch(self) -> bool:
@@ -139,8 +131,7 @@ class Permuted(OfValues):
         }
         weight = product(inner.values())
         if weight is not None:
-            # A product alone would not do: 0 * inf is NaN.
-            values = ops.where(ops.equal(weight, 0.0), 0.0, values * weight)
+            values = weighted(values, weight)
         return per_sample(values), inner
 
 

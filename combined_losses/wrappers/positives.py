@@ -17,13 +17,13 @@ from combined_losses._core.over import Over, check_over
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import over_axes
 from combined_losses.wrappers.resizing import void_numbers
-from combined_losses.wrappers.values import OfValues, as_columns, of_mean
+from combined_losses.wrappers.values import OfValuesAndTargets, as_columns, of_mean
 
 __all__ = ["NormalizedByPositives"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class NormalizedByPositives(OfValues):
+class NormalizedByPositives(OfValuesAndTargets):
     """The sum of a loss over all its values, divided by the number of positives, as in RetinaNet.
 
     `batch * sum of the sample / max(P, 1)`, with the positives P of the whole batch, so that the
@@ -68,14 +68,6 @@ class NormalizedByPositives(OfValues):
         check_over("NormalizedByPositives", over)
         self.over = over
         self._check_single()
-
-    @property
-    def needs_target(self) -> bool:
-        return True
-
-    @property
-    def reads_target(self) -> bool:
-        return True
 
     @property
     def couples_batch(self) -> bool:

@@ -76,11 +76,27 @@ class OfValues(Wrapper):
         values, counted = found
         weight = product(weights_of(values, counted).values())
         if weight is not None:
-            # A product alone would not do: 0 * inf is NaN.
-            values = ops.where(ops.equal(weight, 0.0), 0.0, values * weight)
+            values = weighted(values, weight)
             weight = ops.broadcast_to(weight, ops.shape(values))
         own = self.of_values(values, weight, counted, label)
         return own, counted.unweighted().replaced(elements=1)
+
+
+class OfValuesAndTargets(OfValues):
+    """One that reads the targets itself, not only through its child (abstract)."""
+
+    @property
+    def needs_target(self) -> bool:
+        return True
+
+    @property
+    def reads_target(self) -> bool:
+        return True
+
+
+def weighted(values: Tensor, weight: Tensor) -> Tensor:
+    """Values times weights, of weight 0 none: a product alone would make NaN of 0 * inf."""
+    return ops.where(ops.equal(weight, 0.0), 0.0, values * weight)
 
 
 def as_columns(array: Tensor) -> Tensor:
