@@ -276,10 +276,9 @@ def spatial_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def nth_largest(rows: Tensor, most: Any, places: Tensor | None) -> Tensor:
-    places = jax.numpy.full((len(rows), 1), most) if places is None else places
     if rows.dtype != "float32":
         return plain.nth_largest(rows, most, places)
-    return _nth_by_bits(rows, places)
+    return _nth_by_bits(rows, most if places is None else places)
 
 
 def _nth_by_bits(rows: Tensor, places: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 def fragment(head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     """The sentences and the table, as a part of a page."""
     kinds = [' class="cl-text"' if name == "parameters" else "" for name in head]
-    first, *others = (
-        "".join(
-            f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(row, kinds, strict=True)
-        )
-        for tag, row in (("th", head), *(("td", row) for row in rows))
-    )
-    body = "\n".join(f"<tr>{row}</tr>" for row in others)
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        pairs = zip(row, kinds, strict=True)
+        return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in pairs)
+
+    first = cells("th", head)
+    body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     said = "\n".join(f"<p>{escape(line)}</p>" for line in lines)
     table = f"<table><thead><tr>{first}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     return styled(f"{said}\n{table}")
