@@ -12,7 +12,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-import tests.curves_of_distributions  # noqa: F401 (it registers its pictures)
+import tests.curves_of_distributions
+import tests.curves_of_labels  # noqa: F401 (they register their pictures)
 from combined_losses.losses import signed_distance
 from tests import curves_of_fields
 from tests.curves_of_losses import PICTURES, Picture

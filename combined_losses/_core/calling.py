@@ -135,7 +135,11 @@ class CallsLoss(Node):
                     f"from the left{less}. Received: {what} of shape {shapes}"
                 )
         neutral = self.traits.neutral_target
-        return self._of_neutral(batch, neutral, label, sample_weight=product(fitted)), rest
+        values = self._of_neutral(batch, neutral, label, sample_weight=product(fitted))
+        if coupled and self.traits.weighs_rows:  # weights of rows act inside alone
+            finer = [what for what, weight in inside if not is_per_sample(weight)]
+            rest = batch.replaced(**dict.fromkeys(finer))
+        return values, rest
 
     def _of_neutral(
         self, batch: Batch, neutral: float | None, label: str, **weight: Tensor

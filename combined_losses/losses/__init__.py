@@ -4,12 +4,16 @@ from combined_losses._core.loss import Loss
 from combined_losses.losses.boundaries import BoundaryDisagreement, SobelEdge
 from combined_losses.losses.boxes import CIoU, DIoU, DistributionFocal, EIoU, GIoU, IoU, SIoU
 from combined_losses.losses.classification import (
+    ArcFace,
     AsymmetricFocal,
     BinaryFocal,
     CategoricalFocal,
+    CosFace,
+    Ordinal,
     PolyCrossEntropy,
     QualityFocal,
     SparseCategoricalFocal,
+    TreeCrossEntropy,
     Varifocal,
     WeightedKappa,
 )
@@ -81,6 +85,7 @@ __all__ = [
     "SISDR",
     "SSIM",
     "STFT",
+    "ArcFace",
     "AsymmetricError",
     "AsymmetricFocal",
     "BetaNLL",
@@ -92,6 +97,7 @@ __all__ = [
     "Charbonnier",
     "Contrastive",
     "ContrastivePairs",
+    "CosFace",
     "DIoU",
     "Dice",
     "DistributionFocal",
@@ -120,6 +126,7 @@ __all__ = [
     "MultiScaleSSIM",
     "NTXent",
     "NegativeBinomialNLL",
+    "Ordinal",
     "PeakSignalToNoise",
     "Perceptual",
     "Pinball",
@@ -135,6 +142,7 @@ __all__ = [
     "StudentTNLL",
     "SupervisedContrastive",
     "TotalVariation",
+    "TreeCrossEntropy",
     "TripletSemiHard",
     "Tversky",
     "UnderestimationPenalty",

@@ -211,24 +211,118 @@ def poly_cross_entropy(
     return values + terms.sum(axis=-1), gradient + slope
 
 
-def weighted_kappa(y_true, y_pred, num_classes, power=2, sample_weight=None):
-    """Values, and the gradient of their sum; both with frequencies weighted by `sample_weight`."""
+def weighted_kappa(y_true, y_pred, num_classes, power=2, over="batch", sample_weight=None):
+    """Values, and the gradient of their sum; all means are weighted by `sample_weight`."""
     y_true, y_pred = np.asarray(y_true), np.float64(y_pred)
-    samples, classes = len(y_pred), range(num_classes)
+    samples, classes, flat = len(y_pred), range(num_classes), (len(y_pred), -1, num_classes)
     if y_true.shape != y_pred.shape:
-        y_true = np.eye(num_classes)[np.reshape(y_true, -1).astype(int)]
-    weight = np.ones(samples) if sample_weight is None else np.float64(sample_weight)
-    share = weight / weight.sum()
-    cost = [[(abs(i - j) / (num_classes - 1)) ** power for j in classes] for i in classes]
-    truth = [sum(share[n] * y_true[n, i] for n in range(samples)) for i in classes]
-    predicted = [sum(share[n] * y_pred[n, j] for n in range(samples)) for j in classes]
+        y_true = np.eye(num_classes)[np.reshape(y_true, y_pred.shape[:-1]).astype(int)]
+    shape, y_true, y_pred = y_pred.shape, np.reshape(y_true, flat), np.reshape(y_pred, flat)
+    weight = np.ones(shape[:-1]) if sample_weight is None else np.float64(sample_weight)
+    weight = np.broadcast_to(
+        weight.reshape(*weight.shape, *[1] * (len(shape) - 1 - weight.ndim)), shape[:-1]
+    )
+    weight = weight.reshape(samples, -1)
+    cost = np.array([[(abs(i - j) / (num_classes - 1)) ** power for j in classes] for i in classes])
+    if over == "sample":
+        found = [_kappa(*each, cost) for each in zip(y_true, y_pred, weight, strict=True)]
+        values, gradient = zip(*found, strict=True)
+        return np.concatenate(values), np.stack(gradient).reshape(shape)
+    rows = [each.reshape(-1, *each.shape[2:]) for each in (y_true, y_pred, weight)]
+    of = np.repeat(np.arange(samples), y_pred.shape[1])
+    values, gradient = _kappa(*rows, cost, of)
+    return values, gradient.reshape(shape)
+
+
+def _kappa(y_true, y_pred, weight, cost, of=None):
+    """The values of the samples whose positions are these; `of` is the sample of each."""
+    of = np.zeros(len(y_pred), int) if of is None else of
+    samples, classes, share = of.max() + 1, range(len(cost)), weight / weight.sum()
+    truth = [sum(share[n] * y_true[n, i] for n in range(len(of))) for i in classes]
+    predicted = [sum(share[n] * y_pred[n, j] for n in range(len(of))) for j in classes]
     chance = sum(cost[i][j] * truth[i] * predicted[j] for i in classes for j in classes)
     floored = max(chance, 1e-7)
-    own = np.float64(y_true) @ np.array(cost)  # what class j would cost sample n
-    values = np.sum(own * y_pred, axis=1) / floored
-    gradient = own / floored
+    own = np.float64(y_true) @ cost  # what class j would cost at each position
+    # An own share of 1 where all positions of a sample have weight 0: outside it counts 0 times.
+    totals = np.array([weight[of == n].sum() for n in range(samples)])
+    inner = np.where(totals[of] > 0, weight / np.where(totals > 0, totals, 1)[of], 1.0)
+    values = np.zeros(samples)
+    np.add.at(values, of, inner * np.sum(own * y_pred, axis=1) / floored)
+    gradient = inner[:, None] * own / floored
     if chance > 1e-7:
         # d chance / d p_nj = share_n sum_i cost_ij truth_i
-        slope = np.outer(share, np.array(truth) @ np.array(cost))
+        slope = np.outer(share, np.array(truth) @ cost)
         gradient = gradient - np.sum(values) / floored * slope
+    return values, gradient
+
+
+def ordinal(y_true, y_pred, method="coral", importance=None, from_logits=False):
+    """Each answer as a label of its own."""
+    labels = np.reshape(y_true, y_pred.shape[:-1]).astype(int)
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    for index in np.ndindex(*y_pred.shape):
+        y, k = labels[index[:-1]], index[-1]
+        if method == "corn" and k > y:
+            continue
+        price = 1.0 if importance is None else importance[k]
+        _, entropy, _, slope = _binary(float(y > k), float(y_pred[index]), from_logits)
+        values[index[:-1]] += price * entropy
+        gradient[index] = price * slope
+    return values, gradient
+
+
+def arc_face(y_true, y_pred, margin=0.5, scale=64.0, subcenters=1):
+    def lowered(cosine):
+        if cosine <= -math.cos(margin):
+            return cosine - margin * math.sin(margin), 1.0
+        root = math.sqrt(max(1 - cosine**2, 1e-12))
+        slope = cosine / root if 1 - cosine**2 > 1e-12 else 0.0
+        down = cosine * math.cos(margin) - root * math.sin(margin)
+        return down, math.cos(margin) + slope * math.sin(margin)
+
+    return _of_cosines(lowered, y_true, y_pred, scale, subcenters)
+
+
+def cos_face(y_true, y_pred, margin=0.35, scale=64.0, subcenters=1):
+    return _of_cosines(lambda cosine: (cosine - margin, 1.0), y_true, y_pred, scale, subcenters)
+
+
+def _of_cosines(lowered, y_true, y_pred, scale, subcenters):
+    labels = np.reshape(y_true, y_pred.shape[:-1]).astype(int)
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    for index in np.ndindex(*y_pred.shape[:-1]):
+        centres = np.float64(y_pred[index]).reshape(-1, subcenters)
+        nearest, own = centres.argmax(axis=1), labels[index]
+        cosines, slopes = centres.max(axis=1), np.ones(len(centres))
+        cosines[own], slopes[own] = lowered(cosines[own])
+        logits = scale * cosines
+        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        others = np.exp(np.delete(logits, own) - logits.max()).sum()
+        values[index] = logits.max() - logits[own]
+        values[index] += math.log(others + math.exp(logits[own] - logits.max()))
+        by_class = scale * (shares - (np.arange(len(centres)) == own)) * slopes
+        for c, s in enumerate(nearest):
+            gradient[index][c * subcenters + s] = by_class[c]
+    return values, gradient
+
+
+def tree_cross_entropy(y_true, y_pred, levels, decay=0.5, from_logits=False):
+    labels = np.reshape(y_true, y_pred.shape[:-1]).astype(int)
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    leaves = [list(range(y_pred.shape[-1])), *levels]
+    for index in np.ndindex(*y_pred.shape[:-1]):
+        row, own = np.float64(y_pred[index]), labels[index]
+        shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum() if from_logits else row
+        before = 0.0
+        for level, groups in enumerate(leaves):
+            inside = [c for c in range(len(row)) if groups[c] == groups[own]]
+            log_q, slope = _log(sum(shares[c] for c in inside))
+            # log q_l stands in two terms: with its own weight, and minus that of the level before.
+            weight = math.exp(-decay * level)
+            values[index] -= (weight - before) * log_q
+            for c in inside:
+                gradient[index][c] -= (weight - before) * slope
+            before = weight
+        if from_logits:
+            gradient[index] = shares * (gradient[index] - np.sum(shares * gradient[index]))
     return values, gradient

@@ -187,7 +187,11 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.Tversky(fp_weight=0.3, fn_weight=0.7),
         cl.losses.UnderestimationPenalty(weight=1.0),
         cl.losses.Varifocal(alpha=0.5, gamma=1.0, from_logits=True),
-        cl.losses.WeightedKappa(num_classes=5),
+        cl.losses.WeightedKappa(num_classes=5, over="sample", data_format="channels_first"),
+        cl.losses.ArcFace(margin=0.3, scale=30.0, subcenters=3),
+        cl.losses.CosFace(),
+        cl.losses.Ordinal("corn", importance=[1.0, 2.0], from_logits=True),
+        cl.losses.TreeCrossEntropy([[0, 0, 1], [0, 0, 0]], decay=-0.5),
     ]
 
 

@@ -1,7 +1,8 @@
 """Classification: classes against probabilities or logits.
 
 `focal.py`, `asymmetric.py` and `polynomial.py` compare them one by one, `quality.py` with labels
-that say how good an object is, `ordinal.py` by their order.
+that say how good an object is, `ordinal.py` and `kappa.py` by their order, `trees.py` by their
+groups, `margins.py` by the angle to their centres.
 """
 
 from combined_losses.losses.classification.asymmetric import AsymmetricFocal
@@ -10,17 +11,24 @@ from combined_losses.losses.classification.focal import (
     CategoricalFocal,
     SparseCategoricalFocal,
 )
-from combined_losses.losses.classification.ordinal import WeightedKappa
+from combined_losses.losses.classification.kappa import WeightedKappa
+from combined_losses.losses.classification.margins import ArcFace, CosFace
+from combined_losses.losses.classification.ordinal import Ordinal
 from combined_losses.losses.classification.polynomial import PolyCrossEntropy
 from combined_losses.losses.classification.quality import QualityFocal, Varifocal
+from combined_losses.losses.classification.trees import TreeCrossEntropy
 
 __all__ = [
+    "ArcFace",
     "AsymmetricFocal",
     "BinaryFocal",
     "CategoricalFocal",
+    "CosFace",
+    "Ordinal",
     "PolyCrossEntropy",
     "QualityFocal",
     "SparseCategoricalFocal",
+    "TreeCrossEntropy",
     "Varifocal",
     "WeightedKappa",
 ]

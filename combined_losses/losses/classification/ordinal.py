@@ -1,122 +1,132 @@
-"""Classes by their order: grades, stages, stars."""
+"""Classes with an order, predicted as a chain of yes and no: is it more than this grade?"""
 
-from typing import Unpack
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, Unpack
 
 import keras
-import numpy as np
 from keras import ops
 
-from combined_losses._backend import backend
-from combined_losses._core.checks import check_number, check_target_shape, is_integer
-from combined_losses._core.keras_types import LossArguments
-from combined_losses._core.loss import Loss
+from combined_losses._core.checks import are_numbers, check_flag, check_target_shape
+from combined_losses._core.data_format import channels_last
+from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.probabilities import as_probability
-from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import div
-from combined_losses.losses.classification.base import cast_prediction, known_labels
+from combined_losses._numerics.floats import slog
+from combined_losses.losses.classification.base import OfClasses, cast_prediction, known_labels
 
-__all__ = ["WeightedKappa"]
+__all__ = ["Ordinal"]
+
+Method: TypeAlias = Literal["coral", "corn"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
-class WeightedKappa(Loss):
-    """One minus Cohen's weighted kappa, for classes with an order: grades, stages, stars.
+class Ordinal(OfClasses):
+    """Cross-entropies of "is it more than grade k?", for classes with an order.
 
-    The cost of taking class i for class j is `w_ij = (|i - j| / (C - 1))^power`. The value of a
-    sample is `sum_j w_yj p_j / sum_ij w_ij f_i g_j`: its expected cost, divided by the cost of
-    chance, where f and g are the frequencies of the classes in the truth and in the predictions of
-    the batch. Use it where an error of two grades is worse than two errors of one, and agreement
-    beyond chance is what you report. Use large batches: the frequencies are estimated from each.
+    Of K grades the network predicts K - 1 answers. With `b_k = -log(p_k)` where `y > k` and
+    `-log(1 - p_k)` elsewhere the value is `sum_k importance_k b_k`. With "coral" a prediction far
+    off is wrong about many of them, so it costs more than a near one: a plain cross-entropy takes
+    all wrong grades alike. The predicted grade is the number of answers above 1/2 ("coral"), or of
+    the products `p_0 ... p_k` above 1/2 ("corn").
 
     Args:
-        num_classes: the number of classes C, an integer of at least 2.
-        power: how the cost grows with the distance of the classes, above 0. Default 2, "quadratic";
-            1 is "linear".
+        method: what `p_k` means. `"coral"` (default): the probability of `y > k`; let the answers
+            share one score and have a bias each, so that they are in order. `"corn"`: that of
+            `y > k` where `y > k - 1` is known; the sum is over `k <= y` only, and the answers need
+            no common score.
+        importance: a list of one finite number of at least 0 for each answer, not all 0; or None
+            (default): 1 for all.
+        from_logits: whether `y_pred` holds logits, which go through a sigmoid. Default False:
+            probabilities.
+        data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
+            `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
+            predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
-    Shapes: `y_pred` probabilities `(batch, num_classes)`; `y_true` integer labels `(batch,)` or
-    `(batch, 1)`, or one-hot `(batch, num_classes)`; values `(batch,)`, of at least 0, whose mean is
-    `1 - kappa`: 0 is perfect, 1 is chance. With weights the frequencies are weighted too. A label
-    outside 0 to num_classes - 1 makes all values NaN: give unknown labels the weight 0.
+    Shapes: `y_pred` `(batch, ..., K - 1)`; `y_true` integer labels from 0 to K - 1, of shape
+    `y_pred.shape[:-1]` or `y_pred.shape[:-1] + (1,)`; values `y_pred.shape[:-1]`, of at least 0.
+    The value of a label outside is NaN: give unknown labels the weight 0.
 
     Raises:
-        ValueError: if an argument is outside its range, or if an array has another shape.
+        ValueError: if an argument is outside its range, if `importance` has another length than
+            there are answers, or if `y_true` has another shape.
 
-    Example:
+    Example: three grades, of which the second is right.
 
     >>> import numpy as np
     >>> import combined_losses as cl
-    >>> loss = cl.losses.WeightedKappa(num_classes=4)
-    >>> labels = np.array([0, 1, 2, 3])
-    >>> float(loss(labels, np.eye(4)))
-    0.0
-    >>> float(loss(labels, np.full((4, 4), 0.25)))  # the same for all: chance
-    1.0
+    >>> answers = np.array([[0.75, 0.5]])
+    >>> loss = cl.losses.Ordinal()
+    >>> round(float(loss(np.array([1]), answers)), 4)  # -log(0.75) - log(1 - 0.5)
+    0.9808
+    >>> chain = cl.losses.Ordinal(method="corn")
+    >>> round(float(chain(np.array([0]), answers)), 4)  # -log(1 - 0.75)
+    1.3863
 
-    Limits: on hard predictions the mean is one minus scikit-learn's `cohen_kappa_score(weights=)`.
-    A batch of one class has the mean 0 if only that class is predicted, else 1 whatever is
-    predicted, so that it teaches nothing. Cohen 1968; as a loss de la Torre, Puig & Valls 2018
-    (Pattern Recognition Letters).
+    Limits: two grades are binary cross-entropy. "corn" is minus the log-probability of the grade in
+    the chain, `P(y) = p_0 ... p_(y - 1) (1 - p_y)`. It is `coral_loss` of coral_pytorch; its
+    `corn_loss` divides the sum over the batch by the number of answers that count. Cao, Mirjalili &
+    Raschka 2020, arXiv 1901.07884; Shi, Cao & Raschka 2021, arXiv 2111.08851.
     """
 
     same_shape = False
-    target_kind = "ids"
+    has_channels = True
+    target_kind = "labels"
     prediction_kind = "probabilities"
     takes_ids = True
-    couples_batch = True
     neutral_target = 0.0
 
-    def __init__(self, num_classes: int, power: float = 2, **kwargs: Unpack[LossArguments]) -> None:
+    def __init__(
+        self,
+        method: Method = "coral",
+        importance: Sequence[float] | None = None,
+        *,
+        from_logits: bool = False,
+        **kwargs: Unpack[ChannelArguments],
+    ) -> None:
         super().__init__(**kwargs)
-        if not is_integer(num_classes) or num_classes < 2:
+        if not isinstance(method, str) or method not in ("coral", "corn"):
             raise ValueError(
-                "The argument `num_classes` of WeightedKappa must be an integer of at least 2. "
-                f"Received: {num_classes!r}"
+                f"The argument `method` of Ordinal must be 'coral' or 'corn'. Received: {method!r}"
             )
-        check_number("WeightedKappa", "power", power, minimum=0, exclusive=True)
-        self.num_classes = num_classes
-        self.power = power
-
-    @property
-    def traits(self) -> Traits:
-        return super().traits._replace(casts_prediction=False)
-
-    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        y_pred, steepest = cast_prediction(self, y_pred)
-        cost = self._cost(y_true, y_pred)
-        weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
-        y_pred = as_probability(y_pred, ops.cast(ops.equal(cost, 0), y_pred.dtype))
-        # The frequencies are those of the whole batch, even if each replica has only a part of it.
-        number = backend.global_sum(ops.sum(weight))
-        share = ops.expand_dims(div(weight, number), -1)
-        of_truth = backend.global_sum(ops.sum(share * cost, axis=0))
-        predicted = backend.global_sum(ops.sum(share * y_pred, axis=0))
-        # sum_ij w_ij f_i g_j, where sum_i f_i w_ij is the mean of w_yj over the samples.
-        chance = ops.sum(of_truth * predicted)
-        expected = ops.sum(cost * y_pred, axis=-1)
-        values = expected / ops.maximum(chance, 1e-7)
-        if steepest is None:
-            return values
-        sloped = expected / ops.maximum(chance, 1 / steepest)
-        return sloped + ops.stop_gradient(values - sloped)
-
-    def _cost(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The cost of each class for each sample, `w_yj`, `(batch, num_classes)`."""
-        batch, classes = y_pred.shape[0], self.num_classes
-        allowed = ((batch,), (batch, 1), (batch, classes))
-        if len(y_pred.shape) != 2 or y_pred.shape[1] not in (classes, None):
+        if importance is not None and not (
+            are_numbers(importance) and min(importance) >= 0 < sum(importance)
+        ):
             raise ValueError(
-                f"WeightedKappa(num_classes={classes}) compares predictions of shape "
-                f"{(batch, classes)}: end the model with keras.layers.Dense({classes}, "
-                f"activation='softmax'). Received: y_pred of shape {tuple(y_pred.shape)}"
+                "The argument `importance` of Ordinal must be None, or a list of one finite number "
+                "of at least 0 for each answer, with one above 0. "
+                f"Received: {importance!r}"
             )
-        check_target_shape("WeightedKappa", y_true, y_pred, *allowed)
-        grade = np.arange(classes)
-        cost = (np.abs(grade[:, None] - grade) / (classes - 1)) ** self.power
-        cost = ops.convert_to_tensor(cost, y_pred.dtype)
-        if len(y_true.shape) == 2 and y_true.shape[1] != 1:
-            # Not as a matrix product: accelerators round its factors.
-            return ops.sum(ops.expand_dims(ops.cast(y_true, cost.dtype), -1) * cost, axis=1)
-        labels, known = known_labels(y_true if len(y_true.shape) == 1 else y_true[:, 0], classes)
-        return ops.where(known[:, None], ops.take(cost, labels, axis=0), float("nan"))
+        check_flag("Ordinal", "from_logits", from_logits)
+        self.method = method
+        self.importance = importance
+        self.from_logits = from_logits
+
+    @channels_last
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        shape = tuple(y_pred.shape)
+        check_target_shape("Ordinal", y_true, y_pred, shape[:-1], (*shape[:-1], 1))
+        answers, importance = shape[-1], self.importance
+        if importance is not None and answers not in (len(importance), None):
+            raise ValueError(
+                "The argument `importance` of Ordinal must have one number for each of the "
+                f"{answers} answers of y_pred. Received: {importance!r}"
+            )
+        y_pred, steepest = cast_prediction(self, y_pred, importance)
+        if len(y_true.shape) < len(shape):
+            y_true = ops.expand_dims(y_true, -1)
+        labels, known = known_labels(y_true, answers + 1)
+        places = ops.arange(answers, dtype="int32")
+        values = self._of_answers(labels > places, y_pred, steepest)
+        if importance is not None:
+            values = values * ops.convert_to_tensor(importance, values.dtype)
+        if self.method == "corn":
+            values = ops.where(labels >= places, values, 0.0)
+        return ops.sum(ops.where(known, values, float("nan")), axis=-1)
+
+    def _of_answers(self, more: Tensor, y_pred: Tensor, steepest: float | None) -> Tensor:
+        """The cross-entropy of each answer, whose truth is `more`."""
+        if self.from_logits:  # -log(sigmoid(z)) = softplus(-z), -log(1 - sigmoid(z)) = softplus(z)
+            return ops.softplus(ops.where(more, -y_pred, y_pred))
+        p = as_probability(y_pred, ops.cast(more, y_pred.dtype))
+        return -slog(ops.where(more, p, 1 - p), steepest)

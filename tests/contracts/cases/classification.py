@@ -9,6 +9,9 @@ from tests.oracles import classification
 NOT_WEIGHTS = [2.0, "1", [], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [[1.0]], [True]]
 NOT_A_FLAG = [0, 1, None, "yes"]
 NOT_SMOOTH = [-0.1, 1.0, 2, *NOT_A_NUMBER]
+NOT_OVER = ["pixel", "", None, 1, True]
+NOT_A_COUNT = [0, -1, 2.0, True, "2", None]
+NOT_LEVELS = [[], [[]], [0, 0, 1, 1], [[0, 1], [0]], [[0.0, 1.0]], [["a", "b"]], None, 3]
 CLASSES = 4
 
 
@@ -21,6 +24,21 @@ def probabilities(*shape, seed):
 def qualities(*shape, seed):
     """Half of them 0: no object."""
     return np.maximum(np.random.default_rng(seed).uniform(-1, 1, shape), 0).astype("float32")
+
+
+def answers(*shape, seed):
+    """Probabilities that are independent of each other."""
+    return np.random.default_rng(seed).uniform(0.1, 0.9, shape).astype("float32")
+
+
+def cosines(*shape, seed):
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype("float32")
+
+
+def nearest_centre(labels):
+    """At the first of the two centres of its class, and opposite to all others."""
+    own = 2 * np.asarray(labels, int)[..., None]
+    return np.where(np.arange(4) == own, 1.0, -1.0).astype("float32")
 
 
 def labels(*shape, seed):
@@ -158,12 +176,100 @@ CASES = [
         y_pred=probabilities(4, CLASSES, seed=7),
         required={"num_classes": CLASSES},
         arguments={"power": 1},
-        refused={"num_classes": [1, 0, -3, 2.0, *NOT_A_NUMBER], "power": [0, -1, *NOT_A_NUMBER]},
+        refused={
+            "num_classes": [1, 0, -3, 2.0, *NOT_A_NUMBER],
+            "power": [0, -1, *NOT_A_NUMBER],
+            "over": NOT_OVER,
+        },
+        perfect=one_hot,
+        repeats=False,
+    ),
+    Case(
+        loss=cl.losses.Ordinal,
+        oracle=classification.ordinal,
+        y_true=labels(4, 3, seed=41),
+        y_pred=answers(4, 3, CLASSES - 1, seed=42),
+        arguments={"method": "corn", "importance": [0.5, 2.0, 0.0], "from_logits": True},
+        refused={
+            "method": ["CORN", "", None, 1, ["corn"]],
+            "importance": NOT_WEIGHTS,
+            "from_logits": NOT_A_FLAG,
+        },
+        perfect=lambda y_true: np.float32(np.asarray(y_true)[..., None] > np.arange(CLASSES - 1)),
+    ),
+    Case(
+        loss=cl.losses.ArcFace,
+        oracle=classification.arc_face,
+        y_true=np.random.default_rng(43).integers(0, 2, (4, 3)),
+        y_pred=cosines(4, 3, 4, seed=44),
+        arguments={"margin": 0.3, "scale": 8.0, "subcenters": 2},
+        refused={
+            "margin": [-0.1, 1.6, *NOT_A_NUMBER],
+            "scale": [0.0, -1.0, *NOT_A_NUMBER],
+            "subcenters": NOT_A_COUNT,
+        },
+        perfect=nearest_centre,
+    ),
+    Case(
+        loss=cl.losses.CosFace,
+        oracle=classification.cos_face,
+        y_true=np.random.default_rng(45).integers(0, 2, (4, 3)),
+        y_pred=cosines(4, 3, 4, seed=46),
+        arguments={"margin": 0.2, "scale": 8.0, "subcenters": 2},
+        refused={
+            "margin": [-0.1, *NOT_A_NUMBER],
+            "scale": [0.0, -1.0, *NOT_A_NUMBER],
+            "subcenters": NOT_A_COUNT,
+        },
+        perfect=nearest_centre,
+    ),
+    Case(
+        loss=cl.losses.TreeCrossEntropy,
+        oracle=classification.tree_cross_entropy,
+        y_true=labels(4, 3, seed=47),
+        y_pred=probabilities(4, 3, CLASSES, seed=48),
+        required={"levels": [[3, 3, 7, 5], [0, 0, 0, 1]]},
+        arguments={"decay": -0.3, "from_logits": True},
+        refused={
+            "levels": NOT_LEVELS,
+            "decay": [-11, *NOT_A_NUMBER],
+            "from_logits": NOT_A_FLAG,
+        },
         perfect=one_hot,
     ),
 ]
 
 VARIANTS = [
+    Case(
+        label="maps",
+        loss=cl.losses.WeightedKappa,
+        oracle=classification.weighted_kappa,
+        y_true=labels(4, 3, 2, seed=49),
+        y_pred=probabilities(4, 3, 2, CLASSES, seed=50),
+        required={"num_classes": CLASSES},
+        arguments={"power": 1.5},
+        perfect=one_hot,
+        repeats=False,
+    ),
+    Case(
+        label="sequences",
+        loss=cl.losses.WeightedKappa,
+        oracle=classification.weighted_kappa,
+        y_true=labels(4, 5, seed=51),
+        y_pred=probabilities(4, 5, CLASSES, seed=52),
+        required={"num_classes": CLASSES},
+        arguments={"over": "sample"},
+        perfect=one_hot,
+    ),
+    Case(
+        label="coral",
+        loss=cl.losses.Ordinal,
+        oracle=classification.ordinal,
+        y_true=labels(4, seed=53),
+        y_pred=answers(4, CLASSES - 1, seed=54),
+        arguments={"importance": [0.5, 2.0, 0.0]},
+        perfect=lambda y_true: np.float32(np.asarray(y_true)[..., None] > np.arange(CLASSES - 1)),
+    ),
     Case(  # of numbers, as no list
         label="numbers",
         loss=cl.losses.BinaryFocal,
