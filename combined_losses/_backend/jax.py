@@ -232,6 +232,11 @@ def products(a: Tensor, b: Tensor) -> Tensor:
     return jax.numpy.matmul(a, b.T, precision="highest")
 
 
+def spectrum(planes: Tensor) -> Tensor:
+    found = jax.numpy.fft.rfft2(planes)
+    return jax.numpy.square(found.real) + jax.numpy.square(found.imag)
+
+
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return _squared_distances(a, b)
 

@@ -88,8 +88,8 @@ def spatial_product(a: Tensor, b: Tensor) -> Tensor:
     return spatial_sum(a * b)
 
 
-def blurred(images: Tensor, window: NDArray[np.float64]) -> Tensor:
-    for shape in ((1, -1, 1, 1), (-1, 1, 1, 1)):
+def blurred(images: Tensor, window: NDArray[np.float64], upright: bool = False) -> Tensor:
+    for shape in ((1, -1, 1, 1), (-1, 1, 1, 1))[upright:]:
         kernel = ops.convert_to_tensor(window.reshape(shape), images.dtype)
         kernel = ops.tile(kernel, (1, 1, ops.shape(images)[-1], 1))
         images = ops.depthwise_conv(images, kernel, data_format="channels_last")

@@ -176,14 +176,20 @@ class Backend(Protocol):
     def greatest_of_three(self, x: Tensor, axis: int) -> Tensor:
         """As `least_of_three`, with the greater numbers."""
 
-    def blurred(self, images: Tensor, window: NDArray[np.float64]) -> Tensor:
+    def blurred(self, images: Tensor, window: NDArray[np.float64], upright: bool = False) -> Tensor:
         """Rows and columns of `(batch, height, width, channels)` under a symmetric window.
 
-        At all places where the window lies inside.
+        At all places where the window lies inside. If `upright`, columns alone.
         """
 
     def halved(self, images: Tensor, channels_first: bool) -> Tensor:
         """Means of 2 x 2 pixels; along an odd side the last window is one pixel wide."""
+
+    def spectrum(self, planes: Tensor) -> Tensor:
+        """The squared magnitudes of the Fourier transforms of planes `(..., height, width)`.
+
+        Of the columns the first `width // 2 + 1`: the others mirror them.
+        """
 
     def mean(self, x: Tensor, axes: tuple[int, ...] | None) -> Tensor:
         """The mean over some axes, or over all, of an array of known sizes that is not empty."""

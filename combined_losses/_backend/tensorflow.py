@@ -239,13 +239,13 @@ def largest(rows: Sequence[Tensor]) -> Tensor:
     return tf.maximum(tf.stack(magnitudes), 0.0)  # that of an empty row is -inf
 
 
-def blurred(images: Tensor, window: NDArray[np.float64]) -> Tensor:
+def blurred(images: Tensor, window: NDArray[np.float64], upright: bool = False) -> Tensor:
     if images.shape[0] == 0:
         # TensorFlow 2.21: the depthwise convolution of no images, compiled, has the shape of its
         # input, and its gradient fails. A cut has no images either, and the right shape.
         rim = len(window) - 1
-        return images[:, rim:, rim:]
-    return plain.blurred(images, window)
+        return images[:, rim:] if upright else images[:, rim:, rim:]
+    return plain.blurred(images, window, upright)
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
@@ -254,6 +254,11 @@ def products(a: Tensor, b: Tensor) -> Tensor:
         wide = tf.matmul(tf.cast(a, "float64"), tf.cast(b, "float64"), transpose_b=True)
         return tf.cast(wide, a.dtype)
     return tf.matmul(a, b, transpose_b=True)
+
+
+def spectrum(planes: Tensor) -> Tensor:
+    found = tf.signal.rfft2d(planes)
+    return tf.square(tf.math.real(found)) + tf.square(tf.math.imag(found))
 
 
 def requiring(tensor: Tensor, condition: Tensor, message: str) -> Tensor:

@@ -55,6 +55,7 @@ recorded = torch_ranks.recorded
 
 blurred = torch_images.blurred
 halved = torch_images.halved
+spectrum = torch_images.spectrum
 
 
 def jacobian(

@@ -1,4 +1,4 @@
-"""Images blurred and halved by torch, in the order in memory that they have."""
+"""Images blurred and halved by torch, in the order in memory that they have; their spectra."""
 
 from typing import Any
 
@@ -13,40 +13,43 @@ from combined_losses._backend.arrays import Tensor
 class _Windowed(torch.autograd.Function):
     """Rows, then columns, of `(batch, channels, height, width)` under a symmetric window.
 
-    Torch's own gradient of these convolutions takes up to twice as long as the convolutions.
+    If `upright`, columns alone. Torch's own gradient of these convolutions takes up to twice as
+    long as the convolutions.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(images: Tensor, window: Tensor) -> Tensor:
-        return _windowed(images, window, 0)
+    def forward(images: Tensor, window: Tensor, upright: bool) -> Tensor:
+        return _windowed(images, window, 0, upright)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
+        ctx.upright = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (window,) = ctx.saved_tensors
-        return _windowed(upstream, window, len(window) - 1), None
+        return _windowed(upstream, window, len(window) - 1, ctx.upright), None, None
 
 
-def _windowed(images: Tensor, window: Tensor, rim: int) -> Tensor:
+def _windowed(images: Tensor, window: Tensor, rim: int, upright: bool) -> Tensor:
     """With a rim of zeros around the images."""
     channels = images.shape[1]
-    for shape, padding in ((1, -1), (0, rim)), ((-1, 1), (rim, 0)):
+    passes = ((1, -1), (0, rim)), ((-1, 1), (rim, 0))
+    for shape, padding in passes[upright:]:
         kernel = window.reshape(1, 1, *shape).repeat(channels, 1, 1, 1)
         images = torch.nn.functional.conv2d(images, kernel, padding=padding, groups=channels)
     return images
 
 
-def blurred(images: Tensor, window: NDArray[np.float64]) -> Tensor:
+def blurred(images: Tensor, window: NDArray[np.float64], upright: bool = False) -> Tensor:
     # Keras copies images twice for each convolution.
     if torch.compiler.is_compiling():
-        return plain.blurred(images, window)
+        return plain.blurred(images, window, upright)
     kernel = torch.as_tensor(window, dtype=images.dtype, device=images.device)
-    return _Windowed.apply(images.movedim(-1, 1), kernel).movedim(1, -1)
+    return _Windowed.apply(images.movedim(-1, 1), kernel, upright).movedim(1, -1)
 
 
 class _Halved(torch.autograd.Function):
@@ -91,3 +94,8 @@ def halved(images: Tensor, channels_first: bool) -> Tensor:
         return plain.halved(images, channels_first)
     found: Tensor = _Halved.apply(images)
     return found
+
+
+def spectrum(planes: Tensor) -> Tensor:
+    found = torch.fft.rfft2(planes)
+    return found.real.square() + found.imag.square()

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias, Unpack
+from typing import Unpack
 
 import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from combined_losses._core.checks import are_numbers, check_flag, check_number, is_number
+from combined_losses._core.checks import check_flag, check_number
 from combined_losses._core.data_format import channels_last
+from combined_losses._core.spacing import Spacing, check_spacing
+from combined_losses._core.spacing import steps as steps_of
 from combined_losses._numerics.arrays import ArrayLike, Tensor
 from combined_losses._numerics.distances import nearest_other, to_other_kind
 from combined_losses._numerics.floats import weighted_mean
@@ -22,33 +24,6 @@ from combined_losses.losses.regions.base import (
 )
 
 __all__ = ["HausdorffDistance", "SignedDistanceBoundary", "distance_maps", "signed_distance"]
-
-Spacing: TypeAlias = float | Sequence[float] | None
-"""How far neighbours are apart: along every axis of an image, along each, or 1."""
-
-
-def _check_spacing(owner: str, spacing: Any) -> None:
-    numbers = [spacing] if is_number(spacing) else spacing
-    if spacing is None or (are_numbers(numbers) and min(numbers) > 0):
-        return
-    raise ValueError(
-        f"The argument `spacing` of {owner} must be None, a number above 0, or a list of one for "
-        f"each spatial axis. Received: {spacing!r}"
-    )
-
-
-def _steps(owner: str, spacing: Spacing, axes: int) -> list[float]:
-    """The spacing along each axis."""
-    if spacing is None:
-        return [1.0] * axes
-    if isinstance(spacing, (int, float)):
-        return [float(spacing)] * axes
-    if len(spacing) != axes:
-        raise ValueError(
-            f"The argument `spacing` of {owner} must have one number for each of the {axes} axes "
-            f"of an image. Received: {spacing!r}"
-        )
-    return [float(step) for step in spacing]
 
 
 class _Contour(LogitsMasks):
@@ -74,7 +49,7 @@ class _Contour(LogitsMasks):
         **kwargs: Unpack[MultilabelArguments],
     ) -> None:
         super().__init__(from_logits=from_logits, **kwargs)
-        _check_spacing(type(self).__name__, spacing)
+        check_spacing(type(self).__name__, spacing)
         self.spacing = spacing
 
     def distances(self, y_true: Tensor, y_pred: Tensor, steps: list[float]) -> Tensor:
@@ -92,7 +67,7 @@ class _Contour(LogitsMasks):
             y_pred = probabilities(y_pred, self.multilabel)
         if sample_weight is not None:
             y_pred = ops.where(sample_weight > 0, y_pred, 0.0)
-        steps = _steps(type(self).__name__, self.spacing, rank - 2)
+        steps = steps_of(type(self).__name__, self.spacing, rank - 2)
         # The distances are divided by the diagonal, so their unit does not matter.
         values = self.distances(y_true, y_pred, [step / max(steps) for step in steps])
         return weighted_mean(values, sample_weight, tuple(range(1, rank)))
@@ -299,8 +274,8 @@ def signed_distance(
             f"The argument `axes` of signed_distance must name axes of the mask, at least one. "
             f"Received: axes={axes!r} and a mask of shape {inside.shape}"
         )
-    _check_spacing("signed_distance", spacing)
-    steps = _steps("signed_distance", spacing, len(axes))
+    check_spacing("signed_distance", spacing)
+    steps = steps_of("signed_distance", spacing, len(axes))
     return _signed(inside, tuple(axis % rank for axis in axes), steps).astype("float32")
 
 
@@ -354,9 +329,9 @@ def distance_maps(mask: ArrayLike, spacing: Spacing = None) -> NDArray[np.float3
             "The argument `mask` of distance_maps must be an array (batch, spatial..., channels), "
             f"of rank 3 or more. Received: a mask of shape {inside.shape}"
         )
-    _check_spacing("distance_maps", spacing)
+    check_spacing("distance_maps", spacing)
     axes = tuple(range(1, inside.ndim - 1))
-    steps = _steps("distance_maps", spacing, len(axes))
+    steps = steps_of("distance_maps", spacing, len(axes))
     relative = [step / max(steps) for step in steps]
     diagonal = math.hypot(*(s * inside.shape[a] for s, a in zip(relative, axes, strict=True)))
     return (_signed(inside, axes, relative) / diagonal).astype("float32")

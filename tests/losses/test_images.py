@@ -175,18 +175,23 @@ def test_images_too_small_for_the_scales_are_an_error():
         MultiScale()(np.zeros(shape), np.zeros(shape))
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (2, 24, 24, 24, 1)])
+NO_IMAGES = {SSIM: (2, 3, 24, 24, 24, 1), MultiScale: (2, 24, 24, 24, 1)}
+
+
+@pytest.mark.parametrize("shape", [(24, 24), NO_IMAGES])
 @similarities
 def test_what_is_no_image_is_an_error(loss, arguments, shape):
+    shape = shape if isinstance(shape, tuple) else shape[loss]
     with raises(
         ValueError, "(batch, height, width, channels)", f"Received: y_pred of shape {shape}"
     ):
         loss(**arguments)(np.zeros(shape), np.zeros(shape))
 
 
-def test_similarities_cannot_weigh_pixels_and_say_so():
+@pytest.mark.parametrize("loss", [MultiScale(**TWO), Variation(), cl.losses.FocalFrequency()])
+def test_what_cannot_weigh_pixels_says_so(loss):
     with pytest.raises(ValueError, match=r"cannot honour the sample_weight.*shape \(\d,\), or let"):
-        SSIM()(Y_TRUE, Y_PRED, np.ones(Y_TRUE.shape[:3], "float32"))
+        loss(Y_TRUE, Y_PRED, np.ones(Y_TRUE.shape[:3], "float32"))
 
 
 @similarities

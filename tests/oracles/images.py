@@ -3,10 +3,38 @@
 import numpy as np
 
 
-def _window(size, sigma):
-    place = np.arange(size) - (size - 1) / 2
-    window = np.exp(-np.add.outer(place**2, place**2) / (2 * sigma**2))
+def _window(size, sigma, axes=2):
+    places = np.indices([size] * axes) - (size - 1) / 2
+    window = np.exp(-np.sum(places**2, axis=0) / (2 * sigma**2))
     return window / window.sum()
+
+
+def over_windows(y_true, y_pred, window, at, counts=None):
+    """What a function of two windows and their factors gives, averaged, and the gradient.
+
+    Args:
+        y_true, y_pred: `(batch, spatial..., channels)`.
+        window: the factors, of one size along each spatial axis.
+        at: of two windows and their factors, which sum to 1, the value and its slopes.
+        counts: how much each pixel and channel counts; None: 1.
+    """
+    y, p = np.float64(y_true), np.float64(y_pred)
+    m = np.ones(p.shape) if counts is None else np.float64(counts)
+    y, p = np.where(m > 0, y, 0.0), np.where(m > 0, p, 0.0)
+    values, gradient = np.zeros(len(p)), np.zeros(p.shape)
+    size, total = len(window), np.zeros(len(p))
+    places = [side - size + 1 for side in p.shape[1:-1]]
+    for n, *corner, c in np.ndindex(len(p), *places, p.shape[-1]):
+        here = (n, *(slice(i, i + size) for i in corner), c)
+        factors = window * m[here]
+        seen = factors.sum()
+        if seen > 1e-6:
+            value, slope = at(y[here], p[here], factors / seen)
+            values[n] += seen * value
+            gradient[here] += seen * slope
+            total[n] += seen
+    total[total == 0] = 1.0
+    return values / total, gradient / total.reshape(-1, *[1] * (p.ndim - 1))
 
 
 def _at_a_position(y, p, window, c1, c2):
@@ -40,16 +68,27 @@ def _constants(max_value, k1, k2):
     return (k1 * max_value) ** 2, (k2 * max_value) ** 2
 
 
-def ssim(y_true, y_pred, max_value=1.0, filter_size=11, filter_sigma=1.5, k1=0.01, k2=0.03):
-    y, p = np.float64(y_true), np.float64(y_pred)
-    window, constants = _window(filter_size, filter_sigma), _constants(max_value, k1, k2)
-    values, gradient = np.ones(len(p)), np.zeros(p.shape)
-    channels = p.shape[-1]
-    for n, c in np.ndindex(len(p), channels):
-        similarity, slope = _similarity(y[n, ..., c], p[n, ..., c], window, *constants, True)
-        values[n] -= similarity / channels
-        gradient[n, ..., c] = -slope / channels
-    return values, gradient
+def ssim(
+    y_true,
+    y_pred,
+    max_value=1.0,
+    filter_size=11,
+    filter_sigma=1.5,
+    k1=0.01,
+    k2=0.03,
+    ignore_value=None,
+    counts=None,
+):
+    constants = _constants(max_value, k1, k2)
+    window = _window(filter_size, filter_sigma, np.ndim(y_pred) - 2)
+    if ignore_value is not None:
+        counts = (y_true != ignore_value) * (1.0 if counts is None else counts)
+
+    def at(y, p, factors):
+        luminance, cs, by_luminance, by_cs = _at_a_position(y, p, factors, *constants)
+        return 1 - luminance * cs, -(luminance * by_cs + cs * by_luminance)
+
+    return over_windows(y_true, y_pred, window, at, counts)
 
 
 FIVE = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -139,4 +178,27 @@ def peak_signal_to_noise(y_true, y_pred, max_value=1.0):
         values[n] = 10 * np.log10(ratio)
         by_ratio = 10 / (np.log(10) * ratio)
         gradient[n] = by_ratio * 2 * (p[n] - y[n]) / (p[n].size * max_value**2)
+    return values, gradient
+
+
+def focal_frequency(y_true, y_pred, alpha=1.0):
+    """Frequency by frequency, each as a sum over the pixels."""
+    difference = np.float64(y_pred) - np.float64(y_true)
+    values, gradient = np.zeros(len(difference)), np.zeros(difference.shape)
+    _, height, width, channels = difference.shape
+    row, column = np.indices((height, width))
+    for n, c in np.ndindex(len(difference), channels):
+        image, spectrum = difference[n, ..., c], np.zeros((height, width), complex)
+        for u, v in np.ndindex(height, width):
+            waves = np.exp(-2j * np.pi * (u * row / height + v * column / width))
+            spectrum[u, v] = np.sum(image * waves) / np.sqrt(height * width)
+        largest = np.abs(spectrum).max()
+        weight = (np.abs(spectrum) / largest) ** alpha if largest else np.zeros((height, width))
+        scale = 1 / (height * width * channels)
+        values[n] += scale * np.sum(weight * np.abs(spectrum) ** 2)
+        for u, v in np.ndindex(height, width):
+            # d |F|^2 = 2 Re(conj(F) dF)
+            waves = np.exp(-2j * np.pi * (u * row / height + v * column / width))
+            by = np.real(np.conj(spectrum[u, v]) * waves) / np.sqrt(height * width)
+            gradient[n, ..., c] += 2 * scale * weight[u, v] * by
     return values, gradient

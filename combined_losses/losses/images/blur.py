@@ -1,4 +1,4 @@
-"""Images blurred by a Gaussian window, and at half their size."""
+"""Images and volumes blurred by a separable window; images at half their size."""
 
 import keras
 import numpy as np
@@ -30,8 +30,15 @@ def gaussian(size: int, sigma: float) -> NDArray[np.float64]:
     return normalised
 
 
+def box(size: int) -> NDArray[np.float64]:
+    """`size` equal numbers that sum to 1."""
+    return np.full(size, 1 / size)
+
+
 def blurred(images: list[Tensor], window: NDArray[np.float64]) -> list[Tensor]:
     """Each of `images` blurred by a separable window, at all places where it lies inside.
+
+    They are images or volumes; `has_channels_first` says where their channels are.
 
     Depthwise convolutions are the fastest way, except for XLA on a CPU, where matrix products take
     a tenth of their time.
@@ -39,14 +46,34 @@ def blurred(images: list[Tensor], window: NDArray[np.float64]) -> list[Tensor]:
     if has_channels_first():
         return [_multiplied(image, window) for image in images]
     if len(images) == 1:
-        return [backend.blurred(images[0], window)]
-    joined = backend.blurred(ops.concatenate(images, axis=-1), window)
+        return [_convolved(images[0], window)]
+    joined = _convolved(ops.concatenate(images, axis=-1), window)
     return list(ops.split(joined, len(images), axis=-1))
 
 
+def _convolved(images: Tensor, window: NDArray[np.float64]) -> Tensor:
+    """Images blurred, or volumes: their planes, and then the columns that go through the planes."""
+    if len(images.shape) == 4:
+        return backend.blurred(images, window)
+    batch, depth, height, width, channels = ops.shape(images)
+    planes = ops.reshape(images, (batch * depth, height, width, channels))
+    planes = backend.blurred(planes, window)
+    _, height, width, _ = ops.shape(planes)
+    columns = ops.reshape(planes, (batch, depth, height * width, channels))
+    columns = backend.blurred(columns, window, upright=True)
+    return ops.reshape(columns, (batch, ops.shape(columns)[1], height, width, channels))
+
+
 def _multiplied(image: Tensor, window: NDArray[np.float64]) -> Tensor:
-    """The blurred image, with rows and columns swapped, which changes no mean over both."""
-    return _along_last(ops.swapaxes(_along_last(image, window), 2, 3), window)
+    """The image blurred, with its spatial axes in another order, which changes no mean over all."""
+    if len(image.shape) == 4:
+        return _along_last(ops.swapaxes(_along_last(image, window), 2, 3), window)
+    batch, channels, depth, height, width = image.shape
+    planes = ops.reshape(image, (batch, channels * depth, height, width))
+    planes = _multiplied(planes, window)
+    width, height = planes.shape[2:]
+    columns = ops.reshape(planes, (batch, channels, depth, width * height))
+    return _along_last(ops.swapaxes(columns, 2, 3), window)
 
 
 def _along_last(rows: Tensor, window: NDArray[np.float64]) -> Tensor:

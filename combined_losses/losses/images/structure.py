@@ -1,4 +1,4 @@
-"""Images compared by their structure in small windows, much as an eye compares them."""
+"""Images and volumes compared by their structure in small windows, much as an eye does."""
 
 import math
 from collections.abc import Sequence
@@ -7,27 +7,30 @@ from typing import Unpack
 import keras
 from keras import ops
 
-from combined_losses._core.checks import are_numbers, at_least, check_number, is_integer
+from combined_losses._core.checks import are_numbers, check_number, is_integer
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
+from combined_losses._core.traits import Traits
+from combined_losses._core.void import check_ignore_value, weight_of_counted
 from combined_losses._numerics.arrays import Tensor
-from combined_losses.losses.images.blur import blurred, gaussian, halved, has_channels_first
+from combined_losses.losses.images.blur import gaussian, halved, has_channels_first
+from combined_losses.losses.images.windows import Windows, laid_out
 
 __all__ = ["SSIM", "MultiScaleSSIM"]
 
 
 @keras.saving.register_keras_serializable("combined_losses")
 class SSIM(ChannelLoss):
-    """One minus the structural similarity of two images, as seen through a small window.
+    """One minus the structural similarity of images or volumes, as seen through a small window.
 
     `1 - (2 my mp + c1) (2 cov + c2) / ((my^2 + mp^2 + c1) (vy + vp + c2))`, averaged over all
     positions of the window inside the image and over the channels: means `my` and `mp`, variances
     `vy` and `vp` and the covariance `cov` of truth and prediction under a Gaussian window that sums
-    to 1, and `c_i = (k_i max_value)^2`. Use it to restore images (denoising, superresolution,
-    compression), where a pixel loss alone gives blurred results. Add a pixel loss, as in
-    `0.84 * cl.losses.SSIM() + 0.16 * cl.as_loss("mae")`, because SSIM hardly sees a small shift in
-    the brightness or colour of a whole region.
+    to 1, and `c_i = (k_i max_value)^2`. Of volumes the window is a cube. Use it to restore images
+    (denoising, superresolution, compression), where a pixel loss alone gives blurred results. Add a
+    pixel loss, as in `0.84 * cl.losses.SSIM() + 0.16 * cl.as_loss("mae")`, because SSIM hardly sees
+    a small shift in the brightness or colour of a whole region.
 
     Args:
         max_value: the range of the data, above 0: 1.0 (default) for images in [0, 1], 255 for
@@ -36,13 +39,20 @@ class SSIM(ChannelLoss):
         filter_sigma: the deviation of the Gaussian in pixels, above 0. Default 1.5.
         k1, k2: constants that keep dark and flat regions stable, in units of `max_value`, above 0.
             Defaults 0.01 and 0.03; fainter differences hardly count.
+        ignore_value: None (default), or the number in `y_true` that marks void pixels, in each
+            channel for itself, also `nan`. What is in them, in either image, does not matter.
         data_format: where the channels are: `"channels_last"`, or `"channels_first"` for arrays
             `(batch, channels, spatial...)`. None (default): as Keras's setting says, but only for
             predictions of rank 4 or more. Ids and weights of pixels have no channel axis.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, height, width, channels)`, or `(batch, height, width)` of
-    one channel, equal, no side smaller than the window; values `(batch,)`, from 0 (equal) to 2.
+    one channel, or volumes `(batch, depth, height, width, channels)`; equal, no side smaller than
+    the window. Values `(batch,)`, from 0 (equal) to 2.
+
+    Weights and masks of pixels act inside: with the weights m (0 in void pixels) and the window G,
+    every mean becomes `G * (m x) / W`, `W = G * m`, and the value `sum W (1 - ssim) / sum W`.
+    Windows that see a weight of at most 1e-6 are left out; where nothing counts the value is 0.
 
     Raises:
         ValueError: if an argument is outside its range, the images are smaller than the window or
@@ -61,9 +71,9 @@ class SSIM(ChannelLoss):
     >>> round(float(loss(board, 0 * board + 0.5)), 3)
     0.996
 
-    Limits: it agrees with `keras.ops.image.ssim` (Keras 3.15), pytorch-msssim and `tf.image.ssim`.
-    The window stays inside the image, so pixels at the border are in fewer windows and count less.
-    Pixels of more than 1e9 times `max_value` overflow. The loss cannot weigh single pixels.
+    Limits: it agrees with `keras.ops.image.ssim` (Keras 3.15), pytorch-msssim and `tf.image.ssim`,
+    of volumes with MONAI. The window stays inside the image, so pixels at the border are in fewer
+    windows and count less. Pixels of more than 1e9 times `max_value` overflow.
 
     Wang, Bovik, Sheikh & Simoncelli 2004 (IEEE Transactions on Image Processing 13).
     """
@@ -79,23 +89,36 @@ class SSIM(ChannelLoss):
         filter_sigma: float = 1.5,
         k1: float = 0.01,
         k2: float = 0.03,
+        *,
+        ignore_value: float | None = None,
         **kwargs: Unpack[ChannelArguments],
     ) -> None:
         super().__init__(**kwargs)
         _check_window("SSIM", max_value, filter_size, filter_sigma, k1, k2)
+        check_ignore_value("SSIM", ignore_value)
         self.max_value = max_value
         self.filter_size = filter_size
         self.filter_sigma = filter_sigma
         self.k1 = k1
         self.k2 = k2
+        self.ignore_value = ignore_value
+
+    @property
+    def traits(self) -> Traits:
+        return super().traits._replace(apart=True)  # channels are compared one by one
 
     @channels_last
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         side = self.filter_size
         cure = f"give larger ones, or filter_size below {side}"
-        y_true, difference = _images(self, y_true, y_pred, side, cure)
-        either = _either(*_dissimilarity(self, y_true, difference))
-        return ops.mean(either, axis=(1, 2, 3))
+        weight = weight_of_counted(self.ignore_value, y_true, sample_weight, y_pred.dtype)
+        if weight is not None:
+            y_true, y_pred = (ops.where(weight > 0, image, 0.0) for image in (y_true, y_pred))
+        arrays = [y_true, y_pred] if weight is None else [y_true, y_pred, weight]
+        y_true, y_pred, *weights = laid_out(self, arrays, side, cure)
+        windows = Windows(gaussian(side, self.filter_sigma), *weights)
+        pair = _in_range(self, y_true, y_pred)
+        return windows.average(_either(*_dissimilarity(self, *pair, windows)))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -189,13 +212,15 @@ class MultiScaleSSIM(ChannelLoss):
         side = self.filter_size * 2 ** len(finer)
         cure = f"{len(finer) + 1} scales of a window of {self.filter_size} need that many; give "
         cure += "fewer power_factors, or a smaller filter_size"
-        y_true, difference = _images(self, y_true, y_pred, side, cure)
+        images = laid_out(self, [y_true, y_pred], side, cure, volumes=False)
+        y_true, difference = _in_range(self, *images)
+        windows = Windows(gaussian(self.filter_size, self.filter_sigma))
         logarithm = 0.0
         for power in finer:
-            _, structure = _dissimilarity(self, y_true, difference)
+            _, structure = _dissimilarity(self, y_true, difference, windows)
             logarithm = logarithm + power * _log_similarity(structure)
             y_true, difference = halved(y_true), halved(difference)
-        either = _either(*_dissimilarity(self, y_true, difference))
+        either = _either(*_dissimilarity(self, y_true, difference, windows))
         logarithm = logarithm + coarsest * _log_similarity(either)
         # 1 - exp(x) = -expm1(x), which does not round what is close to 0.
         return ops.mean(-ops.expm1(logarithm), axis=-1)
@@ -217,40 +242,16 @@ def _check_window(
         check_number(owner, name, number, minimum=0, exclusive=True)
 
 
-def _images(
-    loss: SSIM | MultiScaleSSIM, y_true: Tensor, y_pred: Tensor, side: int, cure: str
-) -> tuple[Tensor, Tensor]:
-    """The truth and its difference from the prediction, in units of `max_value`, of rank 4.
-
-    Raises if images have a side shorter than `side`; `cure` is the advice in the message.
-    """
-    shape = tuple(y_pred.shape)
-    if len(shape) not in (3, 4):
-        raise ValueError(
-            f"{type(loss).__name__} compares images (batch, height, width, channels), or (batch, "
-            f"height, width) of one channel. Received: y_pred of shape {shape}"
-        )
-    smallest = min((n for n in shape[1:3] if n is not None), default=None)
-    found = f", and the smallest side of these has {smallest}" * (smallest is not None)
-    message = (
-        f"{type(loss).__name__} needs images of at least {side} pixels a side{found}: {cure}. "
-        f"Received: y_pred of shape {shape}"
-    )
-    # Check both images: if only one were checked, TensorFlow could fail on the other one first,
-    # with a message of its own.
-    y_true, y_pred = (at_least(images, (1, 2), side, message) for images in (y_true, y_pred))
-    if len(shape) == 3:
-        y_true, y_pred = ops.expand_dims(y_true, -1), ops.expand_dims(y_pred, -1)
+def _in_range(loss: SSIM | MultiScaleSSIM, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+    """The truth and its difference from the prediction, in units of `max_value`."""
     # SSIM does not change if images and range are divided by the same number, here `max_value`.
     if loss.max_value != 1:
         y_true, y_pred = y_true / loss.max_value, y_pred / loss.max_value
-    if has_channels_first():
-        y_true, y_pred = ops.moveaxis(y_true, -1, 1), ops.moveaxis(y_pred, -1, 1)
     return y_true, y_true - y_pred
 
 
 def _dissimilarity(
-    loss: SSIM | MultiScaleSSIM, y_true: Tensor, difference: Tensor
+    loss: SSIM | MultiScaleSSIM, y_true: Tensor, difference: Tensor, windows: Windows
 ) -> tuple[Tensor, Tensor]:
     """`1 - l` and `1 - cs` at each position: how luminance, and contrast and structure, differ."""
     # With d = y - p and s = y + p, the means are ms = my + mp and md = my - mp, and the variances
@@ -261,12 +262,11 @@ def _dissimilarity(
     # That takes four windows instead of five, and the first needs no gradient if the truth has
     # none. Nor is a number close to 1 subtracted from 1: for similar images d is small, and
     # rounding errors of s only scale it.
-    window = gaussian(loss.filter_size, loss.filter_sigma)
     twice = 2 * y_true
     total = twice - difference
-    (mean_twice,) = blurred([twice], window)
+    (mean_twice,) = windows.means([twice])
     parts = [difference, ops.square(difference), ops.square(total)]
-    mean_difference, square_difference, square_total = blurred(parts, window)
+    mean_difference, square_difference, square_total = windows.means(parts)
     md2, ms2 = ops.square(mean_difference), ops.square(mean_twice - mean_difference)
     # A variance below 0 is a rounding error; without the relu the denominator could become 0.
     vd, vs = ops.relu(square_difference - md2), ops.relu(square_total - ms2)

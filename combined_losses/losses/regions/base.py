@@ -6,14 +6,14 @@ from typing import Unpack
 from keras import ops
 
 from combined_losses._backend import backend
-from combined_losses._core.checks import check_flag, check_number, is_nan
+from combined_losses._core.checks import check_flag
 from combined_losses._core.data_format import channels_last
-from combined_losses._core.domains import is_void
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
 from combined_losses._core.over import Over, check_over
 from combined_losses._core.probabilities import as_probability
 from combined_losses._core.traits import Traits
+from combined_losses._core.void import check_ignore_value, weight_of_counted
 from combined_losses._numerics.arrays import Once, Tensor
 from combined_losses._numerics.floats import log_softmax, softmax
 
@@ -70,8 +70,7 @@ class Region(ChannelLoss):
     ) -> None:
         super().__init__(**kwargs)
         check_over(type(self).__name__, over)
-        if ignore_value is not None and not is_nan(ignore_value):
-            check_number(type(self).__name__, "ignore_value", ignore_value)
+        check_ignore_value(type(self).__name__, ignore_value)
         self.ignore_value = ignore_value
         self.over = over
 
@@ -100,11 +99,7 @@ class Region(ChannelLoss):
                 f"Received: y_true of shape {tuple(y_true.shape)} and y_pred of shape "
                 f"{tuple(y_pred.shape)}"
             )
-        weight = sample_weight
-        if self.ignore_value is not None:
-            void = is_void(y_true, [self.ignore_value])
-            counts = ops.cast(ops.logical_not(void), y_pred.dtype)
-            weight = counts if weight is None else weight * counts
+        weight = weight_of_counted(self.ignore_value, y_true, sample_weight, y_pred.dtype)
         if weight is not None:
             y_true = ops.where(weight > 0, y_true, 0.0)
             # Finite predictions stay even where the weight is 0: the softmax reads all channels.

@@ -4,6 +4,7 @@ import numpy as np
 
 import combined_losses as cl
 from tests.contracts.case import NOT_A_NUMBER, Case, normal
+from tests.contracts.cases.regions import NOT_IGNORED
 from tests.oracles import images
 
 NOT_ABOVE_0 = [0, -1.0, *NOT_A_NUMBER]
@@ -36,7 +37,7 @@ CASES = [
             "k1": 0.2,
             "k2": 0.1,
         },
-        refused=WINDOW,
+        refused={**WINDOW, "ignore_value": NOT_IGNORED},
     ),
     Case(  # five scales of the default window of 11 would need 176 pixels a side
         loss=cl.losses.MultiScaleSSIM,
@@ -69,5 +70,30 @@ CASES = [
         y_pred=normal(4, 3, 4, 2, seed=44),
         arguments={"max_value": 3.0},
         refused={"max_value": NOT_ABOVE_0},
+    ),
+    Case(
+        loss=cl.losses.FocalFrequency,
+        oracle=images.focal_frequency,
+        **photographs(4, 5, 6, 2, seed=45),
+        arguments={"alpha": 1.5},
+        refused={"alpha": [-0.1, *NOT_A_NUMBER]},
+    ),
+]
+
+
+def volumes_with_void(*shape, seed):
+    data = photographs(*shape, seed=seed)
+    data["y_true"][np.random.default_rng(seed).random(shape) < 0.2] = -1.0
+    return data
+
+
+VARIANTS = [
+    Case(
+        loss=cl.losses.SSIM,
+        label="void in volumes",
+        oracle=images.ssim,
+        **volumes_with_void(4, 6, 5, 7, 2, seed=46),
+        required={"filter_size": 4},
+        arguments={"ignore_value": -1.0},
     ),
 ]
