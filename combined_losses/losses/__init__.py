@@ -83,11 +83,19 @@ from combined_losses.losses.regression import (
     UnderestimationPenalty,
 )
 from combined_losses.losses.samples import MMD, Sinkhorn, SlicedWasserstein
-from combined_losses.losses.spectra import SISDR, STFT, MultiResolutionSTFT
+from combined_losses.losses.spectra import (
+    SISDR,
+    SNR,
+    STFT,
+    ErrorToSignal,
+    MelSTFT,
+    MultiResolutionSTFT,
+)
 
 __all__ = [
     "MMD",
     "SISDR",
+    "SNR",
     "SSIM",
     "STFT",
     "ArcFace",
@@ -111,6 +119,7 @@ __all__ = [
     "EIoU",
     "EnergyScore",
     "EnsembleCRPS",
+    "ErrorToSignal",
     "Expectile",
     "FocalFrequency",
     "FocalTversky",
@@ -130,6 +139,7 @@ __all__ = [
     "LovaszHinge",
     "LovaszSoftmax",
     "MatthewsCorrelation",
+    "MelSTFT",
     "MixtureNLL",
     "MultiResolutionSTFT",
     "MultiScaleSSIM",

@@ -1,4 +1,4 @@
-"""What `STFT` and `MultiResolutionSTFT` are given: resolutions, and the weights of their terms."""
+"""What the losses of spectra are given: resolutions, and the weights of their terms."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,14 +41,16 @@ def resolutions_of(
     return resolutions
 
 
-def check_weights(owner: str, weights: Mapping[str, float] | None) -> None:
-    """Raises unless `weights` is None or holds numbers of at least 0 for terms."""
-    known = isinstance(weights, dict) and set(weights) <= set(TERMS)
+def check_weights(
+    owner: str, weights: Mapping[str, float] | None, terms: Sequence[str] = TERMS
+) -> None:
+    """Raises unless `weights` is None or holds numbers of at least 0 for `terms`."""
+    known = isinstance(weights, dict) and set(weights) <= set(terms)
     if weights is None or (known and all(map(_is_weight, weights.values()))):
         return
     raise ValueError(
         f"The argument `weights` of {owner} must be None or a dict from "
-        f"{quoted(TERMS)} to finite numbers of at least 0. Received: {weights!r}"
+        f"{quoted(terms)} to finite numbers of at least 0. Received: {weights!r}"
     )
 
 
