@@ -347,6 +347,46 @@ def multi_resolution_stft():
     return Picture("pitch of a tone, 1 is right", curves)
 
 
+@picture_of("MelSTFT")
+def mel_stft():
+    pitch = np.linspace(0.8, 1.2, 41)
+    tone = np.sin(0.5 * TIME)
+    preds = [np.sin(0.5 * x * TIME) for x in pitch]
+    only = {"weights": {"log_magnitude": 0.0}, "reduction": "none"}
+    size = {"fft_size": 512, "hop": 128, "window": 512}
+    bands, bins = cl.losses.MelSTFT(mels=20, **size, **only), cl.losses.STFT(**size, **only)
+    curves = [
+        Curve("bands", pitch, over_signals(bands, tone, preds)),
+        Curve("STFT: bins", pitch, over_signals(bins, tone, preds), other=True),
+    ]
+    return Picture("pitch of a tone, 1 is right", curves)
+
+
+@picture_of("SNR")
+def snr():
+    level = np.linspace(0.1, 2, 39)
+    tone = np.sin(0.3 * TIME)
+    noisy = tone + 0.1 * np.random.default_rng(0).normal(size=TIME.shape)
+    preds = [x * noisy for x in level]
+    curves = [
+        Curve("SNR", level, over_signals(make("SNR"), tone, preds)),
+        Curve("SI-SDR", level, over_signals(make("SISDR"), tone, preds), other=True),
+    ]
+    return Picture("level of the prediction, 1 is right", curves, y_label="decibels")
+
+
+@picture_of("ErrorToSignal")
+def error_to_signal():
+    pitch = np.linspace(0.05, 3.0, 60)
+    tone = np.sin(0.3 * TIME)
+    preds = [tone + 0.3 * np.sin(x * TIME + 1) for x in pitch]
+    curves = [
+        Curve("pre_emphasis=0.95", pitch, over_signals(make("ErrorToSignal", 0.95), tone, preds)),
+        Curve("without", pitch, over_signals(make("ErrorToSignal"), tone, preds)),
+    ]
+    return Picture("pitch of a quiet error, radians a step", curves)
+
+
 @picture_of("SISDR")
 def si_sdr():
     level = np.linspace(0.1, 2, 39)

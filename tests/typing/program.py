@@ -143,6 +143,7 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.Dice(smooth=1.0, include_background=False, from_logits=True),
         cl.losses.DistributionFocal(low=-1.0, high=1.0, from_logits=True),
         cl.losses.EIoU(format="xywh"),
+        cl.losses.ErrorToSignal(pre_emphasis=0.95),
         cl.losses.EnergyScore(beta=0.5, fair=False),
         cl.losses.EnsembleCRPS(fair=True),
         cl.losses.Expectile(0.9),
@@ -172,6 +173,7 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.QualityFocal(beta=1.0),
         cl.losses.QuantileCRPS([0.1, 0.5, 0.9]),
         cl.losses.SISDR(zero_mean=False),
+        cl.losses.SNR(epsilon=1e-6),
         cl.losses.SIoU(theta=2.0, format="center_xywh"),
         cl.losses.SSIM(filter_size=7),
         cl.losses.SignedDistanceBoundary(spacing=[3.0, 1.0, 1.0]),
@@ -199,7 +201,8 @@ def losses_of_several_parts() -> list[cl.CompositeLoss]:
     eye = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="edges")])
     resolutions = cl.losses.MultiResolutionSTFT(fft_sizes=(64, 9), hops=(16, 4), windows=(32, 9))
     return [
-        resolutions + cl.losses.STFT(fft_size=64, hop=16, window=32),
+        resolutions + cl.losses.STFT(fft_size=64, hop=16, window=32, phase=0.5, pre_emphasis=0.85),
+        0.1 * cl.losses.MelSTFT(sample_rate=8000, mels=20, high=3000.0),
         0.5 * resolutions,
         "mse" + cl.losses.Perceptual(eye, ["edges"], weights=[0.5], preprocessing="vgg16"),
         0.1 * cl.losses.Perceptual(eye, ["edges"], style=True, preprocessing=np.abs),

@@ -175,11 +175,16 @@ class MultiResolutionSTFT(OfParts):
     ) -> None:
         resolutions = resolutions_of(fft_sizes, hops, windows)
         _check_options("MultiResolutionSTFT", weights, pre_emphasis, phase)
-        options = {"pre_emphasis": pre_emphasis, "phase": phase}
         parts: dict[str, KerasLoss] = {}
         for fft_size, hop, window in resolutions:
             part = make_unique(f"fft_{fft_size}", parts)
-            parts[part] = STFT(fft_size, hop, window, weights, name=part, dtype=dtype, **options)
+            parts[part] = STFT(
+                *(fft_size, hop, window, weights),
+                name=part,
+                dtype=dtype,
+                pre_emphasis=pre_emphasis,
+                phase=phase,
+            )
         super().__init__(parts, [1 / len(parts)] * len(parts), reduction, name, dtype)
         self.fft_sizes = fft_sizes
         self.hops = hops

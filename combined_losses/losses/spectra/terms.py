@@ -4,7 +4,7 @@ from keras import ops
 
 from combined_losses._core.loss import Loss
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import weighted_mean
+from combined_losses._numerics.floats import div, weighted_mean
 from combined_losses.losses.spectra.signals import mean_of_channels
 
 FLOOR = 1e-8  # added to the square of each magnitude
@@ -24,17 +24,24 @@ class SpectralTerm(Loss):
         super().__init__()
         self.several = several
 
-    def magnitude(self, spectra: Tensor) -> Tensor:
-        return ops.split(spectra, 3, axis=-1)[0] if self.several else spectra
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        if not self.several:
+            return self.of_spectra([y_true], [y_pred], sample_weight)
+        weight = None if sample_weight is None else ops.split(sample_weight, 3, axis=-1)[0]
+        true, pred = (ops.split(spectra, 3, axis=-1) for spectra in (y_true, y_pred))
+        return self.of_spectra(true, pred, weight)
+
+    def of_spectra(self, true: list[Tensor], pred: list[Tensor], weight: Tensor | None) -> Tensor:
+        """The values, of magnitudes and, if there are several, real and imaginary parts."""
+        raise NotImplementedError
 
 
 class Convergence(SpectralTerm):
     """`||Y - P|| / ||Y||` over frames and bins, averaged over the channels with any weight."""
 
-    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        y_true, y_pred = self.magnitude(y_true), self.magnitude(y_pred)
-        ratio = _norm(y_true - y_pred, sample_weight, 1e-24) / _norm(y_true, sample_weight, 1.0)
-        return mean_of_channels(ratio, sample_weight, (2, 3))
+    def of_spectra(self, true: list[Tensor], pred: list[Tensor], weight: Tensor | None) -> Tensor:
+        ratio = _norm(true[0] - pred[0], weight, 1e-24) / _norm(true[0], weight, 1.0)
+        return mean_of_channels(ratio, weight, (2, 3))
 
 
 def _norm(magnitude: Tensor, weight: Tensor | None, floor: float) -> Tensor:
@@ -62,31 +69,25 @@ class LogMagnitude(SpectralTerm):
         super().__init__(several)
         self.floor = floor
 
-    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        difference = self._log(y_true) - self._log(y_pred)
+    def of_spectra(self, true: list[Tensor], pred: list[Tensor], weight: Tensor | None) -> Tensor:
+        difference = self._log(true[0]) - self._log(pred[0])
         # |d| with the slope 0 at d = 0; relu(d) + relu(-d) would take one more pass over the array.
         distance = ops.stop_gradient(ops.sign(difference)) * difference
-        return weighted_mean(distance, sample_weight, axis=(1, 2, 3))
+        return weighted_mean(distance, weight, axis=(1, 2, 3))
 
-    def _log(self, spectra: Tensor) -> Tensor:
-        magnitude = self.magnitude(spectra)
+    def _log(self, magnitude: Tensor) -> Tensor:
         return ops.log(magnitude + self.floor if self.floor else magnitude)
 
 
 class Phase(SpectralTerm):
     """`sum (|Y| |P| - Re(Y conj P)) / sum |Y|^2` over frames and bins, averaged over channels."""
 
-    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        (true, *y_parts), (pred, *p_parts) = (ops.split(s, 3, axis=-1) for s in (y_true, y_pred))
-        apart = sum(ops.square(y - p) for y, p in zip(y_parts, p_parts, strict=True))
+    def of_spectra(self, true: list[Tensor], pred: list[Tensor], weight: Tensor | None) -> Tensor:
+        size, real, imaginary = (y - p for y, p in zip(true, pred, strict=True))
+        apart = ops.square(real) + ops.square(imaginary)
         # |Y - P|^2 = |Y|^2 + |P|^2 - 2 Re(Y conj P), and with the floor e the magnitudes have
         # (|Y| - |P|)^2 = |Y|^2 + |P|^2 + 2 e - 2 |Y| |P|. Half of the difference, plus e, is the
         # numerator. It is rounded like the error, not like the signal: 0 is nearly reached.
-        lack = (apart - ops.square(true - pred)) / 2 + FLOOR
-        ratio = _total(lack, sample_weight) / _positive(_total(ops.square(true), sample_weight))
-        return mean_of_channels(ratio, sample_weight, (2, 3))
-
-
-def _positive(total: Tensor) -> Tensor:
-    """The sum, or 1 where nothing counts."""
-    return ops.where(total > 0, total, 1.0)
+        lack = (apart - ops.square(size)) / 2 + FLOOR
+        ratio = div(_total(lack, weight), _total(ops.square(true[0]), weight))
+        return mean_of_channels(ratio, weight, (2, 3))
