@@ -39,6 +39,10 @@ def losses_of_boxes(source):
     return [name for name in exported(source) if name.endswith("_loss")]
 
 
+def losses_of_signals(source):
+    return re.findall(r"^class (\w+Loss)\(", source, re.MULTILINE)
+
+
 def differentiable(source):
     """The classes that say so of themselves."""
     says_so = re.compile(r"    is_differentiable(: [^=]+)? = True$", re.MULTILINE)
@@ -66,6 +70,7 @@ LIBRARIES = {
     "kornia": ("kornia", r"kornia/losses/__init__\.py", exported),
     "torchmetrics": ("torchmetrics", r"torchmetrics/(?!functional)\w+/\w+\.py", differentiable),
     "optax": ("optax", r"optax/losses/__init__\.py", exported),
+    "auraloss": ("auraloss", r"auraloss/(freq|time)\.py", losses_of_signals),
 }
 
 

@@ -1,7 +1,8 @@
-"""Spectra, beside auraloss. Eight signals of a second and a half at 16 kHz."""
+"""Signals, beside auraloss. Eight signals of a second and a half at 16 kHz."""
 
 import auraloss
 import numpy as np
+import torch
 
 import combined_losses as cl
 from pairs import Pair
@@ -24,10 +25,21 @@ def _pair(ours, theirs):
     return Pair(signals, ours, make)
 
 
+def mel():
+    """auraloss asks librosa for the bands: it is given ours."""
+    loss = auraloss.freq.STFTLoss()
+    loss.scale = "mel"
+    loss.fb = torch.tensor(cl.losses.MelSTFT()._filters, dtype=torch.float32)[None]
+    return loss
+
+
 PAIRS = {
     "STFT": _pair(cl.losses.STFT, auraloss.freq.STFTLoss),
     "MultiResolutionSTFT": _pair(
         cl.losses.MultiResolutionSTFT, auraloss.freq.MultiResolutionSTFTLoss
     ),
+    "MelSTFT": _pair(cl.losses.MelSTFT, mel),
     "SISDR": _pair(cl.losses.SISDR, auraloss.time.SISDRLoss),
+    "SNR": _pair(cl.losses.SNR, auraloss.time.SNRLoss),
+    "ErrorToSignal": _pair(cl.losses.ErrorToSignal, auraloss.time.ESRLoss),
 }
