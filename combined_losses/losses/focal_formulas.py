@@ -8,7 +8,7 @@ from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import slog
 
 
-def fade(miss: Tensor, entropy: Tensor, gamma: float) -> Tensor:
+def fade(miss: Tensor, entropy: Tensor | float, gamma: float) -> Tensor:
     """`max(miss, 1e-30)^gamma * entropy`, gamma > 0; the entropy may have either sign."""
     # For gamma < 1 the derivative of the power at 0 is infinite. So we put a floor under miss,
     # relu(miss - floor) + floor, which passes no gradient below the floor. It equals
@@ -95,6 +95,13 @@ def _of_logits(y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     # positive, so nothing cancels.
     miss = (1 + 2 * minus_label) * ops.sigmoid(logit) - minus_label
     return miss, backend.binary_entropy(logit, minus_label)
+
+
+def difference_and_entropy(y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The probability less the label, or minus that, and the cross-entropy, from logits."""
+    logit, minus_label = _lesser_side(y, z)
+    # A label of 0 or 1 is 0 on its lesser side, so that a right probability keeps all its digits.
+    return ops.sigmoid(logit) + minus_label, backend.binary_entropy(logit, minus_label)
 
 
 def _entropy_of_logits(y: Tensor, z: Tensor) -> Tensor:

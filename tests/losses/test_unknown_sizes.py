@@ -89,6 +89,7 @@ SMALL = {
     "SobelEdge": (lambda: cl.losses.SobelEdge(), (2, 2, 5, 1)),
     "STFT": (lambda: cl.losses.STFT(64, 16, 64), (2, 32)),
     "MultiResolutionSTFT": (lambda: cl.losses.MultiResolutionSTFT(), (2, 900)),
+    "MelSTFT": (lambda: cl.losses.MelSTFT(mels=4, fft_size=64, hop=16, window=64), (2, 32)),
     "MultiScale": (lambda: cl.wrappers.MultiScale("mse", (1, 4)), (2, 3, 3, 1)),
 }
 

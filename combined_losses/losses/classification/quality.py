@@ -13,7 +13,7 @@ from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import magnitude
 from combined_losses.losses.classification.base import OfClasses, cast_prediction
-from combined_losses.losses.focal_formulas import binary, fade
+from combined_losses.losses.focal_formulas import binary, difference_and_entropy, fade
 
 __all__ = ["QualityFocal", "Varifocal"]
 
@@ -80,17 +80,19 @@ class QualityFocal(_OfQuality):
     @channels_last
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred, steepest = cast_prediction(self, y_pred)
-        values = binary(y_true, y_pred, 0, self.from_logits, steepest)
-        if self.beta:
-            values = fade(self._distance(y_true, y_pred), values, self.beta)
-        return ops.mean(values, axis=-1)
+        if self.from_logits:
+            difference, entropy = difference_and_entropy(y_true, y_pred)
+        else:
+            difference = y_true - as_probability(y_pred, y_true)
+            entropy = binary(y_true, y_pred, 0, False, steepest)
+        return ops.mean(self._faded(difference, entropy), axis=-1)
 
-    def _distance(self, y: Tensor, p: Tensor) -> Tensor:
-        """How far the predicted probability is from the label, with the slope 0 where they meet."""
-        if not self.from_logits:
-            return magnitude(y - as_probability(p, y))
-        # y - sigmoid(z), with 1 = sigmoid(z) + sigmoid(-z): exact for labels of 0 and 1.
-        return magnitude(y * ops.sigmoid(-p) - (1 - y) * ops.sigmoid(p))
+    def _faded(self, difference: Tensor, entropy: Tensor) -> Tensor:
+        if self.beta == 0:
+            return entropy
+        # A square needs no absolute value, which takes a pass over the array.
+        distance = difference if self.beta == 2 else magnitude(difference)
+        return fade(distance, entropy, self.beta)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -150,9 +152,9 @@ class Varifocal(_OfQuality):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred, steepest = cast_prediction(self, y_pred)
         entropy = binary(y_true, y_pred, 0, self.from_logits, steepest)
-        faded = entropy
+        of_negatives = self.alpha
         if self.gamma:
             p = ops.sigmoid(y_pred) if self.from_logits else as_probability(y_pred, y_true)
-            faded = fade(p, entropy, self.gamma)
-        values = ops.where(y_true > 0, y_true * entropy, self.alpha * faded)
-        return ops.mean(values, axis=-1)
+            of_negatives = fade(p, self.alpha, self.gamma)
+        factor = ops.where(y_true > 0, y_true, of_negatives)
+        return ops.mean(factor * entropy, axis=-1)
