@@ -28,9 +28,11 @@ class OfParts(Wrapper):
         own = name or snake_case(type(self).__name__)
         super().__init__(CompositeLoss(losses, weights, name=own), reduction, own, dtype)
         self.name_is_given = name is not None
-        self._weights_at_first: dict[str, float] = self.loss.weights
+        self._weights_at_first = self.part_weights
 
     def weights_now(self, given: Any) -> Any:
-        """For the config: the weights of the parts as they were given, until one has changed."""
-        weights: dict[str, float] = self.loss.weights
-        return given if weights == self._weights_at_first else weights
+        """For the config: the weights of the parts as they were given, until one has changed.
+
+        Then those of all parts, by their paths.
+        """
+        return given if self.part_weights == self._weights_at_first else self.part_weights

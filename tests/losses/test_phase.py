@@ -95,6 +95,24 @@ def test_every_resolution_has_it():
     close(value(one, Y_TRUE, Y_PRED), value(stft(phase=0.5, pre_emphasis=0.3), Y_TRUE, Y_PRED))
 
 
+def test_single_parts_have_weights_that_are_saved():
+    made = cl.losses.MultiResolutionSTFT
+    loss = made([64, 32], [16, 8], [48, 32], {"convergence": 0.5, "fft_32/convergence": 0.0})
+    assert loss.part_weights["fft_64/convergence"] == 0.5
+    assert loss.part_weights["fft_32/convergence"] == 0.0
+    assert loss.part_weights["fft_32"] == 0.5
+    assert loss.get_config()["weights"] == {"convergence": 0.5, "fft_32/convergence": 0.0}
+    composite = cl.CompositeLoss({"s": loss})
+    composite.set_weight("s/fft_64", 0.25)
+    composite.set_weight("s/fft_32/log_magnitude", 3.0)
+    again = cl.CompositeLoss.from_config(composite.get_config())
+    for path in ("s/fft_64", "s/fft_32", "s/fft_32/log_magnitude", "s/fft_32/convergence"):
+        assert again.weight_of(path) == composite.weight_of(path)
+    close(value(again, Y_TRUE, Y_PRED), value(composite, Y_TRUE, Y_PRED))
+    with raises(ValueError, "'fft_64/log_magnitude'", "Received: {'fft_16': 1.0}"):
+        made([64, 32], [16, 8], [48, 32], {"fft_16": 1.0})
+
+
 def test_a_weight_of_a_term_that_is_not_there_is_an_error():
     for make in (stft, cl.losses.MultiResolutionSTFT):
         with raises(ValueError, "'convergence'", "'log_magnitude'", "Received: {'phase': 1.0}"):

@@ -1,6 +1,6 @@
 """What the losses of spectra are given: resolutions, and the weights of their terms."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from combined_losses._core.checks import are_numbers, is_integer
 from combined_losses._core.names import quoted
@@ -52,6 +52,15 @@ def check_weights(
         f"The argument `weights` of {owner} must be None or a dict from "
         f"{quoted(terms)} to finite numbers of at least 0. Received: {weights!r}"
     )
+
+
+def weights_of_part(
+    weights: Mapping[str, float], part: str, terms: Iterable[str]
+) -> dict[str, float] | None:
+    """The weights of a part's terms: those that name the part too come first."""
+    found = {name: weights[name] for name in terms if name in weights}
+    found |= {name: weights[f"{part}/{name}"] for name in terms if f"{part}/{name}" in weights}
+    return found or None
 
 
 def _is_weight(number: float) -> bool:

@@ -6,6 +6,7 @@ one pass.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -16,7 +17,11 @@ from combined_losses._core.keras_types import KerasLoss, Reduction
 from combined_losses._core.names import make_unique
 from combined_losses._numerics.arrays import Dtype, Tensor
 from combined_losses.losses.parts import OfParts
-from combined_losses.losses.spectra.arguments import check_weights, resolutions_of
+from combined_losses.losses.spectra.arguments import (
+    check_weights,
+    resolutions_of,
+    weights_of_part,
+)
 from combined_losses.losses.spectra.base import Spectral
 from combined_losses.losses.spectra.signals import check_pre_emphasis
 from combined_losses.losses.spectra.terms import Convergence, LogMagnitude, Phase, SpectralTerm
@@ -115,11 +120,17 @@ def _terms(phase: float) -> dict[str, SpectralTerm]:
 
 
 def _check_options(
-    owner: str, weights: Mapping[str, float] | None, pre_emphasis: float, phase: float
+    owner: str,
+    weights: Mapping[str, float] | None,
+    pre_emphasis: float,
+    phase: float,
+    parts: Sequence[str] = (),
 ) -> None:
+    """Raises if an argument is outside its range; `parts` are those that have the terms."""
     check_pre_emphasis(owner, pre_emphasis)
     check_number(owner, "phase", phase, minimum=0)
-    check_weights(owner, weights, tuple(_defaults(phase)))
+    terms = tuple(_defaults(phase))
+    check_weights(owner, weights, (*terms, *parts, *(f"{p}/{t}" for p in parts for t in terms)))
 
 
 def _defaults(phase: float) -> dict[str, float]:
@@ -139,7 +150,9 @@ class MultiResolutionSTFT(OfParts):
     Args:
         fft_sizes, hops, windows: lists of equal length, one number for each resolution, as in
             `STFT`. Defaults `(1024, 2048, 512)`, `(120, 240, 50)`, `(600, 1200, 240)`.
-        weights: those of the terms at every resolution, as in `STFT`.
+        weights: those of the terms at every resolution, as in `STFT`; or of single parts by their
+            paths, such as `{"fft_512/phase": 0.0, "fft_1024": 0.5}`. A resolution that it leaves
+            out has one over the number of resolutions.
         pre_emphasis, phase: as in `STFT`, at every resolution. Defaults 0.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
@@ -174,24 +187,34 @@ class MultiResolutionSTFT(OfParts):
         phase: float = 0.0,
     ) -> None:
         resolutions = resolutions_of(fft_sizes, hops, windows)
-        _check_options("MultiResolutionSTFT", weights, pre_emphasis, phase)
-        parts: dict[str, KerasLoss] = {}
-        for fft_size, hop, window in resolutions:
-            part = make_unique(f"fft_{fft_size}", parts)
-            parts[part] = STFT(
-                *(fft_size, hop, window, weights),
+        named: dict[str, tuple[int, int, int]] = {}
+        for resolution in resolutions:
+            named[make_unique(f"fft_{resolution[0]}", named)] = resolution
+        _check_options("MultiResolutionSTFT", weights, pre_emphasis, phase, [*named])
+        given = weights or {}
+        parts: dict[str, KerasLoss] = {
+            part: STFT(
+                *resolution,
+                weights_of_part(given, part, _defaults(phase)),
                 name=part,
                 dtype=dtype,
                 pre_emphasis=pre_emphasis,
                 phase=phase,
             )
-        super().__init__(parts, [1 / len(parts)] * len(parts), reduction, name, dtype)
+            for part, resolution in named.items()
+        }
+        shares = {part: given.get(part, 1 / len(parts)) for part in parts}
+        super().__init__(parts, shares, reduction, name, dtype)
         self.fft_sizes = fft_sizes
         self.hops = hops
         self.windows = windows
         self.weights = weights
         self.pre_emphasis = pre_emphasis
         self.phase = phase
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "weights": self.weights_now(config["weights"])}
 
     def see(self, batch: Batch, label: str) -> Batch:
         return batch
