@@ -326,3 +326,35 @@ def tree_cross_entropy(y_true, y_pred, levels, decay=0.5, from_logits=False):
         if from_logits:
             gradient[index] = shares * (gradient[index] - np.sum(shares * gradient[index]))
     return values, gradient
+
+
+def sparse_cross_entropy(y_true, y_pred, label_smoothing=0.0, ignore_class=None, from_logits=False):
+    """Focal with gamma 0; ignored positions are 0."""
+    labels = np.reshape(y_true, y_pred.shape[:-1]).astype(int)
+    counts = np.ones(labels.shape, bool) if ignore_class is None else labels != ignore_class
+    options = {"from_logits": from_logits, "label_smoothing": label_smoothing}
+    values, gradient = categorical_focal(
+        np.eye(y_pred.shape[-1])[np.where(counts, labels, 0)], y_pred, 0.0, **options
+    )
+    return values * counts, gradient * counts[..., None]
+
+
+def z_loss(y_true, y_pred):
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    for index in np.ndindex(*y_pred.shape[:-1]):
+        row = np.float64(y_pred[index])
+        weights = np.exp(row - row.max())
+        partition = row.max() + math.log(math.fsum(weights))
+        values[index] = partition**2
+        gradient[index] = 2 * partition * weights / weights.sum()
+    return values, gradient
+
+
+def distillation(y_true, y_pred, temperature=2.0):
+    values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
+    for index in np.ndindex(*y_pred.shape[:-1]):
+        rows = [np.float64(each[index]) / temperature for each in (y_true, y_pred)]
+        q, p = (np.exp(row - row.max()) / np.exp(row - row.max()).sum() for row in rows)
+        values[index] = temperature**2 * math.fsum(q * np.log(q / p))
+        gradient[index] = temperature * (p - q)
+    return values, gradient

@@ -125,3 +125,22 @@ def supervised_contrastive(y_true, y_pred, temperature=0.1, sample_weight=None):
             slope -= 1 / len(positives) if j in positives else 0.0
             batch.add_cosine(a, j, slope / temperature)
     return batch.scaled(sum(1 for a in batch.anchors if batch.positives[a]))
+
+
+def in_batch_softmax(y_true, y_pred, temperature=1.0, log_q=None, sample_weight=None):
+    """The queries and items of `y_pred`, `(batch, 2, D)`."""
+    pairs = np.float64(y_pred)
+    batch = _Batch(y_true, pairs.reshape(len(pairs), -1), sample_weight)
+    ids, gradient = np.reshape(y_true, -1).astype(int), np.zeros(pairs.shape)
+    for a in batch.anchors:
+        rivals = [a, *batch.negatives[a]]
+        scores = np.array([pairs[a, 0] @ pairs[j, 1] / temperature for j in rivals])
+        if log_q is not None:
+            scores -= np.array(log_q)[ids[rivals]]
+        shares = np.exp(scores - scores.max())
+        batch.values[a] = scores.max() + math.log(math.fsum(shares)) - scores[0]
+        slopes = (shares / shares.sum() - (np.arange(len(rivals)) == 0)) / temperature
+        for j, slope in zip(rivals, slopes, strict=True):
+            gradient[a, 0] += slope * pairs[j, 1]
+            gradient[j, 1] += slope * pairs[a, 0]
+    return batch.values, gradient

@@ -193,6 +193,10 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.ArcFace(margin=0.3, scale=30.0, subcenters=3),
         cl.losses.CosFace(),
         cl.losses.Ordinal("corn", importance=[1.0, 2.0], from_logits=True),
+        cl.losses.SparseCrossEntropy(0.1, ignore_class=0, from_logits=True),
+        cl.losses.ZLoss(data_format="channels_last"),
+        cl.losses.Distillation(temperature=4.0),
+        cl.losses.InBatchSoftmax(temperature=0.1, log_q=[-1.0, -2.0]),
         cl.losses.TreeCrossEntropy([[0, 0, 1], [0, 0, 0]], decay=-0.5),
     ]
 

@@ -1,7 +1,7 @@
 """Embeddings: vectors, `(batch, features)`, that shall be near each other for similar samples.
 
-`distances.py` measures by Euclidean distance, `cosines.py` by angle; `pairs.py` finds which pairs
-of samples in a batch have the same label.
+`distances.py` measures by Euclidean distance, `cosines.py` by angle, `towers.py` the products of
+pairs; `pairs.py` finds which pairs of samples in a batch have the same label.
 """
 
 from combined_losses.losses.embeddings.cosines import NTXent, SupervisedContrastive
@@ -10,5 +10,13 @@ from combined_losses.losses.embeddings.distances import (
     ContrastivePairs,
     TripletSemiHard,
 )
+from combined_losses.losses.embeddings.towers import InBatchSoftmax
 
-__all__ = ["Contrastive", "ContrastivePairs", "NTXent", "SupervisedContrastive", "TripletSemiHard"]
+__all__ = [
+    "Contrastive",
+    "ContrastivePairs",
+    "InBatchSoftmax",
+    "NTXent",
+    "SupervisedContrastive",
+    "TripletSemiHard",
+]

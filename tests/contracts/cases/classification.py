@@ -3,7 +3,7 @@
 import numpy as np
 
 import combined_losses as cl
-from tests.contracts.case import NOT_A_NUMBER, Case
+from tests.contracts.case import NOT_A_NUMBER, Case, normal
 from tests.oracles import classification
 
 NOT_WEIGHTS = [2.0, "1", [], [0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [[1.0]], [True]]
@@ -237,6 +237,35 @@ CASES = [
         },
         perfect=one_hot,
     ),
+    Case(
+        loss=cl.losses.SparseCrossEntropy,
+        oracle=classification.sparse_cross_entropy,
+        y_true=labels(4, 3, seed=61),
+        y_pred=probabilities(4, 3, CLASSES, seed=62),
+        arguments={"label_smoothing": 0.3, "from_logits": True},
+        fixed=("ignore_class",),  # a mask on the values: tests/losses/test_tokens.py
+        refused={
+            "label_smoothing": NOT_SMOOTH,
+            "ignore_class": [1.0, True, "1", [1], float("nan")],
+            "from_logits": NOT_A_FLAG,
+        },
+        perfect=one_hot,
+    ),
+    Case(
+        loss=cl.losses.ZLoss,
+        oracle=classification.z_loss,
+        y_true=labels(4, 3, seed=63),
+        y_pred=normal(4, 3, CLASSES, seed=64),
+        perfect=one_hot,
+    ),
+    Case(
+        loss=cl.losses.Distillation,
+        oracle=classification.distillation,
+        y_true=normal(4, 3, CLASSES, seed=65),
+        y_pred=normal(4, 3, CLASSES, seed=66),
+        arguments={"temperature": 3.0},
+        refused={"temperature": [0, -1.0, *NOT_A_NUMBER]},
+    ),
 ]
 
 VARIANTS = [
@@ -259,6 +288,15 @@ VARIANTS = [
         y_pred=probabilities(4, 5, CLASSES, seed=52),
         required={"num_classes": CLASSES},
         arguments={"over": "sample"},
+        perfect=one_hot,
+    ),
+    Case(
+        label="probabilities",
+        loss=cl.losses.SparseCrossEntropy,
+        oracle=classification.sparse_cross_entropy,
+        y_true=labels(4, seed=67),
+        y_pred=probabilities(4, CLASSES, seed=68),
+        arguments={"label_smoothing": 0.1},
         perfect=one_hot,
     ),
     Case(

@@ -16,6 +16,11 @@ def one_hot(labels):
     return np.eye(6, dtype="float32")[np.asarray(labels, int)]
 
 
+def towers(labels):
+    """Queries at the place of their items."""
+    return 9 * np.stack([one_hot(labels)] * 2, axis=1)
+
+
 def _case(loss, oracle, seed, argument, other):
     return Case(
         loss=loss,
@@ -44,5 +49,18 @@ CASES = [
     _case(cl.losses.NTXent, embeddings.nt_xent, 5, "temperature", 0.3),
     _case(
         cl.losses.SupervisedContrastive, embeddings.supervised_contrastive, 6, "temperature", 0.3
+    ),
+    Case(
+        loss=cl.losses.InBatchSoftmax,
+        oracle=embeddings.in_batch_softmax,
+        y_true=LABELS,
+        y_pred=normal(4, 2, 3, seed=7),
+        arguments={"temperature": 0.7, "log_q": [-1.0, -2.0, -3.0, -0.5, -3.5, -1.5]},
+        refused={
+            "temperature": NOT_ABOVE_0,
+            "log_q": [[], [[0.1]], ["a"], [float("nan")], [float("inf")], 3, "a", True],
+        },
+        perfect=towers,
+        pairwise=True,
     ),
 ]
