@@ -20,7 +20,14 @@ SPECTRA = {
         8,
         True,
     ),
+    "MelSTFT": (
+        {"sample_rate": 8000, "mels": 16, "fft_size": 128, "hop": 32, "window": 128},
+        8,
+        True,
+    ),
     "SISDR": ({}, 40, False),
+    "SNR": ({}, 15, False),
+    "ErrorToSignal": ({"pre_emphasis": 0.2}, 10, False),
 }
 TABLES = (SPECTRA,)
 STEPS = 512
