@@ -148,6 +148,18 @@ def test_no_array_of_one_hot_labels_is_made():
 # ZLoss.
 
 
+@pytest.mark.parametrize("low", [-1e6, -np.inf])
+def test_a_class_that_is_ruled_out_changes_nothing(low):
+    """Also beside a cross-entropy, with which it might share a softmax."""
+    z = np.concatenate([np.full_like(LOGITS[..., :1], low), LOGITS], axis=-1)
+    expected = value(L.ZLoss(), TOKENS, LOGITS)
+    composite = cl.CompositeLoss({"a": L.SparseCrossEntropy(from_logits=True), "z": L.ZLoss()})
+    close(ops.convert_to_numpy(composite.components(TOKENS + 1, z)["z"]), expected)
+    found = gradient(lambda p: composite(TOKENS + 1, p), z)
+    assert np.all(found[..., 0] == 0)
+    assert np.all(np.isfinite(found))
+
+
 def test_it_is_the_square_of_the_log_partition():
     close(values(L.ZLoss, TOKENS, LOGITS), np.log(np.exp(np.float64(LOGITS)).sum(-1)) ** 2)
     close(values(L.ZLoss, TOKENS, np.log(P)), 0, atol=1e-6)

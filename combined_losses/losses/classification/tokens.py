@@ -147,7 +147,8 @@ class ZLoss(OfClasses):
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` logits `(batch, ..., C)`; `y_true` any. Values `y_pred.shape[:-1]`, of at least
-    0; so weights and masks are those of positions.
+    0; so weights and masks are those of positions. A logit of minus infinity, as of a token that is
+    not allowed, is a class less.
 
     Example: logits of probabilities that add up to 1, and the same with 2 added to each.
 
@@ -173,12 +174,11 @@ class ZLoss(OfClasses):
         return super().traits._replace(softmax=True)
 
     @channels_last
-    def call(self, y_true: Tensor, y_pred: Tensor, *, once: Once | None = None) -> Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_pred, _ = cast_prediction(self, y_pred)
-        if once is None:
-            return ops.square(ops.logsumexp(y_pred, axis=-1))
-        # log(p_c) = z_c - logsumexp(z), so that any class tells it.
-        return ops.square(y_pred[..., 0] - once(log_softmax, y_pred)[..., 0])
+        # Not z_c - log(p_c), of a softmax that a cross-entropy has computed: of a class c far below
+        # the others no digit is left, and nothing of one whose logit is minus infinity.
+        return ops.square(ops.logsumexp(y_pred, axis=-1))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
