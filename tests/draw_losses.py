@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import tests.curves_of_distributions
+import tests.curves_of_embeddings
 import tests.curves_of_labels  # noqa: F401 (they register their pictures)
 from combined_losses.losses import signed_distance
 from tests import curves_of_fields

@@ -39,6 +39,7 @@ class Compound(Node):
     is_beyond_output = False  # whether it reaches the model by more than its output
     calls_host = False  # whether every call waits for a function of NumPy arrays
     has_moving_weights: bool = False  # whether weights of its own components move
+    learns: bool = False  # whether it has variables of its own that the optimizer trains
     compiled_in = False  # whether a compiled function holds its weights as constants
     weighting: Any = None  # the rule that moves the weights of its components
     _warned_of_lambda = False
@@ -256,16 +257,17 @@ class Compound(Node):
         """Called by the mixin at `compile`: warns of what will surprise the user later."""
         self._warn_of_lambda()
         for compound in self.compounds():
-            if compound.has_moving_weights:
+            if compound.has_moving_weights or compound.learns:
                 compound._warn_of_second(model)
 
     def _warn_of_second(self, model: keras.Model) -> None:
         last, self._last_model = self._last_model, weakref.ref(model)
         if last is not None and last() is not model:
             warnings.warn(
-                f"'{self.name}' has weights that move and was compiled in another model before: "
-                "this one begins with the weights and the state that they have there. Give it a "
-                "composite of its own, for example CompositeLoss.from_config(loss.get_config()).",
+                f"'{self.name}' has {'variables' if self.learns else 'weights'} that move and was "
+                "compiled in another model before: this one begins with the state that they have "
+                "there. Give it a loss of its own, for example "
+                f"{type(self.loss_itself()).__name__}.from_config(loss.get_config()).",
                 stacklevel=5,
             )
 

@@ -62,6 +62,8 @@ def _warn_of_loss(compound: Compound) -> None:
     lost = []
     if compound.moves:
         lost.append("the state of its moving weights")
+    elif compound.learned_variables:
+        lost.append("what it has learned")
     if compound.chooses_outputs:
         lost.append("its choice among the outputs (a plain Keras model cannot choose)")
     if lost:

@@ -96,7 +96,8 @@ class ModelState:
             routing.check_single(self.loss, self.loss_weights, single_names(model, y_pred))
         strategy = keras_private.strategy_of(model)
         for loss in self.compounds:
-            check_scope(strategy, loss.name, loss.variables if loss.moves else ())
+            moving = loss.variables if loss.moves else loss.learned_variables
+            check_scope(strategy, loss.name, moving)
         reading.check_layers(model, self.gradient_rules)
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             names = penalty_names(model)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+import combined_losses as cl
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -18,14 +20,16 @@ class Case:
         label: of a variant, what its arguments are.
         fixed: arguments that have one value only.
         repeats: whether with `over="batch"` every value is one number of the whole batch.
+        of_batch: whether every value is one number of the whole batch, without an argument `over`.
         required: the arguments without a default.
         wrapped: whether the tests of the wrappers go over it too; it must take any numbers.
         refused: values that the constructor must refuse, for each argument that has a domain.
         perfect: the best prediction of a target, by default the target itself.
         pairwise: whether the samples of a batch are compared in pairs, so that a sample and its
-            copy are a pair of their own.
+            copy are a pair of their own; or whether more samples are surer of their variance.
         steep: whether the slope is that of logarithms of what may be near 0, such as the quietest
-            bin of a spectrum: then it is right as far as float32 knows `y_pred`.
+            bin of a spectrum, or of exponentials of what is scaled up: then it is right as far as
+            float32 knows `y_pred`.
     """
 
     loss: type
@@ -42,6 +46,7 @@ class Case:
     label: str = ""
     fixed: tuple = ()
     repeats: bool = True
+    of_batch: bool = False
 
     # A loss with parts is no `cl.losses.Loss`, and does not have all of these attributes.
 
@@ -59,15 +64,20 @@ class Case:
 
     @property
     def is_over_batch(self):
-        return getattr(self.make(**self.arguments), "over", None) == "batch"
+        return self.of_batch or getattr(self.make(**self.arguments), "over", None) == "batch"
 
     @property
     def couples_batch(self):
-        return self.is_over_batch or getattr(self.loss, "couples_batch", False)
+        return self.is_over_batch or getattr(self._innermost, "couples_batch", False)
 
     @property
     def same_shape(self):
-        return getattr(self.loss, "same_shape", True)
+        return getattr(self._innermost, "same_shape", True)
+
+    @property
+    def _innermost(self):
+        loss = self.make()
+        return loss.innermost_loss() if isinstance(loss, cl.wrappers.Wrapper) else loss
 
     def make(self, **kwargs):
         """The loss with its required arguments and `kwargs`."""

@@ -15,7 +15,8 @@ import combined_losses as cl
 
 DATA = Path(__file__).parents[1] / "data"
 FILES, KINDS = ("losses", "losses2"), ("cases", "weighted_cases", "special_cases")
-ARRAYS = ("y_true", "y_pred", "values", "grad", "sample_weight", "kernel0", "kernel1")
+ARRAYS = ("y_true", "y_pred", "values", "grad", "grad_y_true", "sample_weight")
+ARRAYS += ("kernel0", "kernel1")
 KEPT = ("id", "loss", "where", "kwargs", "compare_gradient", "note")
 TOLERANCES = ("value_rtol", "value_atol", "grad_rtol", "grad_atol")
 # Left out: cases that contradict the sheet of formulas.

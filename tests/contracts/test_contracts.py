@@ -122,6 +122,14 @@ def test_values_and_gradients_are_those_of_the_reference(entry):
     assert np.all(np.isfinite(slope))
     if entry["compare_gradient"]:
         close(slope, entry["grad"], entry["grad_rtol"], entry["grad_atol"])
+    check_other_gradient(entry, lambda y: loss(y, entry["y_pred"]))
+
+
+def check_other_gradient(entry, of_target):
+    """Of a loss of two outputs, where the first one stands for the target."""
+    if "grad_y_true" in entry:
+        slope = gradient(of_target, entry["y_true"])
+        close(slope, entry["grad_y_true"], entry["grad_rtol"], entry["grad_atol"])
 
 
 @pytest.mark.parametrize("entry", read_cases("weighted_cases"), ids=lambda entry: entry["id"])
@@ -133,6 +141,7 @@ def test_the_weights_of_the_reference_act_inside(entry):
     )
     close(values, entry["values"], entry["value_rtol"], entry["value_atol"])
     close(slope, entry["grad"], entry["grad_rtol"], entry["grad_atol"])
+    check_other_gradient(entry, lambda y: loss(y, entry["y_pred"], weight))
 
 
 @pytest.mark.parametrize("entry", REFERENCES, ids=lambda entry: entry["id"])

@@ -20,6 +20,11 @@ NEIGHBOURS = {
     "TripletSemiHard": {},
     "NTXent": {},
     "SupervisedContrastive": {},
+    "TripletHard": {},
+    "LiftedStructure": {},
+    "MultiSimilarity": {},
+    "NPairs": {"l2": 0.02},
+    "ProxyAnchor": {"num_classes": 10, "dim": 5},
 }
 # The score is how well distances tell pairs of one digit from others, the area under the curve.
 SIAMESE = {"Contrastive": {}}

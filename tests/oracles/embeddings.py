@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from tests.oracles.distributions import by_differences
+
 
 def contrastive(y_true, y_pred, margin=1.0):
     values, gradient = np.zeros(y_pred.shape[:-1]), np.zeros(y_pred.shape)
@@ -144,3 +146,202 @@ def in_batch_softmax(y_true, y_pred, temperature=1.0, log_q=None, sample_weight=
             gradient[a, 0] += slope * pairs[j, 1]
             gradient[j, 1] += slope * pairs[a, 0]
     return batch.values, gradient
+
+
+# From here on gradients are central differences in float64, of loops that have the values.
+
+
+def _of_anchors(terms, y_true, y_pred, sample_weight):
+    """The values of `terms(batch, a)`, which gives the sum of an anchor and its number of terms.
+
+    Their weighted mean is the weighted mean of all terms.
+    """
+
+    def values_of(y_pred):
+        batch = _Batch(y_true, y_pred, sample_weight)
+        weight = np.ones(len(batch.x)) if sample_weight is None else np.float64(sample_weight)
+        found = {a: terms(batch, a) for a in batch.anchors}
+        for a, (total, _) in found.items():
+            batch.values[a] = total
+        counted = sum(weight[a] * number for a, (_, number) in found.items())
+        return batch.values * (weight.sum() / counted if counted else 0.0)
+
+    return by_differences(values_of, y_pred)
+
+
+def _cosine(batch, a, j):
+    return float(batch.unit(a) @ batch.unit(j))
+
+
+def triplet_hard(
+    y_true, y_pred, margin=1.0, mining="hard", distance="euclidean", sample_weight=None
+):
+    def far(batch, a, j):
+        if distance == "cosine":
+            return 1 - _cosine(batch, a, j)
+        return batch.distance(a, j) ** (2 if distance == "squared" else 1)
+
+    def term(difference):
+        soft = math.log1p(math.exp(difference))
+        return soft if margin is None else max(margin + difference, 0.0)
+
+    def terms(batch, a):
+        to_q = [far(batch, a, q) for q in batch.positives[a]]
+        to_n = [far(batch, a, n) for n in batch.negatives[a]]
+        if not to_q or not to_n:
+            return 0.0, 0
+        if mining == "hard":
+            return term(max(to_q) - min(to_n)), 1
+        if mining == "all":
+            return sum(term(q - n) for q in to_q for n in to_n), len(to_q) * len(to_n)
+        chosen = [min([n for n in to_n if n > q], default=max(to_n)) for q in to_q]
+        return sum(term(q - n) for q, n in zip(to_q, chosen, strict=True)), len(to_q)
+
+    return _of_anchors(terms, y_true, y_pred, sample_weight)
+
+
+def lifted_structure(y_true, y_pred, margin=1.0, sample_weight=None):
+    def terms(batch, a):
+        total, number = 0.0, 0
+        for q in batch.positives[a] if batch.negatives[a] else []:
+            exponents = [margin - batch.distance(a, n) for n in batch.negatives[a]]
+            exponents += [margin - batch.distance(q, n) for n in batch.negatives[q]]
+            total += max(batch.distance(a, q) + _log_of_sum(exponents)[0], 0.0) ** 2 / 2
+            number += 1
+        return total, number
+
+    return _of_anchors(terms, y_true, y_pred, sample_weight)
+
+
+def multi_similarity(
+    y_true, y_pred, alpha=2.0, beta=50.0, base=0.5, epsilon=None, sample_weight=None
+):
+    def values_of(y_pred):
+        batch = _Batch(y_true, y_pred, sample_weight)
+        for a in batch.anchors:
+            of_q = [_cosine(batch, a, q) for q in batch.positives[a]]
+            of_n = [_cosine(batch, a, n) for n in batch.negatives[a]]
+            if epsilon is not None:
+                near, far = max(of_n, default=-math.inf), min(of_q, default=math.inf)
+                of_q = [s for s in of_q if s - epsilon < near]
+                of_n = [s for s in of_n if s + epsilon > far]
+            pull = 1 + sum(math.exp(-alpha * (s - base)) for s in of_q)
+            push = 1 + sum(math.exp(beta * (s - base)) for s in of_n)
+            batch.values[a] = math.log(pull) / alpha + math.log(push) / beta
+        return batch.values
+
+    return by_differences(values_of, y_pred)
+
+
+def n_pairs(y_true, y_pred, l2=0.0, sample_weight=None):
+    def terms(batch, a):
+        if not batch.positives[a]:
+            return 0.0, 0
+        found = []
+        for q in batch.positives[a]:
+            logits = [float(batch.x[a] @ batch.x[j]) for j in (q, *batch.negatives[a])]
+            found.append(_log_of_sum(logits)[0] - logits[0])
+        return np.mean(found) + l2 * float(batch.x[a] @ batch.x[a]), 1
+
+    return _of_anchors(terms, y_true, y_pred, sample_weight)
+
+
+def proxy_anchor(
+    y_true, y_pred, num_classes, dim, margin=0.1, scale=32.0, proxies=None, sample_weight=None
+):
+    labels, centres = np.reshape(y_true, -1), np.float64(proxies)
+    assert centres.shape == (num_classes, dim)
+    weight = np.ones(len(labels)) if sample_weight is None else np.float64(sample_weight)
+    present = {label for label, w in zip(labels, weight, strict=True) if w}
+
+    def values_of(y_pred):
+        def cosine(i, c):
+            lengths = [max(np.linalg.norm(v), 1e-6) for v in (y_pred[i], centres[c])]
+            return float(y_pred[i] @ centres[c]) / np.prod(lengths)
+
+        pulls, pushes = [], []
+        for c in range(num_classes):
+            pull = [weight[i] * math.exp(-scale * (cosine(i, c) - margin)) for i in of(c, True)]
+            push = [weight[i] * math.exp(scale * (cosine(i, c) + margin)) for i in of(c, False)]
+            pulls.append(math.log1p(sum(pull)))
+            pushes.append(math.log1p(sum(push)))
+        total = sum(pulls) / max(len(present), 1) + sum(pushes) / num_classes
+        return np.full(len(labels), total)
+
+    def of(c, same):
+        return [i for i, label in enumerate(labels) if (label == c) == same]
+
+    return by_differences(values_of, np.float64(y_pred))
+
+
+def paired_contrastive(
+    y_true, y_pred, temperature=0.07, learn_temperature=False, sample_weight=None
+):
+    count = len(y_true)
+    weight = np.ones(count) if sample_weight is None else np.float64(sample_weight)
+    used = np.flatnonzero(weight)
+
+    def unit(x):
+        x = np.float64(x)
+        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+
+    def values_of(y_pred):
+        logits = unit(y_true) @ unit(y_pred).T / temperature
+        values = np.zeros(count)
+        for i in used:
+            both = [_log_of_sum([*each[used]])[0] for each in (logits[i], logits[:, i])]
+            values[i] = sum(both) / 2 - logits[i, i]
+        return values
+
+    return by_differences(values_of, y_pred)
+
+
+def _shares(y_true, sample_weight):
+    weight = np.ones(len(y_true)) if sample_weight is None else np.float64(sample_weight)
+    return (weight / weight.sum() if weight.any() else weight)[:, None]
+
+
+def barlow_twins(y_true, y_pred, off_diagonal=5e-3, epsilon=1e-5, sample_weight=None):
+    a = _shares(y_true, sample_weight)
+
+    def standard(x):
+        centred = np.float64(x) - np.sum(a * x, axis=0)
+        return centred / np.sqrt(np.sum(a * centred**2, axis=0) + epsilon)
+
+    def values_of(y_pred):
+        correlations = (a * standard(y_true)).T @ standard(y_pred)
+        total = 0.0
+        for i, j in np.ndindex(*correlations.shape):
+            c = correlations[i, j]
+            total += (1 - c) ** 2 if i == j else off_diagonal * c**2
+        return np.full(len(y_pred), total)
+
+    return by_differences(values_of, y_pred)
+
+
+def vicreg(
+    y_true,
+    y_pred,
+    invariance=25.0,
+    variance=25.0,
+    covariance=1.0,
+    target_std=1.0,
+    epsilon=1e-4,
+    sample_weight=None,
+):
+    a = _shares(y_true, sample_weight)
+    unbiased = 1 - np.sum(a**2)
+
+    def of_view(x):
+        centred = np.float64(x) - np.sum(a * x, axis=0)
+        found = (a * centred).T @ centred / (unbiased if unbiased > 1e-9 else math.inf)
+        short = np.maximum(target_std - np.sqrt(np.diag(found) + epsilon), 0)
+        beside = np.sum(found**2) - np.sum(np.diag(found) ** 2)
+        return variance * np.mean(short) / 2 + covariance * beside / x.shape[1]
+
+    def values_of(y_pred):
+        errors = np.sum(a * (np.float64(y_true) - y_pred) ** 2) / y_pred.shape[1]
+        total = invariance * errors + of_view(y_true) + of_view(y_pred)
+        return np.full(len(y_pred), total)
+
+    return by_differences(values_of, y_pred)

@@ -158,6 +158,7 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.Jaccard(ignore_value=255, power=2, log=True),
         cl.losses.LaplaceNLL(),
         cl.losses.Linex(sharpness=-1.0),
+        cl.losses.LiftedStructure(margin=2.0),
         cl.losses.LogNormalNLL(epsilon=1e-3),
         cl.losses.LovaszHinge(over="batch"),
         cl.losses.LovaszSoftmax(multilabel=True),
@@ -165,6 +166,8 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.MatthewsCorrelation(smooth=1.0, over="batch", classes=[1, 2]),
         cl.losses.MixtureNLL(components=5),
         cl.losses.MultiScaleSSIM(max_value=255.0, power_factors=(0.5, 0.5)),
+        cl.losses.MultiSimilarity(alpha=2.0, beta=40.0, base=0.4, epsilon=0.1),
+        cl.losses.NPairs(l2=0.02),
         cl.losses.NTXent(temperature=0.5),
         cl.losses.NegativeBinomialNLL(name="counts"),
         cl.losses.PeakSignalToNoise(),
@@ -185,6 +188,7 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.StudentTNLL(df=4.0),
         cl.losses.SupervisedContrastive(),
         cl.losses.TotalVariation(),
+        cl.losses.TripletHard(margin=None, mining="all", distance="cosine"),
         cl.losses.TripletSemiHard(),
         cl.losses.Tversky(fp_weight=0.3, fn_weight=0.7),
         cl.losses.UnderestimationPenalty(weight=1.0),
@@ -198,6 +202,18 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.Distillation(temperature=4.0),
         cl.losses.InBatchSoftmax(temperature=0.1, log_q=[-1.0, -2.0]),
         cl.losses.TreeCrossEntropy([[0, 0, 1], [0, 0, 0]], decay=-0.5),
+    ]
+
+
+def losses_of_two_outputs() -> list[cl.wrappers.Wrapper | cl.CompositeLoss]:
+    match = cl.losses.PairedContrastive(temperature=0.1, learn_temperature=True)
+    print([variable.shape for variable in match.trainable_variables])
+    return [
+        cl.wrappers.OnOutput(match, ("image", "text")),
+        cl.wrappers.OnOutput(cl.losses.BarlowTwins(off_diagonal=0.01), ("one", "other")),
+        cl.losses.VICReg(invariance=10.0, variance=10.0, covariance=0.5, target_std=1.0),
+        cl.losses.ProxyAnchor(10, 64, margin=0.1, scale=32.0, reduction="sum"),
+        "mse" + cl.losses.ProxyAnchor(2, 1, proxies=[[1.0], [-1.0]], dtype="float64"),
     ]
 
 
@@ -437,6 +453,7 @@ def main(folder: Path) -> None:
     own_loop(operators())
     print(
         len(losses()),
+        len(losses_of_two_outputs()),
         len(losses_of_several_parts()),
         len(presets()),
         len(wrappers()),

@@ -5,12 +5,12 @@ from typing import Unpack
 import keras
 from keras import ops
 
-from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import div, over_axes
-from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, Pairs, pairs_of
+from combined_losses._numerics.floats import div
+from combined_losses.losses.embeddings.measures import NOTHING, cosines, logsumexp
+from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, pairs_of
 
 __all__ = ["NTXent", "SupervisedContrastive"]
 
@@ -63,10 +63,10 @@ class NTXent(LabelledLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("NTXent", y_true, y_pred, sample_weight, LARGEST_NUMBER)
-        logits = _cosines(pairs) / self.temperature
+        logits = cosines(pairs) / self.temperature
         # log(exp(s) + exp(L)) - s = softplus(L - s), where L is the logsumexp over the negatives.
-        of_negatives = _logsumexp(logits, pairs.negative)[:, None]
-        terms = ops.softplus(ops.where(pairs.positive, of_negatives - logits, _NOTHING))
+        of_negatives = logsumexp(logits, pairs.negative)[:, None]
+        terms = ops.softplus(ops.where(pairs.positive, of_negatives - logits, NOTHING))
         positives = ops.sum(ops.cast(pairs.positive, logits.dtype), axis=-1)
         values = div(ops.sum(terms, axis=-1), positives)
         return pairs.scaled(values, ops.cast(positives > 0, logits.dtype))
@@ -122,38 +122,10 @@ class SupervisedContrastive(LabelledLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("SupervisedContrastive", y_true, y_pred, sample_weight, LARGEST_NUMBER)
-        logits = _cosines(pairs) / self.temperature
+        logits = cosines(pairs) / self.temperature
         positive = ops.cast(pairs.positive, logits.dtype)
         number = ops.sum(positive, axis=-1)
         of_positives = div(ops.sum(logits * positive, axis=-1), number)
         found = number > 0
-        values = ops.where(found, _logsumexp(logits, pairs.all) - of_positives, 0.0)
+        values = ops.where(found, logsumexp(logits, pairs.all) - of_positives, 0.0)
         return pairs.scaled(values, ops.cast(found, logits.dtype))
-
-
-# The logit of a pair that does not count: its exponential is 0 beside that of any cosine.
-_NOTHING = -1e30
-
-
-def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
-    """The logsumexp of each row over a mask; about `_NOTHING`, with slope 0, for an empty mask."""
-    return over_axes(ops.logsumexp, ops.where(mask, logits, _NOTHING))
-
-
-def _cosines(pairs: Pairs) -> Tensor:
-    """The cosines of all anchors with all samples."""
-    anchors = samples = _normalised(pairs.anchors)
-    if pairs.samples is not pairs.anchors:
-        samples = _normalised(pairs.samples)
-    return backend.products(anchors, samples)
-
-
-def _normalised(x: Tensor) -> Tensor:
-    """`x / sqrt(max(|x|^2, 1e-12))`, even where the square would overflow."""
-    # A vector whose largest element is above 1 is first divided by it. That keeps the direction,
-    # and the vector stays longer than 1e-6, so that the floor below plays no part.
-    largest = over_axes(ops.max, ops.abs(x), keepdims=True)
-    x = x / ops.stop_gradient(ops.maximum(largest, 1.0))
-    square = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    floor = 1e-12
-    return x / ops.sqrt(ops.where(square > floor, square, floor))

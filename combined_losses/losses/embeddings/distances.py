@@ -5,13 +5,13 @@ from typing import Unpack
 import keras
 from keras import ops
 
-from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import bounded
-from combined_losses.losses.embeddings.pairs import LARGEST_DISTANCE, LabelledLoss, Pairs, pairs_of
+from combined_losses.losses.embeddings.measures import negatives_beyond, root, squares
+from combined_losses.losses.embeddings.pairs import LARGEST_DISTANCE, LabelledLoss, pairs_of
 
 __all__ = ["Contrastive", "ContrastivePairs", "TripletSemiHard"]
 
@@ -110,10 +110,10 @@ class ContrastivePairs(LabelledLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("ContrastivePairs", y_true, y_pred, sample_weight, LARGEST_DISTANCE)
-        squares = _squares(pairs)
-        far = ops.square(ops.relu(self.margin - _root(squares)))
+        near = squares(pairs)
+        far = ops.square(ops.relu(self.margin - root(near)))
         # Where there is no pair the square is 0.
-        terms = ops.where(pairs.negative, far, squares)
+        terms = ops.where(pairs.negative, far, near)
         return pairs.checked(ops.sum(terms, axis=-1) / ops.maximum(pairs.number - 1, 1.0))
 
 
@@ -167,53 +167,10 @@ class TripletSemiHard(LabelledLoss):
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("TripletSemiHard", y_true, y_pred, sample_weight, LARGEST_DISTANCE)
-        distances = _root(_squares(pairs))
-        chosen, found = _negatives(ops.stop_gradient(distances), pairs.negative)
+        distances = root(squares(pairs))
+        chosen, found = negatives_beyond(ops.stop_gradient(distances), pairs.negative)
         farther = ops.take_along_axis(distances, chosen, axis=1)
         counted = ops.logical_and(pairs.positive, found)
         terms = ops.relu(ops.where(counted, self.margin + distances - farther, 0.0))
         counts = ops.sum(ops.cast(counted, terms.dtype), axis=-1)
         return pairs.scaled(ops.sum(terms, axis=-1), counts)
-
-
-def _negatives(distances: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-    """For each pair the index of the nearest negative beyond its distance, or of the farthest.
-
-    Also whether the anchor has a negative, `(anchors, 1)`.
-    """
-    of_negatives = ops.where(negative, distances, float("inf"))
-    order = ops.argsort(of_negatives, axis=-1)
-    in_order = ops.take_along_axis(of_negatives, order, axis=1)
-    number = ops.sum(ops.cast(negative, "int32"), axis=-1, keepdims=True)
-    # Samples that are no negatives come last. So a place after all negatives means that no negative
-    # is farther than the positive; the last negative, the farthest, is then taken.
-    place = ops.cast(backend.places_after(in_order, distances), "int32")
-    place = ops.maximum(ops.minimum(place, number - 1), 0)
-    return ops.take_along_axis(order, place, axis=1), number > 0
-
-
-# A squared distance is close if it is below this share of the sum of the two squared lengths.
-_CLOSE = 1e-3
-
-
-def _squares(pairs: Pairs) -> Tensor:
-    """The squared distances of all pairs; 0 with slope 0 where there is no pair."""
-    # Subtracting the mean changes no distance, and avoids cancellation if the mean is large.
-    centre = ops.stop_gradient(ops.mean(pairs.samples, axis=0))
-    a = b = pairs.anchors - centre
-    if pairs.samples is not pairs.anchors:
-        b = pairs.samples - centre
-    # |a|^2 + |b|^2 - 2ab is tens of times faster than the sum of (a - b)^2. But its error is about
-    # 1e-7 of |a|^2 + |b|^2, not of the result: at the limit `_CLOSE` that is 1e-4 of the square,
-    # 5e-5 of the distance. If any pair is closer, the slow formula is used for all pairs.
-    lengths = ops.sum(ops.square(a), axis=-1)[:, None] + ops.sum(ops.square(b), axis=-1)
-    expanded = lengths - 2 * backend.products(a, b)
-    close = ops.any(ops.logical_and(pairs.all, expanded < _CLOSE * lengths))
-    squares = backend.either(close, lambda: backend.squared_distances(a, b), lambda: expanded)
-    return ops.where(pairs.all, squares, 0.0)
-
-
-def _root(squares: Tensor) -> Tensor:
-    """The square root, with slope 0 at 0; NaN stays NaN."""
-    nothing = squares <= 0
-    return ops.where(nothing, 0.0, ops.sqrt(ops.where(nothing, 1.0, squares)))

@@ -44,13 +44,20 @@ class Pairs(NamedTuple):
     number: Tensor
     known: Tensor | None
 
-    def scaled(self, values: Tensor, counted: Tensor) -> Tensor:
+    def scaled(self, values: Tensor, counted: Tensor, weight: Tensor | None = None) -> Tensor:
         """The sums `values` of the anchors, scaled so that their mean is the mean of all terms.
 
-        `counted` is the number of terms in each sum. NaN if a label is unknown.
+        `counted` is the number of terms in each sum. NaN if a label is unknown. With the `weight`
+        of anchors it is their weighted mean that is the weighted mean of all terms: `sum w v sum w
+        / sum w c / sum w = sum w v / sum w c`, where c is `counted`.
         """
-        total = backend.global_sum(ops.sum(counted))
-        return self.checked(values * div(self.number, total))
+        number = self.number
+        if weight is None:
+            total = backend.global_sum(ops.sum(counted))
+        else:
+            sums = ops.stack([ops.sum(weight * counted), ops.sum(weight)])
+            total, number = ops.unstack(backend.global_sum(sums), 2)
+        return self.checked(values * div(number, total))
 
     def checked(self, values: Tensor) -> Tensor:
         """`values`, or NaN for all of them if a label is unknown."""
@@ -69,7 +76,7 @@ def pairs_of(
 
     Raises if labels or embeddings have another shape.
     """
-    _check_shapes(owner, y_true, y_pred)
+    check_labelled(owner, y_true, y_pred)
     y_pred = _within(y_pred, sample_weight, limit)
     own = ops.squeeze(y_true, axis=-1) if len(y_true.shape) == 2 else y_true
     labels, samples = backend.global_concat(own), backend.global_concat(y_pred)
@@ -121,7 +128,7 @@ def _are_known(labels: Tensor) -> Tensor | None:
     return None if largest is None else ops.all(ops.abs(labels) < largest)
 
 
-def _check_shapes(owner: str, y_true: Tensor, y_pred: Tensor) -> None:
+def check_labelled(owner: str, y_true: Tensor, y_pred: Tensor) -> None:
     true, pred = tuple(y_true.shape), tuple(y_pred.shape)
     received = f"Received: y_true of shape {true} and y_pred of shape {pred}"
     if len(pred) != 2:

@@ -1,0 +1,273 @@
+"""Two views of each sample, without labels: embeddings that agree, and do not collapse."""
+
+from typing import Any, Unpack
+
+import keras
+from keras import ops
+
+from combined_losses._backend import backend
+from combined_losses._core.batch import Batch
+from combined_losses._core.checks import check_number
+from combined_losses._core.keras_types import KerasLoss, LossArguments, Reduction
+from combined_losses._core.loss import Loss
+from combined_losses._core.traits import Traits
+from combined_losses._numerics.arrays import Dtype, Tensor
+from combined_losses._numerics.floats import bounded, div
+from combined_losses.losses.embeddings.outputs import of_two_outputs
+from combined_losses.losses.parts import OfParts
+
+__all__ = ["BarlowTwins", "VICReg"]
+
+# The square of a larger number, summed over samples and features, and squared, may overflow.
+_LARGEST = 1e8
+
+
+class _OfViews(OfParts):
+    """A loss of two views, with parts (abstract)."""
+
+    needs_target = False  # it may be given two outputs instead
+
+    def see(self, batch: Batch, label: str) -> Batch:
+        return of_two_outputs(self, batch, label)
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class BarlowTwins(_OfViews):
+    """Two views that agree in each feature, and features that do not say the same twice.
+
+    With `h = (x - mean) / sqrt(var + epsilon)`, each feature of each view over the batch, and C the
+    correlations `sum h_y^T h_p / batch`: `sum_i (1 - C_ii)^2 + off_diagonal sum_{i != j} C_ij^2`.
+    Use it to learn from images without labels, two distorted views of each; it needs neither
+    negatives nor large batches, but many features.
+
+    The two sums are parts: in a composite as `{"views": BarlowTwins()}` the logs hold `views_loss`,
+    `views/agreement_loss` and `views/redundancy_loss`. Name both outputs of the model,
+    `OnOutput(BarlowTwins(), ("one", "other"))`; both have gradients, and `fit` needs no `y`.
+
+    Args:
+        off_diagonal: the weight of the second sum, of at least 0. Default 0.005; it shall fall as
+            one over the number of features.
+        epsilon: added to the variances, above 0. Default 1e-5.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: two outputs, or `y_true` and `y_pred`, `(batch, features)`; values `(batch,)`, every one
+    the number of the whole batch, on all replicas. Weights of samples act inside, on mean, variance
+    and C; a sample of weight 0 is left out.
+
+    Raises:
+        ValueError: if an argument is outside its range, if there are not two arrays, or if their
+            shapes differ.
+
+    Example: two features that are independent, and the second view is the first one.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> view = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> loss = cl.losses.BarlowTwins(off_diagonal=0.1)
+    >>> round(float(loss(view, 3 * view + 5)), 4), round(float(loss(view, view[:, ::-1])), 4)
+    (0.0, 2.2)
+
+    Limits: a view that is constant has C = 0, so the value is the number of features, and that view
+    has no gradient by which to leave. A single sample is such a view. Zbontar et al. 2021, arXiv
+    2103.03230.
+    """
+
+    def __init__(
+        self,
+        off_diagonal: float = 5e-3,
+        *,
+        epsilon: float = 1e-5,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Dtype = None,
+    ) -> None:
+        check_number("BarlowTwins", "off_diagonal", off_diagonal, minimum=0)
+        check_number("BarlowTwins", "epsilon", epsilon, minimum=0, exclusive=True)
+        parts: dict[str, KerasLoss] = {
+            "agreement": _Agreement(epsilon),
+            "redundancy": _Redundancy(epsilon),
+        }
+        super().__init__(parts, {"redundancy": off_diagonal}, reduction, name, dtype)
+        self.off_diagonal = off_diagonal
+        self.epsilon = epsilon
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "off_diagonal": self.loss.weights["redundancy"]}
+
+
+@keras.saving.register_keras_serializable("combined_losses")
+class VICReg(_OfViews):
+    """Two views that agree, features that vary, and features that vary apart from each other.
+
+    `invariance mean((y - p)^2) + variance (V(y) + V(p)) + covariance (K(y) + K(p))`, where `V(x) =
+    mean_d max(target_std - sqrt(Cov_dd + epsilon), 0) / 2` holds each feature's standard deviation
+    up, and `K(x) = sum_{i != j} Cov_ij^2 / features` keeps features from saying the same twice; Cov
+    is the covariance over the batch. Use it to learn from images without labels, two distorted
+    views of each, also where the two branches differ: each view is kept from collapsing by itself.
+
+    The three terms are parts: in a composite as `{"views": VICReg()}` the logs hold `views_loss`,
+    `views/invariance_loss`, `views/variance_loss` and `views/covariance_loss`, and
+    `set_weight("views/variance", 10.0)` changes a weight. Name both outputs of the model,
+    `OnOutput(VICReg(), ("one", "other"))`; both have gradients, and `fit` needs no `y`.
+
+    Args:
+        invariance, variance, covariance: weights of the three terms, of at least 0. Defaults 25.0,
+            25.0 and 1.0.
+        target_std: the standard deviation that each feature shall have at least, above 0. Default
+            1.0.
+        epsilon: added to the variances, above 0. Default 1e-4.
+        reduction, name, dtype: as in `combined_losses.losses.Loss`.
+
+    Shapes: two outputs, or `y_true` and `y_pred`, `(batch, features)`, of at least two samples;
+    values `(batch,)`, every one the number of the whole batch, on all replicas. Weights of samples
+    act inside, on means and covariances; a sample of weight 0 is left out.
+
+    Raises:
+        ValueError: if an argument is outside its range, if there are not two arrays, or if their
+            shapes differ.
+
+    Example: views that agree, of two features that are independent; then both are the same feature.
+
+    >>> import numpy as np
+    >>> import combined_losses as cl
+    >>> view = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> loss = cl.losses.VICReg(epsilon=1e-8)
+    >>> same = view[:, [0, 0]]
+    >>> round(float(loss(view, view)), 4), round(float(loss(same, same)), 4)  # 2 (4 / 3)^2
+    (0.0, 3.5556)
+
+    Limits: `variance=0` and `covariance=0` leave an error that embeddings which do not depend on
+    the input make 0. Of a view that is exactly constant the variance term has no gradient. A single
+    sample has no variance: `variance * target_std`, nearly. Bardes et al. 2022, arXiv 2105.04906.
+    """
+
+    def __init__(
+        self,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        *,
+        covariance: float = 1.0,
+        target_std: float = 1.0,
+        epsilon: float = 1e-4,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Dtype = None,
+    ) -> None:
+        weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        for part, weight in weights.items():
+            check_number("VICReg", part, weight, minimum=0)
+        check_number("VICReg", "target_std", target_std, minimum=0, exclusive=True)
+        check_number("VICReg", "epsilon", epsilon, minimum=0, exclusive=True)
+        parts: dict[str, KerasLoss] = {
+            "invariance": _Invariance(),
+            "variance": _Variance(target_std, epsilon),
+            "covariance": _Covariance(),
+        }
+        super().__init__(parts, weights, reduction, name, dtype)
+        self.invariance = invariance
+        self.variance = variance
+        self.covariance = covariance
+        self.target_std = target_std
+        self.epsilon = epsilon
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.loss.weights}
+
+
+class _OfBatch(Loss):
+    """A number of the two views of a whole batch (abstract): a subclass implements `measure`."""
+
+    neutral_target = 1.0
+
+    @property
+    def traits(self) -> Traits:
+        return super().traits._replace(couples_batch=True, weighs_batch=True, weighs_rows=True)
+
+    def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
+        shares = div(weight, backend.global_sum(ops.sum(weight)))
+        shares = ops.expand_dims(shares, -1)
+        views = (bounded(y_true, _LARGEST), bounded(y_pred, _LARGEST))
+        return ops.broadcast_to(self.measure(*views, shares), (ops.shape(y_pred)[0],))
+
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
+        """The number, `()`; `shares`, `(batch, 1)`, are 1 in sum over all replicas."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `measure`.")
+
+
+class _OfCorrelations(_OfBatch):
+    """A sum over the correlations of two views (abstract)."""
+
+    def __init__(self, epsilon: float, **kwargs: Unpack[LossArguments]) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def _standardised(self, x: Tensor, shares: Tensor) -> Tensor:
+        x = _centred(x, shares)
+        variance = backend.global_sum(ops.sum(shares * ops.square(x), axis=0))
+        return x / ops.sqrt(variance + self.epsilon)
+
+
+class _Agreement(_OfCorrelations):
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
+        products = self._standardised(y, shares) * self._standardised(p, shares)
+        own = backend.global_sum(ops.sum(shares * products, axis=0))
+        return ops.sum(ops.square(1 - own))
+
+
+class _Redundancy(_OfCorrelations):
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
+        y, p = self._standardised(y, shares), self._standardised(p, shares)
+        return _off_diagonal(backend.global_sum(_products(shares * y, p)))
+
+
+class _Invariance(_OfBatch):
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
+        errors = ops.mean(ops.square(y - p), axis=-1, keepdims=True)
+        return backend.global_sum(ops.sum(shares * errors))
+
+
+class _Variance(_OfBatch):
+    def __init__(self, target_std: float, epsilon: float, **kwargs: Unpack[LossArguments]) -> None:
+        super().__init__(**kwargs)
+        self.target_std = target_std
+        self.epsilon = epsilon
+
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
+        return (self._of_view(y, shares) + self._of_view(p, shares)) / 2
+
+    def _of_view(self, x: Tensor, shares: Tensor) -> Tensor:
+        squares = ops.sum(shares * ops.square(_centred(x, shares)), axis=0)
+        variance = div(backend.global_sum(squares), _unbiased(shares))
+        deviation = ops.sqrt(variance + self.epsilon)
+        return ops.mean(ops.relu(self.target_std - deviation))
+
+
+class _Covariance(_OfBatch):
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
+        return self._of_view(y, shares) + self._of_view(p, shares)
+
+    def _of_view(self, x: Tensor, shares: Tensor) -> Tensor:
+        x = _centred(x, shares)
+        products = backend.global_sum(_products(shares * x, x))
+        return _off_diagonal(div(products, _unbiased(shares))) / x.shape[-1]
+
+
+def _centred(x: Tensor, shares: Tensor) -> Tensor:
+    return x - backend.global_sum(ops.sum(shares * x, axis=0))
+
+
+def _unbiased(shares: Tensor) -> Tensor:
+    """`1 - sum a_i^2`, by which a weighted variance is divided; `(n - 1) / n` of equal weights."""
+    return 1 - backend.global_sum(ops.sum(ops.square(shares)))
+
+
+def _products(x: Tensor, z: Tensor) -> Tensor:
+    """`sum_i x_i^T z_i`, `(features, features)`."""
+    return backend.products(ops.transpose(x), ops.transpose(z))
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    """The sum of the squares beside the diagonal."""
+    return ops.sum(ops.where(ops.eye(matrix.shape[-1], dtype="bool"), 0.0, ops.square(matrix)))
