@@ -16,7 +16,7 @@ from tests.losses.test_training_embeddings import LEARNED, OTHERS, encoder, labe
 from tests.losses.training import make, predicted, rows, start
 
 PARTNERS = {"PairedContrastive": {"learn_temperature": True}}
-VIEWS = {"VICReg": {}, "BarlowTwins": {"off_diagonal": 0.05}}
+VIEWS = {"VICReg": {}, "BarlowTwins": {"off_diagonal": 0.1}}
 TABLES = (PARTNERS, VIEWS)
 
 
@@ -62,40 +62,43 @@ def named(loss, seed=0):
 
 @rows(PARTNERS)
 def test_an_image_finds_its_name(key):
-    """Over four seeds 0.79 to 0.9, and 0.1 to 0.4 by the squared error."""
+    """Over four seeds 0.79 to 0.83, and 0.25 to 0.49 by the squared error."""
     assert named(make(key, PARTNERS[key])) >= 0.7
-    assert named(Gap("mse")) < 0.5
+    assert named(Gap("mse")) < 0.6
 
 
 # Two views of an image, without labels.
 
 
-def view(images, rng):
-    """Shifted by up to one pixel, with noise."""
-    shifts = rng.integers(-1, 2, (len(images), 2))
-    moved = [
-        np.roll(image, shift, (0, 1))
-        for image, shift in zip(images.reshape(-1, 8, 8), shifts, strict=True)
-    ]
-    noisy = np.stack(moved) + 0.1 * rng.normal(size=(len(images), 8, 8))
-    return noisy.reshape(-1, 64).astype("float32")
+def views(images, number, rng):
+    """Each image under other mixtures of the same patterns, three times as strong as it is."""
+    patterns = np.random.default_rng(9).normal(size=(24, 64)) / np.sqrt(24)
+    drawn = 3 * rng.normal(size=(number, len(images), 24))
+    return (images + drawn @ patterns).astype("float32")
 
 
-def probed(loss, seed=0):
-    """How well a linear model tells the digits by their features, which saw no labels."""
+def probed(loss=None, seed=0):
+    """How well a linear model tells the digits by features that saw no labels; None: untrained."""
     rng, x, y = np.random.default_rng(seed), digits(), labels()
     shared = keras.Sequential([keras.Input((64,)), *encoder(16)])
     one, other = keras.Input((64,)), keras.Input((64,))
     model = cl.Model([one, other], {"one": shared(one), "other": shared(other)})
-    repeated = np.concatenate([x[LEARNED]] * 10)
-    trained(model, loss, [view(repeated, rng), view(repeated, rng)], batch_size=100, epochs=12)
-    features = StandardScaler().fit_transform(predicted(shared, x))  # however small they are
+    if loss is None:
+        start(model)
+    else:
+        repeated = np.concatenate([x[LEARNED]] * 10)
+        trained(model, loss, [*views(repeated, 2, rng)], batch_size=100, epochs=6)
+    [seen] = views(x, 1, rng)
+    features = StandardScaler().fit_transform(predicted(shared, seen))  # however small they are
     probe = LogisticRegression(max_iter=300).fit(features[LEARNED], y[LEARNED])
     return probe.score(features[OTHERS], y[OTHERS])
 
 
 @rows(VIEWS)
 def test_features_without_labels_tell_digits(key):
-    """Over four seeds @ to @, and @ to @ by the squared error."""
-    assert probed(make(key, VIEWS[key])) >= 0.6
-    assert probed(Gap("mse")) < 0.5
+    """Over four seeds 0.68 to 0.75 (VICReg) and 0.66 to 0.72 (BarlowTwins); 0.44 to 0.49 by
+    the squared error, and 0.14 to 0.17 before training.
+    """
+    assert probed(make(key, VIEWS[key])) >= 0.57
+    assert probed(Gap("mse")) < 0.53
+    assert probed() < 0.3
