@@ -2,13 +2,14 @@
 
 Value and gradient of every pair, in turns in one process after a warm-up: medians in ms of ours
 and theirs, the median of the ratios, and that of ours over the bare formula (`keras.ops`, without
-checks) where `pairs/` has one. Masks and images 8x256x256, class maps 8x128x128 of 3
-classes, 8 signals of 24000 steps, 512 embeddings of 128, 4096 samples of 80 tags, 8x32768 anchors;
-the peers get channels first, as they want them. Run it with `KERAS_BACKEND=torch` and with `jax`
-(our side compiled). The peers are not among the requirements of this package:
+checks) where `pairs/` has one. Masks and images 8x256x256, volumes 64x64x64, class maps 8x128x128
+of 3 classes, 8 signals of 24000 steps, 512 embeddings of 128, 4096 samples of 80 tags, 8x32768
+anchors; the peers get channels first, as they want them. Run it with `KERAS_BACKEND=torch` and with
+`jax` (our side compiled). The peers are not among the requirements of this package:
 
     pip install --no-deps monai==1.6.1 pytorch-toolbelt==0.8.0 opencv-python-headless
     pip install --no-deps auraloss==0.4.0 pytorch-msssim==1.0.0 pytorch-metric-learning==2.9.0
+    pip install --no-deps focal-frequency-loss==0.3.0
 
 Results: docs/benchmarks.md.
 
@@ -74,6 +75,7 @@ PEERS = (
     "auraloss",
     "pytorch-msssim",
     "pytorch-metric-learning",
+    "focal-frequency-loss",
 )
 
 

@@ -1,6 +1,7 @@
-"""Similarities of images, beside pytorch-msssim."""
+"""Similarities of images, beside pytorch-msssim; spectra, beside focal_frequency_loss."""
 
 import numpy as np
+from focal_frequency_loss import FocalFrequencyLoss
 from pytorch_msssim import ms_ssim, ssim
 from scipy.ndimage import gaussian_filter
 
@@ -36,6 +37,11 @@ def _strided(function):
     return lambda y_true, y_pred: alike(y_true.permute(0, 3, 1, 2), y_pred.permute(0, 3, 1, 2))
 
 
+def _of_frequencies():
+    loss = FocalFrequencyLoss()
+    return lambda y_true, y_pred: loss(y_pred, y_true)
+
+
 PAIRS = {
     "SSIM": Pair(images(3), cl.losses.SSIM, lambda: _dissimilarity(ssim), first),
     "SSIM, strided peer": Pair(images(3), cl.losses.SSIM, lambda: _strided(ssim)),
@@ -43,6 +49,7 @@ PAIRS = {
     "MultiScaleSSIM": Pair(
         images(3), cl.losses.MultiScaleSSIM, lambda: _dissimilarity(ms_ssim), first
     ),
+    "FocalFrequency": Pair(images(3), cl.losses.FocalFrequency, _of_frequencies, first),
     "MultiScaleSSIM, strided": Pair(images(3), cl.losses.MultiScaleSSIM, lambda: _strided(ms_ssim)),
     "MultiScaleSSIM, 1 chan.": Pair(
         images(1), cl.losses.MultiScaleSSIM, lambda: _dissimilarity(ms_ssim), first

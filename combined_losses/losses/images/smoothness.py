@@ -117,8 +117,8 @@ class BendingEnergy(_Displacement):
     >>> float(loss(None, 0.1 * x)), round(float(loss(None, 0.1 * x**2)), 4)
     (0.0, 0.04)
 
-    Limits: 0 for affine displacements. MONAI's takes central differences of central differences,
-    the same for quadratic fields; it does not see a chessboard, to which this is steepest.
+    Limits: 0 for affine displacements. MONAI 1.6.1 agrees; older ones take central differences of
+    central differences, the same for quadratic fields, which do not see a chessboard.
 
     Rueckert et al. 1999 (IEEE Transactions on Medical Imaging 18).
     """

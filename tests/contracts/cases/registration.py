@@ -41,7 +41,7 @@ CASES = [
         **photographs(4, 5, 6, 2, seed=73),
         arguments={"bins": 7, "sigma_ratio": 0.8, "low": -0.3, "high": 1.4},
         refused={
-            "bins": [0, 1, -3, 8.0, True, "8", None, 2**21],
+            "bins": [0, 1, -3, 8.0, True, "8", None, 2**20],
             "sigma_ratio": [0, -0.5, *NOT_A_NUMBER],
             "low": NOT_A_NUMBER,
             "high": [0.0, -1.0, *NOT_A_NUMBER],
