@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 import tests.curves_of_distributions
 import tests.curves_of_embeddings
-import tests.curves_of_labels  # noqa: F401 (they register their pictures)
+import tests.curves_of_labels
+import tests.curves_of_registration  # noqa: F401 (they register their pictures)
 from combined_losses.losses import signed_distance
 from tests import curves_of_fields
 from tests.curves_of_losses import PICTURES, Picture

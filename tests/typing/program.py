@@ -202,6 +202,12 @@ def losses() -> list[cl.losses.Loss]:
         cl.losses.Distillation(temperature=4.0),
         cl.losses.InBatchSoftmax(temperature=0.1, log_q=[-1.0, -2.0]),
         cl.losses.TreeCrossEntropy([[0, 0, 1], [0, 0, 0]], decay=-0.5),
+        cl.losses.BendingEnergy(spacing=2.0),
+        cl.losses.Diffusion(spacing=[1.0, 1.0, 3.0]),
+        cl.losses.FocalFrequency(alpha=2.0),
+        cl.losses.LocalCrossCorrelation(window=5, epsilon=1e-3),
+        cl.losses.MutualInformation(bins=16, sigma_ratio=1.0, low=-1.0, high=1.0),
+        cl.losses.SSIM(filter_size=7, ignore_value=-1.0),
     ]
 
 

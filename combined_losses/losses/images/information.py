@@ -26,7 +26,7 @@ _FLOOR = 1e-7
 
 @keras.saving.register_keras_serializable("combined_losses")
 class MutualInformation(ChannelLoss):
-    """Minus the information, in nats, that the brightness of one image holds about the other's.
+    """Minus the information that the brightness of one image holds about the other's, in nats.
 
     `-sum_kl J_kl log((J_kl + 1e-7) / (f_k g_l + 1e-7))`: the share `J_kl` of pixels that are in bin
     k of the truth and bin l of the prediction, and the shares `f` and `g` of the bins of each. A
