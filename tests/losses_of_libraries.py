@@ -71,6 +71,7 @@ LIBRARIES = {
     "torchmetrics": ("torchmetrics", r"torchmetrics/(?!functional)\w+/\w+\.py", differentiable),
     "optax": ("optax", r"optax/losses/__init__\.py", exported),
     "auraloss": ("auraloss", r"auraloss/(freq|time)\.py", losses_of_signals),
+    "keras-rs": ("keras_rs", r"keras_rs/losses/__init__\.py", exported),
 }
 
 
