@@ -35,6 +35,12 @@ def exported(source):
     return [name for name in stated or found if not NO_LOSS.fullmatch(name)]
 
 
+def losses_of_embeddings(source):
+    """Without base classes, helpers and what a loss returns."""
+    helper = re.compile(r"Base\w+|\w+Mixin|\w+Components|Whitening2d|roi_\w+")
+    return [name for name in exported(source) if not helper.fullmatch(name)]
+
+
 def losses_of_boxes(source):
     return [name for name in exported(source) if name.endswith("_loss")]
 
@@ -70,6 +76,12 @@ LIBRARIES = {
     "kornia": ("kornia", r"kornia/losses/__init__\.py", exported),
     "torchmetrics": ("torchmetrics", r"torchmetrics/(?!functional)\w+/\w+\.py", differentiable),
     "optax": ("optax", r"optax/losses/__init__\.py", exported),
+    "pytorch-metric-learning": (
+        "pytorch_metric_learning",
+        r"pytorch_metric_learning/losses/__init__\.py",
+        losses_of_embeddings,
+    ),
+    "lightly": ("lightly", r"lightly/loss/__init__\.py", losses_of_embeddings),
     "auraloss": ("auraloss", r"auraloss/(freq|time)\.py", losses_of_signals),
     "keras-rs": ("keras_rs", r"keras_rs/losses/__init__\.py", exported),
 }

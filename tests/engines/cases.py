@@ -27,6 +27,8 @@ CUT, STEPS = 3, 3
 ROUNDING = float(2 * np.finfo("float32").eps)
 
 MAKE_RULE = {cls.__name__: make for cls, make in {**VALUE_RULES, **GRADIENT_RULES}.items()}
+LEARNED = "losses that learn"
+PLAIN = {"no rule": lambda: None, LEARNED: lambda: LEARNED}
 READS_GRADIENTS = {cls.__name__ for cls in GRADIENT_RULES}
 
 
@@ -220,9 +222,31 @@ def data(samples=8, factor=1.0):
     return x, y, rng.uniform(0.2, 1.5, samples).astype("float32")
 
 
+@keras.saving.register_keras_serializable("tests")
+class OfSigns(cl.wrappers.Wrapper):
+    """The signs of a target are the labels."""
+
+    def see(self, batch, label):
+        return batch.replaced(y_true=ops.cast(batch.y_true[:, 2] > 0, "int32"))
+
+
+@keras.saving.register_keras_serializable("tests")
+class OfHalves(cl.wrappers.Wrapper):
+    """Two embeddings, both of the prediction."""
+
+    def see(self, batch, label):
+        return batch.replaced(y_true=ops.flip(batch.y_pred, -1))
+
+
 def composite(rule):
+    """Of three components; with `LEARNED` in place of a rule, with two more that have variables."""
     parts = {"squared": cl.wrappers.Masked("mse"), "absolute": cl.wrappers.Masked("mae")}
     parts["under"] = cl.wrappers.Masked(cl.losses.UnderestimationPenalty())
+    if rule == LEARNED:
+        proxies = [[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]]
+        parts["proxies"] = OfSigns(cl.losses.ProxyAnchor(2, 3, scale=2.0, proxies=proxies))
+        parts["pairs"] = OfHalves(cl.losses.PairedContrastive(0.5, learn_temperature=True))
+        rule = None
     return cl.CompositeLoss(parts, weights={"absolute": 0.5}, weighting=rule)
 
 
@@ -275,15 +299,16 @@ def changes(engine):
     """Weights that are changed, and files that are written and read, in the middle of `fit`."""
     if "fitted" not in engine.ways:
         return
-    for name in ("no rule", "MagnitudeBalance", "UncertaintyWeighting", "ReLoBRaLo", "UPGrad"):
-        make = MAKE_RULE.get(name, lambda: None)
+    names = ("no rule", "MagnitudeBalance", "UncertaintyWeighting", "ReLoBRaLo", "UPGrad")
+    for name in (*names, LEARNED):
+        make = {**PLAIN, **MAKE_RULE}[name]
         yield f"{name}, changed", functools.partial(_trained, engine, "changed", make)
 
 
 def trainings(engine):
     """Every rule, in a loop and in `fit`; those of gradients at the output and the parameters."""
     for way in engine.ways:
-        for name, make in {"no rule": lambda: None, **MAKE_RULE}.items():
+        for name, make in {**PLAIN, **MAKE_RULE}.items():
             places = ("output", "parameters") if way == "fitted" else ("output",)
             for place in places if name in READS_GRADIENTS else (None,):
                 make_rule = make if place is None else functools.partial(make, gradients=place)
