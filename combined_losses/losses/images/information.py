@@ -18,8 +18,8 @@ from combined_losses._numerics.floats import div
 
 __all__ = ["MutualInformation"]
 
-# How many pairs of pixels and bins are looked at at once: in float32 they take 1 MiB, which stays in
-# the cache of a processor. With 4 MiB torch and XLA take two and nine times as long.
+# How many pairs of pixels and bins a block has: in float32 they take 1 MiB, which stays in a
+# processor's cache. With 4 MiB torch and XLA take two and nine times as long.
 _PAIRS = 2**18
 _FLOOR = 1e-7
 
