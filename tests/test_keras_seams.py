@@ -236,6 +236,23 @@ def test_what_the_losses_of_keras_are_made_of():
     assert not keras_private.is_numbered_name("my_loss", "my_own_loss")
 
 
+@seam("is_in_compiled_loss")
+def test_who_calls_a_loss():
+    found = []
+
+    def asking(y_true, y_pred):
+        found.append(keras_private.is_in_compiled_loss())
+        return ops.mean(ops.abs(y_true - y_pred), axis=-1)
+
+    model = line()
+    model.compile("sgd", loss=asking)
+    model.evaluate(X, Y, verbose=0)
+    assert found and all(found)
+    found.clear()
+    asking(Y, Y)
+    assert found == [False]
+
+
 @seam("calls_for_itself", "mask_of", "put_mask", "prepare_masks")
 def test_what_the_call_of_a_loss_does():
     class Whole(MyOwnLoss):

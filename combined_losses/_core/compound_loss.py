@@ -1,6 +1,7 @@
 """A loss made of losses as Keras and users' loops call it; tracked models call its node instead."""
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -64,9 +65,9 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """The variables that a rule learns. In a loop of your own give them to the optimizer.
+        """The variables that a rule or a loss learns: give them to the optimizer of your own loop.
 
-        They must not have weight decay.
+        Those of a rule must not have weight decay.
         """
         return list(self._as_node().learned_variables)
 
@@ -115,6 +116,13 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
                 "here they stay as they are.",
                 stacklevel=2,
             )
+        elif self._is_left_untrained():
+            self._warned_of_moves = True
+            warnings.warn(
+                f"'{self.name}' has variables that cl.Model, cl.Sequential and cl.track(model) "
+                "train with the model; a plain Keras model leaves them as they are.",
+                stacklevel=2,
+            )
         check_ranks(self, lambda: self.trainable_variables)
         return whole(self._total_of(y_true, y_pred, sample_weight))
 
@@ -124,6 +132,16 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
         """The total of each sample, `(batch,)`, without sample weights, mask and reduction."""
         batch = Batch(y_true, y_pred, name=self.name).unweighted()
         return self._as_node().evaluate(batch, reduction="none").total
+
+    @functools.cached_property
+    def _learns(self) -> bool:
+        return bool(self._as_node().learned_variables)
+
+    @backend.as_written
+    def _is_left_untrained(self) -> bool:
+        """Whether a plain Keras model calls this loss, and will not train its variables."""
+        learns = self._learns and not self._warned_of_moves
+        return learns and keras_private.is_in_compiled_loss()
 
     @backend.as_written
     def _stands_still(self) -> bool:

@@ -140,6 +140,13 @@ def check_moving(composite: "SettableWeights", weighting: Weighting | None) -> N
             "weights would move twice in a step. Make a second composite like it. "
             f"Received: losses={list(composite.names)}"
         )
+    learning = [id(each) for each in inside if each.learns]
+    if len(set(learning)) < len(learning):
+        raise ValueError(
+            f"'{composite.name}' holds a loss with variables that are trained, and holds it twice: "
+            "a file would give each place variables of its own. Make a second loss like it, or "
+            f"give the one a larger weight. Received: losses={list(composite.names)}"
+        )
 
 
 def resolved_reduction(

@@ -187,8 +187,9 @@ def as_compiled(loss: Any, output: str) -> KerasLoss:
 
 
 def _check_moves(routes: Iterable[Route]) -> None:
-    """Raises if weights that move would move once for each output."""
+    """Raises if weights that move would move once for each output, or are learned for several."""
     output_of: dict[int, str | None] = {}
+    learned_for: dict[int, str | None] = {}
     for route in routes:
         if route.loss.moves:
             if id(route.loss) in output_of:
@@ -199,6 +200,14 @@ def _check_moves(routes: Iterable[Route]) -> None:
                     "cl.wrappers.OnOutput. Received: one composite for several outputs"
                 )
             output_of[id(route.loss)] = route.output
+        for variable in route.loss.learned_variables:
+            first = learned_for.setdefault(id(variable), route.output)
+            if first != route.output:
+                raise ValueError(
+                    f"'{route.loss.name}' has variables that are trained, and a file would give "
+                    f"the outputs '{first}' and '{route.output}' variables of their own: give each "
+                    "a loss of its own. Received: one loss for several outputs"
+                )
 
 
 def _check_keys(routes: Iterable[Route]) -> None:

@@ -15,14 +15,24 @@ from tests.oracles import embeddings as oracles
 Contrastive, Pairs = cl.losses.Contrastive, cl.losses.ContrastivePairs
 Triplet, NTXent = cl.losses.TripletSemiHard, cl.losses.NTXent
 SupCon = cl.losses.SupervisedContrastive
+Hard, Lifted = cl.losses.TripletHard, cl.losses.LiftedStructure
+Similar, NPairs = cl.losses.MultiSimilarity, cl.losses.NPairs
 
 BATCH_LOSSES = {
     Pairs: oracles.contrastive_pairs,
     Triplet: oracles.triplet_semi_hard,
     NTXent: oracles.nt_xent,
     SupCon: oracles.supervised_contrastive,
+    Hard: oracles.triplet_hard,
+    Lifted: oracles.lifted_structure,
+    Similar: oracles.multi_similarity,
+    NPairs: oracles.n_pairs,
 }
 every_batch_loss = pytest.mark.parametrize("loss", BATCH_LOSSES, ids=lambda loss: loss.__name__)
+# Those whose values are means over the anchors that count; of all, every anchor has some term.
+every_scaled_loss = pytest.mark.parametrize(
+    "loss", [loss for loss in BATCH_LOSSES if loss is not Similar], ids=lambda loss: loss.__name__
+)
 of_distances = pytest.mark.parametrize("loss", [Pairs, Triplet], ids=lambda loss: loss.__name__)
 of_cosines = pytest.mark.parametrize("loss", [NTXent, SupCon], ids=lambda loss: loss.__name__)
 
@@ -123,7 +133,44 @@ def test_a_triplet_pulls_the_positive_and_pushes_the_chosen_negative():
     close(found, [(-1.0 + 1.0), 1.0, -1.0, 0.0])
 
 
-# Cosines.
+def test_the_semi_hard_ones_are_those_of_the_other_class():
+    for margin in (0.5, 4.0):
+        other = values(Triplet, LABELS, X, margin=margin)
+        close(values(Hard, LABELS, X, margin=margin, mining="semihard"), other)
+
+
+def test_the_hardest_are_the_farthest_and_the_nearest():
+    distance = np.linalg.norm(X[:, None] - X, axis=-1)
+    same = LABELS[:, None] == LABELS
+    far = np.where(same, distance, -np.inf).max(axis=1)
+    near = np.where(same, np.inf, distance).min(axis=1)
+    found = np.maximum(1 + far - near, 0)[same.sum(axis=1) > 1]
+    assert value(Hard(), LABELS, X) == pytest.approx(found.mean(), rel=1e-5)
+
+
+def test_the_lifted_margin_is_soft():
+    """J is at least what the nearest negative alone gives, and at most log(number) more."""
+    labels, x = np.array([0, 0, 1, 2, 3]), line(0.0, 3.0, 4.0, 8.0, 9.0)
+    found = np.sqrt(2 * values(Lifted, labels, x) / (5 / 2))[:2]
+    assert np.all(found >= 3 + 1 - 1) and np.all(found <= 3 + np.log(6))
+
+
+# Cosines and products.
+
+
+def test_products_of_unit_vectors_are_cosines():
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    close(values(NPairs, LABELS, unit), values(NTXent, LABELS, X, temperature=1.0))
+
+
+def test_what_is_similar_enough_is_let_go():
+    """Positives within epsilon of the nearest negative stay; an anchor lacks one kind: nothing."""
+    x = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], "float32")
+    assert np.all(values(Similar, [0, 0, 1, 1], x, epsilon=0.1) == 0)
+    assert np.all(values(Similar, [0, 0, 1, 1], x) > 0)
+    assert np.all(values(Similar, [0, 0, 0, 0], x, epsilon=0.1) == 0)
+    wide = values(Similar, [0, 0, 1, 1], x, epsilon=3.0)
+    close(wide, values(Similar, [0, 0, 1, 1], x))
 
 
 def test_two_views_have_the_cross_entropy_of_simclr():
@@ -200,7 +247,7 @@ def test_units_of_distance():
     close(values(Pairs, LABELS, 3 * X, margin=3.0), 9 * values(Pairs, LABELS, X))
 
 
-# All four.
+# All of them.
 
 
 @every_batch_loss
@@ -231,19 +278,20 @@ def test_names_and_shape_of_the_labels_do_not_matter(loss):
 
 @every_batch_loss
 def test_anchors_without_a_positive_have_no_value_but_where_they_push(loss):
-    assert (values(loss, LABELS, X, **({"margin": 9.0} if loss is Pairs else {}))[6] > 0) == (
-        loss is Pairs
-    )
+    found = values(loss, LABELS, X, **({"margin": 9.0} if loss is Pairs else {}))
+    assert (found[6] > 0) == (loss in (Pairs, Similar))
 
 
-@every_batch_loss
+@every_scaled_loss
 def test_a_batch_without_a_positive_has_nothing_to_learn(loss):
     for labels, x in ((np.arange(10), 100 * X), (np.array([4]), X[:1])):
         np.testing.assert_array_equal(values(loss, labels, x), np.zeros(len(x)))
         np.testing.assert_array_equal(slope(loss, labels, x), np.zeros_like(x))
 
 
-@pytest.mark.parametrize("loss", [Triplet, NTXent], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize(
+    "loss", [Triplet, NTXent, Hard, Lifted, NPairs], ids=lambda loss: loss.__name__
+)
 def test_a_batch_of_one_class_has_nothing_to_learn(loss):
     labels = np.zeros(10, int)
     np.testing.assert_array_equal(values(loss, labels, X), np.zeros(10))

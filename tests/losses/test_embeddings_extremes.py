@@ -11,8 +11,12 @@ from tests.losses.test_embeddings import (
     BATCH_LOSSES,
     LABELS,
     Contrastive,
+    Hard,
+    Lifted,
+    NPairs,
     NTXent,
     Pairs,
+    Similar,
     SupCon,
     Triplet,
     X,
@@ -54,7 +58,11 @@ def test_equal_embeddings_have_no_slope_between_them(loss):
 
 def test_collapsed_triplets_have_the_margin():
     """In the mean over the nine that have a positive."""
-    assert value(Triplet(margin=0.7), LABELS, np.ones((10, 5))) == pytest.approx(0.7)
+    same = np.ones((10, 5), "float32")
+    for loss in (Triplet(margin=0.7), Hard(0.7), Hard(0.7, "all"), Hard(0.7, distance="cosine")):
+        assert value(loss, LABELS, same) == pytest.approx(0.7)
+    assert value(Hard(None, "all"), LABELS, same) == pytest.approx(np.log(2))
+    np.testing.assert_array_equal(slope(Hard, LABELS, same), np.zeros_like(same))
 
 
 def test_a_distance_at_the_margin_has_no_slope():
@@ -120,7 +128,26 @@ def test_distances_whose_squares_overflow_are_finite(label, large):
     assert np.all(np.isfinite(gradient(lambda p: Contrastive()(y_true, p), y_pred)))
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e4, 1e15])
+@pytest.mark.parametrize("mining", ["hard", "semihard", "all"])
+@pytest.mark.parametrize("distance", ["euclidean", "squared", "cosine"])
+def test_all_triplets_of_all_distances_are_finite(distance, mining, scale):
+    for margin in (1.0, None):
+        given = {"margin": margin, "mining": mining, "distance": distance}
+        assert np.all(np.isfinite(values(Hard, LABELS, (scale * X).astype("float32"), **given)))
+        found = slope(Hard, LABELS, (scale * X).astype("float32"), **given)
+        assert np.all(np.isfinite(found)) and np.abs(found).max() > 0
+
+
 # Cosines.
+
+
+@pytest.mark.parametrize("sharp", [1e-3, 300.0])
+def test_similarities_that_weigh_hardly_and_sharply(sharp):
+    expected, _ = BATCH_LOSSES[Similar](LABELS, X, alpha=sharp, beta=sharp)
+    close(values(Similar, LABELS, X, alpha=sharp, beta=sharp), expected, 1e-4)
+    found = slope(Similar, LABELS, X, alpha=1e6, beta=1e6)
+    assert np.all(np.isfinite(found)) and np.abs(found).max() > 0.1
 
 
 @of_cosines
@@ -226,10 +253,24 @@ def test_weight_0_is_not_there(loss):
         close(found, expected[1], 1e-4, 1e-5)
 
 
-@every_batch_loss
+@pytest.mark.parametrize(
+    "loss", [Pairs, Triplet, NTXent, SupCon, Similar], ids=lambda loss: loss.__name__
+)
 def test_other_weights_act_on_the_values_of_anchors_alone(loss):
     weight = RNG.uniform(0.1, 3.0, 10).astype("float32")
     close(values(loss, LABELS, X, weight), weight * values(loss, LABELS, X))
+
+
+@pytest.mark.parametrize("loss", [Hard, NPairs, Lifted], ids=lambda loss: loss.__name__)
+def test_the_weighted_mean_is_that_over_the_terms_that_count(loss):
+    """Label 3 is alone, and its anchor has no term."""
+    weight = RNG.uniform(0.1, 3.0, 10).astype("float32")
+    same = (LABELS[:, None] == LABELS).sum(axis=1) - 1
+    terms = same if loss is Lifted else np.minimum(same, 1)
+    of_terms = values(loss, LABELS, X) * terms.sum() / 10  # the sum over the terms of an anchor
+    expected = np.sum(weight * of_terms) / np.sum(weight * terms)
+    found = value(loss(reduction="mean_with_sample_weight"), LABELS, X, weight)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 @every_batch_loss
@@ -244,6 +285,6 @@ def test_without_any_sample_there_is_nothing(loss):
 
 @pytest.mark.backend_free
 def test_names_of_the_family():
-    assert {Contrastive, Pairs, Triplet, NTXent, SupCon} == {
-        getattr(cl.losses, name) for name in cl.losses.embeddings.__all__
-    }
+    others = {"InBatchSoftmax", "ProxyAnchor", "PairedContrastive", "BarlowTwins", "VICReg"}
+    names = {*cl.losses.embeddings.__all__} - others
+    assert {Contrastive, *BATCH_LOSSES} == {getattr(cl.losses, name) for name in names}

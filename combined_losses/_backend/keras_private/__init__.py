@@ -30,6 +30,7 @@ from combined_losses._backend.keras_private.losses import (
     arguments_of_function,
     calls_for_itself,
     function_called_by,
+    is_in_compiled_loss,
     is_numbered_name,
     whole_config,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "hide",
     "inner_optimizer",
     "is_beside",
+    "is_in_compiled_loss",
     "is_numbered_name",
     "is_rematerialised",
     "join_result",

@@ -13,6 +13,17 @@ from combined_losses._backend.arrays import Tensor
 _FROM_FUNCTION = keras.losses.MeanSquaredError.__bases__[0]
 
 
+def is_in_compiled_loss() -> bool:
+    """Whether a plain Keras model is calling the loss that it is compiled with.
+
+    Keras 3.15.1: it does so inside `name_scope("compile_loss")`. The scopes of a thread are a list
+    in a module that the functions of `keras.name_scope` see.
+    """
+    scope = keras.name_scope.__enter__.__globals__["global_state"]
+    found = scope.get_global_attribute("name_scope_stack") or ()
+    return any(each.name == "compile_loss" for each in found)
+
+
 def function_called_by(loss: keras.losses.Loss) -> Callable[..., Tensor] | None:
     """The function that `call` of a loss object calls; None where that `call` is not Keras's.
 

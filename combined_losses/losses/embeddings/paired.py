@@ -139,7 +139,9 @@ class _Match(Loss):
         to_z = backend.products(x, all_z) * scale
         alone = all_x is x
         to_x = ops.transpose(to_z) if alone else backend.products(z, all_x) * scale
-        own = backend.global_offset(ops.shape(x)[0]) + ops.arange(ops.shape(x)[0], dtype="int32")
+        size, number = ops.shape(x)[0], ops.shape(all_x)[0]
+        places = backend.global_offset(size) + ops.arange(size, dtype="int32")
+        own = ops.equal(places[:, None], ops.arange(number, dtype="int32"))
         return (_entropy(to_z, own, counts) + _entropy(to_x, own, counts)) / 2
 
     def _scale(self, like: Tensor) -> Tensor | float:
@@ -152,7 +154,7 @@ class _Match(Loss):
 
 def _entropy(logits: Tensor, own: Tensor, counts: Tensor | None) -> Tensor:
     """The cross-entropy of each row, whose right column is `own`, over the columns that count."""
-    right = ops.take_along_axis(logits, own[:, None], axis=1)[:, 0]
+    right = ops.sum(ops.where(own, logits, 0.0), axis=-1)
     if counts is not None:
         logits = ops.where(counts, logits, NOTHING)
     return over_axes(ops.logsumexp, logits) - right

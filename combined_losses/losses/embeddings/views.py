@@ -186,10 +186,12 @@ class _OfBatch(Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
-        shares = div(weight, backend.global_sum(ops.sum(weight)))
-        shares = ops.expand_dims(shares, -1)
-        views = (bounded(y_true, _LARGEST), bounded(y_pred, _LARGEST))
-        return ops.broadcast_to(self.measure(*views, shares), (ops.shape(y_pred)[0],))
+        total = backend.global_sum(ops.sum(weight))
+        shares = ops.expand_dims(div(weight, total), -1)
+        value = self.measure(bounded(y_true, _LARGEST), bounded(y_pred, _LARGEST), shares)
+        if sample_weight is not None:  # of no sample at all, features would not vary
+            value = ops.where(total > 0, value, 0.0)
+        return ops.broadcast_to(value, (ops.shape(y_pred)[0],))
 
     def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
         """The number, `()`; `shares`, `(batch, 1)`, are 1 in sum over all replicas."""
