@@ -49,6 +49,16 @@ def losses_of_signals(source):
     return re.findall(r"^class (\w+Loss)\(", source, re.MULTILINE)
 
 
+def classes(source):
+    return re.findall(r"^class (\w+)\b", source, re.MULTILINE)
+
+
+def measures(source):
+    """The classes that say in their first line that they compare, or that they are a penalty."""
+    says_so = r"^class (\w+)\(.*\n    \"{3}\n    .*(?: between |error|penalty)"
+    return re.findall(says_so, source, re.MULTILINE)
+
+
 def differentiable(source):
     """The classes that say so of themselves."""
     says_so = re.compile(r"    is_differentiable(: [^=]+)? = True$", re.MULTILINE)
@@ -84,6 +94,8 @@ LIBRARIES = {
     "lightly": ("lightly", r"lightly/loss/__init__\.py", losses_of_embeddings),
     "auraloss": ("auraloss", r"auraloss/(freq|time)\.py", losses_of_signals),
     "keras-rs": ("keras_rs", r"keras_rs/losses/__init__\.py", exported),
+    "VoxelMorph": ("voxelmorph", r"voxelmorph/nn/losses\.py", classes),
+    "neurite": ("neurite", r"neurite/nn/modules\.py", measures),
 }
 
 
