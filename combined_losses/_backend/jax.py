@@ -237,6 +237,18 @@ def spectrum(planes: Tensor) -> Tensor:
     return jax.numpy.square(found.real) + jax.numpy.square(found.imag)
 
 
+def entropy_of_ids(logits: Tensor, ids: Tensor, smoothing: float) -> Tensor:
+    # With m the largest logit, log(p_c) = (z_c - m) - log(sum exp(z - m)), and m cancels: its slope
+    # may be left out. XLA then writes no array of log-probabilities, which takes half the time.
+    largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    partition = jax.numpy.log(jax.numpy.exp(logits - largest).sum(axis=-1, keepdims=True))
+    own = largest - jax.numpy.take_along_axis(logits, ids, axis=-1)
+    if not smoothing:
+        return partition + own
+    mean = (largest - logits).mean(axis=-1, keepdims=True)
+    return partition + (1 - smoothing) * own + smoothing * mean
+
+
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return _squared_distances(a, b)
 

@@ -34,6 +34,16 @@ def binary_entropy(logit: Tensor, minus_label: Tensor) -> Tensor:
     return ops.softplus(logit) + minus_label * logit
 
 
+def entropy_of_ids(logits: Tensor, ids: Tensor, smoothing: float) -> Tensor:
+    log_p = ops.log_softmax(logits, axis=-1)
+    own = ops.take_along_axis(log_p, ids, axis=-1)
+    if not smoothing:
+        return -own
+    # Not a mean: torch would write its slope, one number, at each place.
+    total = ops.sum(log_p, axis=-1, keepdims=True)
+    return -(1 - smoothing) * own - smoothing / logits.shape[-1] * total
+
+
 # No max pools: at a tie, TensorFlow's in 3-D gives the whole slope to each number of the window, 27
 # times too much if all are equal.
 

@@ -161,6 +161,18 @@ class Backend(Protocol):
         is at most half of the softplus.
         """
 
+    def entropy_of_ids(self, logits: Tensor, ids: Tensor, smoothing: float) -> Tensor:
+        """Minus `(1 - s) log(p_id) + s mean_c log(p_c)`, p the softmax over the last axis.
+
+        Args:
+            logits: `(..., C)`.
+            ids: `(..., 1)`, int32.
+            smoothing: s.
+
+        Returns:
+            `(..., 1)`.
+        """
+
     def lesser(self, a: Tensor, b: Tensor) -> Tensor:
         """The lesser of two numbers at each place; where they are equal, each has half the slope.
 

@@ -46,6 +46,7 @@ whole = plain.whole
 recorded = plain.recorded
 complete_state = plain.complete_state
 entries = plain.entries
+entropy_of_ids = plain.entropy_of_ids
 is_compiling = plain.is_compiling
 is_threaded = plain.is_threaded
 is_traced = plain.is_traced

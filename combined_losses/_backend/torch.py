@@ -23,6 +23,7 @@ as_written = plain.as_written
 forgetting = plain.forgetting
 complete_state = plain.complete_state
 entries = plain.entries
+entropy_of_ids = plain.entropy_of_ids
 in_float64 = plain.in_float64
 is_compiling = plain.is_compiling
 is_eager = plain.is_eager

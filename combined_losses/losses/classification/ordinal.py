@@ -115,18 +115,18 @@ class Ordinal(OfClasses):
         y_pred, steepest = cast_prediction(self, y_pred, importance)
         if len(y_true.shape) < len(shape):
             y_true = ops.expand_dims(y_true, -1)
-        labels, known = known_labels(y_true, answers + 1)
-        places = ops.arange(answers, dtype="int32")
+        labels, known = known_labels(y_true, ops.shape(y_pred)[-1] + 1)
+        places = ops.arange(ops.shape(y_pred)[-1], dtype="int32")
         values = self._of_answers(labels > places, y_pred, steepest)
         if importance is not None:
             values = values * ops.convert_to_tensor(importance, values.dtype)
         if self.method == "corn":
             values = ops.where(labels >= places, values, 0.0)
-        return ops.sum(ops.where(known, values, float("nan")), axis=-1)
+        return ops.where(ops.squeeze(known, axis=-1), ops.sum(values, axis=-1), float("nan"))
 
     def _of_answers(self, more: Tensor, y_pred: Tensor, steepest: float | None) -> Tensor:
         """The cross-entropy of each answer, whose truth is `more`."""
-        if self.from_logits:  # -log(sigmoid(z)) = softplus(-z), -log(1 - sigmoid(z)) = softplus(z)
-            return ops.softplus(ops.where(more, -y_pred, y_pred))
+        if self.from_logits:  # log(1 - sigmoid(z)) = log_sigmoid(-z)
+            return -ops.log_sigmoid((2 * ops.cast(more, y_pred.dtype) - 1) * y_pred)
         p = as_probability(y_pred, ops.cast(more, y_pred.dtype))
         return -slog(ops.where(more, p, 1 - p), steepest)

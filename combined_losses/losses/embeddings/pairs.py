@@ -98,7 +98,7 @@ def pairs_of(
         positive=ops.logical_and(others, same),
         negative=ops.logical_and(others, ops.logical_not(same)),
         number=number,
-        known=_are_known(labels),
+        known=are_known(labels),
     )
 
 
@@ -122,7 +122,7 @@ def _within(y_pred: Tensor, sample_weight: Tensor | None, limit: float) -> Tenso
 _LARGEST = {"bfloat16": 2.0**8, "float16": 2.0**11, "float32": 2.0**24, "float64": 2.0**53}
 
 
-def _are_known(labels: Tensor) -> Tensor | None:
+def are_known(labels: Tensor) -> Tensor | None:
     """Whether all labels can be told apart, False if one is NaN; None if their dtype ensures it."""
     largest = _LARGEST.get(keras.backend.standardize_dtype(labels.dtype))
     return None if largest is None else ops.all(ops.abs(labels) < largest)

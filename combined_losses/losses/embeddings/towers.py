@@ -12,7 +12,7 @@ from combined_losses._core.keras_types import LossArguments
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import over_axes
 from combined_losses.losses.classification.base import known_labels
-from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, pairs_of
+from combined_losses.losses.embeddings.pairs import LabelledLoss, are_known, check_labelled
 
 __all__ = ["InBatchSoftmax"]
 
@@ -92,21 +92,27 @@ class InBatchSoftmax(LabelledLoss):
                 "end the model with keras.ops.stack([query, item], axis=1). "
                 f"Received: y_pred of shape {shape}"
             )
-        query, item = y_pred[:, 0], y_pred[:, 1]
-        weight = None if sample_weight is None else sample_weight[:, 0]
-        pairs = pairs_of("InBatchSoftmax", y_true, item, weight, LARGEST_NUMBER)
-        scores = backend.products(query, pairs.samples) / self.temperature
-        own = ops.sum(query * pairs.anchors, axis=-1) / self.temperature
+        query, item = y_pred[:, 0] / self.temperature, y_pred[:, 1]
+        check_labelled("InBatchSoftmax", y_true, item)
+        ids = ops.squeeze(y_true, axis=-1) if len(y_true.shape) == 2 else y_true
+        all_ids = backend.global_concat(ids)
+        negative = ops.not_equal(ids[:, None], all_ids)
+        if sample_weight is not None:
+            counts = backend.global_concat(ops.not_equal(sample_weight[:, 0], 0))
+            negative = ops.logical_and(negative, counts)
+        scores = backend.products(query, backend.global_concat(item))
+        own = ops.sum(query * item, axis=-1)
         if self.log_q is not None:
-            log_q = self._log_q(y_true, own)
+            log_q = self._log_q(ids, own)
             scores, own = scores - backend.global_concat(log_q), own - log_q
-        others = over_axes(ops.logsumexp, ops.where(pairs.negative, scores, _NOTHING))
+        others = over_axes(ops.logsumexp, ops.where(negative, scores, _NOTHING))
         # log(exp(s) + exp(L)) - s = softplus(L - s), where L is the logsumexp over the negatives.
-        return pairs.checked(ops.softplus(others - own))
+        values = ops.softplus(others - own)
+        known = are_known(all_ids)
+        return values if known is None else ops.where(known, values, float("nan"))
 
-    def _log_q(self, y_true: Tensor, like: Tensor) -> Tensor:
+    def _log_q(self, ids: Tensor, like: Tensor) -> Tensor:
         """That of the item of each pair, `(batch,)`; NaN for an unknown item."""
         log_q = ops.convert_to_tensor(self.log_q, like.dtype)
-        ids = ops.squeeze(y_true, axis=-1) if len(y_true.shape) == 2 else y_true
         labels, known = known_labels(ids, log_q.shape[0])
         return ops.where(known, ops.take(log_q, labels), float("nan"))
