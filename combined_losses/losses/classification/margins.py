@@ -11,7 +11,7 @@ from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import accumulating
+from combined_losses._numerics.floats import accumulating, over_axes
 from combined_losses.losses.classification.base import known_labels
 
 __all__ = ["ArcFace", "CosFace"]
@@ -89,7 +89,7 @@ class _OfCosines(Loss):
                 f"Received: y_pred of shape {tuple(cosines.shape)}"
             )
         apart = ops.reshape(cosines, (*ops.shape(cosines)[:-1], size // number, number))
-        return ops.max(apart, axis=-1)
+        return over_axes(ops.max, apart)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
