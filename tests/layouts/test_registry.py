@@ -18,7 +18,7 @@ def is_one_row(loss):
 
     A region loss is told so by `multilabel`.
     """
-    rows = domain_of(loss).targets in ("classes", "ids")
+    rows = domain_of(loss).targets in ("classes", "ids") or getattr(loss, "takes_ids", False)
     classes = rows or isinstance(loss, cl.losses.LovaszSoftmax)
     exclusive = getattr(loss, "multilabel", None) is False
     return has_whole_rows(loss) or classes or exclusive or not getattr(loss, "needs_target", True)

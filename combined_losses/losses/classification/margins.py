@@ -73,7 +73,7 @@ class _OfCosines(Loss):
         # log(exp(o) + exp(L)) - o = softplus(L - o), where o is the logit of the right class and L
         # the logsumexp of all others: nothing cancels, neither in the slope.
         others = ops.where(is_own, _NOTHING, self.scale * cosines)
-        others = ops.logsumexp(others, axis=-1, keepdims=True)
+        others = over_axes(ops.logsumexp, others, keepdims=True)
         values = ops.softplus(others - self.scale * own)
         return ops.squeeze(ops.where(known, values, float("nan")), axis=-1)
 

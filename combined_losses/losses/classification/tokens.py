@@ -13,7 +13,7 @@ from combined_losses._core.masks import with_mask
 from combined_losses._core.probabilities import as_probability
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Once, Tensor
-from combined_losses._numerics.floats import log_softmax, slog
+from combined_losses._numerics.floats import log_softmax, over_axes, slog
 from combined_losses.losses.classification.base import OfClasses, cast_prediction, known_labels
 
 __all__ = ["Distillation", "SparseCrossEntropy", "ZLoss"]
@@ -184,7 +184,7 @@ class ZLoss(OfClasses):
         y_pred, _ = cast_prediction(self, y_pred)
         # Not z_c - log(p_c), of a softmax that a cross-entropy has computed: of a class c far below
         # the others no digit is left, and nothing of one whose logit is minus infinity.
-        return ops.square(ops.logsumexp(y_pred, axis=-1))
+        return ops.square(over_axes(ops.logsumexp, y_pred))
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -222,6 +222,7 @@ class Distillation(OfClasses):
     of the logits (each counted from its mean). Hinton, Vinyals & Dean 2015, arXiv 1503.02531.
     """
 
+    whole_rows = True
     neutral_target = 1.0
 
     def __init__(self, temperature: float = 2.0, **kwargs: Unpack[ChannelArguments]) -> None:

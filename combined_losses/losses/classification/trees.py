@@ -16,7 +16,7 @@ from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.probabilities import as_probability
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import log_softmax, slog
+from combined_losses._numerics.floats import log_softmax, over_axes, slog
 from combined_losses.losses.classification.base import OfClasses, cast_prediction, known_labels
 
 __all__ = ["TreeCrossEntropy"]
@@ -130,7 +130,7 @@ class TreeCrossEntropy(OfClasses):
             inside = ops.equal(ops.take(ids, labels), ids)
             if self.from_logits:
                 inner = ops.where(inside, scores, _NOTHING)
-                path.append(ops.logsumexp(inner, axis=-1, keepdims=True))
+                path.append(over_axes(ops.logsumexp, inner, keepdims=True))
             else:
                 path.append(ops.sum(ops.where(inside, scores, 0.0), axis=-1, keepdims=True))
         return path if self.from_logits else [slog(each, steepest) for each in path]
