@@ -9,7 +9,7 @@ anchors; the peers get channels first, as they want them. Run it with `KERAS_BAC
 
     pip install --no-deps monai==1.6.1 pytorch-toolbelt==0.8.0 opencv-python-headless
     pip install --no-deps auraloss==0.4.0 pytorch-msssim==1.0.0 pytorch-metric-learning==2.9.0
-    pip install --no-deps focal-frequency-loss==0.3.0
+    pip install --no-deps focal-frequency-loss==0.3.0 coral-pytorch==1.4.0
 
 Results: docs/benchmarks.md.
 
@@ -76,6 +76,7 @@ PEERS = (
     "pytorch-msssim",
     "pytorch-metric-learning",
     "focal-frequency-loss",
+    "coral-pytorch",
 )
 
 

@@ -197,3 +197,50 @@ def test_kappa_has_finite_slopes_in_float16():
         half, loss = p.astype("float16"), L.WeightedKappa(3)
         close(value(loss, labels, half), value(loss, labels, half.astype("float32")), rtol=1e-4)
         assert np.all(np.isfinite(gradient(lambda p, loss=loss: loss(labels, p), half)))
+
+
+@pytest.mark.parametrize("method", ["coral", "corn"])
+def test_answers_are_those_of_the_nearest_probability(method):
+    """Those above the label and those below lead back from both sides."""
+    p = np.array([[-0.5, 1.5], [1.5, -0.5], [0.3, -2.0], [3.0, 0.7]], "float32")
+    labels, inside = np.array([0, 2, 1, 1]), (p >= 0) & (p <= 1)
+    loss = L.Ordinal(method, reduction="none")
+    expected, slope = classification.ordinal(labels, np.clip(np.float64(p), 0, 1), method)
+    found, slopes = value_and_gradient(loss, labels, p)
+    close(found, expected)
+    wrong = (labels[:, None] > np.arange(2)) != (p > 0.5)
+    close(slopes, np.where(inside | wrong, slope, 0.0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_token_is_that_of_the_nearest_probability(smoothing):
+    p = np.array([[-0.5, 0.5, 1.0], [0.2, 1.5, -0.2]], "float32")
+    loss = L.SparseCrossEntropy(smoothing, reduction="none")
+    labels, nearest = np.array([0, 1]), np.clip(np.float64(p), 0, 1)
+    expected, slope = classification.sparse_cross_entropy(labels, nearest, smoothing)
+    found, slopes = value_and_gradient(loss, labels, p)
+    close(found, expected)
+    assert slopes[0, 0] < 0 and slopes[1, 1] == 0
+    close(slopes[0], slope[0], rtol=1e-4)
+
+
+def test_leaves_are_those_of_the_nearest_probability():
+    p = np.array([[-0.5, 0.5, 1.0], [0.2, 1.5, -0.2]], "float32")
+    loss = L.TreeCrossEntropy([[0, 0, 1]], decay=0.5, reduction="none")
+    labels, nearest = np.array([0, 2]), np.clip(np.float64(p), 0, 1)
+    expected, _ = classification.tree_cross_entropy(labels, nearest, [[0, 0, 1]])
+    found, slopes = value_and_gradient(loss, labels, p)
+    close(found, expected)
+    assert slopes[0, 0] < 0 and slopes[1, 2] < 0
+
+
+@pytest.mark.parametrize("name", ["Ordinal", "SparseCrossEntropy", "TreeCrossEntropy"])
+def test_labels_have_finite_slopes_in_float16(name):
+    """At a probability of 0 the slope is 1e7, which float16 cannot hold."""
+    required = {"levels": [[0, 0, 1]]} if name == "TreeCrossEntropy" else {}
+    loss = getattr(L, name)(**required, dtype="float16")
+    for y in range(3):
+        p = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1e-4]], "float16")
+        slopes = gradient(lambda p, y=y: loss(np.array([y, y]), p), p)
+        assert slopes.dtype == "float16" and np.all(np.isfinite(slopes))
+        assert np.any(slopes != 0)
