@@ -1,5 +1,7 @@
 """What the losses of images to be aligned claim: what they do not see, limits, weights, slopes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from keras import ops
@@ -12,6 +14,7 @@ from tests.gradients import gradient
 from tests.masks import masked
 from tests.messages import raises
 from tests.oracles import images, registration
+from tests.processes import run_python
 
 Correlation, Information = cl.losses.LocalCrossCorrelation, cl.losses.MutualInformation
 Bending, Diffusion, SSIM = cl.losses.BendingEnergy, cl.losses.Diffusion, cl.losses.SSIM
@@ -207,6 +210,32 @@ def test_blocks_of_pixels_change_nothing(monkeypatch):
 def test_information_has_a_slope_by_the_truth_too():
     by_truth = gradient(lambda y: Information(9)(y, OTHERS), IMAGES)
     close(by_truth, slope(Information(9), OTHERS, IMAGES))
+
+
+_PEAK = """
+import re
+import keras, numpy as np, combined_losses as cl
+from tests.gradients import gradient
+
+def memory(what):
+    return int(re.search(what + r":\\s*(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+y, p = np.random.default_rng(0).random((2, 1, 96, 96, 96, 1)).astype("float32")
+loss = cl.losses.MutualInformation()
+gradient(lambda p: loss(y[:, :8], p), p[:, :8])
+before = memory("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+gradient(lambda p: loss(y, p), p)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux knows the peak")
+def test_information_keeps_no_array_of_all_pixels_and_bins(tmp_path):
+    """One has 108 MiB here; of each image the plain formula keeps at least two for its slope."""
+    root = str(Path(__file__).parents[2])  # that of the tests
+    assert float(run_python(_PEAK, tmp_path, PYTHONPATH=root).split()[-1]) < 160
 
 
 # Displacements.
