@@ -1,9 +1,13 @@
-"""Embeddings, beside pytorch-metric-learning: 512 of 128 numbers."""
+"""Embeddings, beside pytorch-metric-learning and lightly: 512, most of 128 numbers."""
 
+import functools
+import importlib.util
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
+import torch
 
 import combined_losses as cl
 from pairs import Pair
@@ -18,6 +22,19 @@ EUCLIDEAN = {"distance": distances.LpDistance(normalize_embeddings=False)}
 OVER_ALL = {"reducer": reducers.MeanReducer()}
 
 
+PROXIES = np.random.default_rng(1).normal(size=(64, 128)).astype("float32")
+
+
+def from_lightly(module):
+    """A module of `lightly.loss`: the package itself imports torchvision, for its data."""
+    [root] = importlib.util.find_spec("lightly").submodule_search_locations
+    for name in ("lightly", "lightly.loss", "lightly.utils"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(root, *name.split(".")[1:]))]
+        sys.modules.setdefault(name, package)
+    return importlib.import_module(f"lightly.loss.{module}")
+
+
 def classes(rng):
     """Eight embeddings of each of 64 classes that overlap: 1.6 apart in one, 1.8 in two."""
     labels = np.repeat(np.arange(64), 8)
@@ -29,6 +46,29 @@ def views(rng):
     """Two views each of 256 samples."""
     labels = np.tile(np.arange(256), 2)
     return labels, rng.normal(size=(512, 128)).astype("float32")
+
+
+def unit_classes(rng):
+    """Of length 1, as the peers make them."""
+    labels, embeddings = classes(rng)
+    return labels, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+def few_classes(rng):
+    """128 of them: the peer lists all triplets."""
+    labels, embeddings = unit_classes(rng)
+    return labels[:128], embeddings[:128]
+
+
+def two_outputs(rng, features=512):
+    """The second is near the first."""
+    one = rng.normal(size=(512, features)).astype("float32")
+    return one, one + 0.5 * rng.normal(size=one.shape).astype("float32")
+
+
+def projected(rng):
+    """Of many features, which losses of correlations are given."""
+    return two_outputs(rng, 1024)
 
 
 def distances_of_pairs(rng):
@@ -60,6 +100,42 @@ def triplets():
     return lambda labels, embeddings: loss(embeddings, labels, miner(embeddings, labels))
 
 
+def hard_triplets():
+    loss = losses.TripletMarginLoss(margin=0.2, **OVER_ALL)
+    miner = miners.BatchHardMiner()
+    return lambda labels, embeddings: loss(embeddings, labels, miner(embeddings, labels))
+
+
+def all_triplets():
+    loss = losses.TripletMarginLoss(margin=0.2, **OVER_ALL)
+    return lambda labels, embeddings: loss(embeddings, labels)
+
+
+def lifted():
+    loss = losses.LiftedStructureLoss(neg_margin=1.0, **EUCLIDEAN, **OVER_ALL)
+    return lambda labels, embeddings: loss(embeddings, labels)
+
+
+def n_pairs(_, embeddings):
+    """As users write it: each of two views among all; the library takes one pair of a class."""
+    logits = (embeddings @ embeddings.T).fill_diagonal_(-torch.inf)
+    return torch.nn.functional.cross_entropy(logits, (torch.arange(512) + 256) % 512)
+
+
+def proxies():
+    loss = losses.ProxyAnchorLoss(64, 128)
+    loss.proxies.data = torch.tensor(PROXIES)
+    return lambda labels, embeddings: loss(embeddings, labels)
+
+
+def partners(y, p):
+    """The two cross-entropies of CLIP, as its users write them."""
+    y, p = (torch.nn.functional.normalize(array, dim=-1) for array in (y, p))
+    logits, right = y @ p.T / 0.07, torch.arange(len(y))
+    both = (torch.nn.functional.cross_entropy(each, right) for each in (logits, logits.T))
+    return sum(both) / 2
+
+
 def _labelled(loss):
     """The peers take the embeddings first."""
     return lambda: lambda labels, embeddings: loss(embeddings, labels)
@@ -75,4 +151,25 @@ PAIRS = {
         cl.losses.SupervisedContrastive,
         _labelled(losses.SupConLoss(temperature=0.1, **OVER_ALL)),
     ),
+    "TripletHard": Pair(unit_classes, functools.partial(cl.losses.TripletHard, 0.2), hard_triplets),
+    "TripletHard, all": Pair(
+        few_classes, functools.partial(cl.losses.TripletHard, 0.2, "all"), all_triplets
+    ),
+    "LiftedStructure": Pair(classes, cl.losses.LiftedStructure, lifted),
+    "MultiSimilarity": Pair(
+        classes, cl.losses.MultiSimilarity, _labelled(losses.MultiSimilarityLoss())
+    ),
+    "NPairs": Pair(views, cl.losses.NPairs, lambda: n_pairs),
+    "ProxyAnchor": Pair(
+        classes,
+        functools.partial(cl.losses.ProxyAnchor, 64, 128, proxies=PROXIES.tolist()),
+        proxies,
+    ),
+    "PairedContrastive": Pair(two_outputs, cl.losses.PairedContrastive, lambda: partners),
+    "BarlowTwins": Pair(
+        projected,
+        cl.losses.BarlowTwins,
+        lambda: from_lightly("barlow_twins_loss").BarlowTwinsLoss(),
+    ),
+    "VICReg": Pair(projected, cl.losses.VICReg, lambda: from_lightly("vicreg_loss").VICRegLoss()),
 }

@@ -137,12 +137,20 @@ class _Match(Loss):
         counts = None if counts is None else backend.global_concat(counts)
         scale = self._scale(x)
         to_z = backend.products(x, all_z) * scale
-        alone = all_x is x
-        to_x = ops.transpose(to_z) if alone else backend.products(z, all_x) * scale
-        size, number = ops.shape(x)[0], ops.shape(all_x)[0]
+        if all_x is x:
+            own, to_x = ops.diagonal(to_z), ops.transpose(to_z)
+            return _half_entropy(to_z, counts, own) + _half_entropy(to_x, counts, own)
+        to_x = backend.products(z, all_x) * scale
+        own = self._own(to_z), self._own(to_x)
+        return _half_entropy(to_z, counts, own[0]) + _half_entropy(to_x, counts, own[1])
+
+    @staticmethod
+    def _own(logits: Tensor) -> Tensor:
+        """The logit of each anchor with its partner, among those of all replicas."""
+        size, number = ops.shape(logits)
         places = backend.global_offset(size) + ops.arange(size, dtype="int32")
-        own = ops.equal(places[:, None], ops.arange(number, dtype="int32"))
-        return (_entropy(to_z, own, counts) + _entropy(to_x, own, counts)) / 2
+        is_own = ops.equal(places[:, None], ops.arange(number, dtype="int32"))
+        return ops.sum(ops.where(is_own, logits, 0.0), axis=-1)
 
     def _scale(self, like: Tensor) -> Tensor | float:
         if self.log_scale is None:
@@ -152,9 +160,8 @@ class _Match(Loss):
         return ops.cast(ops.exp(log_scale), like.dtype)
 
 
-def _entropy(logits: Tensor, own: Tensor, counts: Tensor | None) -> Tensor:
-    """The cross-entropy of each row, whose right column is `own`, over the columns that count."""
-    right = ops.sum(ops.where(own, logits, 0.0), axis=-1)
+def _half_entropy(logits: Tensor, counts: Tensor | None, own: Tensor) -> Tensor:
+    """Half the cross-entropy of each row, whose right logit is `own`, over columns that count."""
     if counts is not None:
         logits = ops.where(counts, logits, NOTHING)
-    return over_axes(ops.logsumexp, logits) - right
+    return (over_axes(ops.logsumexp, logits) - own) / 2

@@ -44,6 +44,13 @@ class Pairs(NamedTuple):
     number: Tensor
     known: Tensor | None
 
+    def without_gradients(self) -> "Pairs":
+        """The same pairs, by whose embeddings nothing has a slope."""
+        anchors = samples = ops.stop_gradient(self.anchors)
+        if self.samples is not self.anchors:
+            samples = ops.stop_gradient(self.samples)
+        return self._replace(anchors=anchors, samples=samples)
+
     def scaled(self, values: Tensor, counted: Tensor, weight: Tensor | None = None) -> Tensor:
         """The sums `values` of the anchors, scaled so that their mean is the mean of all terms.
 

@@ -14,6 +14,7 @@ from combined_losses.losses.embeddings.measures import (
     cosines,
     logsumexp,
     negatives_beyond,
+    normalised,
     root,
     squares,
 )
@@ -71,7 +72,7 @@ class TripletHard(LabelledLoss):
 
     Limits: collapsed embeddings have the margin, and with the Euclidean distance no gradient; early
     in a training `"semihard"` collapses less. The memory grows with the square of the batch, with
-    `"all"` with its cube. Hermans et al. 2017, arXiv 1703.07737.
+    `"all"` and no margin with its cube. Hermans et al. 2017, arXiv 1703.07737.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class TripletHard(LabelledLoss):
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         pairs = pairs_of("TripletHard", y_true, y_pred, sample_weight, LARGEST_DISTANCE)
         mine = {"hard": self._hard, "semihard": self._semihard, "all": self._all}[self.mining]
-        values, counts = mine(self._distances(pairs), pairs)
+        values, counts = mine(pairs)
         return pairs.scaled(values, counts, sample_weight)
 
     def _distances(self, pairs: Pairs) -> Tensor:
@@ -112,27 +113,61 @@ class TripletHard(LabelledLoss):
             terms = ops.relu(self.margin + differences)
         return ops.where(counted, terms, 0.0), ops.cast(counted, terms.dtype)
 
-    def _hard(self, distances: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        farthest = over_axes(ops.max, ops.where(pairs.positive, distances, -1.0))
-        # No distance is larger than this, so that the mean of the numbers stays finite.
-        nearest = over_axes(ops.min, ops.where(pairs.negative, distances, 1e38))
+    def _hard(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        # Two distances of each anchor have a slope; the others only tell which ones these are.
+        fixed = self._distances(pairs.without_gradients())
+        farthest = _largest(ops.where(pairs.positive, fixed, -float("inf")))
+        nearest = _largest(ops.where(pairs.negative, -fixed, -float("inf")))
         both = (over_axes(ops.any, each) for each in (pairs.positive, pairs.negative))
-        return self._terms(farthest - nearest, ops.logical_and(*both))
+        difference = self._to(pairs, farthest) - self._to(pairs, nearest)
+        return self._terms(difference, ops.logical_and(*both))
 
-    def _semihard(self, distances: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def _to(self, pairs: Pairs, places: Tensor) -> Tensor:
+        """The distance of each anchor to one sample."""
+        x, z = pairs.anchors, ops.take(pairs.samples, places, axis=0)
+        if self.distance == "cosine":
+            return 1 - ops.sum(normalised(x) * normalised(z), axis=-1)
+        found = ops.sum(ops.square(x - z), axis=-1)
+        return found if self.distance == "squared" else root(found)
+
+    def _semihard(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        distances = self._distances(pairs)
         chosen, found = negatives_beyond(ops.stop_gradient(distances), pairs.negative)
         farther = ops.take_along_axis(distances, chosen, axis=1)
         terms, counted = self._terms(distances - farther, ops.logical_and(pairs.positive, found))
         return ops.sum(terms, axis=-1), ops.sum(counted, axis=-1)
 
-    def _all(self, distances: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        differences = distances[:, :, None] - distances[:, None, :]
-        terms, _ = self._terms(
-            differences, ops.logical_and(pairs.positive[:, :, None], pairs.negative[:, None, :])
-        )
+    def _all(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        distances = self._distances(pairs)
         kinds = (pairs.positive, pairs.negative)
-        positives, negatives = (ops.sum(ops.cast(kind, terms.dtype), axis=-1) for kind in kinds)
+        positives, negatives = (ops.sum(ops.cast(kind, distances.dtype), axis=-1) for kind in kinds)
+        if self.margin is not None:
+            terms = _sums_beyond(self.margin + distances, distances, pairs.negative)
+            return ops.sum(ops.where(pairs.positive, terms, 0.0), axis=-1), positives * negatives
+        triplets = ops.logical_and(pairs.positive[:, :, None], pairs.negative[:, None, :])
+        terms, _ = self._terms(distances[:, :, None] - distances[:, None, :], triplets)
         return ops.sum(terms, axis=(1, 2)), positives * negatives
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """The place of the largest number of each row, int32; any where there is none."""
+    if not rows.shape[1]:  # perhaps no number at all, of which TensorFlow has no largest
+        rows = ops.pad(rows, ((0, 0), (0, 1)), constant_values=-float("inf"))
+    return ops.cast(ops.argmax(rows, axis=-1), "int32")
+
+
+def _sums_beyond(limits: Tensor, distances: Tensor, negative: Tensor) -> Tensor:
+    """`sum_n max(limit - d_n, 0)` over the negatives of a row, for each limit of that row."""
+    # Of k distances below a limit that is k * limit - their sum. With the distances in order, k is
+    # the place of the limit among them, and the sum one of the sums of their beginnings. A term of
+    # few digits, limit - d_n, has lost them in the difference either way.
+    fixed = ops.where(negative, ops.stop_gradient(distances), float("inf"))
+    order = ops.argsort(fixed, axis=-1)
+    in_order = ops.take_along_axis(fixed, order, axis=1)
+    ordered = ops.take_along_axis(ops.where(negative, distances, 0.0), order, axis=1)
+    sums = ops.pad(ops.cumsum(ordered, axis=1), ((0, 0), (1, 0)))
+    place = ops.cast(backend.places_after(in_order, ops.stop_gradient(limits)), "int32")
+    return ops.cast(place, limits.dtype) * limits - ops.take_along_axis(sums, place, axis=1)
 
 
 @keras.saving.register_keras_serializable("combined_losses")

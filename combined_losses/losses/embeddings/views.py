@@ -6,13 +6,14 @@ import keras
 from keras import ops
 
 from combined_losses._backend import backend
+from combined_losses._core.alignment import at_every_place, product
 from combined_losses._core.batch import Batch
 from combined_losses._core.checks import check_number
 from combined_losses._core.keras_types import KerasLoss, LossArguments, Reduction
 from combined_losses._core.loss import Loss
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Dtype, Tensor
-from combined_losses._numerics.floats import bounded, div
+from combined_losses._numerics.floats import accumulating, div
 from combined_losses.losses.embeddings.outputs import of_two_outputs
 from combined_losses.losses.parts import OfParts
 
@@ -28,7 +29,12 @@ class _OfViews(OfParts):
     needs_target = False  # it may be given two outputs instead
 
     def see(self, batch: Batch, label: str) -> Batch:
-        return of_two_outputs(self, batch, label)
+        batch = of_two_outputs(self, batch, label)
+        dtype = accumulating(self.dtype)
+        y_true, y_pred = (
+            ops.clip(ops.cast(a, dtype), -_LARGEST, _LARGEST) for a in (batch.y_true, batch.y_pred)
+        )
+        return batch.replaced(y_true=y_true, y_pred=y_pred)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -84,12 +90,28 @@ class BarlowTwins(_OfViews):
         check_number("BarlowTwins", "off_diagonal", off_diagonal, minimum=0)
         check_number("BarlowTwins", "epsilon", epsilon, minimum=0, exclusive=True)
         parts: dict[str, KerasLoss] = {
-            "agreement": _Agreement(epsilon),
-            "redundancy": _Redundancy(epsilon),
+            "agreement": _Agreement(),
+            "redundancy": _Redundancy(),
         }
         super().__init__(parts, {"redundancy": off_diagonal}, reduction, name, dtype)
         self.off_diagonal = off_diagonal
         self.epsilon = epsilon
+
+    def see(self, batch: Batch, label: str) -> Batch:
+        """The views with features of mean 0 and variance 1, which both parts read."""
+        batch = super().see(batch, label)
+        like = batch.y_pred[:, 0]
+        weights = [at_every_place(ops.cast(w, like.dtype), like) for _, w in batch.weights()]
+        if any(weight is None for weight in weights):
+            return batch  # the parts raise
+        shares = _shares(like, product(weights))
+
+        def standardised(x: Tensor) -> Tensor:
+            x = batch.neutralised(x, 0.0)
+            deviation = ops.sqrt(_variance(x, shares) + self.epsilon)
+            return (x - _mean(x, shares)) / deviation
+
+        return batch.replaced(y_true=standardised(batch.y_true), y_pred=standardised(batch.y_pred))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -185,49 +207,35 @@ class _OfBatch(Loss):
         return super().traits._replace(couples_batch=True, weighs_batch=True, weighs_rows=True)
 
     def call(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        weight = ops.ones_like(y_pred[:, 0]) if sample_weight is None else sample_weight
-        total = backend.global_sum(ops.sum(weight))
-        shares = ops.expand_dims(div(weight, total), -1)
-        value = self.measure(bounded(y_true, _LARGEST), bounded(y_pred, _LARGEST), shares)
+        shares = _shares(y_pred[:, 0], sample_weight)
+        value = self.measure(y_true, y_pred, shares)
         if sample_weight is not None:  # of no sample at all, features would not vary
+            total = backend.global_sum(ops.sum(sample_weight))
             value = ops.where(total > 0, value, 0.0)
         return ops.broadcast_to(value, (ops.shape(y_pred)[0],))
 
-    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
-        """The number, `()`; `shares`, `(batch, 1)`, are 1 in sum over all replicas."""
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor | None) -> Tensor:
+        """The number, `()`; `shares` are those of `_mean`."""
         raise NotImplementedError(f"{type(self).__name__} must implement `measure`.")
 
 
-class _OfCorrelations(_OfBatch):
-    """A sum over the correlations of two views (abstract)."""
+class _Agreement(_OfBatch):
+    """Of standardised views."""
 
-    def __init__(self, epsilon: float, **kwargs: Unpack[LossArguments]) -> None:
-        super().__init__(**kwargs)
-        self.epsilon = epsilon
-
-    def _standardised(self, x: Tensor, shares: Tensor) -> Tensor:
-        x = _centred(x, shares)
-        variance = backend.global_sum(ops.sum(shares * ops.square(x), axis=0))
-        return x / ops.sqrt(variance + self.epsilon)
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor | None) -> Tensor:
+        return ops.sum(ops.square(1 - _mean(y * p, shares)))
 
 
-class _Agreement(_OfCorrelations):
-    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
-        products = self._standardised(y, shares) * self._standardised(p, shares)
-        own = backend.global_sum(ops.sum(shares * products, axis=0))
-        return ops.sum(ops.square(1 - own))
+class _Redundancy(_OfBatch):
+    """Of standardised views."""
 
-
-class _Redundancy(_OfCorrelations):
-    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
-        y, p = self._standardised(y, shares), self._standardised(p, shares)
-        return _off_diagonal(backend.global_sum(_products(shares * y, p)))
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor | None) -> Tensor:
+        return _off_diagonal(_products(y, p, shares))
 
 
 class _Invariance(_OfBatch):
-    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
-        errors = ops.mean(ops.square(y - p), axis=-1, keepdims=True)
-        return backend.global_sum(ops.sum(shares * errors))
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor | None) -> Tensor:
+        return ops.mean(_mean(ops.square(y - p), shares))
 
 
 class _Variance(_OfBatch):
@@ -236,40 +244,73 @@ class _Variance(_OfBatch):
         self.target_std = target_std
         self.epsilon = epsilon
 
-    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor | None) -> Tensor:
         return (self._of_view(y, shares) + self._of_view(p, shares)) / 2
 
-    def _of_view(self, x: Tensor, shares: Tensor) -> Tensor:
-        squares = ops.sum(shares * ops.square(_centred(x, shares)), axis=0)
-        variance = div(backend.global_sum(squares), _unbiased(shares))
-        deviation = ops.sqrt(variance + self.epsilon)
-        return ops.mean(ops.relu(self.target_std - deviation))
+    def _of_view(self, x: Tensor, shares: Tensor | None) -> Tensor:
+        variance = div(_variance(x, shares), _unbiased(x, shares))
+        return ops.mean(ops.relu(self.target_std - ops.sqrt(variance + self.epsilon)))
 
 
 class _Covariance(_OfBatch):
-    def measure(self, y: Tensor, p: Tensor, shares: Tensor) -> Tensor:
-        return self._of_view(y, shares) + self._of_view(p, shares)
+    def measure(self, y: Tensor, p: Tensor, shares: Tensor | None) -> Tensor:
+        # div(C, u)^2 = C^2 / u^2, of fewer numbers.
+        squares = self._of_view(y, shares) + self._of_view(p, shares)
+        return div(squares, ops.square(_unbiased(y, shares))) / y.shape[-1]
 
-    def _of_view(self, x: Tensor, shares: Tensor) -> Tensor:
+    @staticmethod
+    def _of_view(x: Tensor, shares: Tensor | None) -> Tensor:
         x = _centred(x, shares)
-        products = backend.global_sum(_products(shares * x, x))
-        return _off_diagonal(div(products, _unbiased(shares))) / x.shape[-1]
+        return _off_diagonal(_products(x, x, shares))
 
 
-def _centred(x: Tensor, shares: Tensor) -> Tensor:
-    return x - backend.global_sum(ops.sum(shares * x, axis=0))
+def _shares(like: Tensor, weight: Tensor | None) -> Tensor | None:
+    """How much each sample counts, `(batch, 1)`, 1 in sum over all replicas; None: all alike."""
+    if weight is None:
+        if backend.replica_count() == 1 and like.shape[0] != 0:
+            return None
+        weight = ops.ones_like(like)
+    return ops.expand_dims(div(weight, backend.global_sum(ops.sum(weight))), -1)
 
 
-def _unbiased(shares: Tensor) -> Tensor:
+def _mean(x: Tensor, shares: Tensor | None) -> Tensor:
+    """The mean over all samples, `(features,)`."""
+    if shares is None:
+        return ops.mean(x, axis=0)
+    return backend.global_sum(ops.sum(shares * x, axis=0))
+
+
+def _centred(x: Tensor, shares: Tensor | None) -> Tensor:
+    return x - _mean(x, shares)
+
+
+def _variance(x: Tensor, shares: Tensor | None) -> Tensor:
+    if shares is None:
+        return ops.var(x, axis=0)
+    return _mean(ops.square(_centred(x, shares)), shares)
+
+
+def _unbiased(x: Tensor, shares: Tensor | None) -> Tensor:
     """`1 - sum a_i^2`, by which a weighted variance is divided; `(n - 1) / n` of equal weights."""
+    if shares is None:
+        return 1 - 1 / ops.cast(ops.maximum(ops.shape(x)[0], 1), x.dtype)
     return 1 - backend.global_sum(ops.sum(ops.square(shares)))
 
 
-def _products(x: Tensor, z: Tensor) -> Tensor:
-    """`sum_i x_i^T z_i`, `(features, features)`."""
-    return backend.products(ops.transpose(x), ops.transpose(z))
+def _products(x: Tensor, z: Tensor, shares: Tensor | None) -> Tensor:
+    """The mean of `x_i^T z_i`, `(features, features)`."""
+    if shares is not None:
+        z = shares * z
+    found = backend.products(ops.transpose(x), ops.transpose(z))
+    if shares is None:
+        return found / ops.cast(ops.maximum(ops.shape(x)[0], 1), x.dtype)
+    return backend.global_sum(found)
 
 
 def _off_diagonal(matrix: Tensor) -> Tensor:
     """The sum of the squares beside the diagonal."""
-    return ops.sum(ops.where(ops.eye(matrix.shape[-1], dtype="bool"), 0.0, ops.square(matrix)))
+    # Without its last entry the matrix is n - 1 rows that begin on the diagonal and have n entries
+    # beside it, those up to the next one on it. So no array as large is made and masked.
+    n = matrix.shape[-1]
+    beside = ops.reshape(ops.reshape(matrix, (n * n,))[:-1], (n - 1, n + 1))[:, 1:]
+    return ops.sum(ops.square(beside))
