@@ -26,6 +26,7 @@ OTHERS = IMAGES + RNG.normal(size=IMAGES.shape, scale=0.1).astype("float32")
 VOLUMES = RNG.random((2, 6, 7, 5, 1)).astype("float32")
 OTHER_VOLUMES = VOLUMES + RNG.normal(size=VOLUMES.shape, scale=0.2).astype("float32")
 COUNTS = RNG.integers(0, 3, IMAGES.shape).astype("float32")
+COUNTS[1, ..., 0] = 0  # in one channel nothing counts
 
 # Losses that weigh pixels, with their twins.
 WEIGHED = [

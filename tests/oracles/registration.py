@@ -93,10 +93,14 @@ def mutual_information(y_true, y_pred, bins=32, sigma_ratio=0.5, low=0.0, high=1
     y, p = np.float64(y_true), np.float64(y_pred)
     m = np.ones(p.shape) if counts is None else np.float64(counts)
     values, gradient = np.zeros(len(p)), np.zeros(p.shape)
-    channels = p.shape[-1]
-    for n, c in np.ndindex(len(p), channels):
+    for n, c in np.ndindex(len(p), p.shape[-1]):
         w = m[n, ..., c].ravel()
-        w = w / w.sum() if w.any() else w
+        if not w.any():
+            continue
+        w, channels = (
+            w / w.sum(),
+            np.count_nonzero([m[n, ..., k].any() for k in range(p.shape[-1])]),
+        )
         own = [_memberships(x[n, ..., c].ravel(), bins, sigma_ratio, low, high) for x in (y, p)]
         (of_y, _), (of_p, by_p) = own
         joint = np.einsum("i,ik,il->kl", w, of_y, of_p)

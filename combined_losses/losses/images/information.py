@@ -48,7 +48,8 @@ class MutualInformation(ChannelLoss):
 
     Shapes: `y_true` and `y_pred` `(batch, spatial..., channels)`, equal: signals, images or
     volumes. Channels are compared one by one and averaged. Values `(batch,)`, from `-log(bins)` to
-    0: flat images know nothing. Weights and masks of pixels act inside, as shares of all pixels.
+    0: flat images know nothing. Weights and masks of pixels act inside, as shares of all pixels of
+    a channel; a channel in which none counts is left out.
 
     Raises:
         ValueError: if an argument is outside its range, the shapes differ, or the arrays have no
@@ -117,10 +118,14 @@ class MutualInformation(ChannelLoss):
         batch, *spatial, channels = ops.shape(y_pred)
         # The shares of pixels, and both images in units of the bins, `(batch * channels, pixels)`.
         y, p, w = (_rows(x, batch, math.prod(spatial), channels) for x in (y_true, y_pred, weight))
-        share = div(w, ops.sum(w, axis=1, keepdims=True))
-        y, p = self._in_bins(y), self._in_bins(p)
-        values = self._of_rows(y, p, share)
-        return ops.mean(ops.reshape(values, (batch, channels)), axis=1)
+        total = ops.sum(w, axis=1, keepdims=True)
+        values = self._of_rows(self._in_bins(y), self._in_bins(p), div(w, total))
+        values = ops.reshape(values, (batch, channels))
+        if sample_weight is None:
+            return ops.mean(values, axis=1)
+        # The mean over the channels in which any pixel counts; the value of another one is 0.
+        counted = ops.cast(ops.reshape(total, (batch, channels)) > 0, values.dtype)
+        return div(ops.sum(values, axis=1), ops.sum(counted, axis=1))
 
     def _in_bins(self, image: Tensor) -> Tensor:
         """Brightness in units of the bins: k at the centre of bin k, counted from 0."""
