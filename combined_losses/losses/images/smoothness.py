@@ -114,7 +114,7 @@ class BendingEnergy(_Displacement):
     >>> import combined_losses as cl
     >>> x = np.arange(6.0).reshape(1, 6, 1)
     >>> loss = cl.losses.BendingEnergy()
-    >>> float(loss(None, 0.1 * x)), round(float(loss(None, 0.1 * x**2)), 4)
+    >>> round(float(loss(None, 0.1 * x)), 4), round(float(loss(None, 0.1 * x**2)), 4)
     (0.0, 0.04)
 
     Limits: 0 for affine displacements. MONAI 1.6.1 agrees; older ones take central differences of
