@@ -124,7 +124,9 @@ class TripletHard(LabelledLoss):
 
     def _to(self, pairs: Pairs, places: Tensor) -> Tensor:
         """The distance of each anchor to one sample."""
-        x, z = pairs.anchors, ops.take(pairs.samples, places, axis=0)
+        # Times 1: TensorFlow's gradient of `take` is a list of rows, which replicas cannot send;
+        # that of a product is an array.
+        x, z = pairs.anchors, ops.take(pairs.samples * 1.0, places, axis=0)
         if self.distance == "cosine":
             return 1 - ops.sum(normalised(x) * normalised(z), axis=-1)
         found = ops.sum(ops.square(x - z), axis=-1)
