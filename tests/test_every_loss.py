@@ -11,7 +11,7 @@ import pytest
 
 import combined_losses as cl
 from tests.losses_of_libraries import FILE, files_of_installed, losses_of
-from tests.test_moving import MISSING, PAGES
+from tests.test_moving import PAGES
 
 [PAGE] = [page.read_text(encoding="utf-8") for page in PAGES if page.stem == "every_loss"]
 SECTIONS = dict(section.split("\n", 1) for section in PAGE.split("\n## ")[1:])
@@ -61,10 +61,3 @@ def test_the_list_is_that_of_the_library(library):
     if files is None:
         pytest.skip("it is not installed, or another version of it")
     assert losses_of(library, files) == LISTS[library]["names"]
-
-
-@pytest.mark.backend_free
-@pytest.mark.parametrize("name", sorted(set(MISSING.findall(PAGE))))
-def test_what_is_not_here_yet_is_not_here(name):
-    here = hasattr(cl.losses, name) or hasattr(cl.wrappers, name)
-    assert not here, f"put the call of {name} into the second column of docs/moving/every_loss.md"
