@@ -65,7 +65,7 @@ class CompoundLoss(MadeOfNodes, Operators, Limited, KerasLossClass):
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """What a rule or a loss learns. In a loop of your own give these variables to the optimizer.
+        """What a rule or a loss learns. In a loop of your own give it to the optimizer.
 
         Those of a rule must not have weight decay.
         """
