@@ -55,7 +55,7 @@ def unit_classes(rng):
 
 
 def few_classes(rng):
-    """128 of them: the peer lists all triplets."""
+    """128 of them: the peers list all triplets, or go through all pairs one by one."""
     labels, embeddings = unit_classes(rng)
     return labels[:128], embeddings[:128]
 
@@ -155,7 +155,7 @@ PAIRS = {
     "TripletHard, all": Pair(
         few_classes, functools.partial(cl.losses.TripletHard, 0.2, "all"), all_triplets
     ),
-    "LiftedStructure": Pair(classes, cl.losses.LiftedStructure, lifted),
+    "LiftedStructure": Pair(few_classes, cl.losses.LiftedStructure, lifted),
     "MultiSimilarity": Pair(
         classes, cl.losses.MultiSimilarity, _labelled(losses.MultiSimilarityLoss())
     ),
