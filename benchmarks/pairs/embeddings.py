@@ -27,11 +27,12 @@ PROXIES = np.random.default_rng(1).normal(size=(64, 128)).astype("float32")
 
 def from_lightly(module):
     """A module of `lightly.loss`: the package itself imports torchvision, for its data."""
-    [root] = importlib.util.find_spec("lightly").submodule_search_locations
-    for name in ("lightly", "lightly.loss", "lightly.utils"):
-        package = types.ModuleType(name)
-        package.__path__ = [str(Path(root, *name.split(".")[1:]))]
-        sys.modules.setdefault(name, package)
+    if "lightly" not in sys.modules:
+        [root] = importlib.util.find_spec("lightly").submodule_search_locations
+        for name in ("lightly", "lightly.loss", "lightly.utils"):
+            package = types.ModuleType(name)
+            package.__path__ = [str(Path(root, *name.split(".")[1:]))]
+            sys.modules[name] = package
     return importlib.import_module(f"lightly.loss.{module}")
 
 
