@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 
 from combined_losses._backend import keras_private
 from combined_losses._core.keras_types import KerasLoss
-from combined_losses._core.limited import check_entries
+from combined_losses._core.limited import MOST_ENTRIES, check_entries
 from combined_losses._core.names import quoted
+from combined_losses._core.packed import is_packed, pack, unpack
 
 Made = TypeVar("Made")
 
@@ -48,6 +50,8 @@ def _serialize(value: Any) -> Any:
         return [_serialize(item) for item in value]
     if isinstance(value, dict):
         return {key: _serialize(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray) and value.size > MOST_ENTRIES and value.dtype.kind in "fiu":
+        return pack(value)  # Keras would write lists, which are too long to be read
     return keras.saving.serialize_keras_object(value)
 
 
@@ -139,6 +143,8 @@ def check_config(cls: type, config: object) -> None:
 
 
 def _deserialize(value: Any) -> Any:
+    if is_packed(value):
+        return unpack(value)
     if isinstance(value, (dict, list)):
         _check_stored(value)
         return keras.saving.deserialize_keras_object(value)

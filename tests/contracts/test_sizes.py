@@ -1,12 +1,14 @@
 """A small file cannot ask for gigabytes or hours, and a config that lacks a key names it."""
 
 import inspect
+import json
 
 import keras
 import numpy as np
 import pytest
 
 import combined_losses as cl
+from combined_losses._core.config import read_entry
 from tests.contracts.registry import CASES
 from tests.messages import raises
 
@@ -162,3 +164,37 @@ def test_schedules_of_large_whole_numbers(schedule):
     loss = cl.CompositeLoss(["mse"], [schedule])
     assert float(schedule(1009)) == pytest.approx(1e30, rel=1e-5)
     assert np.isfinite(loss.weight_of("mse"))
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "uint8", ">f4"])
+def test_a_long_array_is_stored_as_text(dtype):
+    numbers = np.arange(200_002).astype("uint8").astype(dtype).reshape(2, -1)
+    loss = cl.losses.TreeCrossEntropy(levels=[[0, 0, 1]])
+    loss.levels = numbers
+    text = loss.get_config()["levels"]
+    assert isinstance(json.loads(json.dumps(text))["packed"], str)
+    again = read_entry(cl.losses.TreeCrossEntropy, "levels", text)
+    np.testing.assert_array_equal(again, numbers)
+    assert again.dtype == np.dtype(dtype).newbyteorder("=")
+
+
+@pytest.mark.backend_free
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"packed": "AAAA"},
+        {"packed": "?"},
+        {"packed": 3},
+        {"dtype": "O"},
+        {"dtype": 1},
+        {"shape": 7},
+    ],
+    ids=repr,
+)
+def test_a_changed_text_of_an_array_is_an_error(change):
+    stored = {"packed": "AACAPwAAAEA=", "dtype": "<f4", "shape": [2]}
+    cls = cl.losses.InBatchSoftmax
+    assert list(cls.from_config({"log_q": stored}).log_q) == [1.0, 2.0]
+    with raises(ValueError, "'log_q' of the config of InBatchSoftmax cannot be read"):
+        cls.from_config({"log_q": {**stored, **change}})

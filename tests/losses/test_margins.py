@@ -171,6 +171,23 @@ def test_large_logits_are_finite_and_have_a_slope(size):
     close(slopes[1], [-1, 1, 0, 0, 0])
 
 
+def test_sure_logits_keep_their_small_values():
+    """Of differences of rounded log-probabilities none would be left, or some below 0."""
+    z = RNG.normal(0.0, 3.0, (200, 5)) + 20 * np.eye(5)[0]
+    odds = np.exp(z[:, 1:] - z[:, :1])
+    brother, cousins, stranger = odds[:, 0], odds[:, 1:3].sum(axis=-1), odds[:, 3]
+    weights = np.exp([0.0, 5.0, 10.0])
+    choices = np.log1p([brother, cousins / (1 + brother), stranger / (1 + brother + cousins)])
+    found = tree(np.zeros(200), z.astype("float32"), decay=-5.0, from_logits=True)
+    close(found, weights @ choices, rtol=1e-4, atol=0)
+
+
+def test_no_value_is_below_0_where_probabilities_add_up_to_more_than_1():
+    p = np.array([[1.0, 0.25, 0.0, 0.0, 0.5], [0.7, 0.2, 0.1, 0.0000002, 0.0]], "float32")
+    close(tree([0, 0], p, decay=0.0), -np.log(p[:, 0]))
+    assert np.all(tree([0, 0], p, decay=-10.0) >= 0)
+
+
 def test_probabilities_of_0_and_1_are_finite():
     p = np.eye(5, dtype="float32")
     for y in range(5):

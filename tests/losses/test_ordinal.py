@@ -93,6 +93,13 @@ def test_an_unknown_grade_is_nan_and_may_have_a_weight_of_0(method, label):
     assert np.all(np.isfinite(gradient(lambda p: loss(y, p, weight), z)))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_importance_may_be_an_array(dtype):
+    importance, p = [1.0, 2.0, 0.0, 0.5], P.astype(dtype)
+    found = values(Ordinal, GRADES, p, importance=np.array(importance))
+    close(found, values(Ordinal, GRADES, p, importance=importance), rtol=0, atol=0)
+
+
 def test_answers_of_another_number_are_an_error():
     with raises(ValueError, "`importance`", "each of the 4 answers", "Received: [1.0, 2.0]"):
         Ordinal(importance=[1.0, 2.0])(GRADES, LOGITS)

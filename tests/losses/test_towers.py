@@ -126,6 +126,19 @@ def test_an_array_of_probabilities_comes_back_from_the_config():
     close(value(again, TWICE, PAIRS), value(own, TWICE, PAIRS), rtol=0, atol=0)
 
 
+def test_a_million_items_come_back_from_a_file(tmp_path):
+    """As a list in the config, Keras would read them for minutes."""
+    log_q = np.log(RNG.dirichlet(np.ones(10**6)) + 1e-12)
+    model = cl.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Reshape((2, 2))])
+    model.compile("sgd", loss=cl.CompositeLoss({"pairs": cl.losses.InBatchSoftmax(log_q=log_q)}))
+    data = QUERY, np.arange(6) * 10**5
+    before = model.evaluate(*data, verbose=0)
+    model.save(tmp_path / "towers.keras")
+    again = keras.models.load_model(tmp_path / "towers.keras")
+    assert again.evaluate(*data, verbose=0) == pytest.approx(before, rel=1e-6)
+    np.testing.assert_array_equal(again.loss.losses["pairs"].log_q, log_q)
+
+
 def test_shapes_that_are_no_pairs_are_an_error():
     with raises(ValueError, "keras.ops.stack([query, item], axis=1)", "of shape (6, 3)"):
         loss()(np.arange(6), QUERY)

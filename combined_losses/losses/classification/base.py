@@ -37,7 +37,8 @@ def cast_prediction(
     The values are multiplied by a `weight`, so the limit is divided by the largest.
     """
     half = keras.backend.standardize_dtype(y_pred.dtype) == "float16"
-    steepest = _STEEPEST / max(1.0, *(weight or [1.0])) if half else None
+    largest = 1.0 if weight is None else max(1.0, *map(float, weight))  # also of an array
+    steepest = _STEEPEST / largest if half else None
     return ops.cast(y_pred, accumulating(loss.dtype)), steepest
 
 

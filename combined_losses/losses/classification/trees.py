@@ -16,7 +16,7 @@ from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.probabilities import as_probability
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import log_softmax, over_axes, slog
+from combined_losses._numerics.floats import over_axes, slog
 from combined_losses.losses.classification.base import OfClasses, cast_prediction, known_labels
 
 __all__ = ["TreeCrossEntropy"]
@@ -114,26 +114,42 @@ class TreeCrossEntropy(OfClasses):
         if len(y_true.shape) < len(shape):
             y_true = ops.expand_dims(y_true, -1)
         labels, known = known_labels(y_true, classes)
-        path = self._path(labels, y_pred, steepest)
-        values = sum(
-            math.exp(-self.decay * level) * (above - below)
-            for level, (below, above) in enumerate(zip(path, [*path[1:], 0.0], strict=True))
-        )
+        if self.from_logits:
+            choices = self._by_logits(labels, y_pred)
+        else:
+            choices = self._by_probabilities(labels, y_pred, steepest)
+        values = sum(math.exp(-self.decay * level) * each for level, each in enumerate(choices))
         return ops.squeeze(ops.where(known, values, float("nan")), axis=-1)
 
-    def _path(self, labels: Tensor, y_pred: Tensor, steepest: float | None) -> list[Tensor]:
-        """The logarithms of the probabilities of the leaf and of its groups, each `(..., 1)`."""
-        scores = log_softmax(y_pred) if self.from_logits else as_probability(y_pred, 1.0)
-        path = [ops.take_along_axis(scores, labels, axis=-1)]
-        for groups in self._groups:
-            ids = ops.convert_to_tensor(groups)
-            inside = ops.equal(ops.take(ids, labels), ids)
-            if self.from_logits:
-                inner = ops.where(inside, scores, _NOTHING)
-                path.append(over_axes(ops.logsumexp, inner, keepdims=True))
-            else:
-                path.append(ops.sum(ops.where(inside, scores, 0.0), axis=-1, keepdims=True))
-        return path if self.from_logits else [slog(each, steepest) for each in path]
+    def _groups_with(self, labels: Tensor) -> list[Tensor]:
+        """Which classes are in the group of the label at each level, `(..., C)` each."""
+        all_ids = map(ops.convert_to_tensor, self._groups)
+        return [ops.equal(ops.take(ids, labels), ids) for ids in all_ids]
+
+    def _by_logits(self, labels: Tensor, logits: Tensor) -> list[Tensor]:
+        """The cross-entropy of each choice on the path, `(..., 1)`, the finest first."""
+        inside = ops.equal(labels, ops.arange(logits.shape[-1], dtype="int32"))
+        below, choices = ops.take_along_axis(logits, labels, axis=-1), []
+        for group in [*self._groups_with(labels), None]:
+            # With S the logsumexp of the part below, and R that of the rest of the group,
+            # log q_(l+1) - log q_l = log(exp(S) + exp(R)) - S = softplus(R - S): nothing cancels.
+            rest = ops.logical_not(inside) if group is None else ops.not_equal(group, inside)
+            beside = ops.where(rest, logits, _NOTHING)
+            beside = over_axes(ops.logsumexp, beside, keepdims=True)
+            choices.append(ops.softplus(beside - below))
+            if group is not None:
+                inside, below = group, ops.logaddexp(below, beside)
+        return choices
+
+    def _by_probabilities(self, labels: Tensor, p: Tensor, steepest: float | None) -> list[Tensor]:
+        """The same, from probabilities."""
+        p = as_probability(p, 1.0)
+        sums = [ops.take_along_axis(p, labels, axis=-1)]
+        for group in self._groups_with(labels):
+            total = ops.sum(ops.where(group, p, 0.0), axis=-1, keepdims=True)
+            sums.append(as_probability(total, 1.0))  # rounded, it may be above 1
+        path = [slog(each, steepest) for each in sums]
+        return [above - below for below, above in zip(path, [*path[1:], 0.0], strict=True)]
 
 
 def _groups_of(levels: object) -> NDArray[np.int32]:

@@ -36,17 +36,18 @@ class InBatchSoftmax(LabelledLoss):
         temperature: above 0. Default 1.0; for towers that end with
             `keras.layers.UnitNormalization()` take 0.05 to 0.2.
         log_q: an array with the logarithm of the probability of each item, by its id, to be in a
-            batch: `np.log(counts / counts.sum())`. It is kept in the config. None (default): no
-            correction.
+            batch: `np.log(counts / counts.sum())`, where each count is at least 1. It is kept in
+            the config. (A list may have 100,000 entries.) None (default): no correction.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_pred` `(batch, 2, D)`, the query and the item of each pair; `y_true` ids of the items
     `(batch,)` or `(batch, 1)`, from 0 if there is a `log_q`; values `(batch,)`, of at least 0. The
     items are those of all replicas and ranks. A pair alone has the value 0.
 
-    A pair of weight 0 leaves all sums; other weights act on queries. Ids are compared exactly. NaN
-    ids, and floats too large to tell whole numbers apart, make all values NaN, and so does an id
-    that `log_q` does not have: give unknown ids the weight 0.
+    A pair of weight 0 leaves all sums; other weights act on queries. Integer ids are compared
+    exactly, even large ones (JAX keeps 32 bits of them). NaN ids, and floats too large to tell
+    whole numbers apart, make all values NaN, and so does an id that `log_q` does not have: give
+    unknown ids the weight 0.
 
     Raises:
         ValueError: if an argument is outside its range, or if an array has another shape.
