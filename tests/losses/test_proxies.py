@@ -122,6 +122,28 @@ def test_a_label_without_a_proxy_is_not_passed_over(label):
         assert found == pytest.approx(value(proxies(), LABELS[rest], x[rest]), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int64", "float16"])
+def test_labels_may_have_a_dtype_with_fewer_numbers_than_classes(dtype):
+    given = np.random.default_rng(2).normal(size=(300, 3)).tolist()
+    loss = cl.losses.ProxyAnchor(300, 3, scale=4.0, proxies=given)
+    labels = (LABELS > 0).astype(dtype) if dtype == "bool" else (LABELS + 42).astype(dtype)
+    expected = proxy_anchor(labels.astype(int), embeddings(), 300, 3, scale=4.0, proxies=given)[0][
+        0
+    ]
+    assert value(loss, labels, embeddings()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_label_that_its_dtype_has_rounded_is_not_taken():
+    loss = cl.losses.ProxyAnchor(3000, 3)
+    labels = np.where(np.arange(8) == 3, 2049, LABELS).astype("float16")  # 2048
+    assert np.isnan(value(loss, labels, embeddings()))
+
+
+def test_its_dtype_may_be_a_policy():
+    found = value(proxies(dtype="mixed_float16"), LABELS, embeddings())
+    assert found == pytest.approx(value(proxies(), LABELS, embeddings()), rel=1e-2)
+
+
 def test_errors_say_what_is_wrong():
     with raises(ValueError, "ProxyAnchor", "dim=3", "Received: y_pred of shape (8, 5)"):
         proxies()(LABELS, X)

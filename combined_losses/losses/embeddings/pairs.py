@@ -1,5 +1,6 @@
 """Which pairs of samples in a batch have the same label, even if replicas share the batch."""
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -131,8 +132,13 @@ _LARGEST = {"bfloat16": 2.0**8, "float16": 2.0**11, "float32": 2.0**24, "float64
 
 def are_known(labels: Tensor) -> Tensor | None:
     """Whether all labels can be told apart, False if one is NaN; None if their dtype ensures it."""
-    largest = _LARGEST.get(keras.backend.standardize_dtype(labels.dtype))
-    return None if largest is None else ops.all(ops.abs(labels) < largest)
+    largest = largest_known(labels)
+    return None if math.isinf(largest) else ops.all(ops.abs(labels) < largest)
+
+
+def largest_known(labels: Tensor) -> float:
+    """Labels below this number can be told apart in their dtype; infinity for whole numbers."""
+    return _LARGEST.get(keras.backend.standardize_dtype(labels.dtype), math.inf)
 
 
 def check_labelled(owner: str, y_true: Tensor, y_pred: Tensor) -> None:

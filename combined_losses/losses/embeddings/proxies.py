@@ -12,13 +12,14 @@ from combined_losses._core.checks import are_finite, as_array, check_number, is_
 from combined_losses._core.keras_types import LossArguments, Reduction
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Dtype, Tensor
-from combined_losses._numerics.floats import accumulating, bounded, div, over_axes
+from combined_losses._numerics.floats import bounded, div, over_axes
 from combined_losses.losses.embeddings.learning import OfLearned, learned_variable
 from combined_losses.losses.embeddings.measures import NOTHING, normalised
 from combined_losses.losses.embeddings.pairs import (
     LARGEST_NUMBER,
     LabelledLoss,
     check_labelled,
+    largest_known,
 )
 
 __all__ = ["ProxyAnchor"]
@@ -51,8 +52,8 @@ class ProxyAnchor(OfLearned):
     Shapes: `y_pred` embeddings `(batch, dim)`, of any length above 0; `y_true` integer labels
     `(batch,)` or `(batch, 1)`; values `(batch,)`, every one the number of the whole batch, on all
     replicas, of at least 0. Weights of samples multiply their exponentials; a sample of weight 0 is
-    left out. A label outside its range, or NaN, makes all values NaN: give unknown labels the
-    weight 0.
+    left out. A label outside its range, NaN, or a float too large to tell whole numbers apart (2^11
+    in float16), makes all values NaN: give unknown labels the weight 0.
 
     Raises:
         ValueError: if an argument is outside its range, or if an array has another shape.
@@ -101,7 +102,8 @@ class ProxyAnchor(OfLearned):
         self.scale = scale
         self.proxies = proxies
         first = _first_proxies(proxies, (num_classes, dim))
-        own = "float64" if accumulating(dtype or keras.config.floatx()) == "float64" else "float32"
+        policy = keras.dtype_policies.get(dtype or keras.config.floatx())
+        own = "float64" if policy.compute_dtype == "float64" else "float32"
         learned = learned_variable("proxies", first, own)
         formula = _OfProxies(learned, margin, scale, dtype=dtype)
         super().__init__(formula, {"proxies": learned}, reduction, name, dtype)
@@ -136,7 +138,11 @@ class _OfProxies(LabelledLoss):
         labels = ops.squeeze(y_true, axis=-1) if len(y_true.shape) == 2 else y_true
         proxies = ops.cast(ops.convert_to_tensor(self.proxies), y_pred.dtype)
         cosines = backend.products(normalised(bounded(y_pred, LARGEST_NUMBER)), normalised(proxies))
-        same = ops.equal(labels[:, None], ops.arange(number, dtype=labels.dtype))
+        # Not in the dtype of the labels: in int8 the class 256 would be 0.
+        wide = ops.cast(labels[:, None], "float32")
+        same = ops.logical_and(
+            ops.equal(wide, ops.arange(number, dtype="float32")), wide < largest_known(labels)
+        )
         cosines, same = backend.global_concat(cosines), backend.global_concat(same)
         known, weight = ops.any(same, axis=-1), None
         if sample_weight is not None:
