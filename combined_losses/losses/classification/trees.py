@@ -128,7 +128,7 @@ class TreeCrossEntropy(OfClasses):
 
     def _by_logits(self, labels: Tensor, logits: Tensor) -> list[Tensor]:
         """The cross-entropy of each choice on the path, `(..., 1)`, the finest first."""
-        inside = ops.equal(labels, ops.arange(logits.shape[-1], dtype="int32"))
+        inside = ops.equal(labels, ops.arange(self._groups.shape[1], dtype="int32"))
         below, choices = ops.take_along_axis(logits, labels, axis=-1), []
         for group in [*self._groups_with(labels), None]:
             # With S the logsumexp of the part below, and R that of the rest of the group,
@@ -137,8 +137,9 @@ class TreeCrossEntropy(OfClasses):
             beside = ops.where(rest, logits, _NOTHING)
             beside = over_axes(ops.logsumexp, beside, keepdims=True)
             choices.append(ops.softplus(beside - below))
-            if group is not None:
-                inside, below = group, ops.logaddexp(below, beside)
+            # log(exp(S) + exp(R)) = S + softplus(R - S); where S is minus infinity, it is R.
+            below = ops.where(ops.isinf(below), beside, below + choices[-1])
+            inside = group
         return choices
 
     def _by_probabilities(self, labels: Tensor, p: Tensor, steepest: float | None) -> list[Tensor]:

@@ -152,8 +152,8 @@ class SNR(Decibels):
     -6.021
 
     torchmetrics' `signal_noise_ratio(zero_mean=True)` is minus it; auraloss' `SNRLoss` is the same.
-    Equal to `10 log10` of `ErrorToSignal` but for epsilon. Le Roux, Wisdom, Erdogan & Hershey 2019,
-    arXiv 1811.02508.
+    With `zero_mean=False` it is `10 log10` of `ErrorToSignal`, but for epsilon. Le Roux, Wisdom,
+    Erdogan & Hershey 2019, arXiv 1811.02508.
     """
 
     def of_channels(self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None) -> Tensor:

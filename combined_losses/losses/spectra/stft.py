@@ -55,8 +55,8 @@ class STFT(Spectral):
             `set_weight("convergence", 0.5)`.
         pre_emphasis: the share of the step before that is subtracted from each step of both
             signals, from 0 (default) to 1. It makes high tones count more: 0.85 to 0.97 for speech.
-        phase: the weight of the term `phase`, at least 0. Default 0: there is no such term. A
-            weight of it in `weights` counts in place of this one.
+        phase: the weight of the term `phase`, at least 0. Default 0: there is no such term, and
+            `weights` may not name it. Above 0, a weight of it in `weights` counts instead.
         reduction, name, dtype: as in `combined_losses.losses.Loss`.
 
     Shapes: `y_true` and `y_pred` `(batch, time)` or `(batch, time, channels)`, equal; `time` above
