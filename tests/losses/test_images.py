@@ -84,6 +84,24 @@ def test_it_is_symmetric_and_has_no_unit(loss, arguments):
 
 
 @similarities
+def test_far_from_0_the_variances_keep_their_digits(loss, arguments):
+    offset = np.float32(1e3)  # a temperature, a pressure: k2 alone sees nothing but rounding there
+    y_true, y_pred = Y_TRUE + offset, Y_PRED + offset
+    expected = value(loss(**arguments, k1=1e4), y_true - offset, y_pred - offset)
+    close(value(loss(**arguments, k1=1e4), y_true, y_pred), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("loss", [SSIM(), cl.losses.LocalCrossCorrelation()])
+@pytest.mark.parametrize("scale", [1e-20, 1e-7, 1e8])
+def test_only_the_ratios_of_pixel_weights_count(loss, scale):
+    weight = np.random.default_rng(3).uniform(size=Y_TRUE.shape[:3]).astype("float32")
+    weight[:, :15] = 0.0
+    expected = value(loss, Y_TRUE, Y_PRED, weight)
+    assert expected > 0.1
+    close(value(loss, Y_TRUE, Y_PRED, np.float32(scale) * weight), expected)
+
+
+@similarities
 def test_flips_and_turns_of_both_images_change_nothing(loss, arguments):
     expected = value(loss(**arguments), Y_TRUE, Y_PRED)
     for turn in (lambda a: a[:, ::-1], lambda a: a[:, :, ::-1], lambda a: a.swapaxes(1, 2)):

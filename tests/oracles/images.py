@@ -28,7 +28,7 @@ def over_windows(y_true, y_pred, window, at, counts=None):
         here = (n, *(slice(i, i + size) for i in corner), c)
         factors = window * m[here]
         seen = factors.sum()
-        if seen > 1e-6:
+        if seen > 1e-6 * m[n].max():
             value, slope = at(y[here], p[here], factors / seen)
             values[n] += seen * value
             gradient[here] += seen * slope

@@ -11,8 +11,7 @@ from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.loss import ChannelLoss
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import weighted_mean
-from combined_losses.losses.images.blur import box, has_channels_first
+from combined_losses.losses.images.blur import box
 from combined_losses.losses.images.windows import Windows, laid_out
 
 __all__ = ["LocalCrossCorrelation"]
@@ -98,7 +97,7 @@ class LocalCrossCorrelation(ChannelLoss):
             arrays.append(sample_weight)
         y_true, y_pred, *weights = laid_out(self, arrays, self.window, cure)
         windows = Windows(box(self.window), *weights)
-        y, p = (_centred(image, *weights) for image in (y_true, y_pred))
+        y, p = (image - windows.centre(image) for image in (y_true, y_pred))
         # The truth in windows of its own: they need no gradient if the truth has none.
         my, y2 = windows.means([y, ops.square(y)])
         mp, p2, both = windows.means([p, ops.square(p), y * p])
@@ -108,12 +107,3 @@ class LocalCrossCorrelation(ChannelLoss):
         # is far above epsilon.
         flat = ops.logical_or(vy <= _ROUNDING * y2, vp <= _ROUNDING * p2)
         return windows.average(ops.where(flat, 1.0, 1 - squared))
-
-
-def _centred(image: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The image without its mean, which changes no variance, but what is left of it in float32."""
-    first = 2 if has_channels_first() else 1
-    axes = tuple(range(first, first + len(image.shape) - 2))
-    # No gradient goes through the mean either: the variances do not change with it.
-    mean = weighted_mean(image, weight, axes, keepdims=True)
-    return image - ops.stop_gradient(mean)

@@ -117,8 +117,8 @@ class BendingEnergy(_Displacement):
     >>> round(float(loss(None, 0.1 * x)), 4), round(float(loss(None, 0.1 * x**2)), 4)
     (0.0, 0.04)
 
-    Limits: 0 for affine displacements. MONAI 1.6.1 agrees; older ones take central differences of
-    central differences, the same for quadratic fields, which do not see a chessboard.
+    Limits: 0 for affine displacements. MONAI 1.6.1 agrees. Older versions of it take central
+    differences of central differences: the same for quadratic fields, but blind to a chessboard.
 
     Rueckert et al. 1999 (IEEE Transactions on Medical Imaging 18).
     """

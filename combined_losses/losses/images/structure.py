@@ -15,7 +15,7 @@ from combined_losses._core.traits import Traits
 from combined_losses._core.void import check_ignore_value, weight_of_counted
 from combined_losses._numerics.arrays import Tensor
 from combined_losses.losses.images.blur import gaussian, halved, has_channels_first
-from combined_losses.losses.images.windows import Windows, laid_out
+from combined_losses.losses.images.windows import Windows, laid_out, of_positions
 
 __all__ = ["SSIM", "MultiScaleSSIM"]
 
@@ -52,7 +52,8 @@ class SSIM(ChannelLoss):
 
     Weights and masks of pixels act inside: with the weights m (0 in void pixels) and the window G,
     every mean becomes `G * (m x) / W`, `W = G * m`, and the value `sum W (1 - ssim) / sum W`.
-    Windows that see a weight of at most 1e-6 are left out; where nothing counts the value is 0.
+    Windows that see at most 1e-6 of the largest weight of their image are left out; where nothing
+    counts the value is 0.
 
     Raises:
         ValueError: if an argument is outside its range, the images are smaller than the window or
@@ -261,15 +262,19 @@ def _dissimilarity(
     #   1 - l = (my - mp)^2 / (my^2 + mp^2 + c1) = 2 md^2 / (ms^2 + md^2 + 2 c1).
     # That takes four windows instead of five, and the first needs no gradient if the truth has
     # none. Nor is a number close to 1 subtracted from 1: for similar images d is small, and
-    # rounding errors of s only scale it.
-    twice = 2 * y_true
+    # rounding errors of s only scale it. The sums are taken of images without their `centre`, which
+    # only `ms` needs.
+    centre = windows.centre(y_true)
+    twice = 2 * (y_true - centre)
     total = twice - difference
     (mean_twice,) = windows.means([twice])
     parts = [difference, ops.square(difference), ops.square(total)]
     mean_difference, square_difference, square_total = windows.means(parts)
-    md2, ms2 = ops.square(mean_difference), ops.square(mean_twice - mean_difference)
+    mean_total = mean_twice - mean_difference
+    ms = mean_total + 2 * of_positions(centre, mean_total)
+    md2, ms2 = ops.square(mean_difference), ops.square(ms)
     # A variance below 0 is a rounding error; without the relu the denominator could become 0.
-    vd, vs = ops.relu(square_difference - md2), ops.relu(square_total - ms2)
+    vd, vs = ops.relu(square_difference - md2), ops.relu(square_total - ops.square(mean_total))
     # The floor acts for k below 3e-8, whose square would vanish in float32.
     c1, c2 = (max(float(k) ** 2, 1e-15) for k in (loss.k1, loss.k2))
     return 2 * md2 / (ms2 + md2 + 2 * c1), 2 * vd / (vs + vd + 2 * c2)

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from combined_losses._core.checks import at_least
 from combined_losses._core.loss import ChannelLoss
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import div
+from combined_losses._numerics.floats import div, weighted_mean
 from combined_losses.losses.images.blur import blurred, has_channels_first
 
-# A window that sees less weight than this is left out.
+# A window that sees less than this share of the largest weight of its image is left out.
 _LEAST = 1e-6
 
 
@@ -28,7 +28,10 @@ class Windows:
         self._total = None
         if weight is not None:
             (total,) = blurred([weight], window)
-            self._total = ops.where(total > _LEAST, total, 0.0)
+            axes = tuple(range(1, len(weight.shape)))
+            largest = ops.max(weight, axis=axes, keepdims=True, initial=0.0)
+            least = _LEAST * of_positions(largest, total)
+            self._total = ops.where(total > least, total, 0.0)
 
     def means(self, images: list[Tensor]) -> list[Tensor]:
         """The mean of each of some images at each position; 0 where none of its pixels counts."""
@@ -37,6 +40,16 @@ class Windows:
         weighted = [self._weight * image for image in images]
         return [div(mean, self._total) for mean in blurred(weighted, self._window)]
 
+    def centre(self, image: Tensor) -> Tensor:
+        """The mean of what counts in each image and channel, without a gradient.
+
+        In float32 a variance is what remains when the square of the mean is subtracted. Far from 0
+        that is nothing, so subtract this first: no variance changes with it.
+        """
+        first = 2 if has_channels_first() else 1
+        axes = tuple(range(first, first + len(image.shape) - 2))
+        return ops.stop_gradient(weighted_mean(image, self._weight, axes, keepdims=True))
+
     def average(self, values: Tensor) -> Tensor:
         """The mean over positions and channels, weighted by what each window sees: `(batch,)`."""
         axes = tuple(range(1, len(values.shape)))
@@ -44,6 +57,12 @@ class Windows:
             return ops.mean(values, axis=axes)
         seen = ops.sum(self._total * values, axis=axes)
         return div(seen, ops.sum(self._total, axis=axes))
+
+
+def of_positions(numbers: Tensor, positions: Tensor) -> Tensor:
+    """Numbers of images beside those of positions, which have an axis less for volumes on JAX."""
+    joined = len(numbers.shape) > len(positions.shape)
+    return ops.squeeze(numbers, axis=-1) if joined else numbers
 
 
 def laid_out(
