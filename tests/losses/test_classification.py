@@ -123,6 +123,14 @@ def test_class_weights_are_not_normalised():
 
 
 @pytest.mark.parametrize("loss", [Categorical, Sparse], ids=lambda loss: loss.__name__)
+def test_class_weights_may_be_an_array_in_float16(loss):
+    data = LABELS if loss is Sparse else ONE_HOT, PROBABILITIES.astype("float16")
+    weights = [1.0, 2.0, 3.0, 4.0]
+    found = value(loss(class_weight=np.array(weights)), *data)
+    assert found == value(loss(class_weight=weights), *data)
+
+
+@pytest.mark.parametrize("loss", [Categorical, Sparse], ids=lambda loss: loss.__name__)
 def test_probabilities_are_not_divided_by_their_sum(loss):
     """So only that of the true class has a slope."""
     y_true = LABELS if loss is Sparse else ONE_HOT
