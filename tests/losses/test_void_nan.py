@@ -15,11 +15,11 @@ PRESETS = [getattr(cl.losses, name) for name in cl.losses.presets.__all__]
 MADE = [*[case.loss for case in IGNORING], *PRESETS]
 every = pytest.mark.parametrize("make", MADE, ids=lambda make: make.__name__)
 
-MAP = np.random.default_rng(0).integers(0, 3, (3, 5, 6))
+MAP = np.random.default_rng(0).integers(0, 3, (3, 12, 13))  # with room for the window of SSIM
 VOID = np.random.default_rng(1).random(MAP.shape) < 0.3
 VOID[0] = True  # a sample of which nothing is known
 TRUTH = np.eye(3, dtype="float32")[MAP]
-P = uniform(3, 5, 6, 3, seed=2)
+P = uniform(3, 12, 13, 3, seed=2)
 NAN = float("nan")
 
 
