@@ -217,6 +217,18 @@ def test_a_learned_temperature_stays_above_its_limit_and_comes_back():
         Partners(0.005, learn_temperature=True)
 
 
+def test_an_optimizer_without_constraints_brings_a_temperature_back_too():
+    loss = Partners(0.01, learn_temperature=True)
+
+    def of_scale(log_scale):
+        loss.loss.log_scale = log_scale
+        return loss(Y, P)
+
+    at_the_limit, beyond = (gradient(of_scale, np.float32(x)) for x in (math.log(100), 5.0))
+    assert abs(at_the_limit) > 0.1
+    close(beyond, at_the_limit, 1e-4)
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 def test_what_is_learned_is_saved(tmp_path, suffix):
     path, model = tmp_path / f"model{suffix}", two_towers(Partners(0.5, learn_temperature=True))

@@ -156,7 +156,9 @@ class _Match(Loss):
         if self.log_scale is None:
             return 1 / self.temperature
         log_scale = ops.convert_to_tensor(self.log_scale)
-        log_scale = ops.where(log_scale > _LARGEST_LOG, _LARGEST_LOG, log_scale)
+        # Optimizers that are not Keras's know no constraint. Beyond the limit the slope is that at
+        # the limit: with the slope 0 the variable would stay there for ever.
+        log_scale = log_scale - ops.stop_gradient(ops.relu(log_scale - _LARGEST_LOG))
         return ops.cast(ops.exp(log_scale), like.dtype)
 
 

@@ -74,8 +74,8 @@ class BarlowTwins(_OfViews):
     (0.0, 2.2)
 
     Limits: a view that is constant has C = 0, so the value is the number of features, and that view
-    has no gradient by which to leave. A single sample is such a view. Zbontar et al. 2021, arXiv
-    2103.03230.
+    has no gradient by which to leave. A single sample is such a view. Numbers beyond 1e8 count as
+    1e8, without a gradient. Zbontar et al. 2021, arXiv 2103.03230.
     """
 
     def __init__(
@@ -161,7 +161,8 @@ class VICReg(_OfViews):
 
     Limits: `variance=0` and `covariance=0` leave an error that embeddings which do not depend on
     the input make 0. Of a view that is exactly constant the variance term has no gradient. A single
-    sample has no variance: `variance * target_std`, nearly. Bardes et al. 2022, arXiv 2105.04906.
+    sample has no variance: `variance * target_std`, nearly, plus the first term. Numbers beyond 1e8
+    count as 1e8, without a gradient. Bardes et al. 2022, arXiv 2105.04906.
     """
 
     def __init__(

@@ -62,7 +62,8 @@ class LocalCrossCorrelation(ChannelLoss):
 
     Limits: MONAI's and VoxelMorph's pad the images with zeros and are the negative mean; inside
     they agree. Where the contrast is less than 0.2% of how far the brightness is from the mean of
-    the image, float32 cannot tell it from rounding, and the window counts as flat.
+    the image, float32 cannot tell it from rounding, and the window counts as flat. Numbers
+    beyond 1e9 overflow.
 
     Balakrishnan et al. 2019, arXiv 1809.05231; Avants et al. 2008 (Medical Image Analysis 12).
     """
