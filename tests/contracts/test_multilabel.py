@@ -58,7 +58,9 @@ def of_known(case, truth, logits, void):
 
 def test_every_loss_of_logits_and_several_channels_has_it():
     without = {"AsymmetricFocal", "BinaryFocal", "QualityFocal", "Varifocal"}  # of single labels
-    without |= {"DistributionFocal", "SparseCategoricalFocal"}
+    # Of one label among several classes.
+    without |= {"DistributionFocal", "SparseCategoricalFocal", "SparseCrossEntropy"}
+    without |= {"Ordinal", "TreeCrossEntropy"}
     of_logits = {case.loss.__name__ for case in CASES if hasattr(case.make(), "from_logits")}
     assert {case.loss.__name__ for case in HAVE_IT} == of_logits - without
 
