@@ -156,3 +156,9 @@ def test_distances_take_at_most_twice_the_memory_of_known_sizes(loss, tmp_path):
     )
     assert float(values[0]) == pytest.approx(float(values[1]), rel=1e-5)
     assert float(peaks[1]) < 2 * float(peaks[0])
+
+
+@pytest.mark.parametrize("mining", ["hard", "semihard", "all"])
+def test_triplets_of_no_samples_are_0(mining):
+    loss = cl.losses.TripletHard(mining=mining)
+    assert float(in_graph(loss, np.zeros(0, "int32"), np.zeros((0, 4), "float32"))) == 0

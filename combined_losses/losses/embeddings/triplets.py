@@ -167,9 +167,11 @@ def _sums_beyond(limits: Tensor, distances: Tensor, negative: Tensor) -> Tensor:
     order = ops.argsort(fixed, axis=-1)
     in_order = ops.take_along_axis(fixed, order, axis=1)
     ordered = ops.take_along_axis(ops.where(negative, distances, 0.0), order, axis=1)
-    sums = ops.pad(ops.cumsum(ordered, axis=1), ((0, 0), (1, 0)))
+    sums = ops.cumsum(ordered, axis=1)
     place = ops.cast(backend.places_after(in_order, ops.stop_gradient(limits)), "int32")
-    return ops.cast(place, limits.dtype) * limits - ops.take_along_axis(sums, place, axis=1)
+    # Not of sums with a 0 before them: of no rows and one column TensorFlow takes nothing.
+    sums = ops.take_along_axis(sums, ops.maximum(place - 1, 0), axis=1)
+    return ops.where(place > 0, ops.cast(place, limits.dtype) * limits - sums, 0.0)
 
 
 @keras.saving.register_keras_serializable("combined_losses")
