@@ -17,13 +17,15 @@ def on_two_ranks(*command):
 
 
 PROGRAM = """
-import datetime, os, sys
+import atexit, datetime, os, sys
 import keras, numpy as np, torch
 import combined_losses as cl
 rank = int(os.environ["RANK"])
 torch.distributed.init_process_group(
     "gloo", init_method="tcp://127.0.0.1:" + os.environ["PORT"], rank=rank, world_size=2,
     timeout=datetime.timedelta(seconds=4))
+# A process that ends with a group sometimes aborts: a thread of the group still runs.
+atexit.register(torch.distributed.destroy_process_group)
 x, y = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
 parts = {"mse": "mse", "mae": "mae"} if rank == 0 or "same" in sys.argv else {"mse": "mse"}
 loss = cl.CompositeLoss(parts)
@@ -53,7 +55,8 @@ def test_other_composites_on_the_ranks_are_an_error_on_both(way):
 def test_a_rank_that_lacks_a_batch_is_an_error_of_the_engine_within_its_timeout(way):
     first, _ = on_two_ranks("-c", PROGRAM, way, "same", "lacks")
     assert first[0] != 0
-    assert "imed out" in first[2] or "closed" in first[2]  # the other one has left
+    # The other one has left: "Connection closed by peer", or "reset by peer".
+    assert "imed out" in first[2] or "by peer" in first[2]
 
 
 @on_torch
