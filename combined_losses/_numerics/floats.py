@@ -122,6 +122,24 @@ def over_axes(
     return function(x, axis=axis, **options)
 
 
+# The logit of what does not count: its exponential is 0 beside that of any other.
+NOTHING = -1e30
+
+
+def logsumexp(
+    logits: Tensor,
+    mask: Tensor,
+    nothing: float = NOTHING,
+    axis: int = -1,
+    keepdims: bool = False,
+) -> Tensor:
+    """The logsumexp over a mask, also for an empty batch.
+
+    It is about `nothing`, with slope 0, for an empty mask.
+    """
+    return over_axes(ops.logsumexp, ops.where(mask, logits, nothing), axis, keepdims=keepdims)
+
+
 def log_softmax(logits: Tensor) -> Tensor:
     """The logarithms of the probabilities over the last axis."""
     return _over_classes(ops.log_softmax, logits)

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from combined_losses._backend import backend
-from combined_losses._core.checks import check_number
+from combined_losses._core.checks import check_number, check_target_shape
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.loss import ChannelLoss, Loss
 from combined_losses._core.traits import Traits
@@ -40,6 +40,13 @@ def cast_prediction(
     largest = 1.0 if weight is None else max(1.0, *map(float, weight))  # also of an array
     steepest = _STEEPEST / largest if half else None
     return ops.cast(y_pred, accumulating(loss.dtype)), steepest
+
+
+def label_column(owner: str, y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Integer labels as `(..., 1)`; raises unless there is one for each row of `y_pred`."""
+    rows = tuple(y_pred.shape)[:-1]
+    check_target_shape(owner, y_true, y_pred, rows, (*rows, 1))
+    return y_true if len(y_true.shape) > len(rows) else ops.expand_dims(y_true, -1)
 
 
 def known_labels(y_true: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ from combined_losses._core.checks import (
     check_class_weight,
     check_flag,
     check_number,
-    check_target_shape,
 )
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
@@ -23,6 +22,7 @@ from combined_losses.losses.classification.base import (
     cast_prediction,
     check_each,
     known_labels,
+    label_column,
     tensor_of,
 )
 from combined_losses.losses.focal_formulas import (
@@ -302,10 +302,8 @@ class SparseCategoricalFocal(OfClasses):
 
     @channels_last
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        _check_labels(y_true, y_pred)
+        y_true = _label_column(y_true, y_pred)
         y_pred, steepest = cast_prediction(self, y_pred, self.class_weight)
-        if len(y_true.shape) < len(y_pred.shape):
-            y_true = ops.expand_dims(y_true, -1)
         labels, known = known_labels(y_true, ops.shape(y_pred)[-1])
         values = self._of_classes(y_pred, labels, steepest)
         return -ops.squeeze(ops.where(known, values, float("nan")), axis=-1)
@@ -330,7 +328,7 @@ class SparseCategoricalFocal(OfClasses):
         return (1 - share) * own + share * ops.mean(values, axis=-1, keepdims=True)
 
 
-def _check_labels(y_true: Tensor, y_pred: Tensor) -> None:
+def _label_column(y_true: Tensor, y_pred: Tensor) -> Tensor:
     classes, true, pred = y_pred.shape[-1], tuple(y_true.shape), tuple(y_pred.shape)
     if true == pred and classes != 1:
         raise ValueError(
@@ -338,4 +336,4 @@ def _check_labels(y_true: Tensor, y_pred: Tensor) -> None:
             "`keras.ops.argmax(y_true, axis=-1)`, or use CategoricalFocal for one-hot or soft "
             f"targets. Received: y_true of shape {true} and y_pred of shape {pred}"
         )
-    check_target_shape("SparseCategoricalFocal", y_true, y_pred, pred[:-1], (*pred[:-1], 1))
+    return label_column("SparseCategoricalFocal", y_true, y_pred)

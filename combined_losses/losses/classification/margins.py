@@ -6,18 +6,15 @@ from typing import Unpack
 import keras
 from keras import ops
 
-from combined_losses._core.checks import check_number, check_target_shape, is_integer
+from combined_losses._core.checks import check_number, is_integer
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._core.loss import Loss
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import accumulating, over_axes
-from combined_losses.losses.classification.base import known_labels
+from combined_losses._numerics.floats import accumulating, logsumexp, over_axes
+from combined_losses.losses.classification.base import known_labels, label_column
 
 __all__ = ["ArcFace", "CosFace"]
-
-# The logit of a class that does not count: its exponential is 0 beside that of any other.
-_NOTHING = -1e30
 
 
 class _OfCosines(Loss):
@@ -61,19 +58,15 @@ class _OfCosines(Loss):
         return super().traits._replace(casts_prediction=False, softmax=True)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        shape = tuple(y_pred.shape)
-        check_target_shape(type(self).__name__, y_true, y_pred, shape[:-1], (*shape[:-1], 1))
+        y_true = label_column(type(self).__name__, y_true, y_pred)
         cosines = self._of_classes(ops.cast(y_pred, accumulating(self.dtype)))
-        if len(y_true.shape) < len(shape):
-            y_true = ops.expand_dims(y_true, -1)
         classes = cosines.shape[-1]
         labels, known = known_labels(y_true, classes)
         own = self.lowered(ops.take_along_axis(cosines, labels, axis=-1))
-        is_own = ops.equal(labels, ops.arange(classes, dtype="int32"))
+        is_other = ops.not_equal(labels, ops.arange(classes, dtype="int32"))
         # log(exp(o) + exp(L)) - o = softplus(L - o), where o is the logit of the right class and L
         # the logsumexp of all others: nothing cancels, neither in the slope.
-        others = ops.where(is_own, _NOTHING, self.scale * cosines)
-        others = over_axes(ops.logsumexp, others, keepdims=True)
+        others = logsumexp(self.scale * cosines, is_other, keepdims=True)
         values = ops.softplus(others - self.scale * own)
         return ops.squeeze(ops.where(known, values, float("nan")), axis=-1)
 

@@ -6,13 +6,18 @@ from typing import Literal, TypeAlias, Unpack
 import keras
 from keras import ops
 
-from combined_losses._core.checks import are_numbers, check_flag, check_target_shape
+from combined_losses._core.checks import are_numbers, check_flag
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.probabilities import as_probability
 from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import slog
-from combined_losses.losses.classification.base import OfClasses, cast_prediction, known_labels
+from combined_losses.losses.classification.base import (
+    OfClasses,
+    cast_prediction,
+    known_labels,
+    label_column,
+)
 
 __all__ = ["Ordinal"]
 
@@ -105,7 +110,7 @@ class Ordinal(OfClasses):
     @channels_last
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         shape = tuple(y_pred.shape)
-        check_target_shape("Ordinal", y_true, y_pred, shape[:-1], (*shape[:-1], 1))
+        y_true = label_column("Ordinal", y_true, y_pred)
         answers, importance = shape[-1], self.importance
         if importance is not None and answers not in (len(importance), None):
             raise ValueError(
@@ -113,8 +118,6 @@ class Ordinal(OfClasses):
                 f"{answers} answers of y_pred. Received: {importance!r}"
             )
         y_pred, steepest = cast_prediction(self, y_pred, importance)
-        if len(y_true.shape) < len(shape):
-            y_true = ops.expand_dims(y_true, -1)
         labels, known = known_labels(y_true, ops.shape(y_pred)[-1] + 1)
         places = ops.arange(ops.shape(y_pred)[-1], dtype="int32")
         values = self._of_answers(labels > places, y_pred, steepest)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from combined_losses._backend import backend
-from combined_losses._core.checks import check_flag, check_number, check_target_shape, is_integer
+from combined_losses._core.checks import check_flag, check_number, is_integer
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.masks import with_mask
@@ -14,7 +14,12 @@ from combined_losses._core.probabilities import as_probability
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Once, Tensor
 from combined_losses._numerics.floats import log_softmax, over_axes, slog
-from combined_losses.losses.classification.base import OfClasses, cast_prediction, known_labels
+from combined_losses.losses.classification.base import (
+    OfClasses,
+    cast_prediction,
+    known_labels,
+    label_column,
+)
 
 __all__ = ["Distillation", "SparseCrossEntropy", "ZLoss"]
 
@@ -100,11 +105,8 @@ class SparseCrossEntropy(OfClasses):
 
     @channels_last
     def call(self, y_true: Tensor, y_pred: Tensor, *, once: Once | None = None) -> Tensor:
-        shape = tuple(y_pred.shape)
-        check_target_shape("SparseCrossEntropy", y_true, y_pred, shape[:-1], (*shape[:-1], 1))
+        y_true = label_column("SparseCrossEntropy", y_true, y_pred)
         y_pred, steepest = cast_prediction(self, y_pred)
-        if len(y_true.shape) < len(shape):
-            y_true = ops.expand_dims(y_true, -1)
         counts = None
         if self.ignore_class is not None:
             counts = ops.not_equal(y_true, ops.cast(self.ignore_class, y_true.dtype))

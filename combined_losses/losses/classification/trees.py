@@ -10,19 +10,21 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from combined_losses._core.checks import as_array, check_flag, check_number, check_target_shape
+from combined_losses._core.checks import as_array, check_flag, check_number
 from combined_losses._core.data_format import channels_last
 from combined_losses._core.keras_types import ChannelArguments
 from combined_losses._core.probabilities import as_probability
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import over_axes, slog
-from combined_losses.losses.classification.base import OfClasses, cast_prediction, known_labels
+from combined_losses._numerics.floats import logsumexp, slog
+from combined_losses.losses.classification.base import (
+    OfClasses,
+    cast_prediction,
+    known_labels,
+    label_column,
+)
 
 __all__ = ["TreeCrossEntropy"]
-
-# The logit of a class outside a group: its exponential is 0 beside that of any other.
-_NOTHING = -1e30
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -109,10 +111,8 @@ class TreeCrossEntropy(OfClasses):
                 f"The argument `levels` of TreeCrossEntropy has the groups of {classes} classes, so"
                 f" y_pred must have as many. Received: y_pred of shape {shape}"
             )
-        check_target_shape("TreeCrossEntropy", y_true, y_pred, shape[:-1], (*shape[:-1], 1))
+        y_true = label_column("TreeCrossEntropy", y_true, y_pred)
         y_pred, steepest = cast_prediction(self, y_pred)
-        if len(y_true.shape) < len(shape):
-            y_true = ops.expand_dims(y_true, -1)
         labels, known = known_labels(y_true, classes)
         if self.from_logits:
             choices = self._by_logits(labels, y_pred)
@@ -134,8 +134,7 @@ class TreeCrossEntropy(OfClasses):
             # With S the logsumexp of the part below, and R that of the rest of the group,
             # log q_(l+1) - log q_l = log(exp(S) + exp(R)) - S = softplus(R - S): nothing cancels.
             rest = ops.logical_not(inside) if group is None else ops.not_equal(group, inside)
-            beside = ops.where(rest, logits, _NOTHING)
-            beside = over_axes(ops.logsumexp, beside, keepdims=True)
+            beside = logsumexp(logits, rest, keepdims=True)
             choices.append(ops.softplus(beside - below))
             # log(exp(S) + exp(R)) = S + softplus(R - S); where S is minus infinity, it is R.
             below = ops.where(ops.isinf(below), beside, below + choices[-1])

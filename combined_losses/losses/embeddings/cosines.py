@@ -8,8 +8,8 @@ from keras import ops
 from combined_losses._core.checks import check_number
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import div
-from combined_losses.losses.embeddings.measures import NOTHING, cosines, logsumexp
+from combined_losses._numerics.floats import NOTHING, div, logsumexp
+from combined_losses.losses.embeddings.measures import cosines
 from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, pairs_of
 
 __all__ = ["NTXent", "SupervisedContrastive"]

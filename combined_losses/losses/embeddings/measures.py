@@ -7,14 +7,6 @@ from combined_losses._numerics.arrays import Tensor
 from combined_losses._numerics.floats import over_axes
 from combined_losses.losses.embeddings.pairs import Pairs
 
-# The logit of a pair that does not count: its exponential is 0 beside that of any cosine.
-NOTHING = -1e30
-
-
-def logsumexp(logits: Tensor, mask: Tensor, nothing: float = NOTHING) -> Tensor:
-    """The logsumexp of each row over a mask; about `nothing`, with slope 0, for an empty mask."""
-    return over_axes(ops.logsumexp, ops.where(mask, logits, nothing))
-
 
 def cosines(pairs: Pairs) -> Tensor:
     """The cosines of all anchors with all samples."""

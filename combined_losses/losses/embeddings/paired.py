@@ -13,9 +13,9 @@ from combined_losses._core.checks import check_flag, check_number
 from combined_losses._core.keras_types import LossArguments, Reduction
 from combined_losses._core.loss import Loss
 from combined_losses._numerics.arrays import Dtype, Tensor
-from combined_losses._numerics.floats import bounded, over_axes
+from combined_losses._numerics.floats import bounded, logsumexp, over_axes
 from combined_losses.losses.embeddings.learning import OfLearned, learned_variable
-from combined_losses.losses.embeddings.measures import NOTHING, normalised
+from combined_losses.losses.embeddings.measures import normalised
 from combined_losses.losses.embeddings.outputs import counts_of, of_two_outputs
 from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER
 
@@ -164,6 +164,6 @@ class _Match(Loss):
 
 def _half_entropy(logits: Tensor, counts: Tensor | None, own: Tensor) -> Tensor:
     """Half the cross-entropy of each row, whose right logit is `own`, over columns that count."""
-    if counts is not None:
-        logits = ops.where(counts, logits, NOTHING)
-    return (over_axes(ops.logsumexp, logits) - own) / 2
+    if counts is None:
+        return (over_axes(ops.logsumexp, logits) - own) / 2
+    return (logsumexp(logits, counts) - own) / 2

@@ -12,9 +12,9 @@ from combined_losses._core.checks import are_finite, as_array, check_number, is_
 from combined_losses._core.keras_types import LossArguments, Reduction
 from combined_losses._core.traits import Traits
 from combined_losses._numerics.arrays import Dtype, Tensor
-from combined_losses._numerics.floats import bounded, div, over_axes
+from combined_losses._numerics.floats import bounded, div, logsumexp
 from combined_losses.losses.embeddings.learning import OfLearned, learned_variable
-from combined_losses.losses.embeddings.measures import NOTHING, normalised
+from combined_losses.losses.embeddings.measures import normalised
 from combined_losses.losses.embeddings.pairs import (
     LARGEST_NUMBER,
     LabelledLoss,
@@ -168,7 +168,7 @@ class _OfProxies(LabelledLoss):
 
 def _softplus_of_sum(logits: Tensor, mask: Tensor) -> Tensor:
     """`log(1 + sum exp(logits))` of each column over a mask; 0 for an empty mask."""
-    return ops.softplus(over_axes(ops.logsumexp, ops.where(mask, logits, NOTHING), axis=0))
+    return ops.softplus(logsumexp(logits, mask, axis=0))
 
 
 def _first_proxies(given: Any, shape: tuple[int, int]) -> Any:

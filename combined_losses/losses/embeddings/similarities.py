@@ -9,8 +9,8 @@ from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import div, over_axes
-from combined_losses.losses.embeddings.measures import cosines, logsumexp
+from combined_losses._numerics.floats import div, logsumexp, over_axes
+from combined_losses.losses.embeddings.measures import cosines
 from combined_losses.losses.embeddings.pairs import LARGEST_NUMBER, LabelledLoss, Pairs, pairs_of
 
 __all__ = ["MultiSimilarity", "NPairs"]

@@ -10,14 +10,11 @@ from combined_losses._backend import backend
 from combined_losses._core.checks import are_numbers, check_number
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import over_axes
+from combined_losses._numerics.floats import logsumexp
 from combined_losses.losses.classification.base import known_labels
 from combined_losses.losses.embeddings.pairs import LabelledLoss, are_known, check_labelled
 
 __all__ = ["InBatchSoftmax"]
-
-# The score of an item that does not count: its exponential is 0 beside that of any other.
-_NOTHING = -1e30
 
 
 @keras.saving.register_keras_serializable("combined_losses")
@@ -106,7 +103,7 @@ class InBatchSoftmax(LabelledLoss):
         if self.log_q is not None:
             log_q = self._log_q(ids, own)
             scores, own = scores - backend.global_concat(log_q), own - log_q
-        others = over_axes(ops.logsumexp, ops.where(negative, scores, _NOTHING))
+        others = logsumexp(scores, negative)
         # log(exp(s) + exp(L)) - s = softplus(L - s), where L is the logsumexp over the negatives.
         values = ops.softplus(others - own)
         known = are_known(all_ids)

@@ -9,10 +9,9 @@ from combined_losses._backend import backend
 from combined_losses._core.checks import check_number
 from combined_losses._core.keras_types import LossArguments
 from combined_losses._numerics.arrays import Tensor
-from combined_losses._numerics.floats import over_axes
+from combined_losses._numerics.floats import logsumexp, over_axes
 from combined_losses.losses.embeddings.measures import (
     cosines,
-    logsumexp,
     negatives_beyond,
     normalised,
     root,
